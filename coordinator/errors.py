@@ -1,0 +1,237 @@
+"""Every error that this program raises on purpose, by whose fault it is.
+
+CoordinatorError
+├── PeerError                the other end of a connection asked for something it may not have
+│   ├── BadMessage … Exists  one class for each wire code (protocol.md, "Errors")
+├── StoreError               the database
+│   ├── Unavailable          cannot be reached, or did not answer in time; nothing is known to be stored
+│   └── UnknownSchema        its schema is not one that this program knows
+├── ConfigError              a setting, a flag, a folder
+│   └── EmbeddedError        the Postgres that the program owns cannot be started or stopped
+└── Refused                  (client side) the server answered a request with an error
+
+A PeerError carries what goes over the wire: `code`, `detail`, `retry_after` (seconds), `scope`, and, where
+the connection cannot go on, `close_code`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+Scope = Literal["connection", "client", "service", "server"]
+
+
+class CoordinatorError(Exception):
+    """Root of the tree."""
+
+
+class PeerError(CoordinatorError):
+    """A request that is answered with an `error` frame."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        detail: dict[str, Any] | None = None,
+        retry_after: float | None = None,
+        scope: Scope | None = None,
+        close_code: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.retry_after = retry_after
+        self.scope: Scope | None = scope
+        self.close_code = close_code
+
+
+class BadMessage(PeerError):
+    """Not JSON, wrong shape or wrong type; `detail.path` says where."""
+
+    code = "bad_message"
+
+
+class Unsupported(PeerError):
+    """Unknown type, field or version."""
+
+    code = "unsupported"
+
+
+class OutOfOrder(PeerError):
+    """Not legal in this state of the session."""
+
+    code = "out_of_order"
+
+
+class Unauthorized(PeerError):
+    """Wrong secret or token."""
+
+    code = "unauthorized"
+
+
+class Forbidden(PeerError):
+    """Right credentials, but not for this."""
+
+    code = "forbidden"
+
+
+class BadRegistration(PeerError):
+    """A registration detail is missing or wrong; `detail.path` says which."""
+
+    code = "bad_registration"
+
+
+class NotRegistered(PeerError):
+    """The client has to register first."""
+
+    code = "not_registered"
+
+
+class NotJoined(PeerError):
+    """The client never joined this service, or has left it."""
+
+    code = "not_joined"
+
+
+class ClientDeactivated(PeerError):
+    """Inactive for this service; `detail.reason` is `idle` or `admin`."""
+
+    code = "client_deactivated"
+
+
+class UnknownService(PeerError):
+    """There is no service of that name."""
+
+    code = "unknown_service"
+
+
+class ServiceRevoked(PeerError):
+    """The service does not exist any more."""
+
+    code = "service_revoked"
+
+
+class UnknownBucket(PeerError):
+    """There is no bucket of that id."""
+
+    code = "unknown_bucket"
+
+
+class NotOwner(PeerError):
+    """That claim was never this client's."""
+
+    code = "not_owner"
+
+
+class StaleClaim(PeerError):
+    """That claim was this client's and has ended."""
+
+    code = "stale_claim"
+
+
+class UnassignedItems(PeerError):
+    """Results of items that are not in the bucket; `detail.items` names them."""
+
+    code = "unassigned_items"
+
+
+class BadResult(PeerError):
+    """A result has not the service's shape; `detail.errors` lists item and reason."""
+
+    code = "bad_result"
+
+
+class Conflict(PeerError):
+    """Other content for the same claim and item is stored already."""
+
+    code = "conflict"
+
+
+class RateLimited(PeerError):
+    """Too many messages or registrations; try again after `retry_after`."""
+
+    code = "rate_limited"
+
+
+class Quota(PeerError):
+    """A limit in numbers is reached."""
+
+    code = "quota"
+
+
+class NoWork(PeerError):
+    """Nothing at hand, and the ask did not want to wait."""
+
+    code = "no_work"
+
+
+class Draining(PeerError):
+    """This node hands out nothing more."""
+
+    code = "draining"
+
+
+class NotFound(PeerError):
+    """An admin request names something that is not there."""
+
+    code = "not_found"
+
+
+class Exists(PeerError):
+    """An admin request adds something that is there already."""
+
+    code = "exists"
+
+
+class ServerUnavailable(PeerError):
+    """The database cannot be reached; nothing was stored."""
+
+    code = "unavailable"
+
+
+class Internal(PeerError):
+    """A fault of the server; the log has more."""
+
+    code = "internal"
+
+
+class StoreError(CoordinatorError):
+    """The database's fault."""
+
+
+class Unavailable(StoreError):
+    """The database cannot be reached or did not answer within its deadline."""
+
+
+class UnknownSchema(StoreError):
+    """The database's schema is newer, altered or missing."""
+
+
+class ConfigError(CoordinatorError):
+    """A setting, flag or folder that does not do; the message names it and what was expected."""
+
+
+class EmbeddedError(ConfigError):
+    """The embedded Postgres cannot be started, shared or stopped."""
+
+
+class Refused(CoordinatorError):
+    """The server answered with an error.
+
+    `code`, `message`, `detail`, `retry_after` (seconds) are those of the `error` frame.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        detail: dict[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.detail = detail or {}
+        self.retry_after = retry_after
