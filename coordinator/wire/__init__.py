@@ -1,0 +1,1 @@
+"""The protocol as types and rules: no sockets, no database, no clock.  protocol.md is its text."""

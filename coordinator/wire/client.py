@@ -1,0 +1,339 @@
+"""The messages of the client channel (`/v1/client`), one type each.  protocol.md, "Client channel" """
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from coordinator.wire.frames import (
+    Answer,
+    BucketName,
+    Count,
+    Error,
+    Name,
+    Push,
+    Request,
+    Seconds,
+    Secret,
+    Text,
+)
+
+ServiceState = Literal["active", "paused", "revoked"]
+LostReason = Literal["released", "revoked", "deactivated", "done"]
+
+Claim = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+"""The number of one handing-out of a bucket; it grows with every claim of that bucket."""
+
+
+class Hold(Struct, frozen=True, forbid_unknown_fields=True):
+    """A bucket that a client believes it still holds."""
+
+    bucket_id: BucketName
+    claim: Claim
+
+
+class Choice(Struct, frozen=True, forbid_unknown_fields=True):
+    """A service to join while registering."""
+
+    service: Name
+    profile: dict[str, Any] | None = None
+
+
+class Limits(Struct, frozen=True):
+    """What this server allows; `welcome.limits`."""
+
+    max_message_bytes: int
+    max_buckets_per_ask: int
+    max_held_buckets: int
+    messages_per_minute: int
+    registrations_per_minute: int
+    connections_per_address: int
+    max_sessions: int
+    hello_timeout: float
+    ping_interval: float
+    ping_timeout: float
+
+
+class ServerName(Struct, frozen=True):
+    name: str
+    version: str
+    node: str
+
+
+class Membership(Struct, frozen=True):
+    """One service as this client sees it."""
+
+    service: str
+    state: ServiceState
+    joined: bool
+    active: bool
+
+
+class ServiceCard(Membership, frozen=True, kw_only=True):
+    """One service with all that a client needs in order to work for it."""
+
+    title: str
+    item_schema: dict[str, Any]
+    result_schema: dict[str, Any]
+    profile_schema: dict[str, Any]
+    settings: dict[str, Any]
+
+
+class Recollection(Struct, frozen=True):
+    regranted: list[str]
+    dropped: list[str]
+
+
+# Requests
+
+
+class Hello(Request, tag="hello"):
+    """The first message; says who the client is."""
+
+    protocol: int
+    client_id: Name
+    secret: Secret
+    agent: Text | None = None
+    holds: list[Hold] | None = None
+
+
+class Register(Request, tag="register"):
+    """Binds the identity's secret and makes it a client.
+
+    The fields are checked by the step, since a missing or wrong one is `bad_registration`.
+    """
+
+    screen_name: Any = None
+    enrolment_token: Any = None
+    services: Any = None
+
+
+class Unregister(Request, tag="unregister"):
+    client_id: Any = None
+
+
+class Services(Request, tag="services"):
+    pass
+
+
+class Join(Request, tag="join"):
+    service: Name
+    profile: dict[str, Any] | None = None
+
+
+class Leave(Request, tag="leave"):
+    service: Name
+
+
+class Activate(Request, tag="activate"):
+    service: Name
+
+
+class Ask(Request, tag="ask"):
+    """Adds `count` to what this session waits for; 0 withdraws all of that service."""
+
+    service: Name
+    count: Count
+    wait: bool = True
+
+
+class Submit(Request, tag="submit"):
+    """`results` stays raw here: its shape is the service's, and is read once the bucket is known."""
+
+    bucket_id: BucketName
+    claim: Claim
+    results: Raw
+    final: bool
+
+
+class Release(Request, tag="release"):
+    bucket_id: BucketName
+    claim: Claim
+    reason: Text | None = None
+
+
+class Recollect(Request, tag="recollect"):
+    holds: list[Hold] | None = None
+
+
+class Report(Request, tag="report"):
+    service: Name
+    kind: Literal["upstream_limited", "cannot_work"]
+    retry_after: Annotated[float, Meta(ge=0, le=86_400)] | None = None
+    text: Text | None = None
+
+
+ClientRequest = (
+    Hello
+    | Register
+    | Unregister
+    | Services
+    | Join
+    | Leave
+    | Activate
+    | Ask
+    | Submit
+    | Release
+    | Recollect
+    | Report
+)
+
+# Answers
+
+
+class Welcome(Answer, tag="welcome", kw_only=True):
+    session_id: str
+    server: ServerName
+    protocol: int
+    registered: bool
+    services: list[Membership]
+    limits: Limits
+    stats: dict[str, Any]
+    recollected: Recollection | UnsetType = UNSET
+
+
+class Registered(Answer, tag="registered", kw_only=True):
+    client_id: str
+    services: list[Membership]
+
+
+class Unregistered(Answer, tag="unregistered", kw_only=True):
+    released: int
+
+
+class ServiceList(Answer, tag="services", kw_only=True):
+    services: list[ServiceCard]
+
+
+class Joined(Answer, tag="joined", kw_only=True):
+    service: str
+
+
+class Left(Answer, tag="left", kw_only=True):
+    service: str
+    released: int
+
+
+class Activated(Answer, tag="activated", kw_only=True):
+    service: str
+
+
+class Asked(Answer, tag="asked", kw_only=True):
+    service: str
+    count: int
+    pending: int
+    limit: int
+
+
+class Stored(Answer, tag="stored", kw_only=True):
+    """Sent only after the commit."""
+
+    bucket_id: str
+    stored: int
+    discarded: int
+    remaining: int
+    closed: bool
+    duplicate: bool
+
+
+class Released(Answer, tag="released", kw_only=True):
+    bucket_id: str
+    remaining: int
+
+
+class Recollected(Answer, tag="recollected", kw_only=True):
+    regranted: list[str]
+    dropped: list[str]
+
+
+class Reported(Answer, tag="reported", kw_only=True):
+    service: str
+    retry_after: float
+
+
+# Pushes
+
+
+class Bucket(Push, tag="bucket", kw_only=True):
+    """Work.  `items` are objects with `item`, `key` and the item's attributes.
+
+    The times are seconds: without a settled item for `dead_after` the bucket is marked dead, and is
+    released `release_after` later.
+    """
+
+    service: str
+    bucket_id: str
+    claim: int
+    items: Raw
+    attempt: int
+    dead_after: Seconds
+    release_after: Seconds
+
+
+class BucketDead(Push, tag="bucket_dead", kw_only=True):
+    bucket_id: str
+    claim: int
+    release_after: Seconds
+
+
+class BucketLost(Push, tag="bucket_lost", kw_only=True):
+    bucket_id: str
+    claim: int
+    reason: LostReason
+
+
+class ServiceChanged(Push, tag="service", kw_only=True):
+    service: str
+    state: ServiceState
+
+
+class LimitsChanged(Push, tag="limits", kw_only=True):
+    limits: Limits
+
+
+class Drain(Push, tag="drain", kw_only=True):
+    retry_after: Seconds
+    reason: str
+
+
+ANSWERS: dict[type[Request], type[Answer]] = {
+    Hello: Welcome,
+    Register: Registered,
+    Unregister: Unregistered,
+    Services: ServiceList,
+    Join: Joined,
+    Leave: Left,
+    Activate: Activated,
+    Ask: Asked,
+    Submit: Stored,
+    Release: Released,
+    Recollect: Recollected,
+    Report: Reported,
+}
+"""The answer of each request, if it is not an `error`."""
+
+PUSHES: tuple[type[Push], ...] = (Bucket, BucketDead, BucketLost, ServiceChanged, LimitsChanged, Drain)
+
+FromServer = (
+    Error
+    | Welcome
+    | Registered
+    | Unregistered
+    | ServiceList
+    | Joined
+    | Left
+    | Activated
+    | Asked
+    | Stored
+    | Released
+    | Recollected
+    | Reported
+    | Bucket
+    | BucketDead
+    | BucketLost
+    | ServiceChanged
+    | LimitsChanged
+    | Drain
+)
+"""All that a client may receive; unknown fields are ignored."""

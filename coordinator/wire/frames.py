@@ -1,0 +1,83 @@
+"""What all three channels share: version, close codes, field types, errors.  protocol.md, "Framing" """
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+PROTOCOL = 1
+SUBPROTOCOL = "coordinator.v1"
+
+MAX_DEPTH = 16
+"""Frames nested deeper than this are refused (`bad_message`)."""
+
+BYTES_BEFORE_HELLO = 64 * 1024
+"""Largest frame that a peer may send before its `hello` is accepted."""
+
+Ref = Annotated[str, Meta(max_length=64)] | int
+"""What a request may carry and its answer carries back."""
+
+NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+"""Client ids, screen names, service names."""
+
+BucketName = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+]
+"""A bucket's id: a random UUID in its usual form."""
+
+Secret = Annotated[str, Meta(min_length=32, max_length=256)]
+Text = Annotated[str, Meta(max_length=1024)]
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+PageSize = Annotated[int, Meta(ge=1, le=1000)]
+Time = Annotated[str, Meta(max_length=64)]
+"""An RFC 3339 time in UTC."""
+
+
+class Close(IntEnum):
+    """Close codes; reconnecting makes sense below 4500."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    INVALID_DATA = 1007
+    TOO_BIG = 1009
+    RESTART = 1012
+    OVERLOADED = 1013
+    NO_HELLO = 4408
+    SLOW_READER = 4409
+    TOO_MANY = 4429
+    BAD_CREDENTIALS = 4500
+    FORBIDDEN = 4501
+    DEACTIVATED = 4502
+    VERSION = 4503
+
+
+class Request(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Peer → server.  Answered once, by the type that its class names in `answer`."""
+
+    ref: Ref | UnsetType = UNSET
+
+
+class Answer(Struct, tag_field="type", omit_defaults=True, kw_only=True):
+    """Server → peer, one for each request, with the request's `ref`."""
+
+    ref: Ref | UnsetType = UNSET
+
+
+class Push(Struct, tag_field="type", omit_defaults=True, kw_only=True):
+    """Server → peer, of its own accord; has no `ref`."""
+
+
+class Error(Answer, tag="error"):
+    """A refused request; the session stays usable unless a close follows."""
+
+    code: str
+    message: str
+    detail: dict[str, Any] | UnsetType = UNSET
+    retry_after: float | UnsetType = UNSET
+    scope: Literal["connection", "client", "service", "server"] | UnsetType = UNSET
