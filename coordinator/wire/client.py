@@ -16,6 +16,7 @@ from coordinator.wire.frames import (
     Request,
     Seconds,
     Secret,
+    ServerCard,
     Text,
 )
 
@@ -53,12 +54,6 @@ class Limits(Struct, frozen=True):
     hello_timeout: float
     ping_interval: float
     ping_timeout: float
-
-
-class ServerName(Struct, frozen=True):
-    name: str
-    version: str
-    node: str
 
 
 class Membership(Struct, frozen=True):
@@ -184,7 +179,7 @@ ClientRequest = (
 
 class Welcome(Answer, tag="welcome", kw_only=True):
     session_id: str
-    server: ServerName
+    server: ServerCard
     protocol: int
     registered: bool
     services: list[Membership]

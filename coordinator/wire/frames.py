@@ -23,10 +23,8 @@ NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 """Client ids, screen names, service names."""
 
-BucketName = Annotated[
-    str, Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-]
-"""A bucket's id: a random UUID in its usual form."""
+BucketName = Annotated[str, Meta(min_length=1, max_length=64)]
+"""A bucket's id: a random UUID in its usual form; any other text names no bucket."""
 
 Secret = Annotated[str, Meta(min_length=32, max_length=256)]
 Text = Annotated[str, Meta(max_length=1024)]
@@ -81,3 +79,11 @@ class Error(Answer, tag="error"):
     detail: dict[str, Any] | UnsetType = UNSET
     retry_after: float | UnsetType = UNSET
     scope: Literal["connection", "client", "service", "server"] | UnsetType = UNSET
+
+
+class ServerCard(Struct, frozen=True):
+    """Who answers; `welcome.server`."""
+
+    name: str
+    version: str
+    node: str
