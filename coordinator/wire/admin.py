@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from coordinator.wire.frames import Answer, Name, PageSize, Request, Seconds, ServerCard, Text, Time
+from coordinator.wire.frames import Answer, Name, PageSize, Request, ServerCard, Text, Time
 
 Role = Literal["admin", "operator"]
 Keys = Annotated[list[str], Meta(min_length=1, max_length=10_000)]
@@ -171,7 +171,7 @@ class TokenIssue(Request, tag="token.issue"):
 
     role: Literal["admin", "operator", "viewer", "enrolment"]
     label: Text
-    expires_in: Annotated[Seconds, Meta(gt=0)] | None = None
+    expires_in: Annotated[float, Meta(gt=0)] | None = None
     uses: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
 
