@@ -1,0 +1,33 @@
+"""Whether an account takes direct messages from strangers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from coordinator.services.contract import Plugin
+
+ScreenName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class DmProfile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The account from which a client checks."""
+
+    source: ScreenName
+    source_id: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class DmResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """UNKNOWN: the account does not exist, or does not say."""
+
+    dm: Literal["DM", "NON_DM", "UNKNOWN"]
+
+
+class DmCheck(Plugin):
+    """May a stranger send this account a direct message?"""
+
+    name = "dm_check"
+    title = "DM check"
+    Profile = DmProfile
+    Result = DmResult

@@ -1,0 +1,1 @@
+"""The SQL, each statement a constant beside its one function.  Emits nothing, knows no sockets."""

@@ -1,0 +1,512 @@
+"""Who holds which bucket: claim, release, recollect, and what the clock does.
+
+Every statement here moves whole buckets and is one statement, so that it is all or nothing however many nodes
+run it at once.  The table of states is beside `bucket` in the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from coordinator.model import (
+    BucketId,
+    Boot,
+    Claimed,
+    ClaimNumber,
+    ClientId,
+    Demand,
+    Ended,
+    Freed,
+    ItemId,
+    ServiceId,
+    SessionId,
+)
+from coordinator.store.pool import Connection
+
+MAX_ATTEMPTS = 3
+"""After so many claims that ended without settling it, a bucket is cut up.  protocol.md, "Give-backs" """
+
+# Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY, one that has to
+# wait is not served at all.
+_CLAIM = """
+WITH demand AS (
+    SELECT d.client_id, d.session_id, row_number() OVER (ORDER BY d.n) AS slot
+      FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS d (client_id, session_id, n)
+      JOIN client_service m ON m.client_id = d.client_id AND m.service_id = $1
+     WHERE (m.wait_until IS NULL OR m.wait_until <= now())
+       AND (m.report_until IS NULL OR m.report_until <= now())
+       AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
+picked AS MATERIALIZED (
+    SELECT bucket_id FROM bucket
+     WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+     ORDER BY rank_at, shuffle LIMIT $5 FOR UPDATE SKIP LOCKED),
+paired AS (
+    SELECT p.bucket_id, d.client_id, d.session_id
+      FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p JOIN demand d USING (slot)),
+taken AS (
+    UPDATE bucket b
+       SET state = 'claimed', claim = nextval('claim_number'), client_id = p.client_id,
+           session_id = p.session_id, boot = $4, touched_at = now()
+      FROM paired p WHERE b.bucket_id = p.bucket_id
+    RETURNING b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled),
+noted AS (
+    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
+    SELECT claim, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
+SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts,
+       t.settled::text AS settled, c.items, c.frame
+  FROM taken t JOIN bucket_items c USING (bucket_id)"""
+
+_CLAIM_CHOOSY = """
+WITH picked AS MATERIALIZED (
+    SELECT b.bucket_id FROM bucket b
+     WHERE b.service_id = $1 AND b.state = 'ready' AND b.split_at IS NULL
+       AND NOT EXISTS (SELECT FROM giveback g
+                        WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())
+       AND EXISTS (SELECT FROM client_service m
+                    WHERE m.client_id = $2 AND m.service_id = $1
+                      AND (m.wait_until IS NULL OR m.wait_until <= now())
+                      AND (m.report_until IS NULL OR m.report_until <= now()))
+     ORDER BY b.rank_at, b.shuffle LIMIT 1 FOR UPDATE SKIP LOCKED),
+taken AS (
+    UPDATE bucket b
+       SET state = 'claimed', claim = nextval('claim_number'), client_id = $2, session_id = $3, boot = $4,
+           touched_at = now()
+      FROM picked p WHERE b.bucket_id = p.bucket_id
+    RETURNING b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled),
+noted AS (
+    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
+    SELECT claim, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
+SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts,
+       t.settled::text AS settled, c.items, c.frame
+  FROM taken t JOIN bucket_items c USING (bucket_id)"""
+
+_WAITS = """
+SELECT m.client_id, extract(epoch FROM greatest(m.wait_until, m.report_until) - now())::float8 AS seconds,
+       EXISTS (SELECT FROM giveback g WHERE g.client_id = m.client_id AND g.until > now()) AS choosy
+  FROM client_service m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
+
+
+async def claim(
+    db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot
+) -> list[Claimed]:
+    """Hand out the front of the ready pool, one bucket for each demand, in the order of the demands.
+
+    Returns at most one bucket a demand.  Clients that gave something back lately are not served here
+    (`claim_choosy`), those that have to wait not at all (`waits` tells which).
+    """
+    rows = await db.fetch(
+        _CLAIM,
+        service,
+        [demand.client_id for demand in demands],
+        [demand.session_id for demand in demands],
+        boot,
+        len(demands),
+    )
+    return [_claimed(row) for row in rows]
+
+
+async def claim_choosy(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:
+    """As `claim`, for one client that must not get back what it lately gave back."""
+    row = await db.fetchrow(_CLAIM_CHOOSY, service, demand.client_id, demand.session_id, boot)
+    return None if row is None else _claimed(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a client was not served: `seconds` to wait (None: need not), or buckets that it gave back."""
+
+    client_id: ClientId
+    seconds: float | None
+    choosy: bool
+
+
+async def waits(db: Connection, service: ServiceId, clients: Sequence[ClientId]) -> list[Wait]:
+    """What keeps each of these clients from being served."""
+    return [
+        Wait(ClientId(row["client_id"]), row["seconds"] if (row["seconds"] or 0) > 0 else None, row["choosy"])
+        for row in await db.fetch(_WAITS, service, list(clients))
+    ]
+
+
+def _claimed(row: Any) -> Claimed:
+    return Claimed(
+        ServiceId(row["service_id"]),
+        BucketId(row["bucket_id"]),
+        ClaimNumber(row["claim"]),
+        ClientId(row["client_id"]),
+        SessionId(row["session_id"]),
+        row["attempts"],
+        tuple(row["items"]),
+        row["settled"],
+        row["frame"],
+    )
+
+
+# What all ways back have in common: the buckets in `held` become ready, with their rank and their settled items;
+# the claims end as $1; a failed attempt ($2) counts, and at the third one the bucket is set aside to be cut up
+# once nobody can recollect it ($3 seconds).
+_FREE = """
+freed AS (
+    UPDATE bucket b
+       SET state = 'ready', client_id = NULL, session_id = NULL, boot = NULL, touched_at = NULL,
+           kept_until = NULL, shuffle = gen_random_uuid(), attempts = b.attempts + $2::int,
+           split_at = CASE WHEN $2::int > 0 AND b.attempts + $2::int >= 3
+                           THEN now() + make_interval(secs => $3) END
+      FROM held h WHERE b.bucket_id = h.bucket_id
+    RETURNING b.service_id, b.bucket_id, b.claim, h.client_id, h.session_id,
+              b.twins, length(b.settled) - bit_count(b.settled)::int AS remaining),
+ended AS (
+    UPDATE claim c SET ended_at = now(), ended = $1 FROM freed f WHERE c.claim = f.claim)"""
+
+# What giving back costs ($4: 'given_back', 'disconnects', 'dead' or none): that bucket is not offered to that
+# client for 30 s, doubling to 1 h; from the second in a row on, the client waits 1 s, doubling to 5 min.
+_COST = """
+cost AS (
+    INSERT INTO giveback AS g (client_id, bucket_id, times, until)
+    SELECT client_id, bucket_id, 1, now() + interval '30 seconds' FROM freed WHERE $4 IN ('given_back', 'disconnects')
+    ON CONFLICT (client_id, bucket_id) DO UPDATE
+       SET times = g.times + 1,
+           until = now() + make_interval(secs => least(30 * 2 ^ least(g.times, 10), 3600))),
+counted AS (
+    UPDATE client_service m
+       SET streak = m.streak + CASE WHEN $4 = 'dead' THEN 0 ELSE 1 END,
+           wait_until = CASE WHEN $4 <> 'dead' AND m.streak >= 1
+                             THEN now() + make_interval(secs => least(2 ^ least(m.streak - 1, 10), 300))
+                             ELSE m.wait_until END,
+           given_back = m.given_back + CASE WHEN $4 = 'given_back' THEN f.n ELSE 0 END,
+           disconnects = m.disconnects + CASE WHEN $4 = 'disconnects' THEN 1 ELSE 0 END,
+           dead = m.dead + CASE WHEN $4 = 'dead' THEN f.n ELSE 0 END
+      FROM (SELECT client_id, service_id, count(*) AS n FROM freed GROUP BY 1, 2) f
+     WHERE $4 <> '' AND m.client_id = f.client_id AND m.service_id = f.service_id)"""
+
+_HELD_BY_SESSION = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE client_id = $5 AND session_id = $6 ORDER BY bucket_id FOR UPDATE),"""
+
+_HELD_BY_CLIENT = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE client_id = $5 AND ($6::int IS NULL OR service_id = $6) ORDER BY bucket_id FOR UPDATE),"""
+
+_HELD_BY_CLAIM = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE bucket_id = $5 AND claim = $6 AND client_id IS NOT NULL FOR UPDATE),"""
+
+_HELD_OF_SERVICE = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE service_id = $5 AND state IN ('claimed', 'dead') ORDER BY bucket_id FOR UPDATE),"""
+
+_HELD_BY_BOOT = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE state IN ('claimed', 'dead') AND boot = ANY ($5::bigint[]) AND kept_until IS NULL
+     ORDER BY bucket_id FOR UPDATE SKIP LOCKED),"""
+
+_HELD_TOO_LONG_KEPT = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE kept_until <= now() ORDER BY kept_until LIMIT $5 FOR UPDATE SKIP LOCKED),"""
+
+_HELD_DEAD = """
+WITH held AS MATERIALIZED (
+    SELECT bucket_id, client_id, session_id FROM bucket
+     WHERE service_id = $5 AND state = 'dead' AND touched_at <= now() - make_interval(secs => $6)
+     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED),"""
+
+_FREED = "\nSELECT service_id, bucket_id, claim, client_id, session_id, remaining, twins FROM freed"
+
+_RELEASE_SESSION = _HELD_BY_SESSION + _FREE + "," + _COST + _FREED
+_RELEASE_CLIENT = _HELD_BY_CLIENT + _FREE + "," + _COST + _FREED
+_RELEASE_CLAIM = _HELD_BY_CLAIM + _FREE + "," + _COST + _FREED
+_RELEASE_SERVICE = _HELD_OF_SERVICE + _FREE + "," + _COST + _FREED
+_RELEASE_BOOTS = _HELD_BY_BOOT + _FREE + "," + _COST + _FREED
+_RELEASE_KEPT = _HELD_TOO_LONG_KEPT + _FREE + "," + _COST + _FREED
+_RELEASE_DEAD = _HELD_DEAD + _FREE + "," + _COST + _FREED
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way in which a claim ends without being settled.
+
+    `ended` is what the claim's row says; `attempts` is 1 where it counts as a failed attempt; `cost` names the
+    counter of the client that pays, '' where nobody does.
+    """
+
+    ended: Ended
+    attempts: int = 0
+    cost: str = ""
+
+
+CUT_OFF = Way("cut_off", 1, "disconnects")
+RELEASED = Way("released", 0, "given_back")
+DEAD = Way("dead", 1, "dead")
+UNDELIVERED = Way("undelivered")
+DRAINED = Way("drained")
+CRASHED = Way("crashed")
+REVOKED = Way("revoked")
+DEACTIVATED = Way("deactivated")
+LEFT = Way("left")
+UNREGISTERED = Way("unregistered")
+TAKEN = Way("taken")
+
+
+async def release_session(
+    db: Connection, client: ClientId, session: SessionId, way: Way, recollect_window: float
+) -> list[Freed]:
+    """Free all that one session holds; safe to repeat.  `recollect_window` in seconds."""
+    return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session)
+
+
+async def release_client(
+    db: Connection, client: ClientId, service: ServiceId | None, way: Way, recollect_window: float
+) -> list[Freed]:
+    """Free all that one client holds, in one service or in all, on whatever node."""
+    return await _free(db, _RELEASE_CLIENT, way, recollect_window, client, service)
+
+
+async def release_claim(
+    db: Connection, bucket: BucketId, claim: ClaimNumber, way: Way, recollect_window: float
+) -> list[Freed]:
+    """Free one bucket, if that claim is still the current one."""
+    return await _free(db, _RELEASE_CLAIM, way, recollect_window, bucket, claim)
+
+
+async def release_service(db: Connection, service: ServiceId, way: Way) -> list[Freed]:
+    """Free all that is held in one service."""
+    return await _free(db, _RELEASE_SERVICE, way, 0.0, service)
+
+
+async def release_boots(db: Connection, boots: Sequence[Boot], way: Way) -> list[Freed]:
+    """Free what the sessions of these node starts held, but for what is kept for a drained node's clients."""
+    return await _free(db, _RELEASE_BOOTS, way, 0.0, list(boots))
+
+
+async def release_kept(db: Connection, limit: int = 500) -> list[Freed]:
+    """Free what was kept for clients that did not come back in time."""
+    return await _free(db, _RELEASE_KEPT, DRAINED, 0.0, limit)
+
+
+async def release_dead(
+    db: Connection, service: ServiceId, release_after: float, recollect_window: float
+) -> list[Freed]:
+    """Free the buckets that were marked dead `release_after` seconds ago."""
+    return await _free(db, _RELEASE_DEAD, DEAD, recollect_window, service, release_after)
+
+
+async def _free(
+    db: Connection, statement: str, way: Way, recollect_window: float, *which: object
+) -> list[Freed]:
+    rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, *which)
+    twins = [row["bucket_id"] for row in rows if row["twins"]]
+    if twins:
+        await leave_twins(db, twins)
+    return [_freed(row) for row in rows]
+
+
+def _freed(row: Any) -> Freed:
+    return Freed(
+        ServiceId(row["service_id"]),
+        BucketId(row["bucket_id"]),
+        ClaimNumber(row["claim"]),
+        ClientId(row["client_id"]),
+        None if row["session_id"] is None else SessionId(row["session_id"]),
+        row["remaining"],
+    )
+
+
+# A returned bucket gives up the items that stand in another open bucket, or were settled there, meanwhile; the
+# other copy goes on alone.  One that is empty by that is done.
+_LEAVE_TWINS = """
+WITH gone AS (
+    DELETE FROM twin t
+     USING bucket b
+     WHERE b.bucket_id = ANY ($1::uuid[]) AND b.state = 'ready' AND b.bucket_id IN (t.first_id, t.second_id)
+    RETURNING b.bucket_id, t.item_id),
+bits AS (
+    SELECT c.bucket_id, string_agg(CASE WHEN g.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
+      FROM bucket_items c
+      CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS i (item_id, n)
+      LEFT JOIN gone g ON g.bucket_id = c.bucket_id AND g.item_id = i.item_id
+     WHERE c.bucket_id IN (SELECT bucket_id FROM gone) GROUP BY c.bucket_id)
+UPDATE bucket b
+   SET settled = b.settled | s.gone, twins = false,
+       state = CASE WHEN bit_count(b.settled | s.gone) = length(b.settled) THEN 'done' ELSE b.state END,
+       split_at = CASE WHEN bit_count(b.settled | s.gone) = length(b.settled) THEN NULL ELSE b.split_at END
+  FROM bits s WHERE b.bucket_id = s.bucket_id AND b.state = 'ready'"""
+
+
+async def leave_twins(db: Connection, buckets: Sequence[UUID]) -> None:
+    """Take out of these ready buckets what stands in a second one."""
+    await db.execute(_LEAVE_TWINS, list(buckets))
+
+
+_KEEP = """
+UPDATE bucket SET session_id = NULL, kept_until = now() + make_interval(secs => $2)
+ WHERE bucket_id IN (SELECT bucket_id FROM bucket WHERE client_id IS NOT NULL AND session_id = ANY ($1::uuid[])
+                      ORDER BY bucket_id FOR UPDATE)"""
+
+
+async def keep(db: Connection, sessions: Sequence[SessionId], reconnect_window: float) -> None:
+    """Keep what these sessions hold for their clients, for so many seconds; their node drains."""
+    await db.execute(_KEEP, list(sessions), reconnect_window)
+
+
+# The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
+# of its own, sees how they ended.
+_LOCK_RECENT = """
+SELECT b.bucket_id FROM bucket b
+ WHERE b.claim IN (SELECT claim FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000)
+   AND b.bucket_id IN (SELECT bucket_id FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000)
+   AND b.state <> 'done'
+ ORDER BY b.bucket_id FOR UPDATE"""
+
+_RECOLLECT = """
+WITH again AS MATERIALIZED (
+    SELECT b.bucket_id, b.claim AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
+      FROM bucket b
+      JOIN claim c ON c.claim = b.claim
+      JOIN client_service m ON m.client_id = $1 AND m.service_id = b.service_id AND m.joined AND m.inactive IS NULL
+      JOIN service s ON s.service_id = b.service_id AND s.state <> 'revoked'
+     WHERE b.bucket_id = ANY ($3::uuid[]) AND c.client_id = $1
+       AND (b.kept_until IS NOT NULL
+         OR (b.state = 'ready' AND c.ended IN ('cut_off', 'drained', 'crashed')
+             AND c.ended_at > now() - make_interval(secs => $6))
+         OR (b.session_id <> $2 AND b.bucket_id = ANY ($4::uuid[])))),
+taken AS (
+    UPDATE bucket b
+       SET state = 'claimed', claim = nextval('claim_number'), client_id = $1, session_id = $2, boot = $5,
+           touched_at = now(), kept_until = NULL, split_at = NULL,
+           attempts = b.attempts - CASE WHEN a.cut_off IS TRUE THEN 1 ELSE 0 END
+      FROM again a WHERE b.bucket_id = a.bucket_id
+    RETURNING b.service_id, b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled,
+              a.former, a.taken_from, a.cut_off),
+noted AS (
+    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
+    SELECT claim, bucket_id, service_id, client_id, session_id, $5, ~settled FROM taken),
+ended AS (
+    UPDATE claim c SET ended = 'recollected', ended_at = coalesce(c.ended_at, now())
+      FROM taken t WHERE c.claim = t.former),
+refund AS (
+    DELETE FROM giveback g USING taken t WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id),
+calmed AS (
+    UPDATE client_service m
+       SET streak = greatest(m.streak - 1, 0), disconnects = greatest(m.disconnects - 1, 0),
+           wait_until = CASE WHEN m.streak > 2 THEN m.wait_until END
+     WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off))
+SELECT t.service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
+       c.items, c.frame, t.former, t.taken_from
+  FROM taken t JOIN bucket_items c USING (bucket_id) ORDER BY t.claim"""
+
+
+@dataclass(frozen=True, slots=True)
+class Regranted:
+    """A bucket that its client has again; `taken_from` is another live session of the same client, or None."""
+
+    claimed: Claimed
+    former: ClaimNumber
+    taken_from: SessionId | None
+
+
+async def recollect(
+    db: Connection,
+    client: ClientId,
+    session: SessionId,
+    named: Sequence[BucketId],
+    boot: Boot,
+    recollect_window: float,
+) -> list[Regranted]:
+    """Give a client back those of its cut-off buckets that nobody has claimed since; within a transaction.
+
+    `named` are buckets that may also be taken over from another live session of the same client.
+    """
+    candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
+    if not candidates:
+        return []
+    rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
+    return [Regranted(_claimed(row), ClaimNumber(row["former"]), row["taken_from"]) for row in rows]
+
+
+_MARK_DEAD = """
+UPDATE bucket SET state = 'dead', touched_at = now()
+ WHERE bucket_id IN (
+    SELECT bucket_id FROM bucket
+     WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
+       AND touched_at <= now() - make_interval(secs => $2)
+     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED)
+RETURNING service_id, bucket_id, claim, client_id, session_id,
+          length(settled) - bit_count(settled)::int AS remaining"""
+
+
+async def mark_dead(db: Connection, service: ServiceId, dead_after: float) -> list[Freed]:
+    """Mark as dead what settled nothing for so many seconds; the holders keep it for now."""
+    return [_freed(row) for row in await db.fetch(_MARK_DEAD, service, dead_after)]
+
+
+_HELD_COUNT = "SELECT count(*) FROM bucket WHERE client_id = $1 AND service_id = $2"
+
+
+async def held_count(db: Connection, client: ClientId, service: ServiceId) -> int:
+    """How many buckets of a service a client holds, all its sessions on all nodes together."""
+    return int(await db.fetchval(_HELD_COUNT, client, service))
+
+
+_CLAIMS_OF_BOOT = """
+SELECT bucket_id, claim FROM bucket WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
+
+
+async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber]]:
+    """What the database believes this node's sessions hold; asked after a time without database."""
+    return [(row["bucket_id"], row["claim"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]
+
+
+_WHOSE = """
+SELECT b.service_id, b.state, b.claim, b.client_id, c.client_id AS of_claim, b.settled::text AS settled,
+       c.given::text AS given, i.items
+  FROM bucket b JOIN bucket_items i USING (bucket_id)
+  LEFT JOIN claim c ON c.claim = $2 AND c.bucket_id = b.bucket_id
+ WHERE b.bucket_id = $1"""
+
+_EVER_HELD = "SELECT EXISTS (SELECT FROM claim WHERE bucket_id = $1 AND client_id = $2)"
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """A bucket, and whose the claim is that someone names with it.
+
+    `of_claim` is None where the bucket never had a claim of that number; `given` are the items of that claim.
+    """
+
+    service_id: ServiceId
+    holder: ClientId | None
+    current: ClaimNumber
+    of_claim: ClientId | None
+    items: tuple[ItemId, ...]
+    given: str
+    settled: str
+
+
+async def whose(db: Connection, bucket: BucketId, claim: ClaimNumber) -> Whose | None:
+    """What is known of a bucket; None if there is none of that id."""
+    row = await db.fetchrow(_WHOSE, bucket, claim)
+    if row is None:
+        return None
+    return Whose(
+        ServiceId(row["service_id"]),
+        row["client_id"],
+        row["claim"],
+        row["of_claim"],
+        tuple(row["items"]),
+        row["given"] or "",
+        row["settled"],
+    )
+
+
+async def ever_held(db: Connection, bucket: BucketId, client: ClientId) -> bool:
+    """Whether any claim of that bucket was this client's."""
+    return bool(await db.fetchval(_EVER_HELD, bucket, client))

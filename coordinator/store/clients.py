@@ -1,0 +1,193 @@
+"""Identities, their memberships and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.model import Boot, ClientId, Membership, ServiceId, SessionId
+from coordinator.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client as the database knows it; `deactivated` is the admin's reason, or None."""
+
+    client_id: ClientId
+    secret_hash: bytes | None
+    screen_name: str
+    registered: bool
+    deactivated: str | None
+
+
+_FIND = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
+
+_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile FROM client_service WHERE client_id = $1"
+
+_COUNTERS = """
+SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 0)::bigint AS processed,
+       coalesce(sum(settled), 0)::bigint AS settled, coalesce(sum(given_back), 0)::bigint AS given_back,
+       coalesce(sum(dead), 0)::bigint AS dead, coalesce(sum(disconnects), 0)::bigint AS disconnects,
+       coalesce(sum(bad_submits), 0)::bigint AS bad_submits
+  FROM client_service WHERE client_id = $1"""
+
+
+async def find(db: Connection, client: ClientId) -> Client | None:
+    """One client."""
+    row = await db.fetchrow(_FIND, client)
+    return None if row is None else Client(**row)
+
+
+async def memberships(db: Connection, client: ClientId) -> list[Membership]:
+    """The services that a client is or was in."""
+    return [Membership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
+
+
+async def counters(db: Connection, client: ClientId) -> dict[str, int]:
+    """A client's own counters over all services."""
+    return dict(await db.fetchrow(_COUNTERS, client))
+
+
+# Whoever comes first binds the secret; the WHERE lets only its holder register again.
+_REGISTER = """
+INSERT INTO client AS c (client_id, secret_hash, screen_name) VALUES ($1, $2, $3)
+ON CONFLICT (client_id) DO UPDATE
+   SET screen_name = excluded.screen_name, registered = true,
+       secret_hash = coalesce(c.secret_hash, excluded.secret_hash)
+ WHERE c.secret_hash = excluded.secret_hash OR c.secret_hash IS NULL
+RETURNING client_id"""
+
+
+async def register(db: Connection, client: ClientId, secret_hash: bytes, screen_name: str) -> bool:
+    """Make an identity a client; False if it is bound to another secret.  Safe to repeat."""
+    return await db.fetchval(_REGISTER, client, secret_hash, screen_name) is not None
+
+
+_UNREGISTER = "UPDATE client SET registered = false WHERE client_id = $1"
+
+_LEAVE_ALL = "UPDATE client_service SET joined = false WHERE client_id = $1"
+
+
+async def unregister(db: Connection, client: ClientId) -> None:
+    """End a registration; the secret stays bound, the history stays."""
+    await db.execute(_UNREGISTER, client)
+    await db.execute(_LEAVE_ALL, client)
+
+
+_JOIN = """
+INSERT INTO client_service (client_id, service_id, profile) VALUES ($1, $2, $3)
+ON CONFLICT (client_id, service_id) DO UPDATE
+   SET joined = true, profile = excluded.profile, last_access = now(),
+       inactive = CASE WHEN client_service.inactive = 'admin' THEN 'admin' END"""
+
+_LEAVE = "UPDATE client_service SET joined = false WHERE client_id = $1 AND service_id = $2 AND joined"
+
+_ACTIVATE = """
+UPDATE client_service SET inactive = NULL, last_access = now()
+ WHERE client_id = $1 AND service_id = $2 AND inactive IS DISTINCT FROM 'admin'"""
+
+
+async def join(db: Connection, client: ClientId, service: ServiceId, profile: str) -> None:
+    """Make a membership (`profile` is JSON), or make it active again; what an admin took away stays away."""
+    await db.execute(_JOIN, client, service, profile)
+
+
+async def leave(db: Connection, client: ClientId, service: ServiceId) -> None:
+    """End a membership."""
+    await db.execute(_LEAVE, client, service)
+
+
+async def activate(db: Connection, client: ClientId, service: ServiceId) -> None:
+    """Bring back a membership that was idle."""
+    await db.execute(_ACTIVATE, client, service)
+
+
+_REPORT = """
+UPDATE client_service SET report_until = now() + make_interval(secs => $3), last_access = now()
+ WHERE client_id = $1 AND service_id = $2"""
+
+
+async def report(db: Connection, client: ClientId, service: ServiceId, seconds: float) -> None:
+    """Serve this client nothing of that service for so long; it said itself that it cannot work."""
+    await db.execute(_REPORT, client, service, seconds)
+
+
+_COUNT = """
+UPDATE client_service m
+   SET assigned = m.assigned + d.assigned, processed = m.processed + d.processed,
+       settled = m.settled + d.settled, bad_submits = m.bad_submits + d.bad_submits, last_access = now()
+  FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+    AS d (client_id, service_id, assigned, processed, settled, bad_submits)
+ WHERE m.client_id = d.client_id AND m.service_id = d.service_id"""
+
+
+async def count(db: Connection, deltas: Sequence[tuple[str, int, int, int, int, int]]) -> None:
+    """Add what a node counted: (client, service, assigned, processed, settled, bad submits) each."""
+    ordered = sorted(deltas)
+    await db.execute(_COUNT, *([one[n] for one in ordered] for n in range(6)))
+
+
+_IDLE = """
+UPDATE client_service SET inactive = 'idle'
+ WHERE service_id = $1 AND joined AND inactive IS NULL AND last_access < now() - make_interval(secs => $2)
+   AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = client_service.client_id AND b.service_id = $1)
+   AND client_id <> ALL ($3::text[])
+RETURNING client_id"""
+
+
+async def make_idle(
+    db: Connection, service: ServiceId, idle_after: float, waiting: Sequence[ClientId]
+) -> list[ClientId]:
+    """Make those inactive that did not work for so many seconds; `waiting` ones have asked and get nothing."""
+    return [ClientId(row["client_id"]) for row in await db.fetch(_IDLE, service, idle_after, list(waiting))]
+
+
+_TOUCH = """
+UPDATE client_service SET last_access = now() WHERE service_id = $1 AND client_id = ANY ($2::text[])"""
+
+
+async def touch(db: Connection, service: ServiceId, clients: Sequence[ClientId]) -> None:
+    """Note that these clients want to work."""
+    await db.execute(_TOUCH, service, list(clients))
+
+
+_BEGIN_SESSION = "INSERT INTO session (session_id, client_id, boot, address, agent) VALUES ($1, $2, $3, $4, $5)"
+
+_END_SESSION = "UPDATE session SET ended_at = now() WHERE session_id = $1 AND ended_at IS NULL"
+
+
+async def begin_session(
+    db: Connection, session: SessionId, client: ClientId, boot: Boot, address: str, agent: str | None
+) -> None:
+    """Note a connection that said hello."""
+    await db.execute(_BEGIN_SESSION, session, client, boot, address, agent)
+
+
+async def end_session(db: Connection, session: SessionId) -> None:
+    """Note its end."""
+    await db.execute(_END_SESSION, session)
+
+
+_LIST = """
+SELECT c.client_id, c.screen_name, c.registered, c.deactivated,
+       EXISTS (SELECT FROM session s JOIN node n USING (boot)
+                WHERE s.client_id = c.client_id AND s.ended_at IS NULL AND n.state <> 'gone') AS connected
+  FROM client c WHERE c.client_id > $1 ORDER BY c.client_id LIMIT $2"""
+
+_SERVICES_OF = """
+SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,
+       m.given_back, m.dead, m.disconnects, m.bad_submits, m.last_access
+  FROM client_service m JOIN service s USING (service_id)
+ WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
+
+
+async def page(db: Connection, after: str, limit: int) -> list[dict[str, Any]]:
+    """Clients by id, from behind `after` on, each with its `services`."""
+    rows = [dict(row) for row in await db.fetch(_LIST, after, limit)]
+    services: dict[str, list[dict[str, Any]]] = {row["client_id"]: [] for row in rows}
+    for one in await db.fetch(_SERVICES_OF, list(services)):
+        services[one["client_id"]].append(dict(one))
+    for row in rows:
+        row["services"] = services[row["client_id"]]
+    return rows

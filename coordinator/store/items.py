@@ -1,0 +1,246 @@
+"""The catalogue, what waits, and what an admin does to items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
+from coordinator.store.pool import Connection
+
+# New keys get a row; known ones keep their attributes.  The catalogue rows are locked against deletion until the
+# services have taken the items.
+_ADD = """
+WITH given AS (
+    SELECT key, attributes::jsonb AS attributes, n
+      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS g (key, attributes, n)),
+known AS (
+    SELECT i.item_id, i.key FROM item i JOIN given g USING (key) ORDER BY i.item_id FOR KEY SHARE OF i),
+added AS (
+    INSERT INTO item (key, attributes) SELECT key, attributes FROM given ORDER BY n
+    ON CONFLICT (key) DO NOTHING RETURNING item_id, key)
+SELECT item_id, key, true AS added FROM added
+UNION ALL SELECT item_id, key, false FROM known"""
+
+# A known item joins a service where it has no state; it never reopens a settled one.
+_JOIN = """
+WITH joined AS (
+    INSERT INTO item_service (service_id, item_id) SELECT $1, item_id FROM unnest($2::bigint[]) AS i (item_id)
+    ON CONFLICT DO NOTHING RETURNING item_id)
+INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
+SELECT $1, item_id, now() - make_interval(secs => $4), now(), $3 FROM joined"""
+
+
+async def add(db: Connection, items: Sequence[tuple[str, str]]) -> tuple[list[ItemId], list[ItemId]]:
+    """Put (key, attributes as JSON) into the catalogue; returns the ids that are new, and those known before.
+
+    The keys must be different from each other.
+    """
+    rows = await db.fetch(_ADD, [key for key, _ in items], [attributes for _, attributes in items])
+    new = [ItemId(row["item_id"]) for row in rows if row["added"]]
+    return new, [ItemId(row["item_id"]) for row in rows if not row["added"]]
+
+
+async def join(
+    db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float
+) -> int:
+    """Let items wait in a service where they have no state yet; returns how many that were.
+
+    `head_start` is what the priority is worth, in seconds.
+    """
+    return int((await db.execute(_JOIN, service, list(items), priority, head_start)).split()[-1])
+
+
+# A keyset over the index (service_id, rank_at, item_id): the last page costs what the first one costs.
+_WAITING = """
+SELECT w.item_id, i.key, w.rank_at, w.since, w.priority
+  FROM (SELECT * FROM waiting WHERE service_id = $1 AND (rank_at, item_id) > ($2, $3)
+         ORDER BY rank_at, item_id LIMIT $4) w
+  JOIN item i USING (item_id) ORDER BY w.rank_at, w.item_id"""
+
+BEGINNING = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
+
+
+async def waiting(
+    db: Connection, service: ServiceId, after: tuple[datetime, int], limit: int
+) -> list[WaitingItem]:
+    """Items that are not in a bucket, in rank order, from behind `after` (rank, item) on."""
+    return [
+        WaitingItem(ItemId(row["item_id"]), row["key"], row["rank_at"], row["since"], row["priority"])
+        for row in await db.fetch(_WAITING, service, *after, limit)
+    ]
+
+
+_FIND = "SELECT item_id, key, attributes FROM item WHERE key = $1"
+
+_STATES = """
+SELECT s.name,
+       CASE WHEN EXISTS (SELECT FROM waiting w WHERE w.service_id = x.service_id AND w.item_id = $1) THEN 'waiting'
+            WHEN EXISTS (SELECT FROM quarantine q WHERE q.service_id = x.service_id AND q.item_id = $1)
+            THEN 'quarantined'
+            ELSE coalesce((SELECT CASE WHEN b.state = 'ready' THEN 'ready' ELSE 'claimed' END
+                             FROM bucket_items c JOIN bucket b USING (bucket_id)
+                            WHERE c.open AND c.items @> ARRAY[$1] AND b.service_id = x.service_id
+                              AND b.state <> 'done'
+                              AND get_bit(b.settled, array_position(c.items, $1) - 1) = 0
+                            ORDER BY b.state LIMIT 1), 'settled') END AS state
+  FROM item_service x JOIN service s USING (service_id)
+ WHERE x.item_id = $1 ORDER BY s.name"""
+
+_RESULTS_OF = """
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
+       k.invalidated_by IS NULL AS valid
+  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim)
+ WHERE r.item_id = $1 ORDER BY r.claim DESC LIMIT 1000"""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """A stored result with its origin."""
+
+    service: str
+    item: ItemId
+    key: str
+    value: Any
+    client_id: ClientId
+    session_id: SessionId
+    bucket_id: BucketId
+    claim: ClaimNumber
+    at: datetime
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStory:
+    """One item: its state in each of its services, and all its results, newest first."""
+
+    item: ItemId
+    key: str
+    attributes: dict[str, Any]
+    states: list[tuple[str, str]]
+    results: list[ResultRow]
+
+
+async def show(db: Connection, key: str) -> ItemStory | None:
+    """Everything about one item; None if its key is not known."""
+    row = await db.fetchrow(_FIND, key)
+    if row is None:
+        return None
+    states = [(one["name"], one["state"]) for one in await db.fetch(_STATES, row["item_id"])]
+    results = [ResultRow(**one) for one in await db.fetch(_RESULTS_OF, row["item_id"])]
+    return ItemStory(ItemId(row["item_id"]), row["key"], row["attributes"], states, results)
+
+
+# Pages by (claim, item): results arrive nearly in that order, and block ranges find those of a claim.  The window
+# over claims keeps each page's cost independent of what lies behind it.
+_LIST = """
+WITH span AS MATERIALIZED (
+    SELECT claim, client_id, session_id, bucket_id, invalidated_by FROM claim
+     WHERE service_id = $1 AND claim >= $2 AND settled > 0
+       AND ($4::text IS NULL OR client_id = $4)
+       AND ($5::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $5)
+       AND ($6::timestamptz IS NULL OR begun_at <= $6)
+     ORDER BY claim LIMIT $7)
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
+       k.invalidated_by IS NULL AS valid
+  FROM span k JOIN result r USING (claim) JOIN item i USING (item_id) JOIN service s ON s.service_id = r.service_id
+ WHERE r.claim BETWEEN (SELECT min(claim) FROM span) AND (SELECT max(claim) FROM span)
+   AND (r.claim, r.item_id) > ($2, $3)
+   AND ($5::timestamptz IS NULL OR r.at >= $5) AND ($6::timestamptz IS NULL OR r.at < $6)
+ ORDER BY r.claim, r.item_id LIMIT $7"""
+
+_LAST_CLAIM = """
+SELECT max(claim), count(*) FROM (
+    SELECT claim FROM claim
+     WHERE service_id = $1 AND claim >= $2 AND settled > 0
+       AND ($3::text IS NULL OR client_id = $3)
+       AND ($4::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $4)
+       AND ($5::timestamptz IS NULL OR begun_at <= $5)
+     ORDER BY claim LIMIT $6) w"""
+
+_LIST_OF_ITEM = """
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
+       k.invalidated_by IS NULL AS valid
+  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim)
+ WHERE i.key = $4 AND r.service_id = $1 AND (r.claim, r.item_id) > ($2, $3)
+   AND ($5::text IS NULL OR k.client_id = $5)
+   AND ($6::timestamptz IS NULL OR r.at >= $6) AND ($7::timestamptz IS NULL OR r.at < $7)
+ ORDER BY r.claim, r.item_id LIMIT $8"""
+
+
+async def results(
+    db: Connection,
+    service: ServiceId,
+    after: tuple[int, int],
+    limit: int,
+    *,
+    key: str | None = None,
+    client: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[ResultRow]:
+    """Results of a service in the order of their claims, from behind `after` (claim, item) on."""
+    if key is not None:
+        rows = await db.fetch(_LIST_OF_ITEM, service, *after, key, client, since, until, limit)
+        return [ResultRow(**row) for row in rows]
+    start = after
+    while True:
+        rows = await db.fetch(_LIST, service, *start, client, since, until, limit)
+        if rows:
+            return [ResultRow(**row) for row in rows]
+        # A window of claims may hold nothing that qualifies; the next one begins behind its last claim.
+        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, limit)
+        if last["count"] < limit:
+            return []
+        start = (last["max"] + 1, 0)
+
+
+_COUNTS = """
+SELECT s.service_id, s.name, s.state, s.title,
+       (SELECT count(*) FROM item_service x WHERE x.service_id = s.service_id) AS items,
+       (SELECT count(*) FROM waiting w WHERE w.service_id = s.service_id) AS waiting,
+       (SELECT count(*) FROM quarantine q WHERE q.service_id = s.service_id) AS quarantined,
+       b.*
+  FROM service s
+  CROSS JOIN LATERAL (
+      SELECT coalesce(sum(length(settled) - bit_count(settled)) FILTER (WHERE state = 'ready'), 0)::bigint AS ready,
+             coalesce(sum(length(settled) - bit_count(settled)) FILTER (WHERE state = 'claimed'), 0)::bigint AS claimed,
+             coalesce(sum(length(settled) - bit_count(settled)) FILTER (WHERE state = 'dead'), 0)::bigint AS dead,
+             count(*) FILTER (WHERE state = 'ready') AS ready_buckets,
+             count(*) FILTER (WHERE state = 'claimed') AS claimed_buckets,
+             count(*) FILTER (WHERE state = 'dead') AS dead_buckets
+        FROM bucket b WHERE b.service_id = s.service_id AND b.state <> 'done') b
+ ORDER BY s.name"""
+
+_TWIN_COUNT = "SELECT service_id, count(*) FROM twin GROUP BY service_id"
+
+_OLDEST = """
+SELECT s.name, p.priority, min(p.since) AS since, min(p.rank_at) AS rank_at
+  FROM service s
+  CROSS JOIN LATERAL (
+      SELECT priority, since, rank_at FROM (
+          SELECT priority, since, rank_at FROM waiting w WHERE w.service_id = s.service_id
+           ORDER BY rank_at, item_id LIMIT 1000) front
+      UNION ALL
+      SELECT priority, since, rank_at FROM bucket b WHERE b.service_id = s.service_id AND b.state = 'ready') p
+ GROUP BY 1, 2 ORDER BY 1, 2"""
+
+
+async def counts(db: Connection) -> list[dict[str, Any]]:
+    """For each service its items by state, and its open buckets by state."""
+    twins = {row["service_id"]: row["count"] for row in await db.fetch(_TWIN_COUNT)}
+    found = []
+    for row in await db.fetch(_COUNTS):
+        one = dict(row)
+        open_items = one["ready"] + one["claimed"] + one["dead"]
+        twice = twins.get(one["service_id"], 0)
+        one["settled"] = one["items"] - one["waiting"] - one["quarantined"] - open_items + twice
+        found.append(one)
+    return found
+
+
+async def oldest(db: Connection) -> list[dict[str, Any]]:
+    """For each service and priority, since when its oldest unclaimed item waits."""
+    return [dict(row) for row in await db.fetch(_OLDEST)]

@@ -1,0 +1,245 @@
+"""From waiting items to buckets.
+
+Whoever moves items between `waiting` and buckets holds the maker's lock of that service, so that deleting and
+prioritising never miss an item that is on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from coordinator.model import BucketId, ItemId, ServiceId
+from coordinator.store.pool import Connection
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('coordinator.maker'), $1)"
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1)"
+
+
+async def lock(db: Connection, services: Iterable[ServiceId]) -> None:
+    """Wait for the maker's lock of each service, until the transaction ends."""
+    for service in sorted(services):
+        await db.execute(_LOCK, service)
+
+
+async def try_lock(db: Connection, service: ServiceId) -> bool:
+    """Take the maker's lock if nobody has it."""
+    return bool(await db.fetchval(_TRY_LOCK, service))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An item taken from the queue, with its part of the frame: the item as clients see it, in JSON."""
+
+    item_id: ItemId
+    rank_at: datetime
+    since: datetime
+    priority: int
+    fragment: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewBucket:
+    """A bucket to be put into the pool; `frame` is the JSON array of its items, in the order of `items`."""
+
+    bucket_id: BucketId
+    service_id: ServiceId
+    rank_at: datetime
+    since: datetime
+    priority: int
+    items: Sequence[ItemId]
+    frame: str
+    twins: bool = False
+
+
+# `item` and `key` come last, so that no attribute of the same name can hide them.
+_FRAGMENT = "(i.attributes || jsonb_build_object('item', i.item_id, 'key', i.key))::text AS fragment"
+
+_TAKE = (
+    """
+WITH front AS MATERIALIZED (
+    SELECT item_id, rank_at, since, priority FROM waiting
+     WHERE service_id = $1 ORDER BY rank_at, item_id LIMIT $2),
+taken AS (
+    DELETE FROM waiting w USING front f WHERE w.service_id = $1 AND w.item_id = f.item_id)
+SELECT f.item_id, f.rank_at, f.since, f.priority, """
+    + _FRAGMENT
+    + """
+  FROM front f JOIN item i USING (item_id) ORDER BY f.rank_at, f.item_id"""
+)
+
+_FRAGMENTS = "SELECT i.item_id, " + _FRAGMENT + " FROM item i WHERE i.item_id = ANY ($1::bigint[])"
+
+
+async def take_waiting(db: Connection, service: ServiceId, limit: int) -> list[Taken]:
+    """Take the items that rank first out of the queue; within a transaction that holds the maker's lock."""
+    return [_taken(row) for row in await db.fetch(_TAKE, service, limit)]
+
+
+async def fragments(db: Connection, items: Sequence[ItemId]) -> dict[ItemId, str]:
+    """Each item as clients see it, in JSON; those that are in the catalogue."""
+    return {row["item_id"]: row["fragment"] for row in await db.fetch(_FRAGMENTS, list(items))}
+
+
+async def put_buckets(db: Connection, buckets: Sequence[NewBucket]) -> None:
+    """Put new buckets into the pool; within the transaction that took their items."""
+    await db.copy_records_to_table(
+        "bucket_items",
+        columns=("bucket_id", "items", "frame"),
+        records=[(one.bucket_id, one.items, one.frame) for one in buckets],
+    )
+    await db.execute(
+        _PUT,
+        [one.bucket_id for one in buckets],
+        [one.service_id for one in buckets],
+        [one.rank_at for one in buckets],
+        [one.since for one in buckets],
+        [one.priority for one in buckets],
+        [len(one.items) for one in buckets],
+        [one.twins for one in buckets],
+    )
+
+
+_PUT = """
+INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled, twins)
+SELECT bucket_id, service_id, rank_at, since, priority, repeat('0', size)::varbit, twins
+  FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::int[], $7::bool[])
+    AS b (bucket_id, service_id, rank_at, since, priority, size, twins)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The ready pool of a service.
+
+    `ready` counts its buckets (up to the asked limit), `back` is the rank of its last one, `front` that of the
+    first waiting item; `waiting` counts waiting items up to the asked limit.
+    """
+
+    ready: int
+    back: datetime | None
+    front: datetime | None
+    waiting: int
+
+
+_POOL = """
+SELECT (SELECT count(*) FROM (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+                               LIMIT $2) b) AS ready,
+       (SELECT rank_at FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+         ORDER BY rank_at DESC LIMIT 1) AS back,
+       (SELECT rank_at FROM waiting WHERE service_id = $1 ORDER BY rank_at LIMIT 1) AS front,
+       (SELECT count(*) FROM (SELECT FROM waiting WHERE service_id = $1 LIMIT $3) w) AS waiting"""
+
+
+async def pool(db: Connection, service: ServiceId, ready_limit: int, waiting_limit: int) -> Pool:
+    """How full the ready pool is; neither count goes past its limit, so the cost does not grow with the queue."""
+    row = await db.fetchrow(_POOL, service, ready_limit, waiting_limit)
+    return Pool(row["ready"], row["back"], row["front"], row["waiting"])
+
+
+_WORKERS = "SELECT count(*) FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL"
+
+
+async def workers(db: Connection, service: ServiceId) -> int:
+    """How many clients may ask for work of this service."""
+    return int(await db.fetchval(_WORKERS, service))
+
+
+_DUE_FOR_SPLIT = """
+SELECT b.bucket_id, b.service_id, b.rank_at, b.since, b.priority, b.attempts, b.settled::text AS settled,
+       c.items, c.frame,
+       (SELECT count(DISTINCT k.client_id) FROM claim k
+         WHERE k.bucket_id = b.bucket_id AND k.ended IN ('cut_off', 'dead', 'partial')) AS clients
+  FROM bucket b JOIN bucket_items c USING (bucket_id)
+ WHERE b.split_at <= now() ORDER BY b.split_at LIMIT $1 FOR UPDATE OF b SKIP LOCKED"""
+
+_CLOSE = """
+UPDATE bucket SET state = 'done', split_at = NULL, settled = ~(settled & ~settled) WHERE bucket_id = ANY ($1::uuid[])"""
+
+_OFFER_AGAIN = "UPDATE bucket SET split_at = NULL WHERE bucket_id = $1"
+
+_QUARANTINE = """
+INSERT INTO quarantine (service_id, item_id, attempts) VALUES ($1, $2, $3)
+ON CONFLICT (service_id, item_id) DO UPDATE SET attempts = quarantine.attempts + excluded.attempts, since = now()"""
+
+_MOVE_TWINS = """
+UPDATE twin t SET first_id = CASE WHEN t.first_id = $1 THEN $2 ELSE t.first_id END,
+                  second_id = CASE WHEN t.second_id = $1 THEN $2 ELSE t.second_id END
+ WHERE $1 IN (t.first_id, t.second_id) AND t.item_id = ANY ($3::bigint[])"""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A bucket that failed so often that it is cut up; `clients` is at how many different clients."""
+
+    bucket_id: BucketId
+    service_id: ServiceId
+    rank_at: datetime
+    since: datetime
+    priority: int
+    attempts: int
+    items: tuple[ItemId, ...]
+    frame: str
+    clients: int
+
+
+async def due_for_split(db: Connection, limit: int) -> list[Broken]:
+    """Lock buckets whose time to be cut up has come; `items` are those not settled yet, `frame` is whole."""
+    return [
+        Broken(
+            BucketId(row["bucket_id"]),
+            ServiceId(row["service_id"]),
+            row["rank_at"],
+            row["since"],
+            row["priority"],
+            row["attempts"],
+            tuple(item for item, bit in zip(row["items"], row["settled"], strict=True) if bit == "0"),
+            row["frame"],
+            row["clients"],
+        )
+        for row in await db.fetch(_DUE_FOR_SPLIT, limit)
+    ]
+
+
+async def close(db: Connection, buckets: Sequence[BucketId]) -> None:
+    """End ready buckets whose items have gone elsewhere."""
+    await db.execute(_CLOSE, list(buckets))
+
+
+async def offer_again(db: Connection, bucket: BucketId) -> None:
+    """Let a bucket that was set aside be handed out as it is."""
+    await db.execute(_OFFER_AGAIN, bucket)
+
+
+async def quarantine(db: Connection, service: ServiceId, item: ItemId, attempts: int) -> None:
+    """Take an item out of circulation until an admin decides."""
+    await db.execute(_QUARANTINE, service, item, attempts)
+
+
+_RETIRE = """
+WITH done AS (
+    UPDATE bucket SET indexed = false
+     WHERE bucket_id IN (SELECT bucket_id FROM bucket WHERE state = 'done' AND indexed LIMIT $1
+                            FOR UPDATE SKIP LOCKED)
+    RETURNING bucket_id),
+forgiven AS (
+    DELETE FROM giveback g USING done d WHERE g.bucket_id = d.bucket_id),
+apart AS (
+    DELETE FROM twin t USING done d, bucket o
+     WHERE d.bucket_id IN (t.first_id, t.second_id)
+       AND o.bucket_id = CASE WHEN d.bucket_id = t.first_id THEN t.second_id ELSE t.first_id END
+       AND o.state = 'done')
+UPDATE bucket_items c SET open = false FROM done d WHERE c.bucket_id = d.bucket_id"""
+
+
+async def retire(db: Connection, limit: int = 1000) -> int:
+    """Take done buckets out of the index of open ones, and forget what only concerned open ones.
+
+    Off the hot path, since nothing waits for it; returns how many it was.
+    """
+    return int((await db.execute(_RETIRE, limit)).split()[-1])
+
+
+def _taken(row: Any) -> Taken:
+    return Taken(ItemId(row["item_id"]), row["rank_at"], row["since"], row["priority"], row["fragment"])

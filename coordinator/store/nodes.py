@@ -1,0 +1,89 @@
+"""Nodes and their leases, by the database's clock."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from coordinator.model import Boot
+from coordinator.store.pool import Connection
+
+CHANNEL = "coordinator"
+"""The NOTIFY channel on which nodes wake and tell each other."""
+
+_BEGIN = """
+INSERT INTO node (name, version, lease_until) VALUES ($1, $2, now() + make_interval(secs => $3)) RETURNING boot"""
+
+_FORMER = """
+UPDATE node SET state = 'gone' WHERE name = $1 AND boot <> $2 AND state <> 'gone' RETURNING boot"""
+
+_RENEW = """
+UPDATE node SET lease_until = now() + make_interval(secs => $2) WHERE boot = $1 AND state <> 'gone' RETURNING boot"""
+
+_EXPIRED = """
+UPDATE node SET state = 'gone'
+ WHERE boot IN (SELECT boot FROM node WHERE state <> 'gone' AND lease_until < now() AND boot <> $1
+                 ORDER BY boot FOR UPDATE SKIP LOCKED)
+RETURNING boot"""
+
+_SESSIONS_GONE = "UPDATE session SET ended_at = now() WHERE boot = ANY ($1::bigint[]) AND ended_at IS NULL"
+
+_STATE = "UPDATE node SET state = $2 WHERE boot = $1"
+
+_OTHERS = "SELECT count(*) FROM node WHERE boot <> $1 AND state <> 'gone'"
+
+_LIST = """
+SELECT name AS node, boot, state, lease_until, version, started_at FROM node WHERE boot > $1 ORDER BY boot LIMIT $2"""
+
+_NOTIFY = "SELECT pg_notify('coordinator', $1)"
+
+
+async def begin(db: Connection, name: str, version: str, lease: float) -> Boot:
+    """A new start of the node of that name, with a lease of so many seconds."""
+    return Boot(await db.fetchval(_BEGIN, name, version, lease))
+
+
+async def former_boots(db: Connection, name: str, boot: Boot) -> list[Boot]:
+    """End the former starts of the same name; returns those that had not ended."""
+    return [Boot(row["boot"]) for row in await db.fetch(_FORMER, name, boot)]
+
+
+async def renew(db: Connection, boot: Boot, lease: float) -> bool:
+    """Renew the lease; False if another node has declared this one gone."""
+    return await db.fetchval(_RENEW, boot, lease) is not None
+
+
+async def expired(db: Connection, boot: Boot) -> list[Boot]:
+    """Declare nodes gone whose lease has run out; returns their starts, each to one caller only."""
+    return [Boot(row["boot"]) for row in await db.fetch(_EXPIRED, boot)]
+
+
+async def end_sessions(db: Connection, boots: list[Boot]) -> None:
+    """Note that the connections of these starts are over."""
+    await db.execute(_SESSIONS_GONE, boots)
+
+
+async def set_state(db: Connection, boot: Boot, state: str) -> None:
+    """`draining`, or `gone` at a regular end."""
+    await db.execute(_STATE, boot, state)
+
+
+async def others(db: Connection, boot: Boot) -> int:
+    """How many other nodes run."""
+    return int(await db.fetchval(_OTHERS, boot))
+
+
+async def page(db: Connection, after: int, limit: int) -> list[dict[str, Any]]:
+    """Starts of nodes, in order."""
+    return [dict(row) for row in await db.fetch(_LIST, after, limit)]
+
+
+async def notify(db: Connection, payload: str) -> None:
+    """Tell all nodes; a payload takes less than 8,000 bytes."""
+    await db.execute(_NOTIFY, payload)
+
+
+async def clock(db: Connection) -> datetime:
+    """The database's time."""
+    now: datetime = await db.fetchval("SELECT now()")
+    return now

@@ -1,0 +1,159 @@
+"""Connections to Postgres, and the line between its faults and ours.
+
+Every statement has a deadline.  Whatever means "the database cannot be reached or did not answer" leaves here
+as `Unavailable`; anything else that asyncpg raises is a fault of this program and is let through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+
+from coordinator.errors import ConfigError, Unavailable
+
+Connection: TypeAlias = Any
+"""An asyncpg connection (which has no types of its own)."""
+
+STATEMENT_DEADLINE = 10.0
+"""Seconds that one statement may take."""
+
+CONNECT_DEADLINE = 5.0
+
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalClientError,
+)
+"""Exceptions after which it is not known whether the statement was carried out."""
+
+OLDEST, NEWEST = 14, 18
+"""The versions of Postgres that the tests know."""
+
+
+class Database:
+    """A pool of connections."""
+
+    def __init__(self, dsn: str, *, size: int = 10) -> None:
+        self.dsn = dsn
+        self._size = size
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            Unavailable: it cannot be reached.
+            ConfigError: it is no Postgres that this program runs on.
+        """
+        try:
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=2,
+                max_size=self._size,
+                timeout=CONNECT_DEADLINE,
+                command_timeout=STATEMENT_DEADLINE,
+                init=_prepare,
+                reset=_leave_as_is,
+                server_settings={
+                    "application_name": "coordinator",
+                    "jit": "off",  # every hot statement is short
+                    "timezone": "UTC",
+                    # The plan of a queue statement must not follow statistics that are minutes old.
+                    "plan_cache_mode": "force_generic_plan",
+                },
+            )
+            async with self.connection() as connection:
+                version = connection.get_server_version().major
+                fsync = await connection.fetchval("SELECT current_setting('fsync')")
+        except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as failure:
+            raise ConfigError(f"database: it refuses the login: {failure}") from failure
+        except asyncpg.InvalidCatalogNameError as failure:
+            raise ConfigError(f"database: {failure}") from failure
+        except LOST as failure:
+            raise Unavailable(f"The database cannot be reached: {failure or type(failure).__name__}") from failure
+        if not OLDEST <= version <= NEWEST:
+            raise ConfigError(
+                f"database: it is Postgres {version}; versions {OLDEST} to {NEWEST} were expected"
+            )
+        if fsync != "on":
+            raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
+
+    async def close(self) -> None:
+        """Let the connections go; those still at work are cut after some seconds."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(5):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One connection, for single statements.
+
+        Raises:
+            Unavailable: the database is away, or a deadline has passed; the outcome may be unknown.
+        """
+        try:
+            async with self._pool.acquire(timeout=CONNECT_DEADLINE) as connection:
+                yield connection
+        except LOST as failure:
+            raise Unavailable("The database cannot be reached.") from failure
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """One connection, in a transaction that commits when the block ends well.
+
+        Raises:
+            Unavailable: as `connection`.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def listen(self, channel: str, heard: Any) -> Connection:
+        """A connection of its own that calls `heard(connection, pid, channel, payload)` for each NOTIFY.
+
+        Raises:
+            Unavailable: as `connection`.
+        """
+        try:
+            connection = await asyncpg.connect(
+                self.dsn, timeout=CONNECT_DEADLINE, command_timeout=STATEMENT_DEADLINE
+            )
+            await connection.add_listener(channel, heard)
+        except LOST as failure:
+            raise Unavailable("The database cannot be reached.") from failure
+        return connection
+
+
+async def _prepare(connection: Connection) -> None:
+    # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary"
+    )
+
+
+def _jsonb(text: str) -> bytes:
+    return b"\x01" + text.encode()
+
+
+def _objects(binary: bytes) -> Any:
+    return orjson.loads(binary[1:])
+
+
+async def _leave_as_is(connection: Connection) -> None:
+    """Nothing here changes a connection's settings, so no statement is spent on resetting them."""

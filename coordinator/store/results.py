@@ -1,0 +1,302 @@
+"""Storing what clients found out, once.
+
+The check "this claim is current" and the rows are one transaction.  The usual case, many whole submits at once,
+is two statements whatever their number: one that locks and checks the bucket rows, and one COPY.  A submit that
+the first one passes over (repeat, stale, an item deleted meanwhile, a copy in a second bucket) is settled by
+`settle_one`, on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from coordinator.errors import Conflict, NotOwner, StaleClaim, UnassignedItems, UnknownBucket
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
+from coordinator.store import claims
+from coordinator.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """One checked submit.
+
+    `rows` are (item, value as JSON text); `mask` has one '0' or '1' for each item of the bucket, '1' for those
+    in `rows`.
+    """
+
+    service_id: ServiceId
+    bucket_id: BucketId
+    claim: ClaimNumber
+    client_id: ClientId
+    rows: Sequence[tuple[ItemId, str]]
+    mask: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a submit; the fields of `stored`."""
+
+    stored: int
+    discarded: int
+    remaining: int
+    closed: bool
+    duplicate: bool
+    freed: bool = False
+    """Items are left and the bucket is ready for others."""
+
+
+# Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
+_SETTLE = """
+WITH s AS (
+    SELECT bucket_id, claim, client_id, mask::varbit AS mask, final, n
+      FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[], $6::int[])
+        AS s (bucket_id, claim, client_id, mask, final, n)),
+current AS MATERIALIZED (
+    SELECT b.bucket_id FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
+     WHERE b.claim = s.claim AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
+     ORDER BY b.bucket_id FOR UPDATE OF b),
+after AS (
+    SELECT s.*, bit_count(b.settled | s.mask) = length(s.mask) AS whole
+      FROM current JOIN s USING (bucket_id) JOIN bucket b USING (bucket_id)),
+stored AS (
+    UPDATE bucket b
+       SET settled = b.settled | a.mask,
+           state = CASE WHEN a.whole THEN 'done' WHEN a.final THEN 'ready' ELSE 'claimed' END,
+           touched_at = CASE WHEN NOT (a.whole OR a.final) THEN now() END,
+           client_id = CASE WHEN NOT (a.whole OR a.final) THEN b.client_id END,
+           session_id = CASE WHEN NOT (a.whole OR a.final) THEN b.session_id END,
+           boot = CASE WHEN NOT (a.whole OR a.final) THEN b.boot END,
+           kept_until = CASE WHEN NOT (a.whole OR a.final) THEN b.kept_until END,
+           shuffle = CASE WHEN a.final AND NOT a.whole THEN gen_random_uuid() ELSE b.shuffle END,
+           attempts = b.attempts + CASE WHEN a.final AND NOT a.whole THEN 1 ELSE 0 END,
+           split_at = CASE WHEN a.final AND NOT a.whole AND b.attempts >= 2
+                           THEN now() + make_interval(secs => $7) END
+      FROM after a WHERE b.bucket_id = a.bucket_id
+    RETURNING b.bucket_id, b.claim, a.n, a.whole, a.final,
+              length(b.settled) - bit_count(b.settled)::int AS remaining),
+ended AS (
+    UPDATE claim c
+       SET settled = c.settled + t.n,
+           ended_at = CASE WHEN t.whole OR t.final THEN now() END,
+           ended = CASE WHEN t.whole THEN 'settled' WHEN t.final THEN 'partial' END
+      FROM stored t WHERE c.claim = t.claim),
+calmed AS (
+    UPDATE client_service m SET streak = 0, wait_until = NULL
+      FROM s JOIN stored t USING (bucket_id)
+     WHERE m.client_id = s.client_id AND m.streak > 0 AND s.n > 0)
+SELECT bucket_id, remaining, whole OR final AS closed, now() AS at FROM stored"""
+
+
+async def settle(
+    db: Connection, submits: Sequence[Settling], recollect_window: float
+) -> list[Outcome | None]:
+    """Store many submits, of different buckets, within a transaction; None for each that was passed over.
+
+    `recollect_window` (seconds) is how long a bucket that failed too often stays whole.
+    """
+    rows = await db.fetch(
+        _SETTLE,
+        [one.bucket_id for one in submits],
+        [one.claim for one in submits],
+        [one.client_id for one in submits],
+        [one.mask for one in submits],
+        [one.final for one in submits],
+        [len(one.rows) for one in submits],
+        recollect_window,
+    )
+    stored = {row["bucket_id"]: row for row in rows}
+    if rows:
+        at = rows[0]["at"]
+        await _copy(db, [one for one in submits if one.bucket_id in stored], at)
+    return [
+        Outcome(
+            stored=len(one.rows),
+            discarded=0,
+            remaining=row["remaining"],
+            closed=row["closed"],
+            duplicate=False,
+            freed=row["closed"] and row["remaining"] > 0,
+        )
+        if (row := stored.get(one.bucket_id))
+        else None
+        for one in submits
+    ]
+
+
+async def _copy(db: Connection, submits: Sequence[Settling], at: datetime) -> None:
+    await db.copy_records_to_table(
+        "result",
+        columns=("item_id", "service_id", "claim", "at", "value"),
+        records=[
+            (item, one.service_id, one.claim, at, value) for one in submits for item, value in one.rows
+        ],
+    )
+
+
+_LOCK = """
+SELECT b.state, b.claim, b.client_id, b.settled::text AS settled, b.twins, now() AS at
+  FROM bucket b WHERE b.bucket_id = $1 FOR UPDATE"""
+
+_STORED = """
+SELECT item_id, value::text AS value FROM result
+ WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim = $3"""
+
+_EQUAL = "SELECT bool_and(a::jsonb = b::jsonb) FROM unnest($1::text[], $2::text[]) AS pair (a, b)"
+
+_SETTLE_TWINS = """
+UPDATE twin SET settled_by = $3 WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NULL"""
+
+_LOCK_TWINS = """
+SELECT item_id, settled_by FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])
+ ORDER BY item_id FOR UPDATE"""
+
+_OTHER_COPIES = """
+SELECT b.bucket_id FROM bucket b
+ WHERE b.bucket_id IN (SELECT first_id FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])
+                       UNION SELECT second_id FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]))
+   AND b.state = 'ready' ORDER BY b.bucket_id FOR UPDATE SKIP LOCKED"""
+
+
+_FORGET_TWINS = "DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
+
+_MOVE = """
+WITH after AS (
+    SELECT bucket_id, bit_count(settled | $3::text::varbit) = length(settled) AS whole FROM bucket WHERE bucket_id = $1),
+stored AS (
+    UPDATE bucket b
+       SET settled = b.settled | $3::text::varbit,
+           state = CASE WHEN a.whole THEN 'done' WHEN $4 THEN 'ready' WHEN $5::int > 0 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN a.whole OR $4 THEN NULL WHEN $5::int > 0 THEN now() ELSE b.touched_at END,
+           client_id = CASE WHEN NOT (a.whole OR $4) THEN b.client_id END,
+           session_id = CASE WHEN NOT (a.whole OR $4) THEN b.session_id END,
+           boot = CASE WHEN NOT (a.whole OR $4) THEN b.boot END,
+           kept_until = CASE WHEN NOT (a.whole OR $4) THEN b.kept_until END,
+           shuffle = CASE WHEN $4 AND NOT a.whole THEN gen_random_uuid() ELSE b.shuffle END,
+           attempts = b.attempts + CASE WHEN $4 AND NOT a.whole THEN 1 ELSE 0 END,
+           split_at = CASE WHEN $4 AND NOT a.whole AND b.attempts >= 2
+                           THEN now() + make_interval(secs => $6) END
+      FROM after a WHERE b.bucket_id = a.bucket_id
+    RETURNING a.whole OR $4 AS closed, a.whole, length(b.settled) - bit_count(b.settled)::int AS remaining),
+ended AS (
+    UPDATE claim c
+       SET settled = c.settled + $5::int,
+           ended_at = CASE WHEN t.closed THEN now() END,
+           ended = CASE WHEN t.whole THEN 'settled' WHEN t.closed THEN 'partial' END
+      FROM stored t WHERE c.claim = $2),
+calmed AS (
+    UPDATE client_service m SET streak = 0, wait_until = NULL
+     WHERE m.client_id = $7 AND m.service_id = $8 AND m.streak > 0 AND $5::int > 0)
+SELECT closed, remaining FROM stored"""
+
+
+async def settle_one(
+    db: Connection, submit: Settling, recollect_window: float
+) -> tuple[Outcome, list[tuple[ItemId, str]]]:
+    """Store one submit by every rule, within a transaction; returns also the rows that were really stored.
+
+    The order of the checks is the protocol's.
+
+    Raises:
+        UnknownBucket, NotOwner, StaleClaim, UnassignedItems, Conflict: nothing is stored.
+    """
+    row = await db.fetchrow(_LOCK, submit.bucket_id)
+    bucket = await claims.whose(db, submit.bucket_id, submit.claim)
+    if row is None or bucket is None:
+        raise UnknownBucket("There is no such bucket.")
+    await check_owner(db, bucket, submit.bucket_id, submit.client_id)
+    known = {
+        one["item_id"]: one["value"]
+        for one in await db.fetch(_STORED, [item for item, _ in submit.rows], submit.service_id, submit.claim)
+    }
+    places = {item: place for place, item in enumerate(bucket.items)}
+    given = {item for item, place in places.items() if bucket.given[place] == "1"}
+    same = await _same(db, [(known[item], value) for item, value in submit.rows if item in known])
+    repeated = bool(submit.rows) and len(known) == len(submit.rows)
+    if not (row["claim"] == submit.claim and row["client_id"] == submit.client_id):
+        if not same:
+            raise Conflict("Another result is stored for that claim and item.")
+        if not repeated:
+            raise StaleClaim("Your claim of that bucket has ended.")
+        left = sum(row["settled"][places[item]] == "0" for item in given)
+        return Outcome(stored=0, discarded=0, remaining=left, closed=True, duplicate=True), []
+    strangers = [item for item, _ in submit.rows if item not in given]
+    if strangers:
+        raise UnassignedItems("Items that are not in this bucket.", detail={"items": strangers})
+    if not same:
+        raise Conflict("Another result is stored for that claim and item.")
+    fresh = [one for one in submit.rows if one[0] not in known and row["settled"][places[one[0]]] == "0"]
+    twins = await _lock_twins(db, submit, fresh) if row["twins"] else {}
+    kept = [one for one in fresh if twins.get(one[0]) is None]
+    moved = await db.fetchrow(
+        _MOVE,
+        submit.bucket_id,
+        submit.claim,
+        "".join("1" if item in {one for one, _ in fresh} else "0" for item in bucket.items),
+        submit.final,
+        len(kept),
+        recollect_window,
+        submit.client_id,
+        submit.service_id,
+    )
+    await _copy(db, [replace(submit, rows=kept)], row["at"])
+    if row["twins"]:
+        await _settle_twins(db, submit, twins, kept)
+        if moved["closed"] and moved["remaining"]:
+            await claims.leave_twins(db, [submit.bucket_id])
+    outcome = Outcome(
+        stored=len(kept),
+        discarded=len(submit.rows) - len(known) - len(kept),
+        remaining=moved["remaining"],
+        closed=moved["closed"],
+        duplicate=repeated,
+        freed=moved["closed"] and moved["remaining"] > 0,
+    )
+    return outcome, kept
+
+
+async def check_owner(db: Connection, bucket: claims.Whose, bucket_id: BucketId, client: ClientId) -> None:
+    """Whether the claim that a client names was ever its own.
+
+    Raises:
+        NotOwner: it was another's, or the client never held the bucket.
+        StaleClaim: the bucket never had a claim of that number, though this client held it.
+    """
+    if bucket.of_claim == client:
+        return
+    if bucket.of_claim is None and await claims.ever_held(db, bucket_id, client):
+        raise StaleClaim("That is not the number of your claim.")
+    raise NotOwner("That claim is not yours.")
+
+
+async def _same(db: Connection, pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether each stored value equals the new one, as JSON (order of fields and white space aside)."""
+    if not pairs:
+        return True
+    return bool(await db.fetchval(_EQUAL, [old for old, _ in pairs], [new for _, new in pairs]))
+
+
+async def _lock_twins(
+    db: Connection, submit: Settling, rows: Sequence[tuple[ItemId, str]]
+) -> dict[ItemId, ClaimNumber | None]:
+    """The items of these rows that stand in a second bucket too, and the claim that settled them there."""
+    found = await db.fetch(_LOCK_TWINS, submit.service_id, [item for item, _ in rows])
+    return {row["item_id"]: row["settled_by"] for row in found}
+
+
+async def _settle_twins(
+    db: Connection,
+    submit: Settling,
+    twins: dict[ItemId, ClaimNumber | None],
+    kept: Sequence[tuple[ItemId, str]],
+) -> None:
+    """Tell the other copies: a ready one gives the item up, a claimed one has its result discarded later."""
+    over = [item for item, settled_by in twins.items() if settled_by is not None]
+    await db.execute(_FORGET_TWINS, submit.service_id, over)
+    items = [item for item, _ in kept if item in twins]
+    await db.execute(_SETTLE_TWINS, submit.service_id, items, submit.claim)
+    ready = [row["bucket_id"] for row in await db.fetch(_OTHER_COPIES, submit.service_id, items)]
+    if ready:
+        await claims.leave_twins(db, ready)

@@ -1,0 +1,101 @@
+"""Tokens (only their hashes are kept) and the activity log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from coordinator.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that is good now."""
+
+    token_id: str
+    role: str
+    label: str
+
+
+_ISSUE = """
+INSERT INTO token (token_id, hash, role, label, expires_at, uses_left)
+VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6)"""
+
+_FIND = """
+SELECT token_id, role, label FROM token
+ WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+   AND (uses_left IS NULL OR uses_left > 0)"""
+
+_USE = """
+UPDATE token SET uses_left = uses_left - 1
+ WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+   AND (uses_left IS NULL OR uses_left > 0) AND role = 'enrolment'
+RETURNING token_id, role, label"""
+
+_REVOKE = "UPDATE token SET revoked_at = now() WHERE token_id = $1 AND revoked_at IS NULL RETURNING token_id"
+
+_LIST = """
+SELECT token_id, role, label, created_at, expires_at, uses_left, revoked_at IS NOT NULL AS revoked
+  FROM token WHERE token_id > $1 ORDER BY token_id LIMIT $2"""
+
+_NOTE = "INSERT INTO activity (who, action, target, outcome) VALUES ($1, $2, $3, $4)"
+
+_ACTIVITY = """
+SELECT activity_id, at, who, action, target, outcome FROM activity
+ WHERE activity_id < $1 AND ($2::text IS NULL OR target = $2) AND ($3::text IS NULL OR action = $3)
+   AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::timestamptz IS NULL OR at < $5)
+ ORDER BY activity_id DESC LIMIT $6"""
+
+
+async def issue(
+    db: Connection,
+    token_id: str,
+    token_hash: bytes,
+    role: str,
+    label: str,
+    expires_in: float | None,
+    uses: int | None,
+) -> None:
+    """Keep a new token; `expires_in` in seconds."""
+    await db.execute(_ISSUE, token_id, token_hash, role, label, expires_in, uses)
+
+
+async def find(db: Connection, token_hash: bytes) -> Token | None:
+    """The token of that hash, if it is good now."""
+    row = await db.fetchrow(_FIND, token_hash)
+    return None if row is None else Token(**row)
+
+
+async def use_enrolment(db: Connection, token_hash: bytes) -> bool:
+    """Spend one use of an enrolment token; False if there is none of that hash, or it is spent."""
+    return await db.fetchrow(_USE, token_hash) is not None
+
+
+async def revoke(db: Connection, token_id: str) -> bool:
+    """End a token; False if there is no such token that is not revoked yet."""
+    return await db.fetchval(_REVOKE, token_id) is not None
+
+
+async def page(db: Connection, after: str, limit: int) -> list[dict[str, Any]]:
+    """Tokens by id, without the tokens themselves."""
+    return [dict(row) for row in await db.fetch(_LIST, after, limit)]
+
+
+async def note(db: Connection, who: str, action: str, target: str | None, outcome: str) -> None:
+    """Write one line of the activity log."""
+    await db.execute(_NOTE, who, action, target, outcome)
+
+
+async def activity(
+    db: Connection,
+    before: int,
+    limit: int,
+    *,
+    target: str | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[dict[str, Any]]:
+    """Lines of the activity log, newest first, from before `before` on."""
+    return [dict(row) for row in await db.fetch(_ACTIVITY, before, target, action, since, until, limit)]
