@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -50,6 +50,11 @@ class Plugin:
         """Whether this item concerns the service; asked once, when the item is added."""
         return True
 
+    @property
+    def selects(self) -> bool:
+        """Whether `select` was overridden; else it is not asked."""
+        return type(self).select is not Plugin.select
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -59,6 +64,8 @@ class Rows:
 
 
 
+
+_ItemId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 _ITEM_PREFIX = re.compile(rb'^\{"item":-?\d+,?')
 
@@ -74,7 +81,7 @@ class Reader:
         self.plugin = plugin
         row = msgspec.defstruct(
             f"{plugin.Result.__name__}Row",
-            [("item", int), *_fields(plugin.Result)],
+            [("item", _ItemId), *_fields(plugin.Result)],
             forbid_unknown_fields=True,
             frozen=True,
             omit_defaults=True,

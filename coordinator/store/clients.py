@@ -169,11 +169,29 @@ async def end_session(db: Connection, session: SessionId) -> None:
     await db.execute(_END_SESSION, session)
 
 
-_LIST = """
+_ROW = """
 SELECT c.client_id, c.screen_name, c.registered, c.deactivated,
        EXISTS (SELECT FROM session s JOIN node n USING (boot)
                 WHERE s.client_id = c.client_id AND s.ended_at IS NULL AND n.state <> 'gone') AS connected
-  FROM client c WHERE c.client_id > $1 ORDER BY c.client_id LIMIT $2"""
+  FROM client c """
+
+_ONE = _ROW + "WHERE c.client_id = $1"
+
+_PAGE = (
+    _ROW
+    + """
+ CROSS JOIN LATERAL (
+    SELECT coalesce(bool_and(m.inactive IS NOT NULL), false) AS idle FROM client_service m
+     WHERE m.client_id = c.client_id AND m.joined) w
+ WHERE c.client_id > $1
+   AND ($3::text IS NULL OR $3 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
+                                      WHEN NOT c.registered THEN 'unregistered'
+                                      WHEN w.idle THEN 'inactive' ELSE 'active' END)
+   AND ($4::int IS NULL OR EXISTS (SELECT FROM client_service m
+                                    WHERE m.client_id = c.client_id AND m.service_id = $4 AND m.joined))
+   AND ($5::text IS NULL OR strpos(lower(c.client_id), lower($5)) > 0 OR strpos(lower(c.screen_name), lower($5)) > 0)
+ ORDER BY c.client_id LIMIT $2"""
+)
 
 _SERVICES_OF = """
 SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,
@@ -182,12 +200,53 @@ SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assign
  WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
 
 
-async def page(db: Connection, after: str, limit: int) -> list[dict[str, Any]]:
+async def one(db: Connection, client: ClientId) -> dict[str, Any] | None:
+    """One client with its `services`."""
+    found = await _with_services(db, await db.fetch(_ONE, client))
+    return found[0] if found else None
+
+
+async def page(
+    db: Connection,
+    after: str,
+    limit: int,
+    state: str | None = None,
+    service: ServiceId | None = None,
+    search: str | None = None,
+) -> list[dict[str, Any]]:
     """Clients by id, from behind `after` on, each with its `services`."""
-    rows = [dict(row) for row in await db.fetch(_LIST, after, limit)]
+    return await _with_services(db, await db.fetch(_PAGE, after, limit, state, service, search))
+
+
+async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str, Any]]:
+    rows = [dict(row) for row in found]
     services: dict[str, list[dict[str, Any]]] = {row["client_id"]: [] for row in rows}
-    for one in await db.fetch(_SERVICES_OF, list(services)):
-        services[one["client_id"]].append(dict(one))
+    for membership in await db.fetch(_SERVICES_OF, list(services)):
+        services[membership["client_id"]].append(dict(membership))
     for row in rows:
         row["services"] = services[row["client_id"]]
     return rows
+
+
+_DEACTIVATE = "UPDATE client SET deactivated = $2 WHERE client_id = $1 RETURNING client_id"
+
+_DEACTIVATE_IN = """
+UPDATE client_service SET inactive = 'admin' WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
+
+_REACTIVATE_IN = """
+UPDATE client_service SET inactive = NULL, last_access = now()
+ WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
+
+
+async def deactivate(db: Connection, client: ClientId, service: ServiceId | None, reason: str) -> bool:
+    """Take the right to work away, in one service or wholly; False if there is no such client (there)."""
+    if service is None:
+        return await db.fetchval(_DEACTIVATE, client, reason) is not None
+    return await db.fetchval(_DEACTIVATE_IN, client, service) is not None
+
+
+async def reactivate(db: Connection, client: ClientId, service: ServiceId | None) -> bool:
+    """Give it back."""
+    if service is None:
+        return await db.fetchval(_DEACTIVATE, client, None) is not None
+    return await db.fetchval(_REACTIVATE_IN, client, service) is not None

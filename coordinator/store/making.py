@@ -243,3 +243,30 @@ async def retire(db: Connection, limit: int = 1000) -> int:
 
 def _taken(row: Any) -> Taken:
     return Taken(ItemId(row["item_id"]), row["rank_at"], row["since"], row["priority"], row["fragment"])
+
+
+_PUT_BACK = """
+INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
+SELECT $1, item_id, rank_at, since, priority
+  FROM unnest($2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::int[]) AS w (item_id, rank_at, since, priority)"""
+
+
+async def put_back(db: Connection, service: ServiceId, items: Sequence[Taken]) -> None:
+    """Let items wait on, with the rank that they had."""
+    if items:
+        await db.execute(
+            _PUT_BACK,
+            service,
+            [one.item_id for one in items],
+            [one.rank_at for one in items],
+            [one.since for one in items],
+            [one.priority for one in items],
+        )
+
+
+async def move_twins(
+    db: Connection, old: BucketId, new: BucketId, items: Sequence[ItemId]
+) -> None:
+    """Items that stand in a second bucket too have moved from one bucket to another."""
+    if int((await db.execute(_MOVE_TWINS, old, new, list(items))).split()[-1]):
+        await db.execute("UPDATE bucket SET twins = true WHERE bucket_id = $1", new)

@@ -144,6 +144,8 @@ _STORED = """
 SELECT item_id, value::text AS value FROM result
  WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim = $3"""
 
+_ANY_LEFT = "SELECT EXISTS (SELECT FROM item WHERE item_id = ANY ($1::bigint[]))"
+
 _EQUAL = "SELECT bool_and(a::jsonb = b::jsonb) FROM unnest($1::text[], $2::text[]) AS pair (a, b)"
 
 _SETTLE_TWINS = """
@@ -218,10 +220,12 @@ async def settle_one(
     if not (row["claim"] == submit.claim and row["client_id"] == submit.client_id):
         if not same:
             raise Conflict("Another result is stored for that claim and item.")
-        if not repeated:
+        missing = [item for item, _ in submit.rows if item not in known]
+        deleted = bool(submit.rows) and given.issuperset(missing) and not await db.fetchval(_ANY_LEFT, missing)
+        if not (repeated or deleted):
             raise StaleClaim("Your claim of that bucket has ended.")
         left = sum(row["settled"][places[item]] == "0" for item in given)
-        return Outcome(stored=0, discarded=0, remaining=left, closed=True, duplicate=True), []
+        return Outcome(0, len(missing), left, closed=True, duplicate=bool(known)), []
     strangers = [item for item, _ in submit.rows if item not in given]
     if strangers:
         raise UnassignedItems("Items that are not in this bucket.", detail={"items": strangers})

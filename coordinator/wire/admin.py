@@ -213,7 +213,7 @@ class NodeDrain(Request, tag="node.drain"):
 
 
 class Stats(Request, tag="stats"):
-    """`services: [{service, state, waiting, ready, claimed, dead, settled, quarantined, oldest…}]`, `node`."""
+    """`services: [{service, state, waiting, ready, claimed, dead, settled, quarantined, oldest}]`, `node`."""
 
 
 class LimitsShow(Request, tag="limits"):

@@ -23,7 +23,7 @@ from coordinator.wire.frames import (
 ServiceState = Literal["active", "paused", "revoked"]
 LostReason = Literal["released", "revoked", "deactivated", "done"]
 
-Claim = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+Claim = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 """The number of one handing-out of a bucket; it grows with every claim of that bucket."""
 
 
@@ -105,23 +105,31 @@ class Register(Request, tag="register"):
 
 
 class Unregister(Request, tag="unregister"):
+    """Ends the registration, for all sessions of this identity."""
+
     client_id: Any = None
 
 
 class Services(Request, tag="services"):
-    pass
+    """Lists all services."""
 
 
 class Join(Request, tag="join"):
+    """Works for a service from now on."""
+
     service: Name
     profile: dict[str, Any] | None = None
 
 
 class Leave(Request, tag="leave"):
+    """Works for a service no longer; what is held of it goes back."""
+
     service: Name
 
 
 class Activate(Request, tag="activate"):
+    """Brings back a membership that was made inactive for idleness."""
+
     service: Name
 
 
@@ -143,19 +151,25 @@ class Submit(Request, tag="submit"):
 
 
 class Release(Request, tag="release"):
+    """Gives one bucket back."""
+
     bucket_id: BucketName
     claim: Claim
     reason: Text | None = None
 
 
 class Recollect(Request, tag="recollect"):
+    """Takes back what a cut connection had released and nobody has claimed since."""
+
     holds: list[Hold] | None = None
 
 
 class Report(Request, tag="report"):
+    """Tells that this client cannot work for a while; no fault is counted."""
+
     service: Name
     kind: Literal["upstream_limited", "cannot_work"]
-    retry_after: Annotated[float, Meta(ge=0, le=86_400)] | None = None
+    retry_after: Seconds | None = None
     text: Text | None = None
 
 
@@ -178,6 +192,8 @@ ClientRequest = (
 
 
 class Welcome(Answer, tag="welcome", kw_only=True):
+    """Who answers, what it allows, and what it knows of this client."""
+
     session_id: str
     server: ServerCard
     protocol: int
@@ -189,32 +205,46 @@ class Welcome(Answer, tag="welcome", kw_only=True):
 
 
 class Registered(Answer, tag="registered", kw_only=True):
+    """The identity is a client now."""
+
     client_id: str
     services: list[Membership]
 
 
 class Unregistered(Answer, tag="unregistered", kw_only=True):
+    """It is none any more; so many buckets went back."""
+
     released: int
 
 
 class ServiceList(Answer, tag="services", kw_only=True):
+    """All services, revoked ones too."""
+
     services: list[ServiceCard]
 
 
 class Joined(Answer, tag="joined", kw_only=True):
+    """The client is a member of the service."""
+
     service: str
 
 
 class Left(Answer, tag="left", kw_only=True):
+    """It is none any more; so many buckets went back."""
+
     service: str
     released: int
 
 
 class Activated(Answer, tag="activated", kw_only=True):
+    """The membership is active."""
+
     service: str
 
 
 class Asked(Answer, tag="asked", kw_only=True):
+    """What was granted, what is outstanding now, and the most that one ask grants."""
+
     service: str
     count: int
     pending: int
@@ -233,16 +263,22 @@ class Stored(Answer, tag="stored", kw_only=True):
 
 
 class Released(Answer, tag="released", kw_only=True):
+    """The bucket is free; so many of its items are not settled."""
+
     bucket_id: str
     remaining: int
 
 
 class Recollected(Answer, tag="recollected", kw_only=True):
+    """Which buckets come again as pushes, and which are lost."""
+
     regranted: list[str]
     dropped: list[str]
 
 
 class Reported(Answer, tag="reported", kw_only=True):
+    """Nothing of that service comes for so many seconds."""
+
     service: str
     retry_after: float
 
@@ -267,27 +303,37 @@ class Bucket(Push, tag="bucket", kw_only=True):
 
 
 class BucketDead(Push, tag="bucket_dead", kw_only=True):
+    """Held too long; results still count until it is released."""
+
     bucket_id: str
     claim: int
     release_after: Seconds
 
 
 class BucketLost(Push, tag="bucket_lost", kw_only=True):
+    """The claim is over."""
+
     bucket_id: str
     claim: int
     reason: LostReason
 
 
 class ServiceChanged(Push, tag="service", kw_only=True):
+    """A service was added, changed, revoked or restored."""
+
     service: str
     state: ServiceState
 
 
 class LimitsChanged(Push, tag="limits", kw_only=True):
+    """The limits are others now."""
+
     limits: Limits
 
 
 class Drain(Push, tag="drain", kw_only=True):
+    """No new buckets here; submits are welcome until the close 1012."""
+
     retry_after: Seconds
     reason: str
 

@@ -26,7 +26,7 @@ _encoder = msgspec.json.Encoder()
 _plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
-class Undecodable(Exception):  # noqa: N818 - it carries an error, it is not one of the tree
+class Undecodable(Exception):
     """A frame that is refused, with the `ref` that its answer should carry, if one could be read."""
 
     def __init__(self, error: PeerError, ref: Ref | None) -> None:
@@ -193,7 +193,7 @@ def _parse(frame: str) -> Any:
 def _ref(generic: object) -> Ref | None:
     if isinstance(generic, dict):
         ref = generic.get("ref")
-        if isinstance(ref, int) and not isinstance(ref, bool):
+        if isinstance(ref, int) and not isinstance(ref, bool) and -(2**63) <= ref < 2**63:
             return ref
         if isinstance(ref, str) and len(ref) <= 64 and "\x00" not in ref:
             return ref

@@ -16,20 +16,20 @@ MAX_DEPTH = 16
 BYTES_BEFORE_HELLO = 64 * 1024
 """Largest frame that a peer may send before its `hello` is accepted."""
 
-Ref = Annotated[str, Meta(max_length=64)] | int
+Ref = Annotated[str, Meta(max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What a request may carry and its answer carries back."""
 
-NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
+NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 """Client ids, screen names, service names."""
 
-BucketName = Annotated[str, Meta(min_length=1, max_length=64)]
+BucketName = str
 """A bucket's id: a random UUID in its usual form; any other text names no bucket."""
 
 Secret = Annotated[str, Meta(min_length=32, max_length=256)]
 Text = Annotated[str, Meta(max_length=1024)]
 Seconds = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Meta(ge=0)]
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
 Time = Annotated[str, Meta(max_length=64)]
 """An RFC 3339 time in UTC."""
@@ -55,7 +55,7 @@ class Close(IntEnum):
     VERSION = 4503
 
 
-class Request(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Request(Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True):
     """Peer → server.  Answered once, by the type that its class names in `answer`."""
 
     ref: Ref | UnsetType = UNSET

@@ -1,6 +1,7 @@
 """What is legal when, on the client channel.  protocol.md, "Life of a session"
 
-Nothing else decides what is legal: the server asks this table, and the drawing in protocol.md is made from it.
+Nothing else decides what is legal: the server asks this table, and the drawing in protocol.md is made
+from it.
 
     connected ── hello ──> open ── drain ──> draining ──> closed
 

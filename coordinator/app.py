@@ -1,0 +1,465 @@
+"""The one place where the parts are joined: a node, from its settings to its last session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import ssl
+from collections.abc import Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import structlog
+import uvloop
+
+from coordinator import __version__, credentials
+from coordinator.config import Settings
+from coordinator.embedded import EmbeddedPostgres, FolderLock, own_folder
+from coordinator.errors import ConfigError, Unavailable, UnknownSchema
+from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.commits import Commits
+from coordinator.flow.expiry import Expiry
+from coordinator.flow.grant import Grant
+from coordinator.flow.intake import Intake
+from coordinator.flow.making import Maker
+from coordinator.flow.membership import Memberships
+from coordinator.flow.operation import Operation
+from coordinator.flow.release import Releases
+from coordinator.flow.roster import Roster
+from coordinator.flow.signals import Signals
+from coordinator.flow.tally import Tally
+from coordinator.model import Boot, ClientId, ServiceId
+from coordinator.observe import logs
+from coordinator.serve.admin_channel import AdminSteps
+from coordinator.serve.client_channel import Steps
+from coordinator.serve.limits import Addresses
+from coordinator.serve.listener import Listener
+from coordinator.services import Plugin, load_plugins
+from coordinator.store import migrate, nodes, services, tokens
+from coordinator.store.pool import Database
+from coordinator.wire.client import Limits, ServiceChanged
+from coordinator.wire.frames import Close, ServerCard
+from coordinator.wire.schema import asyncapi
+
+log = structlog.get_logger()
+
+TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+DRAIN_RETRY = 5.0
+"""Seconds after which the clients of a drained node should come back."""
+
+FIRST_SERVICES = ("dm_check",)
+"""Present and active in a new database."""
+
+
+class Node:
+    """One coordinator process.
+
+    `async with Node(settings) as node` serves; leaving the block ends at once, `drain()` first ends gently.
+    `port`, `ops_port` and `admin_token` (of an embedded database's own folder, else None) are known inside it.
+
+    Raises, on entering:
+        ConfigError: a setting, folder or address does not do.
+        UnknownSchema: the database's schema is not this program's.
+        Unavailable: the database cannot be reached.
+    """
+
+    def __init__(self, settings: Settings, *, dsn: str | None = None, shared_port: bool = False) -> None:
+        self.settings = settings
+        self.port = 0
+        self.ops_port: int | None = None
+        self.admin_token: str | None = None
+        self._dsn = dsn
+        self._shared_port = shared_port
+        self._postgres: EmbeddedPostgres | None = None
+        self._lock: FolderLock | None = None
+        self._database: Database | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._draining = False
+        self.boot = Boot(0)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def wait_until_stopped(self) -> None:
+        """Until the node has drained, or had to give up."""
+        await self._stopped.wait()
+
+    async def drain(self, reason: str = "the node drains") -> None:
+        """Hand out no more, let the clients finish, close their sessions; then `wait_until_stopped` returns."""
+        if self._draining:
+            return
+        self._draining = True
+        log.info("drain begins", reason=reason, sessions=len(self._listener.sessions))
+        self._grant.stopped = True
+        with contextlib.suppress(Unavailable):
+            async with self._db.connection() as db:
+                await nodes.set_state(db, self.boot, "draining")
+        await self._listener.drain(self.settings.drain_grace, reason)
+        await self._spawned_done()
+        self._stopped.set()
+
+    # Opening
+
+    @property
+    def _db(self) -> Database:
+        assert self._database is not None
+        return self._database
+
+    async def _open(self) -> None:
+        settings = self.settings
+        embedded = settings.database is None and self._dsn is None
+        if embedded:
+            self._lock = await asyncio.to_thread(own_folder, settings.data)
+            self._postgres = EmbeddedPostgres(settings.data)
+            await asyncio.to_thread(self._postgres.start)
+            self._dsn = self._postgres.dsn
+        self._database = Database(self._dsn or settings.database or "")
+        await self._database.open()
+        if embedded:
+            await migrate.migrate(self._database)
+        elif missing := await migrate.pending(self._database):
+            raise UnknownSchema(
+                f"The database lacks {len(missing)} migrations; run: coordinator db migrate --database DSN"
+            )
+        plugins = load_plugins()
+        await self._first_services(plugins)
+        if embedded:
+            self.admin_token = await self._first_token(settings.data)
+        await self._join(plugins)
+        await self._listen()
+
+    async def _first_services(self, plugins: dict[str, Plugin]) -> None:
+        async with self._db.connection() as db:
+            if not await services.load(db):
+                for name in FIRST_SERVICES:
+                    await services.add(db, name, name, plugins[name].title, {})
+
+    async def _first_token(self, folder: Path) -> str:
+        """The admin's token of a data folder; made with it, and made again if its file was removed."""
+        path = folder / TOKEN_FILE
+        async with self._db.connection() as db:
+            if path.exists():
+                token = path.read_text(encoding="ascii").strip()
+                if await tokens.find(db, credentials.hash_token(token)) is not None:
+                    return token
+            made = credentials.make_token()
+            await tokens.issue(db, made.token_id, made.hash, "admin", "first", None, None)
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(made.token + "\n")
+        return made.token
+
+    async def _join(self, plugins: dict[str, Plugin]) -> None:
+        settings = self.settings
+        name = settings.node_name
+        async with self._db.connection() as db:
+            self.boot = await nodes.begin(db, name, __version__, settings.node_lease)
+        self._catalogue = Catalogue(plugins)
+        async with self._db.connection() as db:
+            await self._catalogue.load(db)
+        self._roster, tally = Roster(), Tally()
+        self._tally = tally
+        self._signals = Signals(self._db, self.boot)
+        maker = Maker(self._db)
+        self._grant = Grant(self._db, self._catalogue, self._roster, maker, tally, self.boot)
+        self._commits = Commits(self._db, settings.recollect_window)
+        intake = Intake(
+            self._db, self._catalogue, self._roster, self._commits, self._grant, self._signals, tally
+        )
+        self._releases = Releases(
+            self._db,
+            self._catalogue,
+            self._roster,
+            self._grant,
+            self._signals,
+            self.boot,
+            settings.reconnect_window,
+            settings.recollect_window,
+        )
+        self._grant.on_lost_track = self._releases.doubt
+        self._memberships = Memberships(
+            self._db,
+            self._catalogue,
+            self._roster,
+            self._grant,
+            self._releases,
+            self._signals,
+            self.boot,
+            settings.registration,
+        )
+        self._expiry = Expiry(
+            self._db,
+            self._catalogue,
+            self._roster,
+            self._grant,
+            maker,
+            self._releases,
+            self._signals,
+            tally,
+            self.boot,
+            settings.recollect_window,
+            settings.node_lease,
+            self._lost_lease,
+        )
+        self._hear()
+        async with self._db.connection() as db:
+            former = await nodes.former_boots(db, name, self.boot)
+            if former:
+                await self._expiry.free_boots(db, former)
+        operation = Operation(
+            self._db, self._catalogue, self._grant, maker, self._releases, self._signals, tally, name
+        )
+        limits = Limits(
+            max_message_bytes=settings.max_message_bytes,
+            max_buckets_per_ask=10,
+            max_held_buckets=20,
+            messages_per_minute=settings.messages_per_minute,
+            registrations_per_minute=settings.registrations_per_minute,
+            connections_per_address=settings.connections_per_address,
+            max_sessions=settings.max_sessions,
+            hello_timeout=settings.hello_timeout,
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+        )
+        card = ServerCard(name="coordinator", version=__version__, node=name)
+        self._listener = Listener(
+            Steps(
+                database=self._db,
+                catalogue=self._catalogue,
+                roster=self._roster,
+                grant=self._grant,
+                intake=intake,
+                releases=self._releases,
+                memberships=self._memberships,
+                addresses=Addresses(
+                    settings.connections_per_address,
+                    settings.registrations_per_minute,
+                    settings.trusted_proxies,
+                ),
+                limits=limits,
+                card=card,
+                spawn=self._spawn,
+                alone=lambda: self._signals.alone,
+                draining=lambda: self._draining,
+                drain_retry=DRAIN_RETRY,
+            ),
+            AdminSteps(
+                database=self._db,
+                operation=operation,
+                limits=limits,
+                card=card,
+                hello_timeout=settings.hello_timeout,
+                messages_per_minute=settings.messages_per_minute,
+                spawn=self._spawn,
+                health=self._health,
+            ),
+            allowed_origins=settings.allowed_origins,
+            ready=self._reachable,
+            pages={"/v1/asyncapi.json": ("application/json", msgspec.json.encode(asyncapi()))},
+        )
+
+    def _hear(self) -> None:
+        signals = self._signals
+        signals.on("work", lambda signal: self._grant.wake(ServiceId(signal["service"])))
+        signals.on("lost", self._releases.on_lost)
+        signals.on("dead", self._expiry.on_dead)
+        signals.on("client", lambda signal: self._spawn(self._reload(ClientId(signal["client"]))))
+        signals.on("services", lambda signal: self._spawn(self._reload_services()))
+        signals.on("token", self._on_token)
+        signals.on("drain", self._on_drain)
+
+    async def _listen(self) -> None:
+        settings = self.settings
+        start = asyncio.get_running_loop().create_task
+        self._tasks = [
+            start(self._watch(step), name=name)
+            for name, step in (
+                ("grant", self._grant.run()),
+                ("commits", self._commits.run()),
+                ("signals", self._signals.run()),
+                ("expiry", self._expiry.run()),
+                ("releases", self._releases.run()),
+                ("listener", self._listener.run()),
+            )
+        ]
+        try:
+            self.port, self.ops_port = await self._listener.open(
+                settings.host,
+                settings.port,
+                tls=self._tls(),
+                shared_port=self._shared_port,
+                ops=(settings.ops_host, settings.ops_port),
+            )
+        except OSError as failure:
+            raise ConfigError(
+                f"host, port: cannot listen on {settings.host}:{settings.port} or "
+                f"{settings.ops_host}:{settings.ops_port}: {failure.strerror or failure}"
+            ) from failure
+        log.info("serving", node=settings.node_name, host=settings.host, port=self.port, ops_port=self.ops_port)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self.settings.tls_cert is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
+        except (OSError, ssl.SSLError) as failure:
+            raise ConfigError(f"tls_cert, tls_key: cannot be read as a certificate and its key: {failure}") from failure
+        return context
+
+    # While it runs
+
+    async def _watch(self, step: Coroutine[Any, Any, None]) -> None:
+        """A step of the node that ends by itself ends the node: half a node must not go on."""
+        try:
+            await step
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            log.exception("a part of the node failed")
+            self._stopped.set()
+            raise
+
+    def _spawn(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(step)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawn_done)
+
+    def _spawn_done(self, task: asyncio.Task[None]) -> None:
+        self._spawned.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a task of the node failed", exc_info=fault)
+
+    async def _spawned_done(self) -> None:
+        if self._spawned:
+            await asyncio.wait(self._spawned, timeout=5.0)
+
+    async def _reachable(self) -> bool:
+        try:
+            async with asyncio.timeout(2.0), self._db.connection() as db:
+                await nodes.clock(db)
+        except (Unavailable, TimeoutError):
+            return False
+        return True
+
+    async def _health(self) -> dict[str, Any]:
+        reachable = await self._reachable()
+        version = None
+        if reachable:
+            async with self._db.connection() as db:
+                version = str(db.get_server_version().major)
+        return {
+            "live": True,
+            "ready": reachable and not self._draining,
+            "draining": self._draining,
+            "database": {"reachable": reachable, "version": version},
+        }
+
+    async def _reload(self, client: ClientId) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._memberships.reload(client)
+
+    async def _reload_services(self) -> None:
+        async with self._db.connection() as db:
+            changed = await self._catalogue.load(db)
+        for entry in changed:
+            push = ServiceChanged(service=entry.service.name, state=entry.service.state)
+            for session in list(self._listener.sessions):
+                if session.welcomed:
+                    session.push(push)
+            self._grant.wake(entry.service.service_id)
+
+    def _on_token(self, signal: dict[str, Any]) -> None:
+        for admin in list(self._listener.admins):
+            if admin.token_id == signal["token"]:
+                admin.end(Close.DEACTIVATED, "the token was revoked")
+
+    def _on_drain(self, signal: dict[str, Any]) -> None:
+        if signal["node"] == self.settings.node_name:
+            self._spawn_drain()
+
+    def _spawn_drain(self) -> None:
+        # Not among the spawned: the drain waits for those.
+        self._tasks.append(asyncio.get_running_loop().create_task(self.drain()))
+
+    def _lost_lease(self) -> None:
+        """Others will free what is held here: hand out no more, and end before they do."""
+        if not self._draining:
+            self._draining = True
+            self._grant.stopped = True
+            log.error("the lease cannot be renewed: closing all sessions")
+            for session in list(self._listener.sessions):
+                session.end(Close.RESTART, "the node lost its lease")
+            self._stopped.set()
+
+    # Closing
+
+    async def _close(self) -> None:
+        if hasattr(self, "_listener"):
+            await self._listener.close()
+            await self._spawned_done()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for task in list(self._spawned):
+            task.cancel()
+        if self._database is not None:
+            with contextlib.suppress(Unavailable):
+                await self._say_goodbye()
+            await self._database.close()
+        if self._postgres is not None:
+            await asyncio.to_thread(self._postgres.stop)
+        if self._lock is not None:
+            self._lock.release()
+
+    async def _say_goodbye(self) -> None:
+        if not self.boot:
+            return
+        await self._tally.flush(self._db)
+        async with self._db.connection() as db:
+            await nodes.set_state(db, self.boot, "gone")
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; returns the exit code.  SIGTERM and SIGINT drain, a second one ends at once."""
+    logs.configure(settings.log_format, settings.log_level)
+    return uvloop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    async with Node(settings) as node:
+        loop = asyncio.get_running_loop()
+        drains: list[asyncio.Task[None]] = []
+
+        def on_signal() -> None:
+            if drains:
+                node._stopped.set()
+            else:
+                drains.append(loop.create_task(node.drain("the node stops")))
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+        await node.wait_until_stopped()
+        for drain in drains:
+            drain.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            for drain in drains:
+                await drain
+        return 0 if drains or node._draining else 1

@@ -1,0 +1,224 @@
+"""The admin channel, from the side of the one who asks.  protocol.md, "Admin channel" """
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import structs
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
+
+from coordinator import __version__
+from coordinator.client.address import PATH as CLIENT_PATH
+from coordinator.client.address import client_url, is_loopback
+from coordinator.errors import ConfigError, CoordinatorError, Refused
+from coordinator.wire.admin import AdminHello
+from coordinator.wire.codec import encode
+from coordinator.wire.frames import PROTOCOL, SUBPROTOCOL, Close, Request
+
+PATH = "/v1/admin"
+PAGE = 1000
+"""Rows that are asked for at a time when all are wanted."""
+
+_OPEN_TIMEOUT = 10.0
+_ANSWER_TIMEOUT = 300.0
+"""Seconds; the server gives each statement a deadline of its own, long before."""
+
+_MOST_FRAME = 256 << 20
+"""Pages may be larger than what the server takes; it is our own server."""
+
+_object: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+
+_CLOSED_FOR = {
+    Close.BAD_CREDENTIALS: ("unauthorized", "The server does not know this token."),
+    Close.FORBIDDEN: ("forbidden", "This token, or this address, may not use the admin channel."),
+    Close.DEACTIVATED: ("forbidden", "The token has been revoked."),
+    Close.VERSION: ("unsupported", f"The server does not speak version {PROTOCOL} of the protocol."),
+    Close.TOO_MANY: ("rate_limited", "Too many requests; the server has closed the connection."),
+    Close.TOO_BIG: ("bad_message", "The server takes no message of that size."),
+}
+
+
+class Unreached(CoordinatorError):
+    """There is no server, or it went away before it answered."""
+
+
+def admin_url(text: str) -> str:
+    """The admin channel's URL of a server, which is written as for the volunteers' client.
+
+    Raises:
+        ConfigError: this is no address of a server.
+    """
+    base = text.rstrip("/").removesuffix(PATH)
+    return client_url(base).removesuffix(CLIENT_PATH) + PATH
+
+
+class AdminClient:
+    """One open admin channel; made by `connected`."""
+
+    def __init__(self, url: str, socket: ClientConnection) -> None:
+        self.role = ""
+        self._url = url
+        self._socket = socket
+        self._refs = itertools.count(1)
+        self._waiting: dict[object, asyncio.Future[dict[str, Any]]] = {}
+        self._ended: CoordinatorError | None = None
+
+    async def post(self, message: Request) -> asyncio.Future[dict[str, Any]]:
+        """Send a request; its answer comes later, so that several may be under way.
+
+        The future raises Refused or Unreached.
+        """
+        ref = next(self._refs)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        # Whoever gives up early leaves answers behind that nobody looks at.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._ended is not None:
+            answer.set_exception(self._ended)
+            return answer
+        self._waiting[ref] = answer
+        with suppress(ConnectionClosed):  # the reader tells why, also to this answer
+            await self._socket.send(encode(structs.replace(message, ref=ref)), text=True)
+        return answer
+
+    async def request(self, message: Request) -> dict[str, Any]:
+        """The fields of the answer.
+
+        Raises:
+            Refused: the server answered with an error.
+            Unreached: the connection ended first, or nothing came for minutes.
+        """
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                return await (await self.post(message))
+        except TimeoutError:
+            raise Unreached(f"{self._url} does not answer.") from None
+
+    async def pages(self, message: Request) -> AsyncIterator[list[dict[str, Any]]]:
+        """The rows of a list, page by page until the last.
+
+        Raises:
+            Refused, Unreached: as `request`.
+        """
+        after = getattr(message, "after", None)
+        while True:
+            answer = await self.request(structs.replace(message, limit=PAGE, after=after))
+            yield answer["rows"]
+            after = answer["next"]
+            if after is None:
+                return
+
+    async def greet(self, token: str) -> None:
+        """Say hello; first of all."""
+        hello = AdminHello(protocol=PROTOCOL, token=token)
+        self.role = str((await self.request(hello)).get("role", ""))
+
+    async def read(self) -> None:
+        """Hand out answers until the connection ends; runs beside the requests."""
+        try:
+            async for frame in self._socket:
+                self._take(frame)
+        except ConnectionClosed:
+            pass
+        except msgspec.MsgspecError as failure:
+            self._end(Unreached(f"{self._url} answers what this program does not understand: {failure}."))
+            return
+        self._end(self._why_closed())
+
+    def _take(self, frame: str | bytes) -> None:
+        fields = _object.decode(frame)
+        kind, ref = fields.pop("type", None), fields.pop("ref", None)
+        if kind == "error":
+            refusal = Refused(
+                str(fields.get("code")),
+                str(fields.get("message")),
+                fields.get("detail"),
+                fields.get("retry_after"),
+            )
+            if (answer := self._waiting.pop(ref, None)) is not None:
+                if not answer.done():
+                    answer.set_exception(refusal)
+            elif self._ended is None:
+                self._ended = refusal  # about the connection: the reason of the close that follows
+        elif (answer := self._waiting.pop(ref, None)) is not None and not answer.done():
+            answer.set_result(fields)
+
+    def _why_closed(self) -> CoordinatorError:
+        if self._ended is not None:
+            return self._ended
+        code = self._socket.close_code
+        for close, (name, message) in _CLOSED_FOR.items():
+            if code == close:
+                return Refused(name, message)
+        reason = self._socket.close_reason
+        return Unreached(
+            f"The connection to {self._url} has ended (code {code}{f', {reason}' if reason else ''})."
+        )
+
+    def _end(self, why: CoordinatorError) -> None:
+        self._ended = why
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(why)
+        self._waiting.clear()
+
+
+@asynccontextmanager
+async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient]:
+    """An open and greeted admin channel.
+
+    Without a token the server is still called, so that a server that is not there is told first.
+
+    Raises:
+        ConfigError: this is no address of a server, or there is no token.
+        Unreached: nobody answers there, or it is no coordinator.
+        Refused: the server takes no such token, or no connection from here.
+    """
+    url = admin_url(server)
+    socket = await _dial(url)
+    try:
+        if token is None:
+            raise ConfigError("a token is needed: --token, COORDINATOR_TOKEN, or the file DATA/admin-token")
+        client = AdminClient(url, socket)
+        reader = asyncio.create_task(client.read(), name="admin channel")
+        try:
+            await client.greet(token)
+            yield client
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+    finally:
+        await socket.close()
+
+
+async def _dial(url: str) -> ClientConnection:
+    here = is_loopback(url)
+    try:
+        return await connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            open_timeout=_OPEN_TIMEOUT,
+            close_timeout=2.0,
+            max_size=_MOST_FRAME,
+            compression=None if here else "deflate",
+            proxy=None if here else True,
+            user_agent_header=f"coordinator/{__version__}",
+        )
+    except InvalidStatus as failure:
+        status = failure.response.status_code
+        if status == HTTPStatus.FORBIDDEN:
+            raise Refused("forbidden", f"{url} takes no connection from here.") from None
+        if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+            raise Unreached(f"{url} takes no connections now (HTTP {status}).") from None
+        raise Unreached(f"{url} is no coordinator (HTTP {status}).") from None
+    except InvalidURI as failure:
+        raise ConfigError(f"server: {failure}") from None
+    except (OSError, TimeoutError, WebSocketException) as failure:
+        raise Unreached(f"{url} cannot be reached: {failure or type(failure).__name__}") from failure

@@ -1,0 +1,128 @@
+"""Commands that work on the database itself, without a server: `db …`, and the first token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coordinator.cli.access import AsJson, given
+from coordinator.cli.exits import exits
+from coordinator.cli.output import write_rows
+from coordinator.config import Settings
+from coordinator.credentials import make_token
+from coordinator.embedded import running_dsn
+from coordinator.errors import ConfigError
+from coordinator.store import migrate, tokens
+from coordinator.store.pool import Database
+from coordinator.wire.admin import TokenIssue
+
+Dsn = Annotated[
+    str | None,
+    typer.Option("--database", metavar="DSN", help="The database. Default: the embedded one, if it runs in --data."),
+]  # fmt: skip
+DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the embedded Postgres.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
+
+db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+
+
+@db.command("migrate")
+@exits
+def migrate_(
+    database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False
+) -> None:
+    """Bring the schema to what this program needs; safe to repeat, and while others do the same.
+
+    Example: `coordinator db migrate --database postgresql://coordinator@db.example.org/coordinator`
+    """
+    done = asyncio.run(_migrate(_dsn(database, data, config)))
+    write_rows([_row(one, "applied") for one in done], json)
+    if not json:
+        typer.echo(f"{len(done)} applied" if done else "Nothing to do: the schema is up to date.", err=True)
+
+
+@db.command("status")
+@exits
+def status(
+    database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False
+) -> None:
+    """Tell which migrations are applied, and which `db migrate` would apply.
+
+    Example: `coordinator db status --data ./data`
+    """
+    missing = {one.number for one in asyncio.run(_pending(_dsn(database, data, config)))}
+    rows = [_row(one, "pending" if one.number in missing else "applied") for one in migrate.shipped()]
+    write_rows(rows, json)
+
+
+@db.command("sql")
+@exits
+def sql() -> None:
+    """Print the schema's migrations as SQL, to be read or reviewed; it needs no database.
+
+    Example: `coordinator db sql > schema.sql`
+    """
+    for one in migrate.shipped():
+        typer.echo(f"-- {one.number:04} {one.name}\n{one.sql.rstrip()}\n")
+
+
+async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
+    """What `token.issue` does, for a database that no server runs on yet.
+
+    Raises:
+        ConfigError: this is no address of a database.
+        UnknownSchema, Unavailable: there is no schema, or no database.
+    """
+    new = make_token()
+    async with _opened(Settings(database=dsn).database or dsn) as database:
+        if await migrate.pending(database):
+            raise ConfigError("database: its schema is not there yet, or old; coordinator db migrate makes it")
+        async with database.transaction() as connection:
+            await tokens.issue(
+                connection,
+                new.token_id,
+                new.hash,
+                message.role,
+                message.label,
+                message.expires_in,
+                message.uses,
+            )
+            await tokens.note(connection, "command line", "token.issue", new.token_id, "ok")
+    return {"token_id": new.token_id, "token": new.token, "role": message.role, "label": message.label}
+
+
+async def _migrate(dsn: str) -> list[migrate.Migration]:
+    async with _opened(dsn) as database:
+        return await migrate.migrate(database)
+
+
+async def _pending(dsn: str) -> list[migrate.Migration]:
+    async with _opened(dsn) as database:
+        return await migrate.pending(database)
+
+
+@asynccontextmanager
+async def _opened(dsn: str) -> AsyncIterator[Database]:
+    database = Database(dsn, size=2)
+    try:
+        await database.open()
+        yield database
+    finally:
+        await database.close()
+
+
+def _dsn(database: str | None, data: Path | None, config: Path | None) -> str:
+    settings = Settings(config=config, **given(database=database, data=data))
+    found = settings.database or running_dsn(settings.data)
+    if found is None:
+        raise ConfigError(f"database: none is given, and no embedded Postgres runs in {settings.data}")
+    return found
+
+
+def _row(one: migrate.Migration, state: str) -> dict[str, Any]:
+    return {"number": one.number, "name": one.name, "state": state}

@@ -1,0 +1,243 @@
+"""`coordinator demo`: the whole of it on this machine, with the sample and a stand-in for the outside API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from coordinator import sample
+from coordinator.cli.admin_client import AdminClient, connected
+from coordinator.cli.demo_view import Progress, picture, summary
+from coordinator.cli.exits import exits
+from coordinator.client import x_api
+from coordinator.config import Settings
+from coordinator.errors import CoordinatorError
+from coordinator.standin import StandIn
+from coordinator.wire.admin import ItemAdd, ServiceList, Stats
+
+_CONCURRENCY = 8
+_API_REQUESTS, _API_WINDOW = 180, 3.0
+"""The real API's 180 requests, in seconds instead of minutes, so that its limit is met but not waited for."""
+
+_POLL = 1.0
+_LEAVE = 10.0
+"""Seconds that a daemon has to finish what it has in hand."""
+
+
+class DemoFailed(CoordinatorError):
+    """The daemons have all ended before the work was done."""
+
+
+@exits
+def demo(
+    clients: Annotated[int, typer.Option(min=1, max=100, help="Daemons that do the checking.")] = 8,
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="End with a summary once all is settled; else go on serving.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder to keep. Default: a fresh one, removed at the end."),
+    ] = None,
+) -> None:
+    """Show all of it at work: Postgres, server, dashboard and daemons that check the shipped sample.
+
+    The accounts of the sample are checked against a stand-in for the outside API on this machine; nothing
+    leaves it.
+
+    Example: `coordinator demo --clients 4 --exit`
+    """
+    with _folder(data) as root:
+        ended = asyncio.run(_demo(root, clients, exit_, Console()))
+    if not ended:
+        raise typer.Exit(130 if exit_ else 0)
+
+
+async def _demo(root: Path, clients: int, exit_: bool, console: Console) -> bool:
+    """True once all is settled (with `exit_`), False if a signal ended it first."""
+    with _stopped_by_signals():
+        try:
+            await _play(root, clients, exit_, console)
+        except asyncio.CancelledError:
+            return False
+    return True
+
+
+async def _play(root: Path, clients: int, exit_: bool, console: Console) -> None:
+    from coordinator import app  # the server's modules, which no other command needs
+
+    settings = Settings(
+        host="127.0.0.1", port=0, ops_host="127.0.0.1", ops_port=0, database=None, data=root, processes=1,
+        registration="open", viewers="open", tls_cert=None, tls_key=None, log_format="console",
+        log_level="warning",
+    )  # fmt: skip
+    console.print(f"Starting Postgres and the server in {root} …", highlight=False)
+    async with (
+        StandIn(requests=_API_REQUESTS, window=_API_WINDOW) as standin,
+        app.Node(settings) as node,
+        connected(f"ws://127.0.0.1:{node.port}", node.admin_token) as admin,
+    ):
+        services = await workable(admin)
+        total = await _add_sample(admin, services)
+        progress = Progress(services, total)
+        console.print(f"Dashboard: http://127.0.0.1:{node.port}/", highlight=False)
+        async with _daemons(clients, services, node.port, standin, root / "demo-clients") as daemons:
+            await _watch(admin, progress, daemons, console, exit_)
+            if exit_:
+                console.print(summary(progress, standin.served))
+                return
+            console.print("All is settled. Serving on until Ctrl-C.")
+            await node.wait_until_stopped()
+
+
+async def workable(admin: AdminClient) -> list[str]:
+    """The active services that a checker is shipped for."""
+    return [
+        str(row["service"])
+        async for rows in admin.pages(ServiceList())
+        for row in rows
+        if row["state"] == "active" and callable(getattr(x_api, f"{row['service']}", None))
+    ]
+
+
+async def _add_sample(admin: AdminClient, services: list[str]) -> int:
+    items: list[dict[str, Any]] = [
+        {"key": one.screen_name} | ({} if one.account_id is None else {"account_id": one.account_id})
+        for one in sample.accounts()
+    ]
+    for start in range(0, len(items), 1000):
+        await admin.request(ItemAdd(items=items[start : start + 1000], services=services))
+    return len(items)
+
+
+@dataclass(slots=True)
+class Daemons:
+    """The volunteers of the demo, each a process of its own."""
+
+    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    logs: list[Path] = field(default_factory=list)
+
+    @property
+    def alive(self) -> int:
+        return sum(one.returncode is None for one in self.processes)
+
+    def check(self) -> None:
+        """Raises DemoFailed if none is left, with the end of one's log."""
+        if not self.alive:
+            last = self.logs[0].read_text(errors="replace").splitlines()[-5:]
+            raise DemoFailed("All daemons have ended; the first one's log ends so:\n" + "\n".join(last))
+
+
+def daemon_command(number: int, services: list[str], server: str, api: str, data: Path) -> list[str]:
+    """What starts one volunteer; the API tells it by its token what it may still ask."""
+    name = f"demo-{number}"
+    command = [sys.executable, "-m", "coordinator", "work", "--server", server, "--client-id", name]
+    command += ["--data", str(data), "--concurrency", str(_CONCURRENCY), "--log-level", "warning"]
+    for option in (f"base_url={api}", f"token={name}", "requests_per_window=0"):
+        command += ["--option", option]
+    for service in services:
+        command += ["--service", service, "--checker", f"{service}=coordinator.client.x_api:{service}"]
+        if service == "dm_check":
+            command += ["--profile", f"{service}={json.dumps({'source': name})}"]
+    return command
+
+
+@asynccontextmanager
+async def _daemons(
+    count: int, services: list[str], port: int, standin: StandIn, data: Path
+) -> AsyncIterator[Daemons]:
+    daemons = Daemons()
+    data.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        for number in range(1, count + 1):
+            command = daemon_command(number, services, f"ws://127.0.0.1:{port}", standin.url, data)
+            log = data / f"demo-{number}.log"
+            with log.open("wb") as file:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,  # a Ctrl-C is for the demo, which then stops them
+                )
+            stack.push_async_callback(_stop, process)
+            daemons.processes.append(process)
+            daemons.logs.append(log)
+        try:
+            yield daemons
+        finally:
+            for process in daemons.processes:  # all at once; the stack then waits for one after the other
+                with suppress(ProcessLookupError):
+                    process.terminate()
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        if process.returncode is None:
+            process.terminate()
+        try:
+            async with asyncio.timeout(_LEAVE):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _watch(
+    admin: AdminClient, progress: Progress, daemons: Daemons, console: Console, exit_: bool
+) -> None:
+    """Show how it goes, until all is settled."""
+    with Live(console=console, auto_refresh=False, transient=exit_) as live:
+        while True:
+            progress.take(await admin.request(Stats()), time.monotonic())
+            live.update(picture(progress, daemons.alive), refresh=console.is_terminal)
+            if progress.done:
+                return
+            daemons.check()
+            await asyncio.sleep(_POLL)
+
+
+@contextmanager
+def _folder(data: Path | None) -> Iterator[Path]:
+    if data is not None:
+        yield data.expanduser().absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="coordinator-demo-", ignore_cleanup_errors=True) as made:
+        # The account that Postgres runs as, if we are root, has to pass through.
+        Path(made).chmod(0o711)
+        yield Path(made, "data")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM cancel this task, so that nothing of the demo stays behind; a second one kills."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    both = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        restore()
+        task.cancel()
+
+    def restore() -> None:
+        for one in both:
+            loop.remove_signal_handler(one)
+
+    for one in both:
+        loop.add_signal_handler(one, stop)
+    try:
+        yield
+    finally:
+        restore()

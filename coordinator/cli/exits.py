@@ -1,0 +1,48 @@
+"""How a command ends: 0 done, 1 refused, 2 wrong usage, 3 server or database not reached."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from coordinator.cli.admin_client import Unreached
+from coordinator.errors import ConfigError, CoordinatorError, Refused, Unavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+REFUSED, USAGE, UNREACHED = 1, 2, 3
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End with one line on standard error."""
+    typer.echo(f"coordinator: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def exits(command: Callable[P, R]) -> Callable[P, R]:
+    """A command whose errors of this program's own tree end it with a sentence and the right code."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ConfigError as failure:
+            fail(str(failure), USAGE)
+        except (Unreached, Unavailable) as failure:
+            fail(str(failure), UNREACHED)
+        except Refused as failure:
+            fail(f"{failure.message} ({failure.code}){_detail(failure.detail)}", REFUSED)
+        except CoordinatorError as failure:
+            fail(str(failure), REFUSED)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return guarded
+
+
+def _detail(detail: dict[str, Any]) -> str:
+    return "".join(f"\n  {name}: {value}" for name, value in detail.items())

@@ -1,0 +1,248 @@
+"""Items from a file of any size, one record at a time: CSV with a header line, or JSON Lines.
+
+What is wrong with one record refuses that record and no other; nothing is kept of those that are past.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, Protocol
+
+import msgspec
+
+from coordinator.errors import ConfigError
+from coordinator.wire.codec import forbidden
+
+MOST_RECORD = 64 * 1024
+"""Bytes of one record; the server takes less than a tenth of it for one item."""
+
+KEY_NAMES = ("key", "screen_name")
+Format = Literal["csv", "jsonl"]
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_BOM = b"\xef\xbb\xbf"
+_INT64 = range(-(2**63), 2**63)
+
+
+class ByteSource(Protocol):
+    """Binary file, pipe or socket file: what `readline` can be called on."""
+
+    def readline(self, limit: int = -1, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One item as JSON, and the line that it began on."""
+
+    line: int
+    key: str
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """One record that is no item."""
+
+    line: int
+    key: str | None
+    reason: str
+
+
+class _Refused(Exception):
+    """Why the record in hand is no item."""
+
+
+@dataclass(slots=True)
+class _Line:
+    number: int
+    text: str
+    whole: bool
+
+
+class ItemFile:
+    """The records of one file, each a `Found` or a `Bad`; `bytes_read` tells how far it has come.
+
+    `key` names the column or field that is the key; unless given: `key`, `screen_name`, or the first column.
+
+    Raises:
+        ConfigError: the header cannot be used; nothing else makes a file useless as a whole.
+    """
+
+    def __init__(self, source: ByteSource, key: str | None = None, format_: Format | None = None) -> None:
+        self.bytes_read = 0
+        self._source = source
+        self._key = key
+        self._format = format_
+        self._number = 0
+        self._again: deque[_Line] = deque()
+        self._taken: list[_Line] = []
+        self._taken_size = 0
+
+    def __iter__(self) -> Iterator[Found | Bad]:
+        while (first := self._line()) is not None and not first.text.strip():
+            pass
+        if first is None:
+            return iter(())
+        self._again.append(first)
+        if self._format is None:
+            self._format = "jsonl" if first.text.lstrip().startswith("{") else "csv"
+        return self._json_lines() if self._format == "jsonl" else self._csv()
+
+    def _line(self) -> _Line | None:
+        """The next physical line.  Bytes that are no UTF-8 come as lone surrogates."""
+        if self._again:
+            return self._again.popleft()
+        raw = self._source.readline(MOST_RECORD + 1)
+        if not raw:
+            return None
+        self._number += 1
+        self.bytes_read += len(raw)
+        whole = raw.endswith(b"\n") or len(raw) <= MOST_RECORD
+        if not whole:
+            while (rest := self._source.readline(MOST_RECORD)) and not rest.endswith(b"\n"):
+                self.bytes_read += len(rest)
+            self.bytes_read += len(rest)
+            raw = raw[:64]
+        if self._number == 1:
+            raw = raw.removeprefix(_BOM)
+        return _Line(self._number, raw.decode("utf-8", "surrogateescape"), whole)
+
+    # JSON Lines
+
+    def _json_lines(self) -> Iterator[Found | Bad]:
+        while (line := self._line()) is not None:
+            if line.text.strip() or not line.whole:
+                try:
+                    yield self._from_json(line)
+                except _Refused as why:
+                    yield Bad(line.number, None, str(why))
+
+    def _from_json(self, line: _Line) -> Found:
+        if not line.whole:
+            raise _Refused(_too_long())
+        if not _is_utf8(line.text):
+            raise _Refused("not UTF-8")
+        try:
+            record = msgspec.json.decode(line.text)
+        except (msgspec.DecodeError, RecursionError) as failure:
+            raise _Refused(f"not JSON: {failure}") from None
+        if not isinstance(record, dict):
+            raise _Refused("not a JSON object")
+        name = self._key or next((one for one in KEY_NAMES if one in record), "key")
+        key = record.pop(name, None)
+        if isinstance(key, int) and not isinstance(key, bool):
+            key = str(key)
+        if not isinstance(key, str) or not key:
+            raise _Refused(f"no key: expected a text as {name!r}")
+        if "key" in record:
+            raise _Refused(f"with {name!r} as the key, 'key' would be a second one")
+        # Two levels stand above an item in its frame; what is too deep would sink its neighbours.
+        if (fault := forbidden([[{"key": key, **record}]])) is not None:
+            raise _Refused(fault.message)
+        return _found(line.number, key, record)
+
+    # CSV
+
+    def _csv(self) -> Iterator[Found | Bad]:
+        reader = csv.reader(self._csv_lines(), strict=True)
+        names, key_at = self._header(reader)
+        while True:
+            self._taken, self._taken_size = [], 0
+            try:
+                row = next(reader, None)
+                if row is None:
+                    return
+                if row:
+                    yield self._from_row(row, names, key_at)
+            except (_Refused, csv.Error) as why:
+                first = self._taken[0]
+                # A quote that does not end has taken lines along that may be good.
+                self._again.extendleft(reversed(self._taken[1:]))
+                # The reader forgets what it has read of a record when it is asked for the next.
+                reader = csv.reader(self._csv_lines(), strict=True)
+                yield Bad(first.number, None, str(why))
+
+    def _csv_lines(self) -> Iterator[str]:
+        while (line := self._line()) is not None:
+            self._taken.append(line)
+            self._taken_size += len(line.text)
+            if not line.whole:
+                raise _Refused(_too_long())
+            if self._taken_size > MOST_RECORD:
+                raise _Refused("a quote that does not end")
+            yield line.text
+
+    def _header(self, reader: Iterator[list[str]]) -> tuple[list[str], int]:
+        try:
+            names = [name.strip() for name in next(reader)]
+        except (csv.Error, _Refused) as failure:
+            raise ConfigError(f"The header line cannot be read: {failure}.") from None
+        if not all(_is_utf8(name) and "\0" not in name for name in names):
+            raise ConfigError("The header line is not UTF-8 text.")
+        named = [name for name in names if name]
+        if len(set(named)) != len(named):
+            raise ConfigError(f"The header line names a column twice: {', '.join(names)}.")
+        if self._key is not None and self._key not in names:
+            raise ConfigError(f"There is no column {self._key!r}, only {', '.join(names)}.")
+        key = self._key or next((one for one in KEY_NAMES if one in names), names[0])
+        if key != "key" and "key" in names:
+            raise ConfigError(f"With {key!r} as the key, the column 'key' would be a second one; rename it.")
+        return names, names.index(key)
+
+    def _from_row(self, row: list[str], names: list[str], key_at: int) -> Found:
+        if len(row) != len(names):
+            raise _Refused(f"{len(row)} cells, and the header has {len(names)}")
+        for cell in row:
+            if not cell.isascii() and not _is_utf8(cell):
+                raise _Refused("not UTF-8")
+            if "\0" in cell:
+                raise _Refused("it has U+0000")
+        key = row[key_at].strip()
+        if not key:
+            raise _Refused(f"no key: {names[key_at]!r} is empty")
+        attributes = {
+            name: _value(cell)
+            for at, (name, cell) in enumerate(zip(names, row, strict=True))
+            if cell and name and at != key_at
+        }
+        return _found(self._taken[0].number, key, attributes)
+
+
+def _found(line: int, key: str, attributes: Mapping[str, object]) -> Found:
+    try:
+        return Found(line, key, msgspec.json.encode({"key": key, **attributes}))
+    except OverflowError:
+        raise _Refused("it has a number of more than 64 bits") from None
+
+
+def _value(cell: str) -> str | int:
+    if _WHOLE.fullmatch(cell) and int(cell) in _INT64:
+        return int(cell)
+    return cell
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether nothing in it stands for a byte that was none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _too_long() -> str:
+    return f"longer than {MOST_RECORD // 1024} KiB"
+
+
+def size_of(file: BinaryIO) -> int | None:
+    """Bytes of a file, None if it is a pipe."""
+    if not file.seekable():
+        return None
+    here = file.tell()
+    end = file.seek(0, 2)
+    file.seek(here)
+    return end

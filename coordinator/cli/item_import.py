@@ -1,0 +1,242 @@
+"""`coordinator item import`: items from a file of any size, in batches, with some of them under way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
+from coordinator.cli.admin_client import AdminClient, connected
+from coordinator.cli.exits import REFUSED, exits
+from coordinator.cli.item_file import Bad, Format, Found, ItemFile, size_of
+from coordinator.cli.output import write_json
+from coordinator.errors import ConfigError, Refused
+from coordinator.wire.admin import ItemAdd, LimitsShow
+
+BATCH = 1000
+"""Items of one message."""
+
+_UNDER_WAY = 4
+"""Batches that the server has before its answer to the first is awaited."""
+
+_FRAME_SHARE = 0.75
+"""Of the server's largest message, what the items of a batch may take."""
+
+_TRANSIENT = frozenset({"unavailable", "rate_limited", "draining"})
+_TRIES = 8
+_WAIT = 1.0
+"""Seconds before a repeat if the server does not say; doubles with each."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Items of one message, and what the reading of the file refused between them."""
+
+    items: list[Found] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+    read: int = 0
+
+    def message(self, services: list[str] | None, priority: int) -> ItemAdd:
+        """The request that adds them."""
+        raw = [msgspec.Raw(item.json) for item in self.items]
+        return ItemAdd(items=raw, services=services, priority=priority)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the file so far."""
+
+    added: int = 0
+    known: int = 0
+    refused: int = 0
+
+
+def batches(file: ItemFile, most_bytes: int) -> Iterator[Batch]:
+    """The file cut into messages of at most BATCH items and `most_bytes`."""
+    batch, size = Batch(), 0
+    for record in file:
+        fits = isinstance(record, Bad) or (len(batch.items) < BATCH and size + len(record.json) < most_bytes)
+        if not fits or len(batch.bad) >= BATCH:
+            batch.read = file.bytes_read
+            yield batch
+            batch, size = Batch(), 0
+        if isinstance(record, Bad):
+            batch.bad.append(record)
+        else:
+            batch.items.append(record)
+            size += len(record.json) + 1
+    batch.read = file.bytes_read
+    yield batch
+
+
+async def import_items(
+    client: AdminClient,
+    file: ItemFile,
+    services: list[str] | None = None,
+    priority: int = 100,
+    refused: Callable[[Bad], None] = lambda bad: None,
+    progress: Callable[[int], None] = lambda read: None,
+) -> Outcome:
+    """Add all items of a file; safe to repeat, since what is known already is not added again.
+
+    `refused` hears of each record that is not taken, `progress` how many bytes are read and answered.
+
+    Raises:
+        Refused, Unreached: the import stopped there; what came before is added.
+    """
+    limit = (await client.request(LimitsShow())).get("max_message_bytes", 1 << 20)
+    outcome = Outcome()
+    under_way: deque[tuple[Batch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
+
+    async def settle() -> None:
+        batch, message, answer = under_way.popleft()
+        bad = batch.bad
+        if batch.items:
+            told = await _answer(client, message, answer)
+            outcome.added += told["added"]
+            outcome.known += told["known"]
+            bad = sorted([*bad, *map(batch_refusal(batch), told["refused"])], key=lambda one: one.line)
+        outcome.refused += len(bad)
+        for one in bad:
+            refused(one)
+        progress(batch.read)
+
+    cut = batches(file, int(limit * _FRAME_SHARE))
+    # Reading may wait for a disk or a pipe, and the connection has to be answered meanwhile.
+    while (batch := await asyncio.to_thread(next, cut, None)) is not None:
+        message = batch.message(services, priority)
+        nothing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        under_way.append((batch, message, await client.post(message) if batch.items else nothing))
+        if len(under_way) >= _UNDER_WAY:
+            await settle()
+    while under_way:
+        await settle()
+    return outcome
+
+
+def batch_refusal(batch: Batch) -> Callable[[dict[str, Any]], Bad]:
+    """What the server refused, with the line that it stood on."""
+
+    def found(refusal: dict[str, Any]) -> Bad:
+        item = batch.items[refusal["index"]]
+        return Bad(item.line, item.key, str(refusal["reason"]))
+
+    return found
+
+
+async def _answer(
+    client: AdminClient, message: ItemAdd, answer: asyncio.Future[dict[str, Any]]
+) -> dict[str, Any]:
+    for again in range(_TRIES):
+        try:
+            return await answer
+        except Refused as failure:
+            if failure.code not in _TRANSIENT or again == _TRIES - 1:
+                raise
+            await asyncio.sleep(failure.retry_after or _WAIT * 2**again)
+        answer = await client.post(message)
+    raise AssertionError("the last try returns or raises")
+
+
+@exits
+def item_import(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or JSON Lines; - is standard input.")],
+    service: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--service", "--services", metavar="NAME",
+            help="A service that the items are for; repeat it for several. All active ones unless given.",
+        ),
+    ] = None,
+    priority: Annotated[
+        int, typer.Option(min=0, max=200, help="100 is normal, lower is sooner.")
+    ] = 100,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column or field that is the key. Default: key, screen_name, or a CSV's first column.",
+        ),
+    ] = None,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="Default: as the file's name or first character says.")
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+    data: DataFolder = None,
+    json: AsJson = False,
+) -> None:  # fmt: skip
+    """Add the items of a file of any size; safe to repeat.
+
+    A CSV has a header line; columns other than the key become attributes. Lines that are refused are told on
+    standard error with their number and the reason, and make the exit code 1; all others are added.
+
+    Example: `coordinator item import accounts.csv --service dm_check`
+    """
+    with ExitStack() as stack:
+        source = _open(file, stack)
+        items = ItemFile(source, key, format_ or _format_of(file))
+        found = find_token(token, data)
+        outcome = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
+    if json:
+        write_json({"added": outcome.added, "known": outcome.known, "refused": outcome.refused})
+    else:
+        typer.echo(f"{outcome.added:,} added, {outcome.known:,} known, {outcome.refused:,} refused")
+    if outcome.refused:
+        raise typer.Exit(REFUSED)
+
+
+async def _run(
+    items: ItemFile,
+    size: int | None,
+    server: str,
+    token: str | None,
+    services: list[str] | None,
+    priority: int,
+    as_json: bool,
+) -> Outcome:
+    console = Console(stderr=True)
+    columns = (TextColumn("Importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True)
+
+    def refused(bad: Bad) -> None:
+        if as_json:
+            row = {"line": bad.line, "key": bad.key, "reason": bad.reason}
+            typer.echo(msgspec.json.encode(row).decode(), err=True)
+        else:
+            named = f" ({bad.key})" if bad.key else ""
+            console.print(f"line {bad.line}{named}: {bad.reason}", markup=False, highlight=False)
+
+    async with connected(server, token) as client:
+        with bar:
+            task = bar.add_task("", total=size)
+            return await import_items(
+                client, items, services, priority, refused, lambda read: bar.update(task, completed=read)
+            )
+
+
+def _open(name: str, stack: ExitStack) -> BinaryIO:
+    if name == "-":
+        return sys.stdin.buffer
+    try:
+        return stack.enter_context(Path(name).open("rb"))
+    except OSError as failure:
+        raise ConfigError(f"{name} cannot be read: {failure.strerror}") from failure
+
+
+def _format_of(name: str) -> Format | None:
+    suffix = Path(name).suffix.lower()
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return "jsonl"
+    return "csv" if suffix == ".csv" else None

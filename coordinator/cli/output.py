@@ -1,0 +1,95 @@
+"""What commands show: tables for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+_LONG = 8
+"""Fields that a list's table still has room for; past that each row is shown by itself."""
+
+
+def write_json(value: object) -> None:
+    """One JSON value on one line."""
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """One page of a list."""
+    if as_json:
+        for row in rows:
+            write_json(row)
+    elif rows:
+        Console().print(_table(rows))
+
+
+def write_answer(answer: Mapping[str, Any], as_json: bool) -> None:
+    """One object; in it, lists of objects become tables."""
+    if as_json:
+        write_json(answer)
+    else:
+        Console().print(_sheet(answer))
+
+
+def _sheet(fields: Mapping[str, Any]) -> RenderableType:
+    """An object: its plain fields side by side with their names, then what is nested."""
+    grid = Table.grid(padding=(0, 2))
+    nested: list[RenderableType] = []
+    for name, value in fields.items():
+        if _is_rows(value):
+            nested += [Text(f"\n{name}", "bold"), Padding(_nested(value), (0, 0, 0, 2))]
+        else:
+            grid.add_row(Text(name, "bold"), Text(_cell(value)))
+    return Group(*([grid] if grid.row_count else [Text("done")] if not nested else []), *nested)
+
+
+def _nested(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    if any(_is_rows(value) for row in rows for value in row.values()):
+        return Group(*(_sheet(row) for row in rows))
+    return _table(rows)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if len(names) > _LONG and len(rows) == 1:
+        return _sheet(rows[0])
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in names:
+        number = all(isinstance(row.get(name), int | float | None) for row in rows)
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        # Text, since brackets in a key are no markup.
+        table.add_row(*(Text(_cell(row.get(name))) for name in names))
+    return table
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return value
+        case int() | float():
+            return f"{value:.15g}" if isinstance(value, float) else str(value)
+        case list() if all(isinstance(one, str | int) for one in value):
+            return ", ".join(map(str, value))
+        case list() if _is_rows(value):
+            return "\n".join(_cell(one) for one in value)
+        case dict():
+            return ", ".join(f"{name}: {_cell(one)}" for name, one in value.items())
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)

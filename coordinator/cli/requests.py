@@ -1,0 +1,251 @@
+"""One command for each request of the admin channel, made from the message types.
+
+A field is an option `--field-name`; a list's option is repeated, and also goes by its singular; an object is
+given as JSON.  The field that the request is about can be given without its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+import typer
+from msgspec import inspect as shapes
+
+from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
+from coordinator.cli.admin_client import AdminClient, connected
+from coordinator.cli.exits import exits
+from coordinator.cli.output import write_answer, write_rows
+from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
+from coordinator.wire.admin import REQUESTS, AdminHello
+from coordinator.wire.codec import tag_of
+from coordinator.wire.frames import Request
+
+Directly = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
+"""Does a request on a database, given its DSN, without a server."""
+
+_ABOUT = ("keys", "key", "items", "bucket_id", "client_id", "token_id", "invalidation_id", "service", "node")
+"""What a request can be about; of those that it has and needs, the first."""
+
+_ASKS_FIRST = frozenset({"item.delete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One field of a request as a command takes it."""
+
+    name: str
+    required: bool
+    about: bool
+    many: bool
+    json: bool
+    python: Any
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    def value(self, named: Any, placed: Any) -> Any:
+        """What was given, by option or by place.
+
+        Raises:
+            typer.BadParameter: nothing though it is needed, or twice.
+        """
+        found = [one for one in (named, placed) if one not in (None, [])]
+        if len(found) == 2:
+            raise typer.BadParameter("It is given twice.", param_hint=self.option)
+        if not found:
+            if self.required:
+                raise typer.BadParameter("It is missing.", param_hint=self.option)
+            return None
+        if not self.json:
+            return found[0]
+        return [self._parsed(one) for one in found[0]] if self.many else self._parsed(found[0])
+
+    def _parsed(self, text: str) -> Any:
+        if self.name == "items" and not text.lstrip().startswith("{"):
+            return {"key": text}
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError as failure:
+            raise typer.BadParameter(f"Expected JSON: {failure}.", param_hint=self.option) from None
+
+
+def add_requests(app: typer.Typer, directly: dict[str, Directly]) -> dict[str, typer.Typer]:
+    """Put a command for each request onto `app`; returns the groups.
+
+    `directly` has those that also work on a database that no server runs on.
+    """
+    groups: dict[str, typer.Typer] = {}
+    for request in REQUESTS:
+        if request is AdminHello:
+            continue
+        tag = tag_of(request)
+        group, dot, verb = tag.partition(".")
+        place = app
+        if dot:
+            if group not in groups:
+                groups[group] = typer.Typer(help=GROUPS.get(group), no_args_is_help=True)
+                app.add_typer(groups[group], name=group)
+            place = groups[group]
+        name = (verb or group).replace("_", "-")
+        place.command(name, help=_help(request))(command_for(request, directly.get(tag)))
+    return groups
+
+
+def fields_of(request: type[Request]) -> list[Given]:
+    """How the fields of a request are given."""
+    shape = cast(shapes.StructType, shapes.type_info(request))
+    fields = [field for field in shape.fields if field.name != "ref"]
+    needed = {field.name for field in fields if field.required}
+    about = next((name for name in _ABOUT if name in needed), None)
+    about = about or next((one.name for one in fields if tag_of(request).startswith(f"{one.name}.")), None)
+    return [_given(field, field.name == about) for field in fields]
+
+
+def command_for(request: type[Request], directly: Directly | None = None) -> Callable[..., None]:
+    """The function of one command, with the signature that typer reads its options from."""
+    fields = fields_of(request)
+    names = {one.name for one in fields}
+    tag = tag_of(request)
+
+    def command(**values: Any) -> None:
+        message = _message(request, fields, values)
+        if tag in _ASKS_FIRST and not values["yes"]:
+            _ask(tag)
+        as_json = values["json"]
+        if directly is not None and values["database"] is not None:
+            write_answer(asyncio.run(directly(values["database"], message)), as_json)
+            return
+        whole = {"limit", "after"} <= names and values["field_limit"] is None
+        token = find_token(values["token"], values["data"])
+        asyncio.run(_ask_server(values["server"], token, message, whole, as_json))
+
+    parameters = [*_placed(fields), *(_named(one, names) for one in fields)]
+    if tag in _ASKS_FIRST:
+        sure = typer.Option("--yes", help="Do not ask.")
+        parameters.append(_parameter("yes", Annotated[bool, sure], False))
+    if directly is not None:
+        what = typer.Option(metavar="DSN", help="Do it in this database itself, where no server runs yet.")
+        parameters.append(_parameter("database", Annotated[str | None, what], None))
+    parameters += [
+        _parameter("server", Server, DEFAULT_SERVER),
+        _parameter("token", Token, None),
+        _parameter("data", DataFolder, None),
+        _parameter("json", AsJson, False),
+    ]
+    command.__name__ = tag.replace(".", "_")
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return exits(command)
+
+
+async def _ask_server(server: str, token: str | None, message: Request, whole: bool, as_json: bool) -> None:
+    async with connected(server, token) as client:
+        if whole:
+            await _write_pages(client, message, as_json)
+            return
+        answer = await client.request(message)
+        if "rows" not in answer:
+            write_answer(answer, as_json)
+            return
+        write_rows(answer["rows"], as_json)
+        if answer.get("next") is not None:
+            typer.echo(f"There is more: --after {answer['next']}", err=True)
+
+
+async def _write_pages(client: AdminClient, message: Request, as_json: bool) -> None:
+    count = 0
+    async for rows in client.pages(message):
+        write_rows(rows, as_json)
+        count += len(rows)
+    if not as_json:
+        typer.echo("There are none." if not count else f"{count:,} in all", err=True)
+
+
+def _message(request: type[Request], fields: list[Given], values: dict[str, Any]) -> Request:
+    content = {}
+    for field in fields:
+        value = field.value(values[f"field_{field.name}"], values.get(f"placed_{field.name}"))
+        if value is not None:
+            content[field.name] = value
+    try:
+        return msgspec.convert({"type": tag_of(request), **content}, request)
+    except msgspec.ValidationError as failure:
+        found = re.search(r"`\$\.(\w+)", str(failure))
+        hint = f"--{found[1].replace('_', '-')}" if found else None
+        raise typer.BadParameter(str(failure), param_hint=hint) from None
+
+
+def _ask(tag: str) -> None:
+    group, _, verb = tag.partition(".")
+    try:
+        sure = typer.confirm(f"Really {verb} the {group} and all that belongs to it?", err=True)
+    except typer.Abort:
+        sure = False
+    if not sure:
+        raise typer.BadParameter("Nothing was done; --yes does it without asking.", param_hint="--yes")
+
+
+def _given(field: shapes.Field, about: bool) -> Given:
+    kind: shapes.Type = field.type
+    if isinstance(kind, shapes.UnionType):
+        kind = next(one for one in kind.types if not isinstance(one, shapes.NoneType))
+    many = isinstance(kind, shapes.ListType)
+    inner = kind.item_type if isinstance(kind, shapes.ListType) else kind
+    python: Any
+    match inner:
+        case shapes.BoolType():
+            python = bool
+        case shapes.IntType():
+            python = int
+        case shapes.FloatType():
+            python = float
+        case shapes.StrType():
+            python = str
+        case shapes.LiteralType():
+            python = Literal[tuple(inner.values)]
+        case _:
+            return Given(field.name, field.required, about, many, True, list[str] if many else str)
+    return Given(field.name, field.required, about, many, False, list[python] if many else python)
+
+
+def _placed(fields: list[Given]) -> list[inspect.Parameter]:
+    """The field that needs no name."""
+    for field in fields:
+        if field.about:
+            metavar = field.name.removesuffix("s").upper() + ("…" if field.many else "")
+            argument = typer.Argument(metavar=metavar, help=FIELDS.get(field.name), show_default=False)
+            return [_parameter(f"placed_{field.name}", Annotated[field.python | None, argument], None)]
+    return []
+
+
+def _named(field: Given, names: set[str]) -> inspect.Parameter:
+    options = [field.option]
+    if field.python is bool:
+        options = [f"{field.option}/--no-{field.option[2:]}"]
+    elif field.many and field.name.removesuffix("s") not in names:
+        options.append(field.option.removesuffix("s"))
+    needed = " Needed." if field.required and not field.about else ""
+    option = typer.Option(
+        *options,
+        help=FIELDS.get(field.name, "") + needed,
+        metavar="JSON" if field.json and field.name != "items" else None,
+        show_default=False,
+    )
+    return _parameter(f"field_{field.name}", Annotated[field.python | None, option], None)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _help(request: type[Request]) -> str:
+    tag = tag_of(request)
+    text = inspect.cleandoc(request.__doc__ or tag)
+    example = EXAMPLES.get(tag, f"coordinator {tag.replace('.', ' ').replace('_', '-')}")
+    return f"{text}\n\nExample: `{example}`"

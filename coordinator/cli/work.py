@@ -1,0 +1,228 @@
+"""`coordinator work`: the volunteer's daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from coordinator.client.checkers import Checker, close_checker, load_checker
+from coordinator.client.daemon import Daemon, Duty
+from coordinator.client.library import Client
+from coordinator.client.program import Program
+from coordinator.errors import ConfigError, CoordinatorError
+
+log = logging.getLogger("coordinator.client")
+
+_PROFILE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+
+
+def work(
+    service: Annotated[
+        list[str],
+        typer.Option(
+            "--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."
+        ),
+    ],
+    server: Annotated[
+        str,
+        typer.Option(
+            help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"
+        ),
+    ] = "ws://127.0.0.1:8765",
+    checker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SERVICE=]MODULE:FUNCTION",
+            help="An async function check(item, profile) that returns the result, or a plain function "
+            "that makes one; the current directory can be imported from. "
+            "Built in: coordinator.client.x_api:dm_check, "
+            ":follower_check, :following_check. With SERVICE= it is for that service alone.",
+        ),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--exec",
+            metavar="COMMAND",
+            help="A program instead, for services without a checker of their own. It reads items as "
+            'JSON lines, {"item": 7, "key": "ada", "profile": {…}}, and writes results so, {"item": 7, …}.',
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="An option of the checker, e.g. base_url=http://127.0.0.1:9000. VALUE env:VAR takes the "
+            "environment variable VAR, so that a token stays out of the process list: token=env:X_TOKEN.",
+        ),
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SERVICE=]JSON",
+            help="""What to join with, in the service's shape, e.g. '{"source": "my_screen_name"}'.""",
+        ),
+    ] = None,
+    client_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Which identity to use; made and kept on its first use. Default: one of this user's.",
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")] = 4,
+    screen_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
+    ] = None,
+    enrolment_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="COORDINATOR_ENROLMENT_TOKEN",
+            help="Needed where registration is not open; the server's operator has it.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."
+        ),
+    ] = None,
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Work for a server: take items, check them, send the results, until Ctrl-C.
+
+    The first Ctrl-C (or SIGTERM) finishes what is in check and gives the rest back; the second ends at once.
+    Results that the server has not confirmed are kept on disk and sent at the next start.
+
+    Example: coordinator work --service dm_check --checker coordinator.client.x_api:dm_check
+    --option token=env:X_TOKEN --profile '{"source": "my_screen_name"}'
+    """
+    try:
+        _log_at(log_level)
+        services = list(dict.fromkeys(service))
+        program = Program(command) if command is not None else None
+        checkers = _checkers(services, checker, option, program)
+        profiles = {name: _profile(text) for name, text in _each(profile, services, "--profile").items()}
+        duties = [Duty(name, checkers[name], profiles.get(name)) for name in services]
+        client = Client(server, client_id=client_id, data=data)
+    except ConfigError as failure:
+        typer.echo(f"coordinator work: {failure}", err=True)
+        raise typer.Exit(2) from None
+    try:
+        asyncio.run(_run(client, duties, program, concurrency, screen_name, enrolment_token))
+    except CoordinatorError as failure:
+        typer.echo(f"coordinator work: {failure}", err=True)
+        raise typer.Exit(1) from None
+
+
+async def _run(
+    client: Client,
+    duties: list[Duty],
+    program: Program | None,
+    concurrency: int,
+    screen_name: str | None,
+    enrolment_token: str | None,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if program is not None:
+            await stack.enter_async_context(program)
+        daemon = Daemon(
+            client,
+            duties,
+            concurrency=concurrency,
+            screen_name=screen_name,
+            enrolment_token=enrolment_token,
+        )
+        for duty in duties:
+            stack.callback(close_checker, duty.check)
+        _stop_on_signals(daemon)
+        await daemon.run()
+
+
+def _log_at(name: str) -> None:
+    level = logging.getLevelNamesMapping().get(name.upper())
+    if level is None:
+        raise ConfigError(f"There is no log level {name!r}.")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(message)s")
+    log.setLevel(level)
+
+
+def _stop_on_signals(daemon: Daemon) -> None:
+    loop = asyncio.get_running_loop()
+    both = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        log.warning("stopping; once more ends at once")
+        daemon.stop()
+        for one in both:
+            loop.remove_signal_handler(one)
+            signal.signal(one, signal.SIG_DFL)  # the second one kills; what is not sent is on disk
+
+    for one in both:
+        loop.add_signal_handler(one, stop)
+
+
+def _checkers(
+    services: list[str], named: list[str] | None, options: list[str] | None, program: Program | None
+) -> dict[str, Checker]:
+    names = _each(named, services, "--checker")
+    if program is not None and set(names) >= set(services):
+        raise ConfigError("Each service has one checker: give --checker or --exec.")
+    settings = _options(options)
+    made = {name: load_checker(name, settings) for name in set(names.values())}
+    checkers = {service: made[name] for service, name in names.items()}
+    for service in services:
+        if service not in checkers:
+            if program is None:
+                raise ConfigError(f"The service {service} has no checker; give --checker or --exec.")
+            checkers[service] = program.checker(service)
+    return checkers
+
+
+def _each(values: list[str] | None, services: list[str], flag: str) -> dict[str, str]:
+    """What an option says for each service: `SERVICE=VALUE`, or a `VALUE` for all that have none."""
+    found: dict[str, str] = {}
+    rest: str | None = None
+    for value in values or ():
+        service, equals, own = value.partition("=")
+        if equals and service in services:
+            found[service] = own
+        elif rest is None:
+            rest = value
+        else:
+            raise ConfigError(f"{flag} is given twice without the name of a --service: {value!r}.")
+    if rest is not None:
+        found = dict.fromkeys(services, rest) | found
+    return found
+
+
+def _options(values: list[str] | None) -> dict[str, str]:
+    options = {}
+    for value in values or ():
+        name, equals, setting = value.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"A checker's option is NAME=VALUE, which {value!r} is not.")
+        if setting.startswith("env:"):
+            variable = setting.removeprefix("env:")
+            if variable not in os.environ:
+                raise ConfigError(f"There is no environment variable {variable} for the option {name}.")
+            setting = os.environ[variable]
+        options[name] = setting
+    return options
+
+
+def _profile(text: str) -> dict[str, Any]:
+    try:
+        return _PROFILE.decode(text)
+    except msgspec.MsgspecError as failure:
+        raise ConfigError(f"A profile is a JSON object, which {text!r} is not: {failure}.") from None

@@ -1,0 +1,39 @@
+"""Where the server is, however the volunteer writes it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from coordinator.errors import ConfigError
+
+PATH = "/v1/client"
+_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_LOOPBACK = ("localhost", "127.", "::1")
+
+
+def client_url(text: str) -> str:
+    """The client channel's URL of a server.
+
+    Takes `ws://`, `wss://`, `http://`, `https://` or no scheme (then `ws://`), with or without the path.
+
+    Raises:
+        ConfigError: this is no address of a server.
+    """
+    wanted = f"{text!r} is not the address of a server; expected something like ws://host:8765."
+    try:
+        parts = urlsplit(text if "://" in text else f"ws://{text}")
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ConfigError(wanted) from None
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(wanted)
+    path = parts.path.rstrip("/")
+    if not path.endswith(PATH):
+        path += PATH
+    return urlunsplit((scheme, parts.netloc, path, "", ""))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine, where no proxy stands in between."""
+    return (urlsplit(url).hostname or "").startswith(_LOOPBACK)

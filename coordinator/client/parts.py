@@ -1,0 +1,56 @@
+"""Results cut to the size of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from coordinator.client.spool import Kept
+
+_ENVELOPE = 512
+"""Bytes of a submit beside its results, generously."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TooLarge(ValueError):
+    """One result that no message can carry, and that cannot be sent in parts."""
+
+
+def pieces(item: int, result: dict[str, Any], most: int) -> list[tuple[bytes, bool]]:
+    """One result as it goes over the wire, each piece with whether it settles the item.
+
+    A result is one piece if a message of `most` bytes carries it.  A longer list of `accounts` is sent in
+    parts, `complete: false` but for the last: the server adds them up.
+
+    Raises:
+        TooLarge: it is longer and has no such list.
+        TypeError: it is not made of what JSON has.
+    """
+    whole = {**result, "item": item}
+    raw = _encode(whole)
+    settles = result.get("complete", True) is not False
+    if len(raw) <= most - _ENVELOPE:
+        return [(raw, settles)]
+    accounts = result.get("accounts")
+    if not isinstance(accounts, list) or len(accounts) < 2:
+        raise TooLarge(f"The result of item {item} has {len(raw)} bytes; a message takes {most}.")
+    half = len(accounts) // 2
+    first = {**result, "accounts": accounts[:half], "complete": False}
+    rest = {**result, "accounts": accounts[half:]}
+    return pieces(item, first, most) + pieces(item, rest, most)
+
+
+def fill(waiting: Iterable[Kept], most: int, *, singly: bool = False) -> Iterator[Kept]:
+    """As many results as one message of `most` bytes takes, in order, each item once."""
+    room = most - _ENVELOPE
+    items: set[int] = set()
+    for kept in waiting:
+        room -= len(kept.raw) + 1
+        if items and (room < 0 or singly):
+            return
+        if kept.item not in items:
+            items.add(kept.item)
+            yield kept

@@ -1,0 +1,293 @@
+"""One connection to the client channel, from its `hello` to its close.  protocol.md, "Life of a session" """
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
+
+from coordinator.client.address import is_loopback
+from coordinator.errors import CoordinatorError, Refused
+from coordinator.wire.client import Drain, FromServer, Hello, Welcome
+from coordinator.wire.codec import tag_of
+from coordinator.wire.frames import SUBPROTOCOL, Answer, Close, Error, Push, Request
+
+log = logging.getLogger("coordinator.client")
+
+A = TypeVar("A", bound=Answer)
+
+OPEN_TIMEOUT = 10.0
+ANSWER_TIMEOUT = 120.0
+"""Seconds for an answer; a server that takes longer is taken as gone, whatever its pings say."""
+
+_CLOSE_TIMEOUT = 3.0
+_MOST_BYTES = 64 << 20
+"""What the server may send in one frame; its buckets are as large as its operator makes them."""
+
+_NO_WAY_BACK = frozenset({"unauthorized", "forbidden", "unsupported", "client_deactivated", "bad_message"})
+"""Refusals of a `hello` that the same `hello` would meet again."""
+
+_WAIT_AFTER = {int(Close.TOO_MANY): 5.0, int(Close.OVERLOADED): 5.0}
+"""Seconds to stay away after these closes if the server named no time."""
+
+_SENTENCES = {
+    int(Close.BAD_CREDENTIALS): "The server does not accept this client's secret",
+    int(Close.FORBIDDEN): "The server does not let this client in",
+    int(Close.DEACTIVATED): "The server has deactivated this client",
+    int(Close.VERSION): "The server does not speak this version of the protocol",
+}
+
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FromServer)
+_plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_encode = msgspec.json.Encoder().encode
+
+
+class SessionEnded(CoordinatorError):
+    """The connection ended, or could not be made.
+
+    `code` is the close code, if there was one; `final` says that trying again makes no sense; `retry_after`
+    is how many seconds the server wants to be left alone, if it said so.
+    """
+
+    def __init__(
+        self, message: str, *, code: int | None = None, final: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.final = final
+        self.retry_after = retry_after
+
+
+@dataclass(slots=True)
+class _Waiting:
+    expects: type[Answer]
+    answer: asyncio.Future[Any]
+    then: Callable[[Any], None] | None
+
+
+class Session:
+    """One open session.  `run` reads it; requests may be made from any task meanwhile."""
+
+    def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self.draining = False
+        self._socket = socket
+        self._waiting: dict[int, _Waiting] = {}
+        self._next = 1
+        self._retry_after: float | None = None
+        self._ended: SessionEnded | None = None
+
+    @classmethod
+    async def open(cls, url: str, hello: Hello, open_timeout: float = OPEN_TIMEOUT) -> Session:
+        """Connect and say hello.
+
+        Raises:
+            SessionEnded: there is no connection, or the server does not want this client.
+        """
+        socket = await _connect(url, open_timeout)
+        try:
+            return cls(socket, await _greet(socket, hello))
+        except BaseException:
+            await socket.close()
+            raise
+
+    async def request(self, message: Request, expects: type[A], then: Callable[[A], None] | None = None) -> A:
+        """Ask and wait for the answer.
+
+        `then` gets the answer before any later frame is looked at; pushes that follow it find its work done.
+
+        Raises:
+            Refused: the server answered with an error.
+            SessionEnded: the connection ended first; whether the request took effect is not known.
+        """
+        if self._ended is not None:
+            raise self._ended
+        ref = self._next
+        self._next += 1
+        waiting = _Waiting(expects, asyncio.get_running_loop().create_future(), then)
+        self._waiting[ref] = waiting
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                try:
+                    await self._socket.send(frame_of(message, ref), text=True)
+                except ConnectionClosed:
+                    if self._ended is None:  # `run` will notice in a moment, and say more
+                        raise _ended_by(self._socket, self._retry_after) from None
+                answer: A = await waiting.answer
+                return answer
+        except TimeoutError:
+            await self._socket.close(Close.GOING_AWAY)
+            raise SessionEnded(f"The server did not answer {tag_of(type(message))} in time.") from None
+        finally:
+            del self._waiting[ref]
+
+    async def run(self, pushed: Callable[[Push], None]) -> NoReturn:
+        """Read until the connection ends.
+
+        Raises:
+            SessionEnded: always, in the end.
+        """
+        try:
+            while True:
+                message = _decode(await self._socket.recv(decode=False), self._fail)
+                if isinstance(message, Answer):
+                    self._answered(message)
+                elif isinstance(message, Push):
+                    if isinstance(message, Drain):
+                        self.draining = True
+                        self._retry_after = message.retry_after
+                    pushed(message)
+        except ConnectionClosed:
+            raise _ended_by(self._socket, self._retry_after) from None
+        finally:
+            self._ended = _ended_by(self._socket, self._retry_after)
+            for waiting in self._waiting.values():
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(self._ended)
+
+    async def close(self) -> None:
+        """End the session the regular way."""
+        await self._socket.close()
+
+    def _answered(self, message: Answer) -> None:
+        waiting = self._waiting.get(message.ref) if isinstance(message.ref, int) else None
+        if isinstance(message, Error):
+            refused = refusal(message)
+            if waiting is None:
+                # Not of a request: it says why a close is coming, and how long to stay away.
+                log.warning("the server says: %s", refused)
+                self._retry_after = refused.retry_after
+            elif not waiting.answer.done():
+                waiting.answer.set_exception(refused)
+        elif waiting is None or not isinstance(message, waiting.expects):
+            log.warning("an answer %s that nobody waits for", tag_of(type(message)))
+        else:
+            # A requester that was cancelled meanwhile still has its bookkeeping done.
+            if waiting.then is not None:
+                waiting.then(message)
+            if not waiting.answer.done():
+                waiting.answer.set_result(message)
+
+    def _fail(self, ref: object, why: str) -> None:
+        waiting = self._waiting.get(ref) if isinstance(ref, int) else None
+        if waiting is not None and not waiting.answer.done():
+            waiting.answer.set_exception(Refused("internal", f"The answer cannot be read: {why}"))
+
+
+def frame_of(message: Request, ref: int) -> bytes:
+    """One request as it goes over the wire: fields that say nothing are left out."""
+    fields = {
+        name: value
+        for name in message.__struct_fields__
+        if (value := getattr(message, name)) is not None and value is not UNSET
+    }
+    return _encode({"type": tag_of(type(message)), **fields, "ref": ref})
+
+
+def refusal(error: Error) -> Refused:
+    """What the client raises for an `error` frame."""
+    return Refused(
+        error.code,
+        error.message,
+        error.detail if isinstance(error.detail, dict) else None,
+        error.retry_after if isinstance(error.retry_after, int | float) else None,
+    )
+
+
+async def _connect(url: str, open_timeout: float) -> ClientConnection:
+    try:
+        return await connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            proxy=None if is_loopback(url) else True,
+            open_timeout=open_timeout,
+            close_timeout=_CLOSE_TIMEOUT,
+            max_size=_MOST_BYTES,
+        )
+    except InvalidStatus as answer:
+        status = answer.response.status_code
+        raise SessionEnded(
+            f"{url} answered HTTP {status}.",
+            final=400 <= status < 500 and status not in (408, 425, 429),
+            retry_after=_seconds(answer.response.headers.get("Retry-After")),
+        ) from None
+    except InvalidURI as failure:
+        raise SessionEnded(f"{url} is not an address: {failure}.", final=True) from None
+    except (OSError, EOFError, WebSocketException) as failure:
+        why = str(failure) or type(failure).__name__
+        raise SessionEnded(f"{url} cannot be reached: {why}.") from failure
+
+
+async def _greet(socket: ClientConnection, hello: Hello) -> Welcome:
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT):
+            await socket.send(frame_of(hello, 0), text=True)
+            while True:
+                message = _decode(await socket.recv(decode=False), _unreadable)
+                if isinstance(message, Welcome):
+                    return message
+                if isinstance(message, Error):
+                    break
+    except ConnectionClosed:
+        raise _ended_by(socket, None) from None
+    except TimeoutError:
+        raise SessionEnded("The server did not answer hello in time.") from None
+    refused = refusal(message)
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT):  # the close that may follow says more
+            await socket.wait_closed()
+    except TimeoutError:
+        await socket.close()
+    code = socket.close_code
+    raise SessionEnded(
+        f"The server refused hello: {refused.message}",
+        code=code,
+        final=refused.code in _NO_WAY_BACK or (code or 0) >= Close.BAD_CREDENTIALS,
+        retry_after=refused.retry_after,
+    )
+
+
+def _unreadable(_ref: object, why: str) -> NoReturn:
+    raise SessionEnded(f"The server's answer to hello cannot be read: {why}", final=True)
+
+
+def _decode(frame: bytes | str, unreadable: Callable[[object, str], None]) -> Struct | None:
+    """One message, or nothing if it is of a kind that this client does not know."""
+    try:
+        message: Struct = _decoder.decode(frame)
+    except msgspec.MsgspecError as failure:
+        try:
+            generic = _plain.decode(frame)
+        except msgspec.MsgspecError:
+            generic = None
+        fields = generic if isinstance(generic, dict) else {}
+        log.warning("a message %r that cannot be read: %s", fields.get("type"), failure)
+        if "ref" in fields:
+            unreadable(fields["ref"], str(failure))
+        return None
+    return message
+
+
+def _ended_by(socket: ClientConnection, retry_after: float | None) -> SessionEnded:
+    code = socket.close_code or int(Close.GOING_AWAY)
+    said = socket.close_reason or ""
+    sentence = _SENTENCES.get(code, "The connection ended")
+    return SessionEnded(
+        f"{sentence} ({code}{': ' + said if said else ''}).",
+        code=code,
+        final=code >= Close.BAD_CREDENTIALS,
+        retry_after=retry_after if retry_after is not None else _WAIT_AFTER.get(code),
+    )
+
+
+def _seconds(text: str | None) -> float | None:
+    """A `Retry-After` header in seconds; its other form, a date, is not worth the trouble."""
+    return float(text) if text is not None and text.isdecimal() else None

@@ -1,0 +1,336 @@
+"""The settings of a node: one frozen object, read once.
+
+Where a setting comes from, the first that has it: a flag (an argument of `Settings`), the environment
+(COORDINATOR_<NAME>), the TOML file, a file of that name in systemd's credentials folder, the default.  No
+other module of the server reads the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import platformdirs
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from coordinator.errors import ConfigError
+
+PREFIX = "COORDINATOR_"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Access = Literal["open", "token", "closed"]
+_SECRET_PARAMETERS = ("password", "sslpassword", "passfile")
+_MASK = "***"
+
+
+def _setting(default: Any, what: str, expected: str, **more: Any) -> Any:
+    """A setting with its line of help, and what an error says was expected; a callable makes its default."""
+    extra: dict[str, Any] = {"expected": expected}
+    if callable(default):
+        return Field(default_factory=default, description=what, json_schema_extra=extra, **more)
+    return Field(default=default, description=what, json_schema_extra=extra, **more)
+
+
+def _whole(default: int, least: int, most: int, what: str) -> Any:
+    return _setting(default, what, f"a whole number from {least} to {most}", ge=least, le=most)
+
+
+def _seconds(default: float, least: float, most: float, what: str) -> Any:
+    expected = f"seconds, a number from {least:g} to {most:g}"
+    return _setting(default, f"{what}; seconds.", expected, ge=least, le=most, allow_inf_nan=False)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def default_data_folder() -> Path:
+    """Where the data lives if no folder is named."""
+    return Path("/var/lib/coordinator") if os.geteuid() == 0 else platformdirs.user_data_path("coordinator")
+
+
+def environment_token() -> str | None:
+    """The admin channel's token for commands, from COORDINATOR_TOKEN."""
+    return os.environ.get(f"{PREFIX}TOKEN") or None
+
+
+def mask(dsn: str) -> str:
+    """A DSN without its passwords, wherever they stand in it."""
+    parts = urlsplit(dsn)
+    login, at, hosts = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    netloc = f"{user}{colon}{_MASK if colon else ''}{at}{hosts}"
+    query = urlencode(
+        [(k, _MASK if k in _SECRET_PARAMETERS else v) for k, v in parse_qsl(parts.query, True)], safe="*/,:"
+    )
+    # urlunsplit drops the empty host of postgresql:///name, so the text is put together here.
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
+
+
+def _split(value: object) -> object:
+    """Lists may be written with commas: in the environment, in a credential, in one flag."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        parts = [part for one in value for part in (one.split(",") if isinstance(one, str) else [one])]
+        return tuple(part.strip() if isinstance(part, str) else part for part in parts if part != "")
+    return value
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError(text)
+    if parts.path not in ("", "/") or parts.query or parts.fragment or "*" in text:
+        raise ValueError(text)
+    return urlunsplit((parts.scheme, parts.netloc.lower(), "", "", ""))
+
+
+def _network(text: object) -> Network:
+    return ipaddress.ip_network(str(text), strict=False)
+
+
+def _dsn(text: str) -> str:
+    """Stricter than Postgres: a password with a raw / ? # or @ would end up where it is not masked."""
+    parts = urlsplit(text)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    good = all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:\d+)?", host) for host in hosts)
+    if parts.scheme not in ("postgres", "postgresql") or not text.startswith(f"{parts.scheme}://"):
+        raise ValueError(text)
+    if not good or "@" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
+        raise ValueError(text)
+    return text
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _folder(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _own_name(so_far: dict[str, Any]) -> str:
+    """Host name and port: two nodes of one machine are two, and a restarted one is the same."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48] or "node"
+    return f"{host}-{so_far.get('port') or secrets.token_hex(3)}"
+
+
+def _open_here(so_far: dict[str, Any]) -> Access:
+    return "open" if is_loopback(so_far.get("host", "")) else "token"
+
+
+class _CredentialsFolder(PydanticBaseSettingsSource):
+    """Files named as settings, as systemd's LoadCredential= leaves them in $CREDENTIALS_DIRECTORY.
+
+    A file has the setting's value; `tls_cert` and `tls_key` are themselves what those settings point to.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        path = Path(folder, field_name) if folder else None
+        if path is None or not path.is_file():
+            return None, field_name, False
+        if field_name in ("tls_cert", "tls_key"):
+            return path, field_name, False
+        try:
+            return path.read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeError) as failure:
+            raise ConfigError(f"{field_name}: the credential {path} cannot be read: {failure}") from failure
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields
+        found = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+class Settings(BaseSettings):
+    """All settings of a node.
+
+    Raises:
+        ConfigError: the message names the setting, where it came from, and what was expected.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_ignore_empty=True, validate_default=False
+    )
+
+    host: str = _setting("127.0.0.1", "Address to listen on.", "an address or a host name", min_length=1)
+    port: int = _whole(8765, 0, 65535, "Port of the three channels and the dashboard; 0 takes a free one.")
+    ops_host: str = _setting(
+        "127.0.0.1", "Address of the operations listener (metrics, health).", "an address or a host name",
+        min_length=1,
+    )  # fmt: skip
+    ops_port: int = _whole(8766, 0, 65535, "Port of the operations listener; 0 takes a free one.")
+    database: Annotated[str, AfterValidator(_dsn)] | None = _setting(
+        None,
+        "Postgres to use, postgresql://user@host/name; unless given, one is started and owned in --data.",
+        "an address like postgresql://user@host:5432/name",
+        repr=False,
+    )
+    data: Annotated[Path, AfterValidator(_folder)] = _setting(
+        default_data_folder, "Folder of the embedded Postgres and the admin token.", "a folder"
+    )
+    processes: int = _whole(1, 1, 256, "How many processes serve.")
+    node_name: str = _setting(
+        _own_name, "Name of this node; one database must not have two of a name.",
+        "1 to 64 of the characters A-Z a-z 0-9 _ . -", pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+    )  # fmt: skip
+    registration: Access = _setting(
+        _open_here, "Who may register: everyone, who has an enrolment token, nobody new.",
+        "one of open, token, closed",
+    )  # fmt: skip
+    viewers: Literal["open", "token"] = _setting(
+        _open_here, "Who may see the dashboard: everyone, or who has a token.", "one of open, token"
+    )
+    allowed_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)
+    ] = _setting(
+        (), "Origins of web pages that may connect, separated by commas.",
+        "origins like https://example.org, separated by commas",
+    )  # fmt: skip
+    trusted_proxies: Annotated[
+        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+    ] = _setting(
+        (), "Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
+        "addresses or networks like 10.0.0.0/8, separated by commas",
+    )  # fmt: skip
+    tls_cert: Annotated[Path, AfterValidator(_folder)] | None = _setting(
+        None, "Certificate chain in PEM; with --tls-key, the port speaks TLS.", "a file"
+    )
+    tls_key: Annotated[Path, AfterValidator(_folder)] | None = _setting(
+        None, "Private key in PEM.", "a file"
+    )
+    plaintext: bool = _setting(
+        False, "Listen beyond loopback without TLS, for use behind a proxy that does TLS.", "true or false"
+    )
+    hello_timeout: float = _seconds(5.0, 0.1, 300, "How long a connection may take to say hello")
+    ping_interval: float = _seconds(20.0, 0.1, 3600, "How often a peer is pinged")
+    ping_timeout: float = _seconds(20.0, 0.1, 3600, "How long a peer may take to answer a ping")
+    reconnect_window: float = _seconds(
+        60.0, 0, 86_400, "How long buckets are kept for clients that a drain cut off"
+    )
+    recollect_window: float = _seconds(
+        120.0, 0, 86_400, "How long a client that was cut off may have its buckets back"
+    )
+    drain_grace: float = _seconds(30.0, 0, 3600, "How long a drain waits for submits")
+    node_lease: float = _seconds(15.0, 1, 600, "How long a node that says nothing counts as alive")
+    max_sessions: int = _whole(20_000, 1, 1_000_000, "Sessions on this node.")
+    connections_per_address: int = _whole(1000, 1, 1_000_000, "Connections from one address.")
+    messages_per_minute: int = _whole(60_000, 1, 100_000_000, "Messages on one connection.")
+    registrations_per_minute: int = _whole(600, 1, 1_000_000, "Registrations from one address.")
+    max_message_bytes: int = _whole(1 << 20, 4096, 64 << 20, "Largest frame, in bytes.")
+    log_format: Literal["json", "console"] = _setting(
+        "json", "How the log is written.", "one of json, console"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
+        "info", "The least of what is logged.", "one of debug, info, warning, error"
+    )
+
+    def __init__(self, config: Path | None = None, **flags: Any) -> None:
+        try:
+            super().__init__(config=config, **flags)
+        except ValidationError as failure:
+            # A default that is made from a setting at fault is no fault of its own.
+            faults = [one for one in failure.errors() if one["type"] != "default_factory_not_called"]
+            raise ConfigError("; ".join(_explain(one, flags) for one in faults)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(init_settings, InitSettingsSource)
+        config = init_settings.init_kwargs.pop("config", None)
+        return (
+            init_settings,
+            EnvSettingsSource(settings_cls),
+            InitSettingsSource(settings_cls, _read_toml(config) if config else {}),
+            _CredentialsFolder(settings_cls),
+        )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_cert else ("tls_key", "tls_cert")
+            raise ValueError(f"{missing}: expected a file, since {given} is given; TLS needs both")
+        for name, path in (("tls_cert", self.tls_cert), ("tls_key", self.tls_key)):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name}: expected a file, and there is none at {path}")
+        if not (self.tls or self.plaintext or is_loopback(self.host)):
+            raise ValueError(
+                f"host: {self.host} is beyond loopback, where TLS is expected: give tls_cert and tls_key, "
+                "or plaintext if a proxy in front does TLS"
+            )
+        return self
+
+    @property
+    def tls(self) -> bool:
+        """Whether the port speaks TLS."""
+        return self.tls_cert is not None
+
+    def public(self) -> dict[str, str | int | float | bool | list[str] | None]:
+        """Every setting as it is in force, without secrets: nothing in it may not be shown."""
+        shown: dict[str, str | int | float | bool | list[str] | None] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                shown[name] = [str(one) for one in value]
+            else:
+                shown[name] = str(value) if isinstance(value, Path) else value
+        if self.database is not None:
+            shown["database"] = mask(self.database)
+        return shown
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise ConfigError(f"config: {path} cannot be read: {failure.strerror}") from failure
+    except (tomllib.TOMLDecodeError, UnicodeError) as failure:
+        raise ConfigError(f"config: {path} is not TOML: {failure}") from failure
+
+
+def _explain(fault: Any, flags: dict[str, Any]) -> str:
+    """One of pydantic's errors in a sentence of ours."""
+    if not fault["loc"]:  # of _fit_together, which says it all
+        return str(fault["ctx"]["error"])
+    name = str(fault["loc"][0])
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return f"{name}: there is no such setting"
+    came = f" (from {PREFIX}{name.upper()})" if name not in flags and _in_environment(name) else ""
+    extra = field.json_schema_extra
+    expected = extra["expected"] if isinstance(extra, dict) else ""
+    # A DSN that does not parse cannot be masked either.
+    got = "" if name == "database" else f", not {fault['input']!r}"
+    return f"{name}{came}: expected {expected}{got}"
+
+
+def _in_environment(name: str) -> bool:
+    return bool(os.environ.get(f"{PREFIX}{name.upper()}"))

@@ -1,0 +1,1 @@
+"""The steps of the work: grant, intake, release, bucket making, expiry, operation.  Each reads top to bottom."""

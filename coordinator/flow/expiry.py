@@ -1,0 +1,185 @@
+"""What the clock does: leases, dead buckets, kept ones, broken ones, idle clients.  protocol.md, "Life of a bucket"
+
+Every step may be done by any node and is safe to repeat; a crash between two of them loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+
+from coordinator.errors import Unavailable
+from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.grant import Grant
+from coordinator.flow.making import Maker, frame, new_bucket_id
+from coordinator.flow.release import Releases
+from coordinator.flow.roster import Roster
+from coordinator.flow.signals import Signals, batches
+from coordinator.flow.tally import Tally
+from coordinator.model import Boot, BucketId, ClaimNumber, ClientId
+from coordinator.store import claims, clients, nodes
+from coordinator.store import making as store
+from coordinator.store.making import Broken, NewBucket
+from coordinator.store.pool import Connection, Database
+from coordinator.wire.client import BucketDead
+
+log = structlog.get_logger()
+
+TICK = 0.5
+"""Seconds between looks at the clock: times in settings are noticed within 1 s."""
+
+RENEW = 5.0
+"""Seconds between renewals of the lease."""
+
+SMALL = 20
+"""A bucket that broke clients is cut into parts of this size, and those into single items."""
+
+
+class Expiry:
+    """Carries out what is due."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        roster: Roster,
+        grant: Grant,
+        maker: Maker,
+        releases: Releases,
+        signals: Signals,
+        tally: Tally,
+        boot: Boot,
+        recollect_window: float,
+        lease: float,
+        lost_lease: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._roster = roster
+        self._grant = grant
+        self._maker = maker
+        self._releases = releases
+        self._signals = signals
+        self._tally = tally
+        self._boot = boot
+        self._recollect_window = recollect_window
+        self._lease = lease
+        self._lost_lease = lost_lease
+        self._renewed = 0.0
+
+    async def run(self) -> None:
+        """Look at the clock every half second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._renewed = loop.time()
+        next_lease = 0.0
+        while True:
+            begun = loop.time()
+            try:
+                if begun >= next_lease:
+                    await self._keep_lease()
+                    next_lease = begun + min(RENEW, self._lease / 3)
+                await self._tick()
+            except Unavailable:
+                self._releases.doubt()
+                if loop.time() > self._renewed + self._lease * 0.8:
+                    self._lost_lease()
+            await asyncio.sleep(max(0.0, TICK - (loop.time() - begun)))
+
+    async def _keep_lease(self) -> None:
+        begun = asyncio.get_running_loop().time()
+        async with self._database.connection() as db:
+            if await nodes.renew(db, self._boot, self._lease):
+                self._renewed = begun
+            else:
+                log.error("another node declared this one gone")
+                self._lost_lease()
+            self._signals.alone = await nodes.others(db, self._boot) == 0
+            gone = await nodes.expired(db, self._boot)
+            if gone:
+                await self.free_boots(db, gone)
+
+    async def free_boots(self, db: Connection, boots: list[Boot]) -> None:
+        """Free what the sessions of nodes held that are gone."""
+        freed = await claims.release_boots(db, boots, claims.CRASHED)
+        await nodes.end_sessions(db, boots)
+        self._releases.wake(one.service_id for one in freed)
+        log.warning("nodes gone", boots=boots, buckets=len(freed))
+
+    async def _tick(self) -> None:
+        async with self._database.connection() as db:
+            for entry in self._catalogue.all():
+                settings, service = entry.service.settings, entry.service.service_id
+                marked = await claims.mark_dead(db, service, settings.dead_after)
+                told = [[one.client_id, str(one.bucket_id), one.claim] for one in marked]
+                for part in batches(told):
+                    self._signals.tell("dead", claims=part, release_after=settings.release_after)
+                freed = await claims.release_dead(
+                    db, service, settings.release_after, self._recollect_window
+                )
+                self._releases.tell_lost(freed, "released")
+                self._releases.wake(one.service_id for one in freed)
+                wanting = self._grant.waiting_clients(service)
+                if wanting:
+                    await clients.touch(db, service, wanting)
+                for client in await clients.make_idle(db, service, settings.idle_after, wanting):
+                    self._signals.tell("client", client=client)
+            kept = await claims.release_kept(db)
+            self._releases.wake(one.service_id for one in kept)
+            await store.retire(db)
+        await self._cut_broken()
+        await self._tally.flush(self._database)
+        for entry in self._catalogue.all():
+            if entry.service.state == "active":
+                made = await self._maker.make(entry, wanted=False)
+                if made.buckets:
+                    self._signals.work(entry.service.service_id)
+
+    def on_dead(self, signal: dict[str, Any]) -> None:
+        """Buckets were marked dead; their holders here are told."""
+        for client, bucket, claim in signal["claims"]:
+            held = self._roster.held(ClientId(client), BucketId(UUID(bucket)))
+            if held is not None and held.claim == ClaimNumber(claim):
+                held.holder.push(
+                    BucketDead(bucket_id=bucket, claim=claim, release_after=signal["release_after"])
+                )
+
+    async def _cut_broken(self) -> None:
+        async with self._database.transaction() as db:
+            due = await store.due_for_split(db, 20)
+            for broken in due:
+                await self._cut(db, broken)
+        self._releases.wake(broken.service_id for broken in due)
+
+    async def _cut(self, db: Connection, broken: Broken) -> None:
+        """180 → 20 → 1, and a single item that failed at two clients into quarantine."""
+        if len(broken.items) == 1:
+            if broken.clients < 2:
+                await store.offer_again(db, broken.bucket_id)
+                return
+            await store.quarantine(db, broken.service_id, broken.items[0], broken.attempts)
+            await store.close(db, [broken.bucket_id])
+            log.warning("item quarantined", item=broken.items[0], attempts=broken.attempts)
+            return
+        size = SMALL if len(broken.items) > SMALL else 1
+        by_item = {one["item"]: one for one in orjson.loads(broken.frame)}
+        parts = [
+            NewBucket(
+                new_bucket_id(),
+                broken.service_id,
+                broken.rank_at,
+                broken.since,
+                broken.priority,
+                items := broken.items[at : at + size],
+                frame(orjson.dumps(by_item[item]).decode() for item in items),
+            )
+            for at in range(0, len(broken.items), size)
+        ]
+        await store.put_buckets(db, parts)
+        await store.close(db, [broken.bucket_id])
+        for part in parts:
+            await store.move_twins(db, broken.bucket_id, part.bucket_id, part.items)

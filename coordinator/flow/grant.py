@@ -1,0 +1,461 @@
+"""Demand → claim → push.  protocol.md, "ask"
+
+Each service has a line.  What sessions ask while a claim statement runs waits in it, and the next statement takes
+all of that at once, in turn between the clients, so that a large ask does not starve a small one.  A line that found
+the pool empty is dry: it asks the database again when something may have come in, not for every new ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+import orjson
+import structlog
+from msgspec import Raw
+
+from coordinator.errors import Unavailable
+from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.making import Maker
+from coordinator.flow.roster import Held, Holder, Roster
+from coordinator.flow.tally import Tally
+from coordinator.model import Boot, Claimed, ClientId, Demand, ServiceId, SessionId
+from coordinator.store import claims
+from coordinator.store.pool import Database
+from coordinator.wire.client import Bucket
+
+log = structlog.get_logger()
+
+BATCH = 64
+"""Demands to a claim statement: 16 to 64 make no difference to its speed a bucket (measured), more cost latency."""
+
+POLL = 2.0
+"""Seconds after which a dry line looks again though nobody woke it: the net below the wake-ups."""
+
+RETRY = 0.5
+"""Seconds between tries while the database is away."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One bucket wanted.  `answer` is set by an ask that does not wait."""
+
+    holder: Holder
+    answer: asyncio.Future[Claimed | None] | None = None
+    withdrawn: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The demand for one service on this node."""
+
+    service_id: ServiceId
+    tickets: OrderedDict[ClientId, deque[Ticket]] = field(default_factory=OrderedDict)
+    pending: dict[SessionId, int] = field(default_factory=dict)
+    parked: set[ClientId] = field(default_factory=set)
+    """Clients that have to wait; a timer brings them back."""
+    choosy: set[ClientId] = field(default_factory=set)
+    """Clients that lately gave back all that is at hand; anything new brings them back."""
+    flying: set[Ticket] = field(default_factory=set)
+    """Tickets that a claim statement is under way for."""
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from before a claim statement until what it claimed is in the roster."""
+    dry: bool = False
+    task: asyncio.Task[None] | None = None
+
+    def add(self, ticket: Ticket) -> None:
+        client = ticket.holder.client_id
+        self.tickets.setdefault(client, deque()).append(ticket)
+        if ticket.answer is None:
+            session = ticket.holder.session_id
+            self.pending[session] = self.pending.get(session, 0) + 1
+
+    def take(self, most: int) -> list[Ticket]:
+        """The next tickets, one of each client in turn."""
+        taken: list[Ticket] = []
+        ready = [client for client in self.tickets if client not in self.parked | self.choosy]
+        while ready and len(taken) < most:
+            still = []
+            for client in ready:
+                if len(taken) >= most:
+                    break
+                queue = self.tickets[client]
+                taken.append(queue.popleft())
+                if queue:
+                    still.append(client)
+                    self.tickets.move_to_end(client)
+                else:
+                    del self.tickets[client]
+            ready = still
+        self.flying.update(taken)
+        return taken
+
+    def put_back(self, tickets: Sequence[Ticket]) -> None:
+        """Tickets that were not served keep their place."""
+        for ticket in reversed(tickets):
+            self.flying.discard(ticket)
+            if ticket.withdrawn:
+                continue
+            client = ticket.holder.client_id
+            self.tickets.setdefault(client, deque()).appendleft(ticket)
+            self.tickets.move_to_end(client, last=False)
+
+    def done(self, ticket: Ticket) -> None:
+        """A ticket was served or has lost its sense."""
+        self.flying.discard(ticket)
+        if ticket.answer is None and not ticket.withdrawn:
+            session = ticket.holder.session_id
+            left = self.pending.get(session, 0) - 1
+            if left > 0:
+                self.pending[session] = left
+            else:
+                self.pending.pop(session, None)
+
+    def withdraw(self, session: SessionId) -> None:
+        """Nothing is pending for that session any more."""
+        self.pending.pop(session, None)
+        for ticket in self.flying:
+            if ticket.holder.session_id == session and ticket.answer is None:
+                ticket.withdrawn = True
+        for client, queue in list(self.tickets.items()):
+            kept = deque(t for t in queue if t.holder.session_id != session or t.answer is not None)
+            if kept:
+                self.tickets[client] = kept
+            else:
+                del self.tickets[client]
+
+
+class Grant:
+    """Hands out buckets to the sessions of this node."""
+
+    def __init__(
+        self, database: Database, catalogue: Catalogue, roster: Roster, maker: Maker, tally: Tally, boot: Boot
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._roster = roster
+        self._maker = maker
+        self._tally = tally
+        self._boot = boot
+        self._lines: dict[ServiceId, Line] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self.on_lost_track: Callable[[], None] = lambda: None
+        """Called when it is not known whether a claim came through."""
+        self.stopped = False
+
+    async def run(self) -> None:
+        """Serve the lines until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            for line in self._lines.values():
+                line.task = self._group.create_task(self._serve(line))
+            await asyncio.get_running_loop().create_future()
+
+    def line(self, service: ServiceId) -> Line:
+        """The line of a service."""
+        found = self._lines.get(service)
+        if found is None:
+            found = self._lines[service] = Line(service)
+            if self._group is not None:
+                found.task = self._group.create_task(self._serve(found))
+        return found
+
+    def pending(self, holder: Holder, service: ServiceId) -> int:
+        """How many buckets a session still waits for."""
+        line = self._lines.get(service)
+        return 0 if line is None else line.pending.get(holder.session_id, 0)
+
+    def pending_of_client(self, holder: Holder, service: ServiceId) -> int:
+        """The same for all sessions of its client on this node."""
+        line = self._lines.get(service)
+        if line is None:
+            return 0
+        return sum(line.pending.get(session, 0) for session in holder.identity.sessions)
+
+    def ask(self, holder: Holder, service: ServiceId, count: int) -> None:
+        """Let a session wait for `count` more buckets."""
+        line = self.line(service)
+        for _ in range(count):
+            line.add(Ticket(holder))
+        if count and not line.dry:
+            line.woken.set()
+
+    async def ask_now(self, holder: Holder, service: ServiceId, count: int) -> list[Claimed]:
+        """What is at hand, `count` buckets at most; the caller delivers it.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        line = self.line(service)
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Claimed | None]] = [loop.create_future() for _ in range(count)]
+        for answer in answers:
+            line.add(Ticket(holder, answer))
+        line.dry = False
+        line.woken.set()
+        found = [await answer for answer in answers]
+        return [claimed for claimed in found if claimed is not None]
+
+    def withdraw(self, holder: Holder, service: ServiceId | None = None) -> None:
+        """Let a session wait for nothing more, in one service or in all."""
+        for line in self._lines.values():
+            if service is None or line.service_id == service:
+                line.withdraw(holder.session_id)
+
+    def wake(self, service: ServiceId) -> None:
+        """There may be work."""
+        line = self._lines.get(service)
+        if line is not None:
+            line.dry = False
+            line.choosy.clear()
+            line.woken.set()
+
+    def waiting_clients(self, service: ServiceId) -> list[ClientId]:
+        """The clients here that want work of a service."""
+        line = self._lines.get(service)
+        return [] if line is None else list(line.tickets)
+
+    async def all_delivered(self) -> None:
+        """Wait until every claim that has begun by now is in the roster."""
+        for line in list(self._lines.values()):
+            async with line.claiming:
+                pass
+
+    async def _serve(self, line: Line) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(POLL if line.tickets else None):
+                    await line.woken.wait()
+            except TimeoutError:
+                line.choosy.clear()
+            line.woken.clear()
+            line.dry = False
+            try:
+                await self._serve_all(line)
+            except Unavailable:
+                self._refuse_hurried(line)
+                await asyncio.sleep(RETRY)
+                line.woken.set()
+
+    def _refuse_hurried(self, line: Line) -> None:
+        """While the database is away, asks that do not wait are answered so; the others wait on."""
+        for queue in line.tickets.values():
+            for ticket in queue:
+                if ticket.answer is not None and not ticket.answer.done():
+                    ticket.answer.set_exception(Unavailable("The database cannot be reached."))
+        for client, queue in list(line.tickets.items()):
+            kept = deque(ticket for ticket in queue if ticket.answer is None)
+            if kept:
+                line.tickets[client] = kept
+            else:
+                del line.tickets[client]
+
+    async def _serve_all(self, line: Line) -> None:
+        entry = self._catalogue.by_id(line.service_id)
+        while not line.dry:
+            if entry.service.state != "active" or self.stopped:
+                self._answer_hurried(line)
+                return
+            tickets = self._worth_serving(line, line.take(BATCH))
+            if not tickets:
+                if all(client in line.parked | line.choosy for client in line.tickets):
+                    self._answer_set_aside(line)
+                    return
+                continue
+            served = await self._claim(line, entry, tickets)
+            left = [ticket for ticket in tickets if ticket not in served]
+            if left:
+                await self._without(line, entry, left)
+
+    def _worth_serving(self, line: Line, tickets: list[Ticket]) -> list[Ticket]:
+        """Leave out what nobody waits for any more, or may not be served."""
+        worth = []
+        for ticket in tickets:
+            holder = ticket.holder
+            gone = holder.session_id not in self._roster.sessions or holder.draining
+            if gone or not holder.identity.works_for(line.service_id):
+                self._resolve(line, ticket, None)
+            else:
+                worth.append(ticket)
+        return worth
+
+    async def _claim(self, line: Line, entry: Entry, tickets: list[Ticket]) -> set[Ticket]:
+        """One claim statement for many tickets; returns those that were served."""
+        demands = [Demand(ticket.holder.client_id, ticket.holder.session_id) for ticket in tickets]
+        async with line.claiming:
+            try:
+                async with self._database.connection() as db:
+                    claimed = await claims.claim(db, line.service_id, demands, self._boot)
+            except BaseException:
+                line.put_back(tickets)
+                self.on_lost_track()
+                raise
+            return await self._hand_out(line, tickets, claimed)
+
+    async def _hand_out(self, line: Line, tickets: list[Ticket], claimed: list[Claimed]) -> set[Ticket]:
+        waiting: dict[SessionId, deque[Ticket]] = {}
+        for ticket in tickets:
+            waiting.setdefault(ticket.holder.session_id, deque()).append(ticket)
+        served = set()
+        orphans = []
+        for one in claimed:
+            ticket = waiting[one.session_id].popleft()
+            served.add(ticket)
+            lost_sense = ticket.withdrawn or (ticket.answer is not None and ticket.answer.done())
+            taken = not lost_sense and self.take_in(one, ticket.holder)
+            self._resolve(line, ticket, one if taken else None)
+            if not taken:
+                orphans.append(one)
+            elif ticket.answer is None:
+                self.push(one, ticket.holder)
+        await self._take_back(orphans)
+        return served
+
+    async def _take_back(self, orphans: list[Claimed]) -> None:
+        """Claims whose sessions had ended go back, and cost nothing."""
+        try:
+            for one in orphans:
+                async with self._database.connection() as db:
+                    await claims.release_claim(db, one.bucket_id, one.claim, claims.UNDELIVERED, 0.0)
+                self.wake(one.service_id)
+        except Unavailable:
+            self.on_lost_track()
+
+    async def _without(self, line: Line, entry: Entry, left: list[Ticket]) -> None:
+        """Some got nothing: because they have to wait, are choosy, or there is nothing."""
+        try:
+            hungry, choosy = await self._why(line, left)
+            made = await self._maker.make(entry, wanted=True, needy=bool(choosy)) if hungry or choosy else None
+        finally:
+            line.put_back([ticket for ticket in left if ticket in line.flying])
+        if made is None or made.buckets:
+            return
+        if made.busy:
+            asyncio.get_running_loop().call_later(0.05, self.wake, line.service_id)
+        line.choosy.update(choosy)
+        if hungry:
+            line.dry = True
+            self._answer_hurried(line)
+
+    async def _why(self, line: Line, left: list[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
+        """Sort out who was not served; returns the clients for whom there was nothing, and the choosy of them."""
+        async with self._database.connection() as db:
+            reasons = {
+                wait.client_id: wait
+                for wait in await claims.waits(db, line.service_id, list({t.holder.client_id for t in left}))
+            }
+        hungry: set[ClientId] = set()
+        choosy: set[ClientId] = set()
+        for ticket in left:
+            client = ticket.holder.client_id
+            wait = reasons.get(client)
+            if wait is not None and wait.seconds is not None:
+                self._park(line, client, wait.seconds)
+            elif wait is not None and wait.choosy:
+                if client not in choosy and not await self._claim_choosy(line, ticket):
+                    choosy.add(client)
+            else:
+                hungry.add(client)
+        return hungry, choosy
+
+    async def _claim_choosy(self, line: Line, ticket: Ticket) -> bool:
+        demand = Demand(ticket.holder.client_id, ticket.holder.session_id)
+        async with line.claiming:
+            try:
+                async with self._database.connection() as db:
+                    claimed = await claims.claim_choosy(db, line.service_id, demand, self._boot)
+            except BaseException:
+                self.on_lost_track()
+                raise
+            if claimed is None:
+                return False
+            await self._hand_out(line, [ticket], [claimed])
+            return True
+
+    def _park(self, line: Line, client: ClientId, seconds: float) -> None:
+        if client in line.parked:
+            return
+        line.parked.add(client)
+
+        def unpark() -> None:
+            line.parked.discard(client)
+            self.wake(line.service_id)
+
+        asyncio.get_running_loop().call_later(seconds, unpark)
+
+    def _answer_set_aside(self, line: Line) -> None:
+        for client in list(line.tickets):
+            if client in line.parked | line.choosy:
+                self._answer_hurried(line, client)
+
+    def _answer_hurried(self, line: Line, only: ClientId | None = None) -> None:
+        """Tell the asks that do not wait that there is nothing."""
+        for client, queue in list(line.tickets.items()):
+            if only is not None and client != only:
+                continue
+            kept = deque(ticket for ticket in queue if ticket.answer is None)
+            for ticket in queue:
+                if ticket.answer is not None:
+                    self._resolve(line, ticket, None)
+            if kept:
+                line.tickets[client] = kept
+            else:
+                del line.tickets[client]
+
+    def _resolve(self, line: Line, ticket: Ticket, claimed: Claimed | None) -> None:
+        line.done(ticket)
+        if ticket.answer is not None and not ticket.answer.done():
+            ticket.answer.set_result(claimed)
+
+    def take_in(self, claimed: Claimed, holder: Holder) -> bool:
+        """Note a claim as held; False if its session has ended or lost the right to it meanwhile."""
+        if (
+            holder.session_id not in self._roster.sessions
+            or holder.draining
+            or not holder.identity.works_for(claimed.service_id)
+        ):
+            return False
+        self._roster.hold(
+            Held(
+                claimed.service_id,
+                claimed.bucket_id,
+                claimed.claim,
+                holder,
+                claimed.items,
+                claimed.settled.translate(_FLIP),
+                monotonic(),
+            )
+        )
+        self._tally.assigned(claimed.client_id, claimed.service_id)
+        return True
+
+    def push(self, claimed: Claimed, holder: Holder) -> None:
+        """Send a bucket to its new holder."""
+        settings = self._catalogue.by_id(claimed.service_id).service.settings
+        holder.push(
+            Bucket(
+                service=self._catalogue.by_id(claimed.service_id).service.name,
+                bucket_id=str(claimed.bucket_id),
+                claim=claimed.claim,
+                items=Raw(frame_of(claimed).encode()),
+                attempt=claimed.attempts + 1,
+                dead_after=settings.dead_after,
+                release_after=settings.release_after,
+            )
+        )
+
+
+_FLIP = str.maketrans("01", "10")
+
+
+def frame_of(claimed: Claimed) -> str:
+    """The JSON array of the items that are handed out."""
+    if "1" not in claimed.settled:
+        return claimed.frame
+    items = orjson.loads(claimed.frame)
+    return orjson.dumps(
+        [item for item, bit in zip(items, claimed.settled, strict=True) if bit == "0"]
+    ).decode()

@@ -1,0 +1,154 @@
+"""Submit → check → store → answer.  protocol.md, "submit"
+
+The order of the checks is the protocol's.  What this node holds is checked from memory and again in the database
+when it is stored; everything else is looked up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, UnknownBucket
+from coordinator.flow.catalogue import Catalogue, Entry, refuse_strangers
+from coordinator.flow.commits import Commits
+from coordinator.flow.grant import Grant
+from coordinator.flow.roster import Holder, Roster
+from coordinator.flow.signals import Signals
+from coordinator.flow.tally import Tally
+from coordinator.model import BucketId, ClaimNumber, ItemId
+from coordinator.services import Rows
+from coordinator.store import claims, results
+from coordinator.store.pool import Database
+from coordinator.store.results import Settling
+from coordinator.wire.client import Stored, Submit
+from coordinator.wire.codec import too_deep
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What a submit is about: the bucket's items, which of them its claim was given, and whether it is current."""
+
+    entry: Entry
+    items: tuple[ItemId, ...]
+    given: str
+    current: bool
+
+
+class Intake:
+    """Takes in results."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        roster: Roster,
+        commits: Commits,
+        grant: Grant,
+        signals: Signals,
+        tally: Tally,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._roster = roster
+        self._commits = commits
+        self._grant = grant
+        self._signals = signals
+        self._tally = tally
+
+    async def submit(self, submit: Submit, by: Holder) -> Stored:
+        """Check one submit and store it.
+
+        Raises:
+            PeerError: it is refused; nothing of it is stored.
+            Unavailable: it is not known whether it was stored; the client repeats it.
+        """
+        bucket_id = bucket_of(submit.bucket_id)
+        aim = await self._aim(bucket_id, ClaimNumber(submit.claim), by)
+        service = aim.entry.service.service_id
+        try:
+            rows = self._read(aim, submit)
+        except (UnassignedItems, BadResult):
+            self._tally.refused(by.client_id, service)
+            raise
+        given = {item for item, _ in rows.rows}
+        outcome = await self._commits.add(
+            Settling(
+                service,
+                bucket_id,
+                ClaimNumber(submit.claim),
+                by.client_id,
+                rows.rows,
+                "".join("1" if item in given else "0" for item in aim.items),
+                submit.final,
+            )
+        )
+        if not outcome.duplicate:
+            self._tally.stored(by.client_id, service, outcome.stored)
+        if outcome.closed:
+            self._roster.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
+        if outcome.freed:
+            self._signals.work(service)
+        return Stored(
+            bucket_id=str(bucket_id),
+            stored=outcome.stored,
+            discarded=outcome.discarded,
+            remaining=outcome.remaining,
+            closed=outcome.closed,
+            duplicate=outcome.duplicate,
+        )
+
+    async def _aim(self, bucket_id: BucketId, claim: ClaimNumber, by: Holder) -> _Aim:
+        held = by.identity.held.get(bucket_id)
+        if held is not None and held.claim == claim:
+            entry = self._catalogue.by_id(held.service_id)
+            refuse_strangers(entry, by.identity, idle_may=True)
+            return _Aim(entry, held.items, held.given, current=True)
+        async with self._database.connection() as db:
+            bucket = await claims.whose(db, bucket_id, claim)
+            if bucket is None:
+                raise UnknownBucket("There is no such bucket.")
+            entry = self._catalogue.by_id(bucket.service_id)
+            refuse_strangers(entry, by.identity, idle_may=True)
+            await results.check_owner(db, bucket, bucket_id, by.client_id)
+        current = bucket.current == claim and bucket.holder == by.client_id
+        return _Aim(entry, bucket.items, bucket.given, current)
+
+    def _read(self, aim: _Aim, submit: Submit) -> Rows:
+        """The results, if they are of items that were handed out and have the service's shape."""
+        try:
+            rows = aim.entry.reader.read(submit.results)
+        except BadResult:
+            if too_deep(bytes(submit.results).decode()):
+                raise BadMessage("A message nests no deeper than 16.", detail={"path": "$.results"}) from None
+            # Two checks come before the shape: a claim that has ended, and items that are not in the bucket.
+            if not aim.current:
+                raise StaleClaim("Your claim of that bucket has ended.") from None
+            self._refuse_strangers(aim, aim.entry.reader.items(submit.results))
+            raise
+        if aim.current:
+            self._refuse_strangers(aim, [item for item, _ in rows.rows])
+        return rows
+
+    def _refuse_strangers(self, aim: _Aim, items: list[ItemId]) -> None:
+        given = {item for item, bit in zip(aim.items, aim.given, strict=True) if bit == "1"}
+        strangers = [item for item in items if item not in given]
+        if strangers:
+            raise UnassignedItems(
+                f"{len(strangers)} of the items are not in this bucket.", detail={"items": strangers}
+            )
+
+
+def bucket_of(name: str) -> BucketId:
+    """The id of a bucket as the database has it.
+
+    Raises:
+        UnknownBucket: it has not the form of one.
+    """
+    try:
+        found = UUID(name)
+    except ValueError:
+        raise UnknownBucket("There is no such bucket.") from None
+    if str(found) != name.lower():
+        raise UnknownBucket("There is no such bucket.")
+    return BucketId(found)

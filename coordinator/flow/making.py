@@ -1,0 +1,135 @@
+"""From waiting items to shuffled buckets in the ready pool.  protocol.md, "Rank"
+
+One node at a time makes the buckets of a service, any node; the others find the lock taken and let it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+from uuid import UUID
+
+from coordinator.flow.catalogue import Entry
+from coordinator.model import BucketId
+from coordinator.store import making as store
+from coordinator.store.making import NewBucket, Taken
+from coordinator.store.pool import Database
+
+MAX_ITEMS_A_RUN = 18_000
+"""How many items are shuffled together: 100 buckets of the usual size."""
+
+T = TypeVar("T")
+
+_random = secrets.SystemRandom()
+
+
+def new_bucket_id() -> BucketId:
+    """A random UUID from the operating system's generator."""
+    return BucketId(UUID(bytes=secrets.token_bytes(16), version=4))
+
+
+def head_start(priority: int, most: float) -> float:
+    """What a priority is worth, in seconds: 100 is normal and has none; 0 has `most`.
+
+    Priorities above 100 have a negative one: they wait longer.
+    """
+    return (100 - priority) / 100 * most
+
+
+def cut(taken: Sequence[Taken], entry: Entry, *, short: bool) -> tuple[list[NewBucket], list[Taken]]:
+    """Shuffle items and cut them into buckets; returns also those left over when `short` ones are not wanted.
+
+    Items of different priority do not share a bucket, so that an urgent one does not carry others with it.  All
+    buckets of a run and priority have the same rank: within it, their order is chance.
+    """
+    size = entry.service.settings.bucket_size
+    buckets: list[NewBucket] = []
+    rest: list[Taken] = []
+    for _, group in groupby(sorted(taken, key=lambda item: item.priority), key=lambda item: item.priority):
+        items = list(group)
+        if not short and len(items) % size:
+            # The youngest stay behind, so that what stays has waited least.
+            items.sort(key=lambda item: (item.rank_at, item.item_id))
+            rest.extend(items[len(items) - len(items) % size :])
+            items = items[: len(items) - len(items) % size]
+        if not items:
+            continue
+        rank = min(item.rank_at for item in items)
+        buckets.extend(_bucket(entry, part, rank) for part in shuffled_parts(items, size))
+    return buckets, rest
+
+
+def shuffled_parts(items: Sequence[T], size: int) -> list[list[T]]:
+    """The items in an order that nobody can foresee, cut into parts of `size`."""
+    shuffled = list(items)
+    _random.shuffle(shuffled)
+    return [shuffled[at : at + size] for at in range(0, len(shuffled), size)]
+
+
+def _bucket(entry: Entry, items: Sequence[Taken], rank: datetime) -> NewBucket:
+    return NewBucket(
+        new_bucket_id(),
+        entry.service.service_id,
+        rank,
+        min(item.since for item in items),
+        min(item.priority for item in items),
+        [item.item_id for item in items],
+        frame(item.fragment for item in items),
+    )
+
+
+def frame(fragments: Iterable[str]) -> str:
+    """The JSON array that clients are sent, of items that are JSON already."""
+    return "[" + ",".join(fragments) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one run did; `more` tells that a further run would find work."""
+
+    buckets: int
+    more: bool = False
+    busy: bool = False
+    """Another node is making buckets of this service right now."""
+
+
+class Maker:
+    """Keeps the ready pools filled."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def make(self, entry: Entry, *, wanted: bool, needy: bool = False) -> Made:
+        """One run for one service.
+
+        `wanted`: an ask found no ready bucket, so a short one is better than none; `needy`: there are ready ones,
+        but only such as the asking client has given back.
+
+        Raises:
+            Unavailable: the database is away; nothing was moved.
+        """
+        settings = entry.service.settings
+        service = entry.service.service_id
+        async with self._database.transaction() as db:
+            if not await store.try_lock(db, service):
+                return Made(0, busy=True)
+            target = max(1, await store.workers(db, service) * settings.max_buckets_per_ask * 2)
+            most = max(settings.bucket_size, MAX_ITEMS_A_RUN)
+            pool = await store.pool(db, service, target, most)
+            overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
+            if not pool.waiting or (pool.ready >= target and not overtaken and not needy):
+                return Made(0)
+            short = (wanted and pool.ready == 0) or needy or overtaken
+            missing = max(1, target - pool.ready) * settings.bucket_size
+            limit = min(pool.waiting, missing, most)
+            if not short and limit < settings.bucket_size:
+                return Made(0)
+            taken = await store.take_waiting(db, service, limit)
+            buckets, rest = cut(taken, entry, short=short)
+            await store.put_buckets(db, buckets)
+            await store.put_back(db, service, rest)
+        return Made(len(buckets), more=len(taken) == limit < pool.waiting and pool.ready + len(buckets) < target)

@@ -1,0 +1,317 @@
+"""Hello, register, join and the rest of what a client says about itself.  protocol.md, "Client channel" """
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from coordinator import credentials
+from coordinator.errors import (
+    BadMessage,
+    BadRegistration,
+    ClientDeactivated,
+    Forbidden,
+    NotJoined,
+    Unauthorized,
+)
+from coordinator.flow.catalogue import (
+    Catalogue,
+    Entry,
+    card_of,
+    membership_of,
+    read_profile,
+    refuse_revoked,
+    refuse_strangers,
+)
+from coordinator.flow.grant import Grant
+from coordinator.flow.release import Releases
+from coordinator.flow.roster import Holder, Identity, Roster
+from coordinator.flow.signals import Signals
+from coordinator.model import Boot, ClientId, Membership, ServiceId, SessionId
+from coordinator.store import claims, clients, tokens
+from coordinator.store.pool import Connection, Database
+from coordinator.wire import client as wire
+from coordinator.wire.frames import NAME_PATTERN, Close
+
+_NAME = re.compile(NAME_PATTERN)
+
+REPORT_PAUSE = 60.0
+"""Seconds that a `report` without `retry_after` means."""
+
+LONGEST_PAUSE = 30 * 86_400.0
+"""Seconds; who cannot work for longer than that had better leave."""
+
+
+class Memberships:
+    """Who a client is, and which services it works for."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        roster: Roster,
+        grant: Grant,
+        releases: Releases,
+        signals: Signals,
+        boot: Boot,
+        registration: str,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._roster = roster
+        self._grant = grant
+        self._releases = releases
+        self._signals = signals
+        self._boot = boot
+        self._registration = registration
+
+    async def hello(
+        self, hello: wire.Hello, session: SessionId, address: str
+    ) -> tuple[Identity, dict[str, int]]:
+        """Who this is, and its own counters.  An unknown client id is welcome.
+
+        Raises:
+            Unauthorized: it is bound to another secret.
+            ClientDeactivated: by an admin, as a whole.
+            Unavailable
+        """
+        client, secret_hash = ClientId(hello.client_id), credentials.hash_secret(hello.secret)
+        async with self._database.connection() as db:
+            known = await clients.find(db, client)
+            if known is not None and known.secret_hash is not None:
+                if not credentials.same(known.secret_hash, secret_hash):
+                    raise Unauthorized("Wrong secret for that client id.", close_code=Close.BAD_CREDENTIALS)
+                if known.deactivated is not None:
+                    raise _deactivated(known.deactivated)
+            identity = self._roster.identity(client, secret_hash)
+            await self._load(db, identity)
+            counters = await clients.counters(db, client)
+            await clients.begin_session(db, session, client, self._boot, address, hello.agent)
+        return identity, counters
+
+    async def _load(self, db: Connection, identity: Identity) -> None:
+        known = await clients.find(db, identity.client_id)
+        mine = known is not None and known.secret_hash == identity.secret_hash
+        identity.registered = mine and known is not None and known.registered
+        identity.deactivated = known.deactivated if mine and known is not None else None
+        memberships = await clients.memberships(db, identity.client_id) if mine else []
+        identity.memberships = {one.service_id: one for one in memberships}
+
+    async def reload(self, client: ClientId) -> None:
+        """Read again what the database says of a client; somebody has changed it.
+
+        Raises:
+            Unavailable
+        """
+        for identity in list(self._roster.identities(client)):
+            async with self._database.connection() as db:
+                await self._load(db, identity)
+            for service in list(identity.memberships):
+                if identity.works_for(service):
+                    self._grant.wake(service)
+            if identity.deactivated is not None:
+                for holder in list(identity.sessions.values()):
+                    holder.end(Close.DEACTIVATED, "deactivated")
+
+    def changed(self, client: ClientId) -> None:
+        """Let the other nodes read it again."""
+        self._signals.tell("client", client=client)
+
+    async def register(self, register: wire.Register, by: Holder) -> wire.Registered:
+        """Make an identity a client; again with the same secret is success.
+
+        Raises:
+            BadRegistration: a detail is missing or wrong; `detail.path` says which.
+            Unauthorized: the identity is bound to another secret, or the enrolment token is wrong.
+            Forbidden: registration is closed.
+            UnknownService, ServiceRevoked, Unavailable
+        """
+        screen_name = _name(register.screen_name, "$.screen_name")
+        choices = self._choices(register.services)
+        identity = by.identity
+        async with self._database.transaction() as db:
+            known = await clients.find(db, by.client_id)
+            again = (
+                known is not None
+                and known.registered
+                and known.secret_hash is not None
+                and credentials.same(known.secret_hash, identity.secret_hash)
+            )
+            if not again:
+                await self._enrol(db, register.enrolment_token)
+            if not await clients.register(db, by.client_id, identity.secret_hash, screen_name):
+                raise Unauthorized(
+                    "That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS
+                )
+            for entry, profile in choices:
+                await clients.join(db, by.client_id, entry.service.service_id, msgspec.json.encode(profile).decode())
+            await tokens.note(db, by.client_id, "client.register", by.client_id, "again" if again else "ok")
+            await self._load(db, identity)
+        for entry, _ in choices:
+            self._grant.wake(entry.service.service_id)
+        return wire.Registered(
+            client_id=by.client_id,
+            services=[membership_of(entry, identity) for entry in self._catalogue.all()],
+        )
+
+    async def _enrol(self, db: Connection, token: object) -> None:
+        if self._registration == "open":
+            return
+        if self._registration == "closed":
+            raise Forbidden("Registration is closed here.")
+        if token is None:
+            raise BadRegistration("An enrolment token is needed.", detail={"path": "$.enrolment_token"})
+        if not isinstance(token, str) or not token:
+            raise BadRegistration("An enrolment token is a string.", detail={"path": "$.enrolment_token"})
+        if not await tokens.use_enrolment(db, credentials.hash_token(token)):
+            raise Unauthorized("That enrolment token is not good.")
+
+    def _choices(self, services: object) -> list[tuple[Entry, dict[str, Any]]]:
+        if services is None:
+            return []
+        try:
+            choices = msgspec.convert(services, list[wire.Choice])
+        except msgspec.ValidationError as failure:
+            what, _, inner = str(failure).partition(" - at `$")
+            raise BadRegistration(
+                f"services: {what}.", detail={"path": "$.services" + inner.rstrip("`")}
+            ) from None
+        found = []
+        for place, choice in enumerate(choices):
+            entry = self._catalogue.living(choice.service)
+            try:
+                profile = read_profile(entry, choice.profile, f"$.services[{place}].profile")
+            except BadMessage as failure:
+                raise BadRegistration(failure.message, detail=failure.detail) from None
+            found.append((entry, profile))
+        return found
+
+    async def unregister(self, unregister: wire.Unregister, by: Holder) -> wire.Unregistered:
+        """End a registration, for all sessions of the identity.
+
+        Raises:
+            BadRegistration: it names another client.
+            Unavailable
+        """
+        if unregister.client_id is not None and unregister.client_id != by.client_id:
+            raise BadRegistration("A client unregisters itself.", detail={"path": "$.client_id"})
+        identity = by.identity
+        identity.registered = False
+        for session in list(identity.sessions.values()):
+            self._grant.withdraw(session)
+        try:
+            async with self._database.transaction() as db:
+                await clients.unregister(db, by.client_id)
+                await tokens.note(db, by.client_id, "client.unregister", by.client_id, "ok")
+        finally:
+            async with self._database.connection() as db:
+                await self._load(db, identity)
+        await self._grant.all_delivered()
+        released = await self._releases.free_client(
+            by.client_id, None, claims.UNREGISTERED, "released", spare=by
+        )
+        self.changed(by.client_id)
+        return wire.Unregistered(released=released)
+
+    def services(self, by: Holder) -> wire.ServiceList:
+        """All services, with all that a client needs to know of them."""
+        return wire.ServiceList(services=[card_of(entry, by.identity) for entry in self._catalogue.all()])
+
+    async def join(self, join: wire.Join, by: Holder) -> wire.Joined:
+        """Work for a service from now on.
+
+        Raises:
+            UnknownService, ServiceRevoked
+            BadMessage: the profile has not the service's shape.
+            ClientDeactivated: an admin took this service from the client.
+            Unavailable
+        """
+        entry = self._catalogue.living(join.service)
+        service = entry.service.service_id
+        known = by.identity.memberships.get(service)
+        if known is not None and known.inactive == "admin":
+            raise ClientDeactivated(
+                f"An admin made this client inactive in {join.service}.",
+                detail={"reason": "admin"},
+                scope="client",
+            )
+        profile = read_profile(entry, join.profile, "$.profile")
+        async with self._database.connection() as db:
+            await clients.join(db, by.client_id, service, msgspec.json.encode(profile).decode())
+            await self._load(db, by.identity)
+        self.changed(by.client_id)
+        self._grant.wake(service)
+        return wire.Joined(service=join.service)
+
+    async def leave(self, leave: wire.Leave, by: Holder) -> wire.Left:
+        """Work for a service no longer; what is held of it goes back.
+
+        Raises:
+            UnknownService, ServiceRevoked, NotJoined, Unavailable
+        """
+        entry = self._catalogue.living(leave.service)
+        service = entry.service.service_id
+        known = by.identity.memberships.get(service)
+        if known is None or not known.joined:
+            raise NotJoined(f"This client has not joined {leave.service}.")
+        async with self._database.connection() as db:
+            await clients.leave(db, by.client_id, service)
+            await self._load(db, by.identity)
+        for session in by.identity.sessions.values():
+            self._grant.withdraw(session, service)
+        await self._grant.all_delivered()
+        released = await self._releases.free_client(by.client_id, service, claims.LEFT, "released")
+        self.changed(by.client_id)
+        return wire.Left(service=leave.service, released=released)
+
+    async def activate(self, activate: wire.Activate, by: Holder) -> wire.Activated:
+        """Bring back a membership that was idle.
+
+        Raises:
+            UnknownService, ServiceRevoked, ClientDeactivated, NotJoined, Unavailable
+        """
+        entry = self._catalogue.living(activate.service)
+        service = entry.service.service_id
+        known: Membership | None = by.identity.memberships.get(service)
+        if known is None or known.inactive != "idle" or not known.joined:
+            refuse_strangers(entry, by.identity, idle_may=True)
+        async with self._database.connection() as db:
+            await clients.activate(db, by.client_id, service)
+            await self._load(db, by.identity)
+        self.changed(by.client_id)
+        self._grant.wake(service)
+        return wire.Activated(service=activate.service)
+
+    async def report(self, report: wire.Report, by: Holder) -> wire.Reported:
+        """Give this client nothing of a service for a while, without a fault.
+
+        Raises:
+            UnknownService, ServiceRevoked, ClientDeactivated, NotJoined, Unavailable
+        """
+        entry = self._catalogue.get(report.service)
+        refuse_strangers(entry, by.identity, idle_may=False)
+        seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_PAUSE)
+        async with self._database.connection() as db:
+            await clients.report(db, by.client_id, entry.service.service_id, seconds)
+        return wire.Reported(service=report.service, retry_after=seconds)
+
+
+def _name(value: object, path: str) -> str:
+    if value is None:
+        raise BadRegistration(f"{path[2:]} is missing.", detail={"path": path})
+    if not isinstance(value, str) or not _NAME.match(value) or value.endswith("\n"):
+        raise BadRegistration(
+            f"{path[2:]} is 1 to 64 letters, digits, or one of _ . -", detail={"path": path}
+        )
+    return value
+
+
+def _deactivated(reason: str) -> ClientDeactivated:
+    return ClientDeactivated(
+        f"An admin has deactivated this client: {reason}",
+        detail={"reason": "admin"},
+        scope="client",
+        close_code=Close.DEACTIVATED,
+    )

@@ -1,0 +1,570 @@
+"""What admins do, one step a request.  protocol.md, "Admin channel" """
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from coordinator import credentials
+from coordinator.errors import BadMessage, NotFound, UnknownBucket, UnknownService
+from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.grant import Grant
+from coordinator.flow.intake import bucket_of
+from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
+from coordinator.flow.release import Releases
+from coordinator.flow.signals import Signals
+from coordinator.flow.tally import Tally
+from coordinator.model import BucketId, ClientId, ItemId, ServiceId
+from coordinator.services import Item
+from coordinator.store import buckets, claims, clients, items, making, nodes, queue, tokens
+from coordinator.store.pool import Connection, Database
+from coordinator.wire import admin as wire
+
+MAX_ATTRIBUTES = 4096
+"""Bytes that the attributes of one item take as JSON."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+Fields = dict[str, Any]
+"""What an `ok` carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """An item of `item.add` that passed."""
+
+    key: str
+    attributes: dict[str, Any]
+
+
+class Operation:
+    """The steps behind the admin channel."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        grant: Grant,
+        maker: Maker,
+        releases: Releases,
+        signals: Signals,
+        tally: Tally,
+        node: str,
+    ) -> None:
+        self._node = node
+        self._database = database
+        self._catalogue = catalogue
+        self._grant = grant
+        self._maker = maker
+        self._releases = releases
+        self._signals = signals
+        self._tally = tally
+
+    def _service(self, name: str) -> Entry:
+        try:
+            return self._catalogue.get(name)
+        except UnknownService as failure:
+            raise NotFound(failure.message) from None
+
+    # Services
+
+    async def service_list(self, request: wire.ServiceList) -> Fields:
+        """All services, by name."""
+        rows = sorted((_service_row(entry) for entry in self._catalogue.all()), key=lambda row: row["service"])
+        names = [row for row in rows if request.after is None or row["service"] > request.after]
+        return _page(names[: request.limit], request.limit, lambda row: row["service"], len(names))
+
+    async def service_show(self, request: wire.ServiceShow) -> Fields:
+        """One service, with its items and buckets by state."""
+        entry = self._service(request.service)
+        async with self._database.connection() as db:
+            counts = next(row for row in await items.counts(db) if row["name"] == request.service)
+        return {**_service_row(entry), "counts": _counts(counts)}
+
+    # Items
+
+    async def item_add(self, request: wire.ItemAdd) -> Fields:
+        """Add items; good ones are stored, bad ones are named."""
+        entries = self._entries(request.services)
+        good: dict[str, _Good] = {}
+        refused: list[wire.Refusal] = []
+        for index, given in enumerate(request.items):
+            try:
+                one = _read_item(given)
+            except ValueError as reason:
+                key = given.get("key") if isinstance(given, dict) else None
+                refused.append(wire.Refusal(index, key if isinstance(key, str) else None, str(reason)))
+            else:
+                good.setdefault(one.key, one)
+        joined: set[ServiceId] = set()
+        async with self._database.transaction() as db:
+            new, known = await items.add(
+                db, [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
+            )
+            ids = new + known
+            for entry in entries:
+                settings = entry.service.settings
+                chosen = await self._chosen(db, entry, ids)
+                if await items.join(
+                    db,
+                    entry.service.service_id,
+                    chosen,
+                    request.priority,
+                    head_start(request.priority, settings.max_head_start),
+                ):
+                    joined.add(entry.service.service_id)
+        for service in joined:
+            if request.priority < 100:
+                await self._maker.make(self._catalogue.by_id(service), wanted=False)
+            self._signals.work(service)
+        return {"added": len(new), "known": len(known), "refused": refused}
+
+    def _entries(self, names: Sequence[str] | None) -> list[Entry]:
+        if names is None:
+            return [entry for entry in self._catalogue.all() if entry.service.state == "active"]
+        return [self._catalogue.living(name) for name in dict.fromkeys(names)]
+
+    async def _chosen(self, db: Connection, entry: Entry, ids: list[ItemId]) -> list[ItemId]:
+        """Those that concern the service, by the catalogue's attributes."""
+        if not entry.plugin.selects:
+            return ids
+        found = await queue.by_ids(db, ids)
+        return [one.item for one in found if entry.plugin.select(Item(one.item, one.key, one.attributes))]
+
+    async def item_prioritize(self, request: wire.ItemPrioritize) -> Fields:
+        """Put items into buckets at once, ahead of those of higher numbers."""
+        entry = self._service(request.service)
+        settings, service = entry.service.settings, entry.service.service_id
+        async with self._database.transaction() as db:
+            await making.lock(db, [service])
+            found = await queue.by_keys(db, request.keys)
+            ids = [one.item for one in found]
+            since = await nodes.clock(db)
+            start = head_start(request.priority, settings.max_head_start)
+            taken = await queue.take_for_priority(db, service, ids, request.priority, start, since)
+            known = {one.key for one in found}
+            fragments = await making.fragments(db, [one.item_id for one in taken])
+            urgent = [
+                making.NewBucket(
+                    new_bucket_id(),
+                    service,
+                    min(one.rank_at for one in part),
+                    min(one.since for one in part),
+                    request.priority,
+                    [one.item_id for one in part],
+                    frame(fragments[one.item_id] for one in part),
+                )
+                for part in shuffled_parts(taken, settings.bucket_size)
+            ]
+            await making.put_buckets(db, urgent)
+            await queue.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
+        self._signals.work(service)
+        return {
+            "prioritized": len(ids),
+            "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
+        }
+
+    async def item_delete(self, request: wire.ItemDelete) -> Fields:
+        """Remove items, their results and their places in open buckets."""
+        services = [entry.service.service_id for entry in self._catalogue.all()]
+        async with self._database.transaction() as db:
+            await making.lock(db, services)
+            found = await queue.by_keys(db, request.keys)
+            ended = await queue.delete(db, [one.item for one in found])
+        known = {one.key for one in found}
+        self._releases.tell_lost(ended, "done")
+        return {
+            "deleted": len(found),
+            "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
+        }
+
+    async def item_waiting(self, request: wire.ItemWaiting) -> Fields:
+        """Items that are not in a bucket, in rank order."""
+        entry = self._service(request.service)
+        after = (items.BEGINNING, 0)
+        if request.after is not None:
+            moment, item = _cursor(request.after, 2)
+            after = (_moment(moment, "$.after"), _number(item))
+        async with self._database.connection() as db:
+            found = await items.waiting(db, entry.service.service_id, after, request.limit)
+        rows = [
+            {
+                "service": request.service,
+                "item": one.item_id,
+                "key": one.key,
+                "priority": one.priority,
+                "since": _time(one.since),
+            }
+            for one in found
+        ]
+        last = f"{found[-1].rank_at.isoformat()}|{found[-1].item_id}" if len(found) == request.limit else None
+        return {"rows": rows, "next": last}
+
+    async def item_show(self, request: wire.ItemShow) -> Fields:
+        """One item in every service, with the origin of each result."""
+        async with self._database.connection() as db:
+            story = await items.show(db, request.key)
+        if story is None:
+            raise NotFound(f"There is no item {request.key!r}.")
+        return {
+            "item": story.item,
+            "key": story.key,
+            "attributes": story.attributes,
+            "services": [
+                {
+                    "service": service,
+                    "state": state,
+                    "results": [_result_row(row) for row in story.results if row.service == service],
+                }
+                for service, state in story.states
+            ],
+        }
+
+    async def item_quarantined(self, request: wire.ItemQuarantined) -> Fields:
+        """Items that broke clients."""
+        service = None if request.service is None else self._service(request.service).service.service_id
+        after = (0, 0) if request.after is None else tuple(map(_number, _cursor(request.after, 2)))
+        async with self._database.connection() as db:
+            rows = await queue.quarantined(db, service, (after[0], after[1]), request.limit)
+        full = len(rows) == request.limit
+        last = f"{rows[-1]['service_id']}|{rows[-1]['item']}" if full else None
+        return {
+            "rows": [
+                {**{k: v for k, v in row.items() if k != "service_id"}, "since": _time(row["since"])}
+                for row in rows
+            ],
+            "next": last,
+        }
+
+    async def item_retry(self, request: wire.ItemRetry) -> Fields:
+        """Let quarantined items wait again."""
+        entry = self._service(request.service)
+        async with self._database.transaction() as db:
+            await making.lock(db, [entry.service.service_id])
+            retried = await queue.retry(db, entry.service.service_id, request.keys)
+        self._signals.work(entry.service.service_id)
+        return {
+            "retried": len(retried),
+            "unknown": [key for key in dict.fromkeys(request.keys) if key not in retried],
+        }
+
+    # Results and statistics
+
+    async def result_list(self, request: wire.ResultList) -> Fields:
+        """Results of a service with their origin, in the order of their claims."""
+        entry = self._service(request.service)
+        after = (0, 0) if request.after is None else tuple(map(_number, _cursor(request.after, 2)))
+        async with self._database.connection() as db:
+            found = await items.results(
+                db,
+                entry.service.service_id,
+                (after[0], after[1]),
+                request.limit,
+                key=request.key,
+                client=request.client_id,
+                since=None if request.since is None else _moment(request.since, "$.since"),
+                until=None if request.until is None else _moment(request.until, "$.until"),
+            )
+        last = f"{found[-1].claim}|{found[-1].item}" if len(found) == request.limit else None
+        return {"rows": [_result_row(row) for row in found], "next": last}
+
+    async def stats(self, request: wire.Stats) -> Fields:
+        """Each service's items and buckets by state, and what waits longest."""
+        async with self._database.connection() as db:
+            counts = await items.counts(db)
+            oldest = await items.oldest(db)
+        return {
+            "services": [
+                {
+                    **_counts(row),
+                    "oldest": [
+                        {
+                            "priority": one["priority"],
+                            "since": _time(one["since"]),
+                            "overtaken_until": _time(one["rank_at"]),
+                        }
+                        for one in oldest
+                        if one["name"] == row["name"]
+                    ],
+                }
+                for row in counts
+            ]
+        }
+
+
+    # Buckets
+
+    async def bucket_list(self, request: wire.BucketList) -> Fields:
+        """Buckets by id, open or done."""
+        service = None if request.service is None else self._service(request.service).service.service_id
+        after = None if request.after is None else bucket_of(request.after)
+        async with self._database.connection() as db:
+            rows = await buckets.page(db, after, request.limit, service, request.state, request.client_id)
+        return {
+            "rows": [self._bucket_row(row) for row in rows],
+            "next": str(rows[-1]["bucket_id"]) if len(rows) == request.limit else None,
+        }
+
+    async def bucket_show(self, request: wire.BucketShow) -> Fields:
+        """One bucket with its items that are still to be settled."""
+        bucket_id = _bucket(request.bucket_id)
+        async with self._database.connection() as db:
+            row = await buckets.show(db, bucket_id)
+        if row is None:
+            raise NotFound("There is no such bucket.")
+        return {**self._bucket_row(row), "items": row["items"]}
+
+    def _bucket_row(self, row: Fields) -> Fields:
+        return {
+            "bucket_id": str(row["bucket_id"]),
+            "service": self._catalogue.by_id(row["service_id"]).service.name,
+            "state": row["state"],
+            "client_id": row["client_id"],
+            "claim": row["claim"],
+            "attempts": row["attempts"],
+            "remaining": row["remaining"],
+            "touched_at": None if row["touched_at"] is None else _time(row["touched_at"]),
+        }
+
+    async def bucket_release(self, request: wire.BucketRelease) -> Fields:
+        """Take a bucket from its holder."""
+        try:
+            return {"released": await self._releases.take(_bucket(request.bucket_id))}
+        except UnknownBucket as failure:
+            raise NotFound(failure.message) from None
+
+    # Clients
+
+    async def client_list(self, request: wire.ClientList) -> Fields:
+        """Clients by id."""
+        await self._tally.flush(self._database)
+        service = None if request.service is None else self._service(request.service).service.service_id
+        async with self._database.connection() as db:
+            rows = await clients.page(
+                db, request.after or "", request.limit, request.state, service, request.search
+            )
+        return {
+            "rows": [_client_row(row) for row in rows],
+            "next": rows[-1]["client_id"] if len(rows) == request.limit else None,
+        }
+
+    async def client_show(self, request: wire.ClientShow) -> Fields:
+        """Everything about one client."""
+        await self._tally.flush(self._database)
+        async with self._database.connection() as db:
+            row = await clients.one(db, ClientId(request.client_id))
+            if row is None:
+                raise NotFound(f"There is no client {request.client_id!r}.")
+            held = await buckets.page(db, None, 1000, None, None, request.client_id)
+        return {
+            **_client_row(row),
+            "profiles": {one["service"]: one["profile"] for one in row["services"]},
+            "holds": [self._bucket_row(one) for one in held],
+        }
+
+    async def client_deactivate(self, request: wire.ClientDeactivate) -> Fields:
+        """Take a client's work away, in one service or wholly."""
+        client = ClientId(request.client_id)
+        service = None if request.service is None else self._service(request.service).service.service_id
+        async with self._database.connection() as db:
+            done = await clients.deactivate(db, client, service, request.reason or "by an admin")
+        if not done:
+            raise NotFound(f"There is no client {request.client_id!r}" + (" in that service." if service else "."))
+        self._signals.tell("client", client=client)
+        await self._grant.all_delivered()
+        released = await self._releases.free_client(client, service, claims.DEACTIVATED, "deactivated")
+        return {"deactivated": 1, "released": released}
+
+    async def client_activate(self, request: wire.ClientActivate) -> Fields:
+        """Undo a deactivation."""
+        client = ClientId(request.client_id)
+        service = None if request.service is None else self._service(request.service).service.service_id
+        async with self._database.connection() as db:
+            done = await clients.reactivate(db, client, service)
+        if not done:
+            raise NotFound(f"There is no client {request.client_id!r}" + (" in that service." if service else "."))
+        self._signals.tell("client", client=client)
+        return {"activated": 1}
+
+    # Tokens, activity, nodes
+
+    async def token_issue(self, request: wire.TokenIssue) -> Fields:
+        """Make a token; this answer is the only place where it stands."""
+        made = credentials.make_token()
+        async with self._database.connection() as db:
+            await tokens.issue(
+                db, made.token_id, made.hash, request.role, request.label, request.expires_in, request.uses
+            )
+        return {"token_id": made.token_id, "token": made.token, "role": request.role, "label": request.label}
+
+    async def token_list(self, request: wire.TokenList) -> Fields:
+        """Tokens, without the tokens themselves."""
+        async with self._database.connection() as db:
+            rows = await tokens.page(db, request.after or "", request.limit)
+        return {
+            "rows": [_with_times(row) for row in rows],
+            "next": rows[-1]["token_id"] if len(rows) == request.limit else None,
+        }
+
+    async def token_revoke(self, request: wire.TokenRevoke) -> Fields:
+        """End a token and the sessions that live by it."""
+        async with self._database.connection() as db:
+            if not await tokens.revoke(db, request.token_id):
+                raise NotFound("There is no such token, or it is revoked already.")
+        self._signals.tell("token", token=request.token_id)
+        return {"revoked": 1}
+
+    async def activity_list(self, request: wire.ActivityList) -> Fields:
+        """The activity log, newest first."""
+        before = 2**62 if request.after is None else _number(request.after)
+        async with self._database.connection() as db:
+            rows = await tokens.activity(
+                db,
+                before,
+                request.limit,
+                target=request.client_id,
+                action=request.action,
+                since=None if request.since is None else _moment(request.since, "$.since"),
+                until=None if request.until is None else _moment(request.until, "$.until"),
+            )
+        return {
+            "rows": [{k: v for k, v in _with_times(row).items() if k != "activity_id"} for row in rows],
+            "next": str(rows[-1]["activity_id"]) if len(rows) == request.limit else None,
+        }
+
+    async def node_list(self, request: wire.NodeList) -> Fields:
+        """The starts of nodes."""
+        after = 0 if request.after is None else _number(request.after)
+        async with self._database.connection() as db:
+            rows = await nodes.page(db, after, request.limit)
+        return {
+            "rows": [_with_times(row) for row in rows],
+            "next": str(rows[-1]["boot"]) if len(rows) == request.limit else None,
+        }
+
+    async def node_drain(self, request: wire.NodeDrain) -> Fields:
+        """Let a node hand out no more, and end."""
+        name = request.node or self._node
+        async with self._database.connection() as db:
+            if not any(row["node"] == name and row["state"] == "live" for row in await nodes.page(db, 0, 100_000)):
+                raise NotFound(f"No node {name!r} runs.")
+        self._signals.tell("drain", node=name)
+        return {"draining": name}
+
+
+def _client_row(row: Fields) -> Fields:
+    joined = [one for one in row["services"] if one["joined"]]
+    if row["deactivated"] is not None:
+        state = "deactivated"
+    elif not row["registered"]:
+        state = "unregistered"
+    else:
+        state = "inactive" if joined and all(one["inactive"] for one in joined) else "active"
+    return {
+        "client_id": row["client_id"],
+        "screen_name": row["screen_name"],
+        "state": state,
+        "connected": row["connected"],
+        "health": "ok",
+        "services": [
+            {
+                **{k: v for k, v in one.items() if k not in ("client_id", "inactive", "profile")},
+                "active": one["joined"] and one["inactive"] is None,
+                "last_access": _time(one["last_access"]),
+            }
+            for one in row["services"]
+        ],
+    }
+
+
+def _with_times(row: Fields) -> Fields:
+    return {k: _time(v) if isinstance(v, datetime) else v for k, v in row.items()}
+
+
+def _bucket(name: str) -> BucketId:
+    try:
+        return bucket_of(name)
+    except UnknownBucket as failure:
+        raise NotFound(failure.message) from None
+
+
+def _read_item(given: object) -> _Good:
+    """Raises: ValueError, with what was expected."""
+    if not isinstance(given, dict):
+        raise ValueError("an item is an object with a key")  # noqa: TRY004 - one kind of refusal for all
+    key = given.get("key")
+    if not isinstance(key, str) or not 1 <= len(key) <= 256:
+        raise ValueError("key: a string of 1 to 256 characters was expected")
+    if _CONTROL.search(key):
+        raise ValueError("key: control characters are refused")
+    if "item" in given:
+        raise ValueError("item: that number is given by the server")
+    attributes = {name: value for name, value in given.items() if name != "key"}
+    if len(msgspec.json.encode(attributes)) > MAX_ATTRIBUTES:
+        raise ValueError(f"the attributes take more than {MAX_ATTRIBUTES} bytes")
+    return _Good(key, attributes)
+
+
+def _service_row(entry: Entry) -> Fields:
+    service = entry.service
+    return {
+        "service": service.name,
+        "plugin": service.plugin,
+        "title": service.title,
+        "state": service.state,
+        "settings": {**asdict(service.settings), **service.options},
+    }
+
+
+def _counts(row: Fields) -> Fields:
+    counts = {key: value for key, value in row.items() if key not in ("service_id", "name", "title")}
+    return {"service": row["name"], **counts}
+
+
+def _result_row(row: items.ResultRow) -> Fields:
+    return {
+        "service": row.service,
+        "item": row.item,
+        "key": row.key,
+        "value": row.value,
+        "client_id": row.client_id,
+        "session_id": str(row.session_id),
+        "bucket_id": str(row.bucket_id),
+        "claim": row.claim,
+        "at": _time(row.at),
+        "valid": row.valid,
+    }
+
+
+def _page(rows: list[Fields], limit: int, name: Any, found: int) -> Fields:
+    return {"rows": rows, "next": name(rows[-1]) if rows and found > limit else None}
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _moment(text: str, path: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadMessage("A time is given as RFC 3339, in UTC.", detail={"path": path}) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _cursor(after: str, parts: int) -> list[str]:
+    found = after.rsplit("|", parts - 1)
+    if len(found) != parts:
+        raise BadMessage("`after` is the `next` of the page before.", detail={"path": "$.after"})
+    return found
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise BadMessage("`after` is the `next` of the page before.", detail={"path": "$.after"})
+    return int(text)

@@ -1,0 +1,257 @@
+"""The ways back: what a client held becomes free for others.  protocol.md, "Disconnect", "Recollect" """
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from coordinator.errors import StaleClaim, Unavailable, UnknownBucket
+from coordinator.flow.catalogue import Catalogue, refuse_strangers
+from coordinator.flow.grant import Grant
+from coordinator.flow.intake import bucket_of
+from coordinator.flow.roster import Holder, Identity, Roster
+from coordinator.flow.signals import Signals, batches
+from coordinator.model import Boot, BucketId, ClaimNumber, Claimed, ClientId, Freed, ServiceId, SessionId
+from coordinator.store import claims, clients, results
+from coordinator.store.claims import Way
+from coordinator.store.pool import Database
+from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
+
+log = structlog.get_logger()
+
+RETRY = 1.0
+"""Seconds between tries while the database is away."""
+
+
+class Releases:
+    """Frees buckets, and gives cut-off ones back."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        roster: Roster,
+        grant: Grant,
+        signals: Signals,
+        boot: Boot,
+        reconnect_window: float,
+        recollect_window: float,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._roster = roster
+        self._grant = grant
+        self._signals = signals
+        self._boot = boot
+        self._reconnect_window = reconnect_window
+        self._recollect_window = recollect_window
+        self._in_doubt = asyncio.Event()
+
+    # One session
+
+    async def end_session(self, holder: Holder, *, keep: bool) -> None:
+        """A connection has ended: free what it claimed, at once; or keep it for its client, if the node drains.
+
+        Done before anything else of that client that could depend on it; repeated until the database is back.
+        """
+        identity = holder.identity
+        self._grant.withdraw(holder)
+        held = self._roster.leave(holder)
+        identity.begin_leaving()
+        try:
+            while True:
+                try:
+                    await self._end_session(holder, keep=keep)
+                    break
+                except Unavailable:
+                    await asyncio.sleep(RETRY)
+        finally:
+            identity.end_leaving()
+            self._roster.forget(identity)
+        if held:
+            log.info("session ended while holding", session=str(holder.session_id), client=holder.client_id,
+                     buckets=len(held), kept=keep)
+
+    async def _end_session(self, holder: Holder, *, keep: bool) -> None:
+        freed: list[Freed] = []
+        async with self._database.connection() as db:
+            if keep:
+                await claims.keep(db, [holder.session_id], self._reconnect_window)
+            elif holder.identity.registered:
+                freed = await claims.release_session(
+                    db, holder.client_id, holder.session_id, claims.CUT_OFF, self._recollect_window
+                )
+            await clients.end_session(db, holder.session_id)
+        self._wake(freed)
+
+    async def give_back(self, release: Release, by: Holder) -> Released:
+        """A client returns one bucket.
+
+        Raises:
+            UnknownBucket, NotOwner, StaleClaim, Unavailable; and what its membership forbids.
+        """
+        bucket_id, claim = bucket_of(release.bucket_id), ClaimNumber(release.claim)
+        async with self._database.connection() as db:
+            bucket = await claims.whose(db, bucket_id, claim)
+            if bucket is None:
+                raise UnknownBucket("There is no such bucket.")
+            refuse_strangers(self._catalogue.by_id(bucket.service_id), by.identity, idle_may=True)
+            await results.check_owner(db, bucket, bucket_id, by.client_id)
+            freed = await claims.release_claim(db, bucket_id, claim, claims.RELEASED, self._recollect_window)
+        if not freed:
+            raise StaleClaim("Your claim of that bucket has ended.")
+        self._roster.drop(by.client_id, bucket_id, claim)
+        self._wake(freed)
+        return Released(bucket_id=str(bucket_id), remaining=freed[0].remaining)
+
+    # One client, or all of a service
+
+    async def free_client(
+        self, client: ClientId, service: ServiceId | None, way: Way, reason: str, spare: Holder | None = None
+    ) -> int:
+        """Take away all that a client holds, in one service or in all; tells its sessions, but for `spare`.
+
+        Returns how many buckets that was.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with self._database.connection() as db:
+            freed = await claims.release_client(db, client, service, way, self._recollect_window)
+        self.tell_lost(freed, reason, spare)
+        self._wake(freed)
+        return len(freed)
+
+    async def free_service(self, service: ServiceId) -> int:
+        """Take away all that is held in one service."""
+        async with self._database.connection() as db:
+            freed = await claims.release_service(db, service, claims.REVOKED)
+        self.tell_lost(freed, "revoked")
+        return len(freed)
+
+    async def take(self, bucket_id: BucketId, way: Way = claims.TAKEN) -> int:
+        """Take one bucket from whoever holds it; 0 if nobody does."""
+        async with self._database.connection() as db:
+            bucket = await claims.whose(db, bucket_id, ClaimNumber(0))
+            if bucket is None:
+                raise UnknownBucket("There is no such bucket.")
+            freed = await claims.release_claim(db, bucket_id, bucket.current, way, self._recollect_window)
+        self.tell_lost(freed, "released")
+        self._wake(freed)
+        return len(freed)
+
+    def tell_lost(self, freed: Sequence[Freed], reason: str, spare: Holder | None = None) -> None:
+        """Tell the holders, on whatever node, that these claims are over."""
+        told = [[one.client_id, str(one.bucket_id), one.claim] for one in freed]
+        for part in batches(told):
+            spared = None if spare is None else str(spare.session_id)
+            self._signals.tell("lost", claims=part, reason=reason, spare=spared)
+
+    def on_lost(self, signal: dict[str, Any]) -> None:
+        """Somebody took claims away; those of this node's sessions are told."""
+        for client, bucket, claim in signal["claims"]:
+            held = self._roster.drop(ClientId(client), BucketId(UUID(bucket)), ClaimNumber(claim))
+            if held is not None and str(held.holder.session_id) != signal.get("spare"):
+                held.holder.push(BucketLost(bucket_id=bucket, claim=claim, reason=signal["reason"]))
+
+    def wake(self, services: Iterable[ServiceId]) -> None:
+        """Something came back to these services."""
+        for service in set(services):
+            self._signals.work(service)
+
+    def _wake(self, freed: Sequence[Freed]) -> None:
+        self.wake(one.service_id for one in freed)
+
+    # Back to its client
+
+    async def recollect(
+        self, by: Holder, holds: Sequence[Hold]
+    ) -> tuple[Recollection, list[Claimed]]:
+        """Give a client back those of its cut-off buckets that nobody has claimed since.
+
+        Returns what to answer, and the claims; the caller pushes them behind its answer.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        await by.identity.settled_down()
+        named: list[BucketId] = []
+        for hold in holds:
+            try:
+                named.append(bucket_of(hold.bucket_id))
+            except UnknownBucket:
+                continue
+        regranted: list[Claimed] = []
+        mine = {held.bucket_id for held in by.identity.held.values() if held.holder is by}
+        if by.identity.registered and by.identity.deactivated is None:
+            async with self._database.transaction() as db:
+                found = await claims.recollect(
+                    db, by.client_id, by.session_id, named, self._boot, self._recollect_window
+                )
+            for one in found:
+                if one.taken_from is not None:
+                    self._take_over(by, one.claimed.bucket_id, one.former)
+                if self._grant.take_in(one.claimed, by):
+                    regranted.append(one.claimed)
+                else:
+                    self.doubt()
+        back = {one.bucket_id for one in regranted} | mine
+        answer = Recollection(
+            regranted=[str(one.bucket_id) for one in regranted],
+            dropped=[hold.bucket_id for hold in holds if _id(hold.bucket_id) not in back],
+        )
+        return answer, regranted
+
+    def _take_over(self, by: Holder, bucket: BucketId, former: ClaimNumber) -> None:
+        self._signals.tell(
+            "lost",
+            claims=[[by.client_id, str(bucket), former]],
+            reason="released",
+            spare=str(by.session_id),
+        )
+
+    # When it is not known what the database did
+
+    def doubt(self) -> None:
+        """A claim may have come through that no session holds; look after it once the database answers."""
+        self._in_doubt.set()
+
+    async def run(self) -> None:
+        """Free claims of this node's start that no session holds, whenever there is doubt; until cancelled."""
+        while True:
+            await self._in_doubt.wait()
+            self._in_doubt.clear()
+            try:
+                await self._reconcile()
+            except Unavailable:
+                self._in_doubt.set()
+                await asyncio.sleep(RETRY)
+
+    async def _reconcile(self) -> None:
+        begun = monotonic()
+        async with self._database.connection() as db:
+            believed = await claims.claims_of_boot(db, self._boot)
+        # What was claimed before that look is in the roster once the lines are idle for a moment.
+        await self._grant.all_delivered()
+        held = {(one.bucket_id, one.claim) for one in self._roster.all_held()}
+        orphans = [one for one in believed if one not in held]
+        for bucket, claim in orphans:
+            async with self._database.connection() as db:
+                freed = await claims.release_claim(db, bucket, claim, claims.UNDELIVERED, 0.0)
+            self._wake(freed)
+        if orphans:
+            log.info("freed claims that no session holds", buckets=len(orphans), seconds=monotonic() - begun)
+
+
+
+
+def _id(name: str) -> BucketId | None:
+    try:
+        return bucket_of(name)
+    except UnknownBucket:
+        return None

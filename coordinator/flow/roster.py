@@ -1,0 +1,160 @@
+"""Who is here: the sessions of this node, the identities behind them, and what they hold.
+
+A cache of what Postgres knows, for the sessions of this node only; it may vanish at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from msgspec import Struct
+
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, Membership, ServiceId, SessionId
+
+
+class Holder(Protocol):
+    """A session as the flow sees it.  `push` never waits; `end` closes the connection with a code."""
+
+    session_id: SessionId
+    client_id: ClientId
+    identity: Identity
+    draining: bool
+
+    def push(self, message: Struct | bytes) -> None: ...
+
+    def end(self, code: int, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Held:
+    """A bucket in the hands of a session of this node; `given` has '1' for each item that was handed out."""
+
+    service_id: ServiceId
+    bucket_id: BucketId
+    claim: ClaimNumber
+    holder: Holder
+    items: tuple[ItemId, ...]
+    given: str
+    delivered_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Identity:
+    """One client id with one secret, however many sessions it has here.
+
+    `leaving` counts releases of its ended sessions that are still under way.
+    """
+
+    client_id: ClientId
+    secret_hash: bytes
+    registered: bool = False
+    deactivated: str | None = None
+    memberships: dict[ServiceId, Membership] = field(default_factory=dict)
+    sessions: dict[SessionId, Holder] = field(default_factory=dict)
+    held: dict[BucketId, Held] = field(default_factory=dict)
+    leaving: int = 0
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def works_for(self, service: ServiceId) -> bool:
+        """Whether work of this service may go to it."""
+        membership = self.memberships.get(service)
+        return (
+            self.registered
+            and self.deactivated is None
+            and membership is not None
+            and membership.joined
+            and membership.inactive is None
+        )
+
+    def held_in(self, service: ServiceId) -> int:
+        """How many buckets of a service its sessions of this node hold."""
+        return sum(held.service_id == service for held in self.held.values())
+
+    def begin_leaving(self) -> None:
+        """A release of what one of its sessions held begins."""
+        self.leaving += 1
+        self.left.clear()
+
+    def end_leaving(self) -> None:
+        """That release is done."""
+        self.leaving -= 1
+        if not self.leaving:
+            self.left.set()
+
+    async def settled_down(self) -> None:
+        """Wait until no release of its ended sessions is under way."""
+        while self.leaving:
+            await self.left.wait()
+
+
+class Roster:
+    """All sessions of this node that said hello."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[SessionId, Holder] = {}
+        self._identities: dict[ClientId, dict[bytes, Identity]] = {}
+
+    def identity(self, client: ClientId, secret_hash: bytes) -> Identity:
+        """The identity of that client id and secret; a new one if it has no session here."""
+        by_secret = self._identities.setdefault(client, {})
+        found = by_secret.get(secret_hash)
+        if found is None:
+            found = by_secret[secret_hash] = Identity(client, secret_hash)
+        return found
+
+    def identities(self, client: ClientId | None = None) -> Iterator[Identity]:
+        """All identities here, or those of one client id (at most one of them is registered)."""
+        if client is not None:
+            yield from list(self._identities.get(client, {}).values())
+        else:
+            for by_secret in list(self._identities.values()):
+                yield from list(by_secret.values())
+
+    def enter(self, holder: Holder) -> None:
+        """A session has said hello."""
+        self.sessions[holder.session_id] = holder
+        holder.identity.sessions[holder.session_id] = holder
+
+    def leave(self, holder: Holder) -> list[Held]:
+        """A session has ended; returns what it held."""
+        identity = holder.identity
+        self.sessions.pop(holder.session_id, None)
+        identity.sessions.pop(holder.session_id, None)
+        gone = [held for held in identity.held.values() if held.holder is holder]
+        for held in gone:
+            del identity.held[held.bucket_id]
+        return gone
+
+    def forget(self, identity: Identity) -> None:
+        """Drop an identity that has no session and no release under way any more."""
+        if not identity.sessions and not identity.leaving:
+            by_secret = self._identities.get(identity.client_id, {})
+            by_secret.pop(identity.secret_hash, None)
+            if not by_secret:
+                self._identities.pop(identity.client_id, None)
+
+    def hold(self, held: Held) -> None:
+        """A bucket goes into the hands of a session."""
+        held.holder.identity.held[held.bucket_id] = held
+
+    def held(self, client: ClientId, bucket: BucketId) -> Held | None:
+        """That bucket, if a session of that client holds it here."""
+        for identity in self.identities(client):
+            found = identity.held.get(bucket)
+            if found is not None:
+                return found
+        return None
+
+    def drop(self, client: ClientId, bucket: BucketId, claim: ClaimNumber) -> Held | None:
+        """That claim is over; returns what it was if a session here held it."""
+        held = self.held(client, bucket)
+        if held is None or held.claim != claim:
+            return None
+        return held.holder.identity.held.pop(bucket)
+
+    def all_held(self) -> Iterable[Held]:
+        """Everything in the hands of sessions of this node."""
+        return [held for identity in self.identities() for held in identity.held.values()]

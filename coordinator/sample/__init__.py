@@ -1,0 +1,39 @@
+"""Real public accounts to try the program on; README.md beside this file names the sources."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Account(NamedTuple):
+    """One account of the sample; its id is not known for some."""
+
+    screen_name: str
+    account_id: int | None
+
+
+class Follow(NamedTuple):
+    """One account followed another; both are of `accounts()`, where capitals may differ."""
+
+    follower: str
+    followed: str
+
+
+def accounts() -> Iterator[Account]:
+    """1,988 accounts of US politicians, each screen name once."""
+    for row in _rows("accounts.csv"):
+        yield Account(row["screen_name"], int(row["account_id"]) if row["account_id"] else None)
+
+
+def follows() -> Iterator[Follow]:
+    """3,859 pairs among 91 US senators of 2017."""
+    for row in _rows("follows.csv"):
+        yield Follow(row["follower"], row["followed"])
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    with files(__package__).joinpath(name).open(encoding="utf-8") as file:
+        yield from csv.DictReader(file)

@@ -1,0 +1,1 @@
+"""The sockets: channels, plain HTTP, limits, drain."""

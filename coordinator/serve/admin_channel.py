@@ -1,0 +1,199 @@
+"""The admin channel: requests of operators, one after the other, each noted in the activity log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+
+from coordinator import credentials
+from coordinator.errors import (
+    CoordinatorError,
+    Forbidden,
+    Internal,
+    OutOfOrder,
+    PeerError,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+from coordinator.flow.operation import Operation
+from coordinator.serve.client_channel import in_words
+from coordinator.serve.connection import Peer, Spawn, Wire
+from coordinator.store import tokens
+from coordinator.store.pool import Database
+from coordinator.wire import admin as wire
+from coordinator.wire.client import Limits
+from coordinator.wire.codec import Codec, Undecodable, tag_of
+from coordinator.wire.frames import PROTOCOL, Close, Ref, Request, ServerCard
+
+log = structlog.get_logger()
+
+CODEC: Codec[Request] = Codec(*wire.REQUESTS)
+
+LARGEST = 16 * 1024 * 1024
+"""Bytes of a frame from an admin: `item.add` takes thousands of items at once."""
+
+QUIET: frozenset[type[Request]] = frozenset({wire.Stats, wire.LimitsShow, wire.Health})
+"""Asked again and again by live views; not noted in the activity log."""
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSteps:
+    """What an admin session works with."""
+
+    database: Database
+    operation: Operation
+    limits: Limits
+    card: ServerCard
+    hello_timeout: float
+    messages_per_minute: int
+    spawn: Spawn
+    health: Callable[[], Awaitable[Fields]]
+
+
+class AdminSession(Peer):
+    """One session of one admin or operator."""
+
+    def __init__(self, connection: Wire, address: str, steps: AdminSteps) -> None:
+        super().__init__(connection, address, steps.messages_per_minute, steps.spawn)
+        self._steps = steps
+        self._token: tokens.Token | None = None
+        operation = steps.operation
+        self._answers: dict[type[Request], Callable[[Any], Awaitable[Fields]]] = {
+            wire.ServiceList: operation.service_list,
+            wire.ServiceShow: operation.service_show,
+            wire.ItemAdd: operation.item_add,
+            wire.ItemPrioritize: operation.item_prioritize,
+            wire.ItemDelete: operation.item_delete,
+            wire.ItemWaiting: operation.item_waiting,
+            wire.ItemShow: operation.item_show,
+            wire.ItemQuarantined: operation.item_quarantined,
+            wire.ItemRetry: operation.item_retry,
+            wire.BucketList: operation.bucket_list,
+            wire.BucketShow: operation.bucket_show,
+            wire.BucketRelease: operation.bucket_release,
+            wire.ResultList: operation.result_list,
+            wire.ClientList: operation.client_list,
+            wire.ClientShow: operation.client_show,
+            wire.ClientDeactivate: operation.client_deactivate,
+            wire.ClientActivate: operation.client_activate,
+            wire.TokenIssue: operation.token_issue,
+            wire.TokenList: operation.token_list,
+            wire.TokenRevoke: operation.token_revoke,
+            wire.ActivityList: operation.activity_list,
+            wire.NodeList: operation.node_list,
+            wire.NodeDrain: operation.node_drain,
+            wire.Stats: operation.stats,
+            wire.LimitsShow: self._limits,
+            wire.Health: self._health,
+        }
+
+    async def run(self) -> None:
+        """The whole life of the session."""
+        timer = asyncio.get_running_loop().call_later(self._steps.hello_timeout, self._no_hello)
+        try:
+            await self.frames()
+        finally:
+            timer.cancel()
+
+    def _no_hello(self) -> None:
+        if self._token is None:
+            self.end(Close.NO_HELLO, "no hello in time")
+
+    @property
+    def token_id(self) -> str | None:
+        """The token that this session lives by."""
+        return None if self._token is None else self._token.token_id
+
+    async def take(self, frame: str) -> None:
+        try:
+            request = CODEC.decode(frame)
+        except Undecodable as refusal:
+            self.refuse(refusal.error, refusal.ref)
+            return
+        ref = request.ref if not isinstance(request.ref, msgspec.UnsetType) else None
+        try:
+            if isinstance(request, wire.AdminHello):
+                await self._hello(request, ref)
+                return
+            if self._token is None:
+                raise OutOfOrder("The first message is hello.")
+            if self._token.role != "admin" and type(request) in wire.ADMIN_ONLY:
+                raise Forbidden(f"{tag_of(type(request))} needs an admin's token.")
+            fields = await self._answers[type(request)](request)
+        except CoordinatorError as failure:
+            error = in_words(failure)
+            await self._note(request, error)
+            self.refuse(error, ref)
+        except Exception:
+            # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
+            log.exception("admin step failed", request=tag_of(type(request)))
+            self.refuse(Internal("Something went wrong here."), ref)
+        else:
+            await self._note(request, None)
+            self._ok(fields, ref)
+
+    def _ok(self, fields: Fields, ref: Ref | None) -> None:
+        answer: Fields = {"type": "ok", **fields}
+        if ref is not None:
+            answer["ref"] = ref
+        self.push(msgspec.json.encode(answer))
+
+    async def _hello(self, hello: wire.AdminHello, ref: Ref | None) -> None:
+        if self._token is not None:
+            raise OutOfOrder("hello is the first message, and comes once.")
+        if hello.protocol != PROTOCOL:
+            raise Unsupported(
+                f"This server speaks version {PROTOCOL}.", detail={"path": "$.protocol"}, close_code=Close.VERSION
+            )
+        async with self._steps.database.connection() as db:
+            token = await tokens.find(db, credentials.hash_token(hello.token))
+        if token is None:
+            raise Unauthorized("That token is not good.", close_code=Close.BAD_CREDENTIALS)
+        if token.role not in ("admin", "operator"):
+            raise Forbidden(f"A token for {token.role} does not open this channel.", close_code=Close.FORBIDDEN)
+        self._token = token
+        self.connection.protocol.max_message_size = max(LARGEST, self._steps.limits.max_message_bytes)
+        welcome = wire.AdminWelcome(
+            role="admin" if token.role == "admin" else "operator",
+            label=token.label,
+            server=self._steps.card,
+            protocol=PROTOCOL,
+        )
+        if ref is not None:
+            welcome.ref = ref
+        self.push(welcome)
+
+    async def _limits(self, request: wire.LimitsShow) -> Fields:
+        return {"limits": self._steps.limits}
+
+    async def _health(self, request: wire.Health) -> Fields:
+        return await self._steps.health()
+
+    async def _note(self, request: Request, error: PeerError | None) -> None:
+        if type(request) in QUIET or self._token is None:
+            return
+        who = f"{self._token.role}:{self._token.label or self._token.token_id}"
+        try:
+            async with self._steps.database.connection() as db:
+                await tokens.note(
+                    db, who, tag_of(type(request)), _target(request), "ok" if error is None else error.code
+                )
+        except Unavailable:
+            log.warning("not noted in the activity log", request=tag_of(type(request)))
+
+
+def _target(request: Request) -> str | None:
+    for name in ("client_id", "bucket_id", "key", "service", "token_id", "node"):
+        value = getattr(request, name, None)
+        if isinstance(value, str):
+            return value[:256]
+    keys = getattr(request, "keys", None)
+    return f"{len(keys)} keys" if keys else None

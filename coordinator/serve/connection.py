@@ -1,0 +1,219 @@
+"""One WebSocket connection, whatever its channel: writing without waiting, being heard of, ending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from coordinator.errors import PeerError, RateLimited
+from coordinator.serve.limits import REFUSED_IN_A_ROW, TokenBucket
+from coordinator.wire.codec import encode, error_frame, peek_ref
+from coordinator.wire.frames import Close, Ref
+
+log = structlog.get_logger()
+
+MOST_UNREAD = 16 * 1024 * 1024
+"""Bytes that may wait for a peer to read them before it is cut off."""
+
+STUCK_AFTER = 10.0
+"""Seconds after which a peer that has taken nothing of what waits for it is cut off."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that a peer has to answer a close frame."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+"""Starts a task that belongs to the node."""
+
+
+class Wire(ServerConnection):
+    """A connection that remembers when it last heard from its peer."""
+
+    heard_at: float = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+
+class Peer:
+    """What the sessions of all channels have in common."""
+
+    def __init__(self, connection: Wire, address: str, messages_per_minute: int, spawn: Spawn) -> None:
+        self.connection = connection
+        self.address = address
+        self._spawn = spawn
+        self._rate = TokenBucket(messages_per_minute)
+        self._refused = 0
+        self._closing: tuple[int, str] | None = None
+        self._receiving: asyncio.Task[Any] | None = None
+
+    # Reading
+
+    async def frames(self) -> None:
+        """Hand each text frame to `take`, until the connection ends or `end` was called."""
+        self._receiving = None
+        try:
+            while self._closing is None:
+                self._receiving = asyncio.current_task()
+                frame = await self.connection.recv()
+                self._receiving = None
+                if not isinstance(frame, str):
+                    self.end(Close.UNSUPPORTED_DATA, "text frames only")
+                elif self._charge(frame):
+                    await self.take(frame)
+        except ConnectionClosed:
+            pass
+        except asyncio.CancelledError:
+            if self._closing is None:
+                raise
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+        finally:
+            self._receiving = None
+
+    async def take(self, frame: str) -> None:
+        """Answer one frame."""
+        raise NotImplementedError
+
+    def _charge(self, frame: str) -> bool:
+        seconds = self._rate.take()
+        if not seconds:
+            self._refused = 0
+            return True
+        self._refused += 1
+        self.refuse(
+            RateLimited("Too many messages.", retry_after=round(seconds, 3), scope="connection"), peek_ref(frame)
+        )
+        if self._refused >= REFUSED_IN_A_ROW:
+            self.end(Close.TOO_MANY, "too many messages")
+        return False
+
+    # Writing
+
+    def push(self, message: Struct | bytes) -> None:
+        """Send without waiting; a peer that does not read is cut off."""
+        frame = message if isinstance(message, bytes) else encode(message)
+        if self._closing is not None or self.connection.protocol.state is not State.OPEN:
+            return
+        broadcast((self.connection,), frame, text=True)
+        if self.unread() > MOST_UNREAD:
+            self.end(Close.SLOW_READER, "too slow a reader")
+
+    def refuse(self, error: PeerError, ref: Ref | None) -> None:
+        """Answer with an error, and close if it is one that ends the connection."""
+        self.push(error_frame(error, ref))
+        if error.close_code is not None:
+            self.end(error.close_code, error.code)
+
+    def unread(self) -> int:
+        """Bytes that wait for the peer to read them."""
+        return int(self.connection.transport.get_write_buffer_size())
+
+    # Ending
+
+    def end(self, code: int, reason: str) -> None:
+        """Close the connection; what belongs to it is freed at once, not after a close handshake."""
+        if self._closing is not None:
+            return
+        self._closing = (code, reason)
+        if self.connection.protocol.state is State.OPEN:
+            # At once, so that no close of the library's own can come before it.
+            self.connection.protocol.send_close(code, reason[:120])
+            self.connection.send_data()
+        self._spawn(self._close())
+        if self._receiving is not None and self._receiving is not asyncio.current_task():
+            self._receiving.cancel()
+
+    @property
+    def ending(self) -> bool:
+        """Whether this side is closing it."""
+        return self._closing is not None
+
+    async def _close(self) -> None:
+        # A peer that reads nothing keeps close() waiting for the write before its own timeout begins.
+        timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT + 1.0, self.connection.transport.abort)
+        try:
+            await self.connection.close()
+        finally:
+            timer.cancel()
+
+
+class Pinger:
+    """Pings all connections, and cuts off those that are gone or do not read.
+
+    One task for all of them.  A peer found gone is gone at the timeout: there is no close handshake that nobody would
+    answer.
+    """
+
+    def __init__(self, interval: float, timeout: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        self._due: deque[tuple[float, Peer]] = deque()
+        self._awaited: deque[tuple[float, float, Peer]] = deque()
+        self._peers: set[Peer] = set()
+        self._stuck: dict[Peer, tuple[int, float]] = {}
+
+    def add(self, peer: Peer) -> None:
+        """From now on this one is pinged."""
+        self._peers.add(peer)
+        self._due.append((peer.connection.loop.time() + self._interval, peer))
+
+    def remove(self, peer: Peer) -> None:
+        """No longer."""
+        self._peers.discard(peer)
+        self._stuck.pop(peer, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        tick = min(0.25, self._interval / 4, self._timeout / 4)
+        next_sweep = 0.0
+        while True:
+            now = loop.time()
+            while self._due and self._due[0][0] <= now:
+                _, peer = self._due.popleft()
+                if peer in self._peers:
+                    self._ping(peer, now)
+            while self._awaited and self._awaited[0][0] <= now:
+                _, sent, peer = self._awaited.popleft()
+                if peer in self._peers:
+                    self._check(peer, sent, now)
+            if now >= next_sweep:
+                self._sweep(now)
+                next_sweep = now + 1.0
+            await asyncio.sleep(tick)
+
+    def _ping(self, peer: Peer, now: float) -> None:
+        if peer.connection.protocol.state is State.OPEN:
+            peer.connection.protocol.send_ping(b"")
+            peer.connection.send_data()
+        self._awaited.append((now + self._timeout, now, peer))
+
+    def _check(self, peer: Peer, sent: float, now: float) -> None:
+        if peer.connection.heard_at < sent:
+            log.info("peer gone", address=peer.address, silent=round(now - peer.connection.heard_at, 1))
+            peer.connection.transport.abort()
+            return
+        self._due.append((max(now, sent + self._interval), peer))
+
+    def _sweep(self, now: float) -> None:
+        """Cut off those that have taken nothing for a while of what waits for them."""
+        for peer in list(self._peers):
+            unread = peer.unread()
+            if not unread:
+                self._stuck.pop(peer, None)
+                continue
+            before, since = self._stuck.get(peer, (unread + 1, now))
+            if unread < before:
+                self._stuck[peer] = (unread, now)
+            elif now - since > STUCK_AFTER:
+                peer.end(Close.SLOW_READER, "too slow a reader")

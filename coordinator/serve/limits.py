@@ -1,0 +1,97 @@
+"""How much one connection or one address may ask for.  protocol.md, "Limits" """
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+REFUSED_IN_A_ROW = 50
+"""Who is refused so often in a row for his rate, and goes on, is closed with 4429."""
+
+
+class TokenBucket:
+    """Lets `per_minute` pass, with a burst of a tenth of that, at least 10."""
+
+    __slots__ = ("_burst", "_rate", "_since", "_tokens")
+
+    def __init__(self, per_minute: int) -> None:
+        self._rate = per_minute / 60
+        self._burst = max(10.0, per_minute / 10)
+        self._tokens = self._burst
+        self._since = monotonic()
+
+    def take(self) -> float:
+        """Take one; returns 0, or the seconds after which there is one again."""
+        now = monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
+        self._since = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self._rate
+
+    @property
+    def full(self) -> bool:
+        """Whether it is as good as new."""
+        return self._tokens + (monotonic() - self._since) * self._rate >= self._burst
+
+
+class Addresses:
+    """Connections and registrations of each address."""
+
+    def __init__(self, connections: int, registrations_per_minute: int, trusted: Sequence[Network]) -> None:
+        self._most = connections
+        self._per_minute = registrations_per_minute
+        self._trusted = trusted
+        self._connections: dict[str, int] = {}
+        self._registrations: dict[str, TokenBucket] = {}
+
+    def address_of(self, peer: str, forwarded: str | None) -> str:
+        """Who really connects: behind trusted proxies, the last address that none of them has."""
+        hops = [hop.strip() for hop in (forwarded or "").split(",") if hop.strip()]
+        address = peer
+        while self._is_trusted(address) and hops:
+            address = hops.pop()
+        return address
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed.version == net.version and parsed in net for net in self._trusted)
+
+    def full(self, address: str) -> bool:
+        """Whether an address has as many connections as it may have."""
+        return self._connections.get(address, 0) >= self._most
+
+    def enter(self, address: str) -> None:
+        """One more connection."""
+        self._connections[address] = self._connections.get(address, 0) + 1
+
+    def leave(self, address: str) -> None:
+        """One less."""
+        left = self._connections.get(address, 0) - 1
+        if left > 0:
+            self._connections[address] = left
+        else:
+            self._connections.pop(address, None)
+
+    def register(self, address: str) -> float:
+        """Charge a registration; returns 0, or the seconds after which the next one may come."""
+        if len(self._registrations) > 10_000:
+            self._registrations = {k: v for k, v in self._registrations.items() if not v.full}
+        bucket = self._registrations.get(address)
+        if bucket is None:
+            bucket = self._registrations[address] = TokenBucket(self._per_minute)
+        return bucket.take()
+
+
+def forwarded_for(headers: Any) -> str | None:
+    """The X-Forwarded-For of a request, all its lines together."""
+    lines = headers.get_all("X-Forwarded-For")
+    return ",".join(lines) if lines else None

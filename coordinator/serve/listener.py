@@ -1,0 +1,243 @@
+"""The port: plain HTTP, who may open which channel, and the sessions of all channels.  protocol.md, "Channels" """
+
+from __future__ import annotations
+
+import asyncio
+import http
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from coordinator.serve.admin_channel import AdminSession, AdminSteps
+from coordinator.serve.client_channel import ClientSession, Steps
+from coordinator.serve.connection import Pinger, Wire
+from coordinator.serve.limits import forwarded_for
+from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
+
+log = structlog.get_logger()
+
+CLIENT, ADMIN = "/v1/client", "/v1/admin"
+
+IDLE_SLACK = 4.0
+"""Seconds within which sessions that hold nothing are closed when the node drains, spread out."""
+
+Check = Callable[[], Awaitable[bool]]
+Pages = dict[str, tuple[str, bytes]]
+"""What plain GETs are answered: path → content type and body."""
+
+
+class Listener:
+    """Accepts connections and runs their sessions."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        admin: AdminSteps,
+        *,
+        allowed_origins: Sequence[str],
+        ready: Check,
+        pages: Pages,
+    ) -> None:
+        self._steps = steps
+        self._admin = admin
+        self._origins = frozenset(origin.lower() for origin in allowed_origins)
+        self._ready = ready
+        self._pages = pages
+        self._pinger = Pinger(steps.limits.ping_interval, steps.limits.ping_timeout)
+        self._servers: list[Server] = []
+        self._open = 0
+        self.sessions: set[ClientSession] = set()
+        self.admins: set[AdminSession] = set()
+
+    async def open(
+        self, host: str, port: int, *, tls: ssl.SSLContext | None, shared_port: bool, ops: tuple[str, int] | None
+    ) -> tuple[int, int | None]:
+        """Listen; returns the ports, since 0 takes free ones.
+
+        `shared_port` lets several processes listen on the same one.
+
+        Raises:
+            OSError: an address is taken, or not this machine's.
+        """
+        main = await serve(
+            self._serve,
+            host,
+            port,
+            create_connection=Wire,
+            process_request=self._on_request,
+            select_subprotocol=_choose,
+            compression=None,  # a compressor for each session would cost ten times its memory
+            ping_interval=None,  # our own pinger does not wait for a close handshake
+            close_timeout=2,
+            open_timeout=10,
+            max_size=BYTES_BEFORE_HELLO,
+            max_queue=16,
+            server_header=None,
+            ssl=tls,
+            reuse_port=shared_port or None,
+            backlog=1024,
+        )
+        self._servers.append(main)
+        ops_port = None
+        if ops is not None:
+            beside = await serve(
+                self._serve, ops[0], ops[1], process_request=self._on_ops_request, server_header=None
+            )
+            self._servers.append(beside)
+            ops_port = _port(beside)
+        return _port(main), ops_port
+
+    async def run(self) -> None:
+        """Ping, until cancelled."""
+        await self._pinger.run()
+
+    # Plain HTTP
+
+    async def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        headers = request.headers
+        if "websocket" not in headers.get("Upgrade", "").lower():
+            return await self._page(path)
+        if path not in (CLIENT, ADMIN):
+            return _plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
+        origin = headers.get("Origin")
+        if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
+            return _plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
+        if path == ADMIN:
+            return None
+        steps = self._steps
+        if steps.draining():
+            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
+        if self._open >= steps.limits.max_sessions:
+            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node is full.\n", retry_after=30)
+        if steps.addresses.full(self._address(connection, request)):
+            return _plain(
+                http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.\n", retry_after=30
+            )
+        return None
+
+    async def _on_ops_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        return await self._page(request.path.partition("?")[0], ops=True)
+
+    async def _page(self, path: str, *, ops: bool = False) -> Response:
+        if path == "/healthz":
+            return _plain(http.HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            if not self._steps.draining() and await self._ready():
+                return _plain(http.HTTPStatus.OK, "ready\n")
+            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+        if path in (CLIENT, ADMIN) and not ops:
+            return _plain(http.HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket channel.\n")
+        found = None if ops else self._pages.get(path)
+        if found is None:
+            return _plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
+        return _response(http.HTTPStatus.OK, found[0], found[1])
+
+    def _may_come_from(self, origin: str, headers: Headers, *, own: bool) -> bool:
+        if origin.lower() in self._origins:
+            return True
+        host = headers.get("Host", "").lower()
+        return own and bool(host) and origin.lower() in (f"http://{host}", f"https://{host}")
+
+    def _address(self, connection: ServerConnection, request: Request) -> str:
+        peer = connection.remote_address
+        return self._steps.addresses.address_of(str(peer[0]) if peer else "local", forwarded_for(request.headers))
+
+    # Sessions
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Wire)
+        assert connection.request is not None
+        address = self._address(connection, connection.request)
+        if connection.request.path.partition("?")[0] == ADMIN:
+            await self._run_admin(AdminSession(connection, address, self._admin))
+        else:
+            await self._run_client(ClientSession(connection, address, self._steps), address)
+
+    async def _run_admin(self, session: AdminSession) -> None:
+        self.admins.add(session)
+        self._pinger.add(session)
+        try:
+            await session.run()
+        finally:
+            self._pinger.remove(session)
+            self.admins.discard(session)
+
+    async def _run_client(self, session: ClientSession, address: str) -> None:
+        if self._steps.draining():  # it began while this connection was shaking hands
+            session.end(Close.RESTART, "draining")
+        self._open += 1
+        self._steps.addresses.enter(address)
+        self.sessions.add(session)
+        self._pinger.add(session)
+        try:
+            await session.run()
+        finally:
+            self._pinger.remove(session)
+            self.sessions.discard(session)
+            self._steps.addresses.leave(address)
+            self._open -= 1
+
+    # The end
+
+    async def drain(self, grace: float, reason: str) -> None:
+        """Let the clients finish: no new buckets; idle ones go within 5 s, the others after their submits or `grace`.
+
+        Buckets that are held then are kept for their clients.
+        """
+        loop = asyncio.get_running_loop()
+        sessions = list(self.sessions)
+        for session in sessions:
+            session.drain(reason)
+        begun = loop.time()
+        gaps = IDLE_SLACK / max(50, len(sessions))
+        while self.sessions and loop.time() - begun < grace:
+            idle = [session for session in self.sessions if not session.welcomed or not session.busy]
+            for session in idle:
+                session.end(Close.RESTART, reason)
+                await asyncio.sleep(gaps)
+            await asyncio.sleep(0.1)
+        for session in list(self.sessions):
+            session.end(Close.RESTART, reason)
+            await asyncio.sleep(min(gaps, 0.01))
+
+    async def close(self) -> None:
+        """Stop listening and end what is still open."""
+        for server in self._servers:
+            server.close(code=Close.RESTART)
+        for server in self._servers:
+            await server.wait_closed()
+
+
+def _choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Ours if it is offered; a client that offers none is served too."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+
+
+def _port(server: Server) -> int:
+    return int(next(iter(server.sockets)).getsockname()[1])
+
+
+def _plain(status: http.HTTPStatus, text: str, retry_after: int | None = None) -> Response:
+    more = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return _response(status, "text/plain; charset=utf-8", text.encode(), **more)
+
+
+def _response(status: http.HTTPStatus, content_type: str, body: bytes, **more: str) -> Response:
+    headers: Any = Headers(
+        {
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            **more,
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)

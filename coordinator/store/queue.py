@@ -1,0 +1,227 @@
+"""Items out of turn: prioritised, deleted, quarantined, retried.
+
+All of it within a transaction that holds the maker's lock, so that no item is on its way from `waiting` to a bucket
+meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
+from coordinator.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A row of the catalogue."""
+
+    item: ItemId
+    key: str
+    attributes: dict[str, Any]
+
+
+_BY_KEYS = "SELECT item_id AS item, key, attributes FROM item WHERE key = ANY ($1::text[]) ORDER BY item_id"
+_BY_IDS = "SELECT item_id AS item, key, attributes FROM item WHERE item_id = ANY ($1::bigint[]) ORDER BY item_id"
+
+
+async def by_keys(db: Connection, keys: Sequence[str]) -> list[Known]:
+    """The items of these keys that are in the catalogue."""
+    return [Known(**row) for row in await db.fetch(_BY_KEYS, list(keys))]
+
+
+async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[Known]:
+    """The items of these ids that are in the catalogue."""
+    return [Known(**row) for row in await db.fetch(_BY_IDS, list(ids))]
+
+
+# In two statements: the first waits for whoever works on these buckets, the second sees how that ended.
+_LOCK_OPEN = """
+SELECT b.bucket_id FROM bucket b
+ WHERE b.bucket_id IN (
+    SELECT c.bucket_id FROM unnest($1::bigint[]) AS i (item_id)
+      JOIN bucket_items c ON c.open AND c.items @> ARRAY[i.item_id])
+   AND b.state <> 'done' AND ($2::int IS NULL OR b.service_id = $2)
+ ORDER BY b.bucket_id FOR UPDATE"""
+
+_PLACES = """
+SELECT n.item_id, b.bucket_id, b.state, b.priority, b.since
+  FROM bucket b JOIN bucket_items c USING (bucket_id)
+ CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
+ WHERE b.bucket_id = ANY ($1::uuid[]) AND b.state <> 'done'
+   AND n.item_id = ANY ($2::bigint[]) AND get_bit(b.settled, n.place::int - 1) = 0"""
+
+# Sets the bits of these items in these buckets; one that is empty by that is done, its claim over.
+_TAKE_OUT = """
+WITH bits AS (
+    SELECT c.bucket_id,
+           string_agg(CASE WHEN n.item_id = ANY ($2::bigint[]) THEN '1' ELSE '0' END, '' ORDER BY n.place)::varbit AS gone
+      FROM bucket_items c CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
+     WHERE c.bucket_id = ANY ($1::uuid[]) GROUP BY c.bucket_id),
+before AS (
+    SELECT b.bucket_id, b.client_id, b.session_id, s.gone,
+           bit_count(b.settled | s.gone) = length(b.settled) AS empty
+      FROM bucket b JOIN bits s USING (bucket_id) WHERE b.state <> 'done'),
+moved AS (
+    UPDATE bucket b
+       SET settled = b.settled | p.gone,
+           state = CASE WHEN p.empty THEN 'done' ELSE b.state END,
+           client_id = CASE WHEN NOT p.empty THEN b.client_id END,
+           session_id = CASE WHEN NOT p.empty THEN b.session_id END,
+           boot = CASE WHEN NOT p.empty THEN b.boot END,
+           touched_at = CASE WHEN NOT p.empty THEN b.touched_at END,
+           kept_until = CASE WHEN NOT p.empty THEN b.kept_until END,
+           split_at = CASE WHEN NOT p.empty THEN b.split_at END
+      FROM before p WHERE b.bucket_id = p.bucket_id
+    RETURNING b.service_id, b.bucket_id, b.claim, p.client_id, p.session_id, p.empty),
+ended AS (
+    UPDATE claim c SET ended_at = now(), ended = 'settled'
+      FROM moved m WHERE m.empty AND m.client_id IS NOT NULL AND c.claim = m.claim)
+SELECT service_id, bucket_id, claim, client_id, session_id FROM moved WHERE empty AND client_id IS NOT NULL"""
+
+_FROM_WAITING = """
+DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) RETURNING item_id, since"""
+
+_JOIN = """
+INSERT INTO item_service (service_id, item_id) SELECT $1, unnest($2::bigint[]) ON CONFLICT DO NOTHING"""
+
+_QUARANTINED_HERE = "SELECT item_id FROM quarantine WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
+
+_TWINS_HERE = "SELECT item_id FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
+
+
+@dataclass(frozen=True, slots=True)
+class Urgent:
+    """An item on its way into an urgent bucket; `copy_of` is the claimed bucket that it stands in too."""
+
+    item_id: ItemId
+    since: datetime
+    rank_at: datetime
+    copy_of: BucketId | None = None
+
+
+async def take_for_priority(
+    db: Connection,
+    service: ServiceId,
+    items: Sequence[ItemId],
+    priority: int,
+    head_start: float,
+    now: datetime,
+) -> list[Urgent]:
+    """Take items out of wherever they are, to be put into buckets of that priority (`head_start` in seconds).
+
+    Left where they are: those in a ready bucket that is as urgent, those that have a second copy already, and those
+    in quarantine.  Settled ones, and ones new to the service, are taken too.
+    """
+    locked = [row["bucket_id"] for row in await db.fetch(_LOCK_OPEN, list(items), service)]
+    places: dict[ItemId, list[Any]] = {}
+    for row in await db.fetch(_PLACES, locked, list(items)):
+        places.setdefault(ItemId(row["item_id"]), []).append(row)
+    waiting = {row["item_id"]: row["since"] for row in await db.fetch(_FROM_WAITING, service, list(items))}
+    quarantined = {row["item_id"] for row in await db.fetch(_QUARANTINED_HERE, service, list(items))}
+    twins = {row["item_id"] for row in await db.fetch(_TWINS_HERE, service, list(items))}
+    await db.execute(_JOIN, service, sorted(items))
+    urgent: list[Urgent] = []
+    out: list[ItemId] = []
+    for item in items:
+        if item in quarantined or item in twins:
+            continue
+        since, copy_of = waiting.get(item, now), None
+        if item in places:
+            place = places[item][0]
+            if place["state"] == "ready":
+                if place["priority"] <= priority:
+                    continue
+                out.append(item)
+            else:
+                copy_of = BucketId(place["bucket_id"])
+            since = place["since"]
+        urgent.append(Urgent(item, since, since - timedelta(seconds=head_start), copy_of))
+    ready = list({row["bucket_id"] for item in out for row in places[item]})
+    await db.fetch(_TAKE_OUT, ready, out)
+    return urgent
+
+
+_NOTE_TWINS = """
+INSERT INTO twin (service_id, item_id, first_id, second_id)
+SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::uuid[])"""
+
+_MARK_TWINS = "UPDATE bucket SET twins = true WHERE bucket_id = ANY ($1::uuid[])"
+
+
+async def note_twins(
+    db: Connection,
+    service: ServiceId,
+    buckets: Sequence[tuple[BucketId, Sequence[ItemId]]],
+    urgent: Sequence[Urgent],
+) -> None:
+    """Remember which items of these new buckets stand in a claimed one too."""
+    firsts = {one.item_id: one.copy_of for one in urgent if one.copy_of is not None}
+    pairs = [(item, firsts[item], bucket) for bucket, items in buckets for item in items if item in firsts]
+    if pairs:
+        await db.execute(_NOTE_TWINS, service, *([pair[n] for pair in pairs] for n in range(3)))
+        both: set[UUID] = {bucket for _, first, second in pairs for bucket in (first, second)}
+        await db.execute(_MARK_TWINS, sorted(both))
+
+
+_DELETE = (
+    "DELETE FROM waiting WHERE item_id = ANY ($1::bigint[])",
+    "DELETE FROM quarantine WHERE item_id = ANY ($1::bigint[])",
+    "DELETE FROM twin WHERE item_id = ANY ($1::bigint[])",
+    "DELETE FROM item_service WHERE item_id = ANY ($1::bigint[])",
+    "DELETE FROM result WHERE item_id = ANY ($1::bigint[])",
+    "DELETE FROM item WHERE item_id = ANY ($1::bigint[])",
+)
+
+
+async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
+    """Remove items with everything about them; returns the claimed buckets that are empty, and so over, by that."""
+    ids = list(items)
+    locked = [row["bucket_id"] for row in await db.fetch(_LOCK_OPEN, ids, None)]
+    ended = await db.fetch(_TAKE_OUT, locked, ids)
+    for statement in _DELETE:
+        await db.execute(statement, ids)
+    return [
+        Freed(
+            ServiceId(row["service_id"]),
+            BucketId(row["bucket_id"]),
+            ClaimNumber(row["claim"]),
+            ClientId(row["client_id"]),
+            None if row["session_id"] is None else SessionId(row["session_id"]),
+            0,
+        )
+        for row in ended
+    ]
+
+
+_QUARANTINED = """
+SELECT q.service_id, s.name AS service, q.item_id AS item, i.key, q.attempts, q.since
+  FROM quarantine q JOIN service s USING (service_id) JOIN item i USING (item_id)
+ WHERE ($1::int IS NULL OR q.service_id = $1) AND (q.service_id, q.item_id) > ($2, $3)
+ ORDER BY q.service_id, q.item_id LIMIT $4"""
+
+_RETRY = """
+WITH freed AS (
+    DELETE FROM quarantine q USING item i
+     WHERE q.service_id = $1 AND q.item_id = i.item_id AND i.key = ANY ($2::text[])
+    RETURNING q.item_id, i.key),
+waits AS (
+    INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
+    SELECT $1, item_id, now(), now(), 100 FROM freed)
+SELECT key FROM freed"""
+
+
+async def quarantined(
+    db: Connection, service: ServiceId | None, after: tuple[int, int], limit: int
+) -> list[dict[str, Any]]:
+    """Items that broke clients, from behind `after` (service, item) on."""
+    return [dict(row) for row in await db.fetch(_QUARANTINED, service, *after, limit)]
+
+
+async def retry(db: Connection, service: ServiceId, keys: Sequence[str]) -> set[str]:
+    """Let quarantined items wait again; returns the keys of those that were."""
+    return {row["key"] for row in await db.fetch(_RETRY, service, list(keys))}

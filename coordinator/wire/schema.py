@@ -1,0 +1,270 @@
+"""JSON Schema of every message, the AsyncAPI document, and the drawing of a session's life.
+
+All of it is made from the types, their docstrings and the legality table, so that none of it can tell another
+story than the code.  Only what a type leaves open on purpose, to be read by a later step, is told by hand:
+`PUBLISHED`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from inspect import cleandoc
+from itertools import pairwise
+from typing import Any, get_args
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.errors import PeerError
+from coordinator.wire import admin, client, frames
+from coordinator.wire.codec import tag_of
+from coordinator.wire.session import LEGAL, MOVES, Event, State
+
+Json = dict[str, Any]
+
+
+class ItemResult(Struct):
+    """The result of one item; its other fields are those of the service's `result_schema`."""
+
+    item: int
+
+
+class BucketItem(Struct):
+    """One item to check; its other fields are its attributes, as the service's `item_schema` says."""
+
+    item: int
+    key: str
+
+
+PUBLISHED: dict[tuple[type[Struct], str], Any] = {
+    (client.Submit, "results"): list[ItemResult],
+    (client.Bucket, "items"): list[BucketItem],
+    (client.Register, "screen_name"): frames.Name,
+    (client.Register, "enrolment_token"): str | None,
+    (client.Register, "services"): list[client.Choice] | None,
+    (client.Unregister, "client_id"): frames.Name | None,
+    (admin.ItemAdd, "items"): list[Json],
+}
+"""What a field looks like whose type is wider than what is accepted, because a later step reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One WebSocket path: each request with its answer, and what the server sends of its own accord."""
+
+    name: str
+    path: str
+    title: str
+    answers: dict[type[frames.Request], type[frames.Answer]]
+    pushes: tuple[type[frames.Push], ...]
+
+    def messages(self) -> tuple[type[Struct], ...]:
+        """All that travels on this channel, each once."""
+        return tuple(dict.fromkeys((*self.answers, *self.answers.values(), frames.Error, *self.pushes)))
+
+
+CLIENT = Channel("client", "/v1/client", "Work for volunteers' clients", client.ANSWERS, client.PUSHES)
+ADMIN = Channel(
+    "admin",
+    "/v1/admin",
+    "Operation, with an admin's or operator's token",
+    {one: admin.AdminWelcome if one is admin.AdminHello else admin.Ok for one in admin.REQUESTS},
+    (),
+)
+CHANNELS = (CLIENT, ADMIN)
+
+
+def schema_of(message: type[Struct]) -> Json:
+    """The JSON Schema of one message, whole in itself."""
+    parts = _parts([message], "#/$defs/{name}")
+    own = parts.pop(message.__name__)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **own}
+    return schema | {"$defs": parts} if parts else schema
+
+
+def error_codes() -> list[str]:
+    """Every code that an `error` may carry, in the order of errors.py."""
+    return [one.code for one in PeerError.__subclasses__()]
+
+
+def asyncapi() -> Json:
+    """The AsyncAPI 3.0 document of this server, served as /v1/asyncapi.json."""
+    schemas: Json = {}
+    for channel in CHANNELS:
+        parts = _parts(channel.messages(), "#/components/schemas/{name}")
+        names = {name: _key(channel, name) for name in parts}
+        schemas |= {names[name]: _renamed(schema, names) for name, schema in parts.items()}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "coordinator",
+            "version": str(frames.PROTOCOL),
+            "description": "Shares out checks among volunteers. Each frame is one JSON object.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {channel.name: _channel(channel) for channel in CHANNELS},
+        "operations": {
+            name: operation for channel in CHANNELS for name, operation in _operations(channel).items()
+        },
+        "components": {
+            "messages": {
+                _key(channel, one.__name__): _message(channel, one)
+                for channel in CHANNELS
+                for one in channel.messages()
+            },
+            "schemas": schemas,
+        },
+    }
+
+
+def session_life() -> str:
+    """The drawing in protocol.md, from the table that decides what is legal."""
+    onward = {a: (event, b) for (a, event), b in MOVES.items() if a is not b and event is not Event.END}
+    ends = {a: b for (a, event), b in MOVES.items() if a is not b and event is Event.END}
+    drawn = {(a, event) for a, (event, _) in onward.items()} | {(a, Event.END) for a in ends}
+
+    state, line, drops = State.CONNECTED, "", list[int]()
+    while True:
+        drops.append(len(line) + len(state.value) // 2)
+        line += state.value
+        if state not in onward:
+            break
+        event, state = onward[state]
+        line += f" ── {event.value} ──> "
+    bottom = "└" + "".join("─" * (b - a - 1) + "┴" for a, b in pairwise(drops))
+    return "\n".join(
+        [
+            line,
+            _row(drops, "│"),
+            _row(drops, Event.END.value),
+            " " * drops[0] + bottom + f"──> {State.CLOSED.value}",
+            "",
+            "without effect: "
+            + ", ".join(f"{event.value} while {a.value}" for a, event in MOVES if (a, event) not in drawn),
+            "",
+            *_legal(),
+        ]
+    )
+
+
+def _row(columns: Iterable[int], word: str) -> str:
+    """The word under each column, its middle on it."""
+    row = ""
+    for column in columns:
+        row = row.ljust(column - len(word) // 2) + word
+    return row
+
+
+def _legal() -> list[str]:
+    """What is legal where; states of which the same is true share a line."""
+    states: dict[str, list[str]] = {}
+    for state in State:
+        words = ", ".join(tag_of(one) for one in client.ANSWERS if one in LEGAL[state]) or "nothing"
+        states.setdefault(words, []).append(state.value)
+    return [f"legal while {' or '.join(names)}: {words}" for words, names in states.items()]
+
+
+def _parts(messages: Iterable[type[Struct]], ref_template: str) -> Json:
+    """The schemas of messages and of all that they hold, by class name."""
+    messages = tuple(messages)
+    given = {place: shape for place, shape in PUBLISHED.items() if place[0] in messages}
+    shapes, parts = msgspec.json.schema_components([*messages, *given.values()], ref_template=ref_template)
+    for (message, field), shape in zip(given, shapes[len(messages) :], strict=True):
+        schema = parts[message.__name__]
+        if type(None) in get_args(given[message, field]):
+            schema["properties"][field] = shape | {"default": None}
+        else:
+            schema["properties"][field] = shape
+            if field not in schema["required"]:
+                schema["required"].append(field)
+    for schema in parts.values():
+        if "description" in schema:
+            schema["description"] = cleandoc(schema["description"])
+    if "Error" in parts:
+        # Examples, not an enum: a client must bear a code that it does not know.
+        parts["Error"]["properties"]["code"]["examples"] = error_codes()
+    return parts
+
+
+def _key(channel: Channel, name: str) -> str:
+    """A component's name: what frames.py defines is the same in every channel."""
+    return name if hasattr(frames, name) else f"{channel.name}.{name}"
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    """The schema with its references led to the components' names."""
+    if isinstance(schema, list):
+        return [_renamed(one, names) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        place, _, name = schema["$ref"].rpartition("/")
+        return {**schema, "$ref": f"{place}/{names[name]}"}
+    return {key: _renamed(one, names) for key, one in schema.items()}
+
+
+def _ref(*steps: str) -> Json:
+    return {"$ref": "#/" + "/".join(steps)}
+
+
+def _said(message: type[Struct]) -> Json:
+    """Summary and description, from the docstring."""
+    if not message.__doc__:
+        return {}
+    text = cleandoc(message.__doc__)
+    summary, _, rest = text.partition("\n\n")
+    said = {"summary": re.sub(r"\s+", " ", summary)}
+    return said | {"description": rest} if rest else said
+
+
+def _message(channel: Channel, message: type[Struct]) -> Json:
+    described = {
+        "name": tag_of(message),
+        "title": message.__name__,
+        **_said(message),
+        "payload": _ref("components", "schemas", _key(channel, message.__name__)),
+    }
+    if not issubclass(message, frames.Push):
+        described["correlationId"] = {"location": "$message.payload#/ref"}
+    return described
+
+
+def _channel(channel: Channel) -> Json:
+    return {
+        "address": channel.path,
+        "title": channel.title,
+        "description": f"WebSocket, subprotocol `{frames.SUBPROTOCOL}`. The first message is `hello`.",
+        "messages": {
+            one.__name__: _ref("components", "messages", _key(channel, one.__name__))
+            for one in channel.messages()
+        },
+        "bindings": {"ws": {"method": "GET"}},
+    }
+
+
+def _operations(channel: Channel) -> Json:
+    """What the server receives and answers, and what it sends of its own accord."""
+    place = _ref("channels", channel.name)
+
+    def named(message: type[Struct]) -> Json:
+        return _ref("channels", channel.name, "messages", message.__name__)
+
+    operations: Json = {}
+    for request, answer in channel.answers.items():
+        operations[f"{channel.name}.{tag_of(request)}"] = {
+            "action": "receive",
+            "channel": place,
+            **_said(request),
+            "messages": [named(request)],
+            "reply": {"channel": place, "messages": [named(answer), named(frames.Error)]},
+        }
+    for push in channel.pushes:
+        operations[f"{channel.name}.{tag_of(push)}"] = {
+            "action": "send",
+            "channel": place,
+            **_said(push),
+            "messages": [named(push)],
+        }
+    return operations

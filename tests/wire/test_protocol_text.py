@@ -1,0 +1,335 @@
+"""protocol.md against the message types, both ways, and every example in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+from msgspec import inspect as shape
+
+from coordinator.wire import admin, client, frames
+from coordinator.wire.codec import Codec, Undecodable, error_frame, tag_of
+from coordinator.wire.schema import ADMIN, CLIENT, PUBLISHED, Channel, error_codes, schema_of, session_life
+from coordinator.wire.session import NEEDS_REGISTRATION
+
+TEXT = (Path(__file__).parents[2] / "protocol.md").read_text()
+
+Message = type[msgspec.Struct]
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands below one heading, down to the next of its rank."""
+
+    text: str
+
+    def rows(self, first: str) -> list[Row]:
+        """The table whose first heading that is, without its headings; empty if there is none."""
+        table = re.search(
+            rf"^\| {re.escape(first)} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)*)", self.text, re.MULTILINE
+        )
+        if table is None:
+            return []
+        return [
+            tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table[1].splitlines()
+        ]
+
+    def names(self, first: str) -> list[str]:
+        """The first column of that table, without its quotes."""
+        return [row[0].strip("`| ") for row in self.rows(first)]
+
+    def words(self) -> set[str]:
+        """All that is named in code and examples."""
+        code = re.findall(r"```.*?```|`[^`\n]+`", self.text, re.DOTALL)
+        return {word for one in code for word in re.findall(r"[A-Za-z_][\w.]*", one)}
+
+    def refusals(self) -> list[str]:
+        """The codes in the section's list of errors."""
+        lines = re.findall(r"^- (`[a-z_]+`[^:\n]*)", self.text, re.MULTILINE)
+        return [code for line in lines for code in re.findall(r"`([a-z_]+)`", line)]
+
+    def examples(self) -> list[list[Any]]:
+        """The frames of each example."""
+        return [list(_frames(block)) for block in _blocks(self.text)]
+
+
+def _blocks(text: str) -> list[str]:
+    return re.findall(r"^```json\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def _frames(block: str) -> Iterator[Any]:
+    decoder, at = json.JSONDecoder(), 0
+    while block[at:].strip():
+        at += len(block[at:]) - len(block[at:].lstrip())
+        frame, at = decoder.raw_decode(block, at)
+        yield frame
+
+
+def sections(marks: str, text: str) -> dict[str, Section]:
+    """The sections below headings of that rank, by their title without quotes."""
+    parts = re.split(rf"^{marks} (.+)$", text, flags=re.MULTILINE)
+    titles = [title.strip("`") for title in parts[1::2]]
+    assert len(titles) == len(set(titles)), "two sections of one title"
+    return dict(zip(titles, map(Section, parts[2::2]), strict=True))
+
+
+PARTS = sections("##", TEXT)
+CLIENT_REQUESTS = sections("###", PARTS["Client requests"].text)
+PUSHES = sections("###", PARTS["Pushes"].text)
+ADMIN_REQUESTS = sections("###", PARTS["Admin requests"].text)
+
+REQUESTS = [
+    pytest.param(channel, one, given, id=f"{channel.name}.{tag_of(one)}")
+    for channel, given in ((CLIENT, CLIENT_REQUESTS), (ADMIN, ADMIN_REQUESTS))
+    for one in channel.answers
+]
+each_request = pytest.mark.parametrize(("channel", "message", "given"), REQUESTS)
+each_push = pytest.mark.parametrize("push", client.PUSHES, ids=tag_of)
+
+
+@cache
+def validator(message: Message) -> Any:
+    return jsonschema_rs.validator_for(schema_of(message))
+
+
+def fields_of(message: Message) -> dict[str, shape.Field]:
+    """The fields of a message, without `ref`, which all share."""
+    kind = shape.type_info(message)
+    assert isinstance(kind, shape.StructType)
+    return {field.encode_name: field for field in kind.fields if field.encode_name != "ref"}
+
+
+def nested_names(message: Message) -> Iterator[str]:
+    """The fields of the types inside a message's fields."""
+
+    def inside(kind: shape.Type) -> Iterator[str]:
+        match kind:
+            case shape.StructType():
+                for field in kind.fields:
+                    yield field.encode_name
+                    yield from inside(field.type)
+            case shape.UnionType():
+                for one in kind.types:
+                    yield from inside(one)
+            case shape.ListType():
+                yield from inside(kind.item_type)
+
+    for name, field in fields_of(message).items():
+        yield from inside(
+            shape.type_info(PUBLISHED[message, name]) if (message, name) in PUBLISHED else field.type
+        )
+
+
+def bounds(kind: shape.Type) -> Iterator[int]:
+    """The upper limits that a client must know."""
+    match kind:
+        case shape.UnionType():
+            for one in kind.types:
+                yield from bounds(one)
+        case shape.StrType() | shape.ListType() if kind.max_length is not None:
+            yield kind.max_length
+        case shape.IntType() | shape.FloatType() if kind.le is not None:
+            yield int(kind.le)
+
+
+def choices(kind: shape.Type) -> Iterator[str]:
+    match kind:
+        case shape.UnionType():
+            for one in kind.types:
+                yield from choices(one)
+        case shape.LiteralType():
+            yield from map(str, kind.values)
+
+
+def test_every_message_has_its_section_and_no_other_has() -> None:
+    assert list(CLIENT_REQUESTS) == [tag_of(one) for one in CLIENT.answers]
+    assert list(PUSHES) == [tag_of(one) for one in CLIENT.pushes]
+    assert list(ADMIN_REQUESTS) == [tag_of(one) for one in ADMIN.answers]
+
+
+@each_request
+def test_fields_of_a_request(channel: Channel, message: Message, given: dict[str, Section]) -> None:
+    section, fields = given[tag_of(message)], fields_of(message)
+    assert section.names("field") == list(fields)
+    assert ("No fields." in section.text) == (not fields)
+    for row, (name, field) in zip(section.rows("field"), fields.items(), strict=True):
+        needed = name in schema_of(message).get("required", [])
+        assert ("optional" in row[1]) is not needed, name
+        if field.default not in (msgspec.NODEFAULT, None):
+            assert f"`{json.dumps(field.default)}`" in row[1], name
+        for bound in bounds(field.type):
+            assert f"{bound:,}" in row[1], name
+        for choice in choices(field.type):
+            assert f"`{choice}`" in row[1], name
+
+
+@each_request
+def test_fields_of_an_answer(channel: Channel, message: Any, given: dict[str, Section]) -> None:
+    section, answer = given[tag_of(message)], channel.answers[message]
+    named = section.names(f"in `{tag_of(answer)}`")
+    assert len(re.findall(r"^\| in `", section.text, re.MULTILINE)) == 1
+    if answer is admin.Ok:
+        # Its fields have no type: the docstring and the example are what there is to compare with.
+        assert named
+        assert message.__doc__
+        said = re.findall(r"`([^`]+)`", message.__doc__)
+        assert {word for one in said for word in re.findall(r"[a-z_][a-z_.]*[a-z_]", one)} <= section.words()
+    else:
+        assert sorted(named) == sorted(fields_of(answer))
+        assert set(nested_names(answer)) <= section.words() | set(PARTS["Framing and limits"].names("limit"))
+        for row in section.rows(f"in `{tag_of(answer)}`"):
+            required = row[0].strip("`| ") in schema_of(answer)["required"]
+            assert row[1].endswith("optional") is not required
+
+
+@each_request
+def test_nested_fields_of_a_request(channel: Channel, message: Message, given: dict[str, Section]) -> None:
+    assert set(nested_names(message)) <= given[tag_of(message)].words()
+
+
+@each_push
+def test_fields_of_a_push(push: Message) -> None:
+    section = PUSHES[tag_of(push)]
+    assert section.names(f"in `{tag_of(push)}`") == list(fields_of(push))
+    assert section.names("field") == []
+    assert set(nested_names(push)) <= section.words()
+    for row, field in zip(section.rows(f"in `{tag_of(push)}`"), fields_of(push).values(), strict=True):
+        for choice in choices(field.type):
+            assert f"`{choice}`" in "".join(row)
+
+
+@each_request
+def test_refusals_of_a_request(channel: Channel, message: Any, given: dict[str, Section]) -> None:
+    codes = given[tag_of(message)].refusals()
+    assert set(codes) <= set(error_codes())
+    assert len(codes) == len(set(codes))
+    if channel is CLIENT:
+        assert ("not_registered" in codes) == (message in NEEDS_REGISTRATION)
+        assert ("unknown_service" in codes) == ("service" in fields_of(message) or message is client.Register)
+        assert ("unknown_bucket" in codes) == ("bucket_id" in fields_of(message))
+    elif message is not admin.AdminHello:
+        assert ("forbidden" in codes) == (message in admin.ADMIN_ONLY)
+
+
+def test_what_an_operator_may_not() -> None:
+    refused = PARTS["Admin requests"].text.partition("###")[0]
+    named = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", refused))
+    assert named == {tag_of(one) for one in admin.ADMIN_ONLY}
+
+
+@each_request
+def test_examples_of_a_request(channel: Channel, message: Any, given: dict[str, Section]) -> None:
+    examples = given[tag_of(message)].examples()
+    answer = channel.answers[message]
+    codec = Codec(*channel.answers)
+    answered = set()
+    for request, *received in examples:
+        validator(message).validate(request)
+        assert type(codec.decode(json.dumps(request))) is message
+        assert len(received) == 1
+        kind = frames.Error if received[0]["type"] == "error" else answer
+        validator(kind).validate(received[0])
+        assert received[0]["ref"] == request["ref"]
+        answered.add(kind)
+        known = set(fields_of(kind))
+        if kind is admin.Ok:
+            known = set(given[tag_of(message)].names("in `ok`"))
+            assert set(received[0]) - {"type", "ref"} == known
+        assert set(received[0]) - {"type", "ref"} <= known
+    assert answer in answered
+
+
+@each_push
+def test_examples_of_a_push(push: Message) -> None:
+    examples = PUSHES[tag_of(push)].examples()
+    assert examples
+    for block in examples:
+        for frame in block:
+            validator(push).validate(frame)
+            assert set(frame) - {"type"} == set(fields_of(push))
+
+
+def test_examples_elsewhere() -> None:
+    """Those outside the sections of messages: a request of the client channel and what it is answered."""
+    elsewhere = "".join(
+        part.text
+        for title, part in PARTS.items()
+        if title not in ("Client requests", "Pushes", "Admin requests")
+    )
+    codec = Codec(*CLIENT.answers)
+    blocks = _blocks(elsewhere)
+    assert blocks
+    assert TEXT.count("```json") == len(_blocks(TEXT))
+    for block in blocks:
+        request, error = _frames(block)
+        with pytest.raises(Undecodable) as refusal:
+            codec.decode(json.dumps(request))
+        assert error == json.loads(error_frame(refusal.value.error, refusal.value.ref))
+        validator(frames.Error).validate(error)
+
+
+def test_errors() -> None:
+    errors = PARTS["Errors"]
+    assert sorted(errors.names("code")) == sorted(error_codes())
+    assert errors.names("in `error`") == list(fields_of(frames.Error))
+    in_examples = re.findall(r'"code": "(\w+)"', TEXT)
+    assert set(in_examples) <= set(error_codes())
+
+
+def test_order_of_checks_names_codes() -> None:
+    order = sections("###", PARTS["Errors"].text)["Order of checks"]
+    named = re.findall(r"`([a-z_]+)`", re.sub(r"`(ref|submit)`", "", order.text))
+    assert set(named) <= set(error_codes())
+    assert len(named) == len(set(named))
+
+
+def test_close_codes() -> None:
+    table = sections("###", PARTS["Errors"].text)["Close codes"].names("close")
+    assert [int(code) for code in table] == sorted(frames.Close)
+    mentioned = set(re.findall(r"\b(?:close |with )(\d{4})\b", TEXT)) | set(
+        re.findall(r"\b(4[45]\d\d)\b", TEXT)
+    )
+    assert {"4500", "4501", "4502", "4503", "4429", "1012"} <= mentioned
+    assert {int(code) for code in mentioned} <= set(frames.Close)
+
+
+def test_limits() -> None:
+    limits = PARTS["Framing and limits"]
+    assert limits.names("limit") == list(client.Limits.__struct_fields__)
+    assert f"{frames.BYTES_BEFORE_HELLO:,} bytes" in limits.text
+    assert f"no deeper than {frames.MAX_DEPTH};" in limits.text
+    (welcome,) = [frame for block in CLIENT_REQUESTS["hello"].examples() for frame in block[1:]]
+    told = {row[0].strip("`| "): int(row[1].replace(",", "")) for row in limits.rows("limit")}
+    assert welcome["limits"] == told
+
+
+def test_channels() -> None:
+    assert PARTS["Channels"].names("path") == [CLIENT.path, ADMIN.path]
+    assert f"`{frames.SUBPROTOCOL}`" in PARTS["Channels"].text
+    assert TEXT.startswith(f"# Protocol, version {frames.PROTOCOL}\n")
+
+
+def test_the_drawing_of_a_session_is_that_of_the_table() -> None:
+    """To renew it: print(coordinator.wire.schema.session_life())."""
+    drawn = re.search(
+        r"<!-- session life: generated -->\n```text\n(.*?)\n```\n<!-- session life: end -->", TEXT, re.DOTALL
+    )
+    assert drawn is not None
+    assert drawn[1] == session_life()
+
+
+def test_sections_that_the_text_points_to() -> None:
+    titles = set(re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE))
+    pointed = set(re.findall(r"[Ss]ee ((?:\"[A-Z][^\"]+\"(?: and )?)+)", TEXT))
+    names = {name for one in pointed for name in re.findall(r'"([^"]+)"', one)}
+    assert names
+    assert names <= titles
