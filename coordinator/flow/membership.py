@@ -70,7 +70,7 @@ class Memberships:
     async def hello(
         self, hello: wire.Hello, session: SessionId, address: str
     ) -> tuple[Identity, dict[str, int]]:
-        """Who this is, and its own counters.  An unknown client id is welcome.
+        """Who this is, and its own counters; the session enters the roster next.  An unknown client id is welcome.
 
         Raises:
             Unauthorized: it is bound to another secret.
@@ -78,17 +78,21 @@ class Memberships:
             Unavailable
         """
         client, secret_hash = ClientId(hello.client_id), credentials.hash_secret(hello.secret)
-        async with self._database.connection() as db:
-            known = await clients.find(db, client)
-            if known is not None and known.secret_hash is not None:
-                if not credentials.same(known.secret_hash, secret_hash):
-                    raise Unauthorized("Wrong secret for that client id.", close_code=Close.BAD_CREDENTIALS)
-                if known.deactivated is not None:
-                    raise _deactivated(known.deactivated)
-            identity = self._roster.identity(client, secret_hash)
-            await self._load(db, identity)
-            counters = await clients.counters(db, client)
-            await clients.begin_session(db, session, client, self._boot, address, hello.agent)
+        identity = self._roster.arrive(client, secret_hash)
+        try:
+            async with self._database.connection() as db:
+                known = await clients.find(db, client)
+                if known is not None and known.secret_hash is not None:
+                    if not credentials.same(known.secret_hash, secret_hash):
+                        raise Unauthorized("Wrong secret for that client id.", close_code=Close.BAD_CREDENTIALS)
+                    if known.deactivated is not None:
+                        raise _deactivated(known.deactivated)
+                await self._load(db, identity)
+                counters = await clients.counters(db, client)
+                await clients.begin_session(db, session, client, self._boot, address, hello.agent)
+        except BaseException:
+            self._roster.turn_away(identity)
+            raise
         return identity, counters
 
     async def _load(self, db: Connection, identity: Identity) -> None:

@@ -45,7 +45,7 @@ class Held:
 class Identity:
     """One client id with one secret, however many sessions it has here.
 
-    `leaving` counts releases of its ended sessions that are still under way.
+    `arriving` counts hellos, `leaving` releases of ended sessions, that are still under way.
     """
 
     client_id: ClientId
@@ -55,6 +55,7 @@ class Identity:
     memberships: dict[ServiceId, Membership] = field(default_factory=dict)
     sessions: dict[SessionId, Holder] = field(default_factory=dict)
     held: dict[BucketId, Held] = field(default_factory=dict)
+    arriving: int = 0
     leaving: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,13 +98,22 @@ class Roster:
         self.sessions: dict[SessionId, Holder] = {}
         self._identities: dict[ClientId, dict[bytes, Identity]] = {}
 
-    def identity(self, client: ClientId, secret_hash: bytes) -> Identity:
-        """The identity of that client id and secret; a new one if it has no session here."""
+    def arrive(self, client: ClientId, secret_hash: bytes) -> Identity:
+        """The identity of that client id and secret; a new one if it has no session here.
+
+        Every call is followed by `enter`, or by `turn_away` if the hello was not accepted.
+        """
         by_secret = self._identities.setdefault(client, {})
         found = by_secret.get(secret_hash)
         if found is None:
             found = by_secret[secret_hash] = Identity(client, secret_hash)
+        found.arriving += 1
         return found
+
+    def turn_away(self, identity: Identity) -> None:
+        """That hello was not accepted."""
+        identity.arriving -= 1
+        self.forget(identity)
 
     def identities(self, client: ClientId | None = None) -> Iterator[Identity]:
         """All identities here, or those of one client id (at most one of them is registered)."""
@@ -115,6 +125,7 @@ class Roster:
 
     def enter(self, holder: Holder) -> None:
         """A session has said hello."""
+        holder.identity.arriving -= 1
         self.sessions[holder.session_id] = holder
         holder.identity.sessions[holder.session_id] = holder
 
@@ -130,7 +141,7 @@ class Roster:
 
     def forget(self, identity: Identity) -> None:
         """Drop an identity that has no session and no release under way any more."""
-        if not identity.sessions and not identity.leaving:
+        if not (identity.sessions or identity.leaving or identity.arriving):
             by_secret = self._identities.get(identity.client_id, {})
             by_secret.pop(identity.secret_hash, None)
             if not by_secret:
