@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
+import socket
 import ssl
-from collections.abc import Coroutine
-from pathlib import Path
+import sys
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,10 +18,9 @@ import msgspec
 import structlog
 import uvloop
 
-from coordinator import __version__, credentials
+from coordinator import __version__
 from coordinator.config import Settings
-from coordinator.embedded import EmbeddedPostgres, FolderLock, own_folder
-from coordinator.errors import ConfigError, Unavailable, UnknownSchema
+from coordinator.errors import ConfigError, Unavailable
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.commits import Commits
 from coordinator.flow.expiry import Expiry
@@ -32,6 +33,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.roster import Roster
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
+from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
 from coordinator.observe import logs
 from coordinator.serve.admin_channel import AdminSteps
@@ -39,7 +41,7 @@ from coordinator.serve.client_channel import Steps
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Listener
 from coordinator.services import Plugin, load_plugins
-from coordinator.store import migrate, nodes, services, tokens
+from coordinator.store import nodes
 from coordinator.store.pool import Database
 from coordinator.wire.client import Limits, ServiceChanged
 from coordinator.wire.frames import Close, ServerCard
@@ -47,12 +49,8 @@ from coordinator.wire.schema import asyncapi
 
 log = structlog.get_logger()
 
-TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
 DRAIN_RETRY = 5.0
 """Seconds after which the clients of a drained node should come back."""
-
-FIRST_SERVICES = ("dm_check",)
-"""Present and active in a new database."""
 
 
 class Node:
@@ -60,6 +58,7 @@ class Node:
 
     `async with Node(settings) as node` serves; leaving the block ends at once, `drain()` first ends gently.
     `port`, `ops_port` and `admin_token` (of an embedded database's own folder, else None) are known inside it.
+    With `dsn`, the database is one that is ready for use; else it is what the settings say, made ready first.
 
     Raises, on entering:
         ConfigError: a setting, folder or address does not do.
@@ -74,13 +73,14 @@ class Node:
         self.admin_token: str | None = None
         self._dsn = dsn
         self._shared_port = shared_port
-        self._postgres: EmbeddedPostgres | None = None
-        self._lock: FolderLock | None = None
+        self._home = contextlib.AsyncExitStack()
         self._database: Database | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._spawned: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._draining = False
+        self.failed = False
+        """A part of the node has failed, or its lease was lost."""
         self.boot = Boot(0)
 
     async def __aenter__(self) -> Self:
@@ -99,6 +99,10 @@ class Node:
     async def wait_until_stopped(self) -> None:
         """Until the node has drained, or had to give up."""
         await self._stopped.wait()
+
+    def stop(self) -> None:
+        """End at once; `wait_until_stopped` returns."""
+        self._stopped.set()
 
     async def drain(self, reason: str = "the node drains") -> None:
         """Hand out no more, let the clients finish, close their sessions; then `wait_until_stopped` returns."""
@@ -122,48 +126,13 @@ class Node:
         return self._database
 
     async def _open(self) -> None:
-        settings = self.settings
-        embedded = settings.database is None and self._dsn is None
-        if embedded:
-            self._lock = await asyncio.to_thread(own_folder, settings.data)
-            self._postgres = EmbeddedPostgres(settings.data)
-            await asyncio.to_thread(self._postgres.start)
-            self._dsn = self._postgres.dsn
-        self._database = Database(self._dsn or settings.database or "")
+        if self._dsn is None:
+            home = await self._home.enter_async_context(home_of(self.settings))
+            self._dsn, self.admin_token = home.dsn, home.admin_token
+        self._database = Database(self._dsn)
         await self._database.open()
-        if embedded:
-            await migrate.migrate(self._database)
-        elif missing := await migrate.pending(self._database):
-            raise UnknownSchema(
-                f"The database lacks {len(missing)} migrations; run: coordinator db migrate --database DSN"
-            )
-        plugins = load_plugins()
-        await self._first_services(plugins)
-        if embedded:
-            self.admin_token = await self._first_token(settings.data)
-        await self._join(plugins)
+        await self._join(load_plugins())
         await self._listen()
-
-    async def _first_services(self, plugins: dict[str, Plugin]) -> None:
-        async with self._db.connection() as db:
-            if not await services.load(db):
-                for name in FIRST_SERVICES:
-                    await services.add(db, name, name, plugins[name].title, {})
-
-    async def _first_token(self, folder: Path) -> str:
-        """The admin's token of a data folder; made with it, and made again if its file was removed."""
-        path = folder / TOKEN_FILE
-        async with self._db.connection() as db:
-            if path.exists():
-                token = path.read_text(encoding="ascii").strip()
-                if await tokens.find(db, credentials.hash_token(token)) is not None:
-                    return token
-            made = credentials.make_token()
-            await tokens.issue(db, made.token_id, made.hash, "admin", "first", None, None)
-        path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(made.token + "\n")
-        return made.token
 
     async def _join(self, plugins: dict[str, Plugin]) -> None:
         settings = self.settings
@@ -333,6 +302,7 @@ class Node:
             raise
         except BaseException:
             log.exception("a part of the node failed")
+            self.failed = True
             self._stopped.set()
             raise
 
@@ -406,6 +376,7 @@ class Node:
             log.error("the lease cannot be renewed: closing all sessions")
             for session in list(self._listener.sessions):
                 session.end(Close.RESTART, "the node lost its lease")
+            self.failed = True
             self._stopped.set()
 
     # Closing
@@ -424,10 +395,7 @@ class Node:
             with contextlib.suppress(Unavailable):
                 await self._say_goodbye()
             await self._database.close()
-        if self._postgres is not None:
-            await asyncio.to_thread(self._postgres.stop)
-        if self._lock is not None:
-            self._lock.release()
+        await self._home.aclose()
 
     async def _say_goodbye(self) -> None:
         if not self.boot:
@@ -437,29 +405,108 @@ class Node:
             await nodes.set_state(db, self.boot, "gone")
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal; returns the exit code.  SIGTERM and SIGINT drain, a second one ends at once."""
-    logs.configure(settings.log_format, settings.log_level)
-    return uvloop.run(_run(settings))
+async def serve_until_signal(node: Node) -> bool:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
+    Returns whether the end was asked for; False: a part of the node failed, or its lease was lost.
+    """
+    loop = asyncio.get_running_loop()
+    drains: list[asyncio.Task[None]] = []
 
-async def _run(settings: Settings) -> int:
-    async with Node(settings) as node:
-        loop = asyncio.get_running_loop()
-        drains: list[asyncio.Task[None]] = []
+    def on_signal() -> None:
+        if drains:
+            node.stop()
+        else:
+            drains.append(loop.create_task(node.drain("the node stops")))
 
-        def on_signal() -> None:
-            if drains:
-                node._stopped.set()
-            else:
-                drains.append(loop.create_task(node.drain("the node stops")))
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
-        await node.wait_until_stopped()
-        for drain in drains:
-            drain.cancel()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    await node.wait_until_stopped()
+    for drain in drains:
+        drain.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            for drain in drains:
-                await drain
-        return 0 if drains or node._draining else 1
+            await drain
+    return not node.failed
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; returns the exit code: 0 after a drain, 1 after a failure."""
+    logs.configure(settings.log_format, settings.log_level)
+    if settings.processes > 1:
+        return uvloop.run(_run_many(settings))
+    return uvloop.run(_run_one(settings))
+
+
+async def _run_one(settings: Settings) -> int:
+    async with Node(settings) as node:
+        return 0 if await serve_until_signal(node) else 1
+
+
+# Several processes on one port: the first one owns the database and watches over the others.
+
+
+async def _run_many(settings: Settings) -> int:
+    async with home_of(settings) as home:
+        with _reserved_port(settings) as port:
+            return await _watch_over(settings, home.dsn, port)
+
+
+@contextlib.contextmanager
+def _reserved_port(settings: Settings) -> Iterator[int]:
+    """A port that the processes share; held, though not listened on, so that 0 is the same for all."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            held.bind((settings.host, settings.port))
+        except OSError as failure:
+            raise ConfigError(f"port: cannot listen on {settings.host}:{settings.port}: {failure.strerror}") from failure
+        yield int(held.getsockname()[1])
+
+
+async def _watch_over(settings: Settings, dsn: str, port: int) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    context = multiprocessing.get_context("spawn")
+    children: dict[int, multiprocessing.process.BaseProcess] = {}
+
+    def start(index: int) -> None:
+        flags = settings.model_dump() | {
+            "port": port,
+            "ops_port": settings.ops_port + index if settings.ops_port else 0,
+            "node_name": f"{settings.node_name[:60]}-{index}",
+            "processes": 1,
+        }
+        children[index] = context.Process(target=_child, args=(flags, dsn), name=f"coordinator-{index}")
+        children[index].start()
+
+    def on_signal(number: int) -> None:
+        stopping.set()
+        for child in children.values():
+            if child.pid is not None and child.is_alive():
+                os.kill(child.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    for index in range(settings.processes):
+        start(index)
+    while any(child.is_alive() for child in children.values()) or not stopping.is_set():
+        for index, child in list(children.items()):
+            if not child.is_alive() and not stopping.is_set():
+                log.error("a process ended, starting it again", node=index, code=child.exitcode)
+                start(index)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2 if stopping.is_set() else 1.0):
+                await (asyncio.sleep(1) if stopping.is_set() else stopping.wait())
+    return 0 if all(child.exitcode == 0 for child in children.values()) else 1
+
+
+def _child(flags: dict[str, Any], dsn: str) -> None:
+    settings = Settings(**flags)
+    logs.configure(settings.log_format, settings.log_level)
+
+    async def serve() -> int:
+        async with Node(settings, dsn=dsn, shared_port=True) as node:
+            return 0 if await serve_until_signal(node) else 1
+
+    sys.exit(uvloop.run(serve()))

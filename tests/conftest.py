@@ -17,6 +17,7 @@ import pytest
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres
+from coordinator.home import make_ready
 from coordinator.store import migrate
 from coordinator.store.pool import Database
 from tests.harness import Admin, Server, Volunteer
@@ -59,6 +60,7 @@ def template(postgres: EmbeddedPostgres) -> str:
         await database.open()
         await migrate.migrate(database)
         await database.close()
+        await make_ready(database.dsn, None)
 
     asyncio.run(make())
     return postgres.dsn

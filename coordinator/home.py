@@ -1,0 +1,99 @@
+"""The database of a `serve`: embedded or not, migrated, with its first services and its first token."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator import credentials
+from coordinator.config import Settings
+from coordinator.embedded import EmbeddedPostgres, own_folder
+from coordinator.errors import UnknownSchema
+from coordinator.services import load_plugins
+from coordinator.store import migrate, services, tokens
+from coordinator.store.pool import Database
+
+TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+
+FIRST_SERVICES = ("dm_check",)
+"""Present and active in a new database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A database that is ready for nodes; `admin_token` only if the data folder is this program's own."""
+
+    dsn: str
+    admin_token: str | None
+
+
+@asynccontextmanager
+async def home_of(settings: Settings) -> AsyncIterator[Home]:
+    """Make the database ready that the settings name; an embedded one is stopped at the end.
+
+    Raises:
+        ConfigError: the folder or the database does not do, or another program owns the folder.
+        UnknownSchema: the schema is not this program's.
+        Unavailable: the database cannot be reached.
+    """
+    if settings.database is not None:
+        yield await make_ready(settings.database, None)
+        return
+    lock = await asyncio.to_thread(own_folder, settings.data)
+    try:
+        postgres = EmbeddedPostgres(settings.data)
+        await asyncio.to_thread(postgres.start)
+        try:
+            yield await make_ready(postgres.dsn, settings.data)
+        finally:
+            await asyncio.to_thread(postgres.stop)
+    finally:
+        lock.release()
+
+
+async def make_ready(dsn: str, folder: Path | None) -> Home:
+    """Check or make the schema, and see to the first services and the first token.
+
+    `folder`: the data folder of an embedded database, which is migrated without asking.
+
+    Raises:
+        UnknownSchema, Unavailable, ConfigError: as `home_of`.
+    """
+    database = Database(dsn, size=2)
+    await database.open()
+    try:
+        if folder is not None:
+            await migrate.migrate(database)
+        elif missing := await migrate.pending(database):
+            raise UnknownSchema(
+                f"The database lacks {len(missing)} migrations; run: coordinator db migrate --database DSN"
+            )
+        plugins = load_plugins()
+        async with database.connection() as db:
+            if not await services.load(db):
+                for name in FIRST_SERVICES:
+                    await services.add(db, name, name, plugins[name].title, {})
+        token = None if folder is None else await _first_token(database, folder)
+    finally:
+        await database.close()
+    return Home(dsn, token)
+
+
+async def _first_token(database: Database, folder: Path) -> str:
+    """The admin's token of a data folder; made with it, and made again if its file was removed."""
+    path = folder / TOKEN_FILE
+    async with database.connection() as db:
+        if path.exists():
+            token = path.read_text(encoding="ascii").strip()
+            if await tokens.find(db, credentials.hash_token(token)) is not None:
+                return token
+        made = credentials.make_token()
+        await tokens.issue(db, made.token_id, made.hash, "admin", "first", None, None)
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(made.token + "\n")
+    return made.token
