@@ -77,12 +77,14 @@ async def _demo(root: Path, clients: int, exit_: bool, console: Console) -> bool
 
 async def _play(root: Path, clients: int, exit_: bool, console: Console) -> None:
     from coordinator import app  # the server's modules, which no other command needs
+    from coordinator.observe import logs
 
     settings = Settings(
         host="127.0.0.1", port=0, ops_host="127.0.0.1", ops_port=0, database=None, data=root, processes=1,
         registration="open", viewers="open", tls_cert=None, tls_key=None, log_format="console",
         log_level="warning",
     )  # fmt: skip
+    logs.configure(settings.log_format, settings.log_level)
     console.print(f"Starting Postgres and the server in {root} …", highlight=False)
     async with (
         StandIn(requests=_API_REQUESTS, window=_API_WINDOW) as standin,
@@ -126,8 +128,9 @@ async def _add_sample(admin: AdminClient, services: list[str]) -> int:
 class Daemons:
     """The volunteers of the demo, each a process of its own."""
 
+    logs: list[Path]
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
-    logs: list[Path] = field(default_factory=list)
+    told: bool = False
 
     @property
     def alive(self) -> int:
@@ -158,12 +161,10 @@ def daemon_command(number: int, services: list[str], server: str, api: str, data
 async def _daemons(
     count: int, services: list[str], port: int, standin: StandIn, data: Path
 ) -> AsyncIterator[Daemons]:
-    daemons = Daemons()
-    data.mkdir(parents=True, exist_ok=True)
+    daemons = Daemons(logs=_logs(count, data))
     async with AsyncExitStack() as stack:
-        for number in range(1, count + 1):
+        for number, log in enumerate(daemons.logs, start=1):
             command = daemon_command(number, services, f"ws://127.0.0.1:{port}", standin.url, data)
-            log = data / f"demo-{number}.log"
             with log.open("wb") as file:
                 process = await asyncio.create_subprocess_exec(
                     *command,
@@ -172,27 +173,35 @@ async def _daemons(
                     stderr=file,
                     start_new_session=True,  # a Ctrl-C is for the demo, which then stops them
                 )
-            stack.push_async_callback(_stop, process)
+            stack.push_async_callback(_gone, process)
+            stack.callback(_tell, daemons)
             daemons.processes.append(process)
-            daemons.logs.append(log)
-        try:
-            yield daemons
-        finally:
-            for process in daemons.processes:  # all at once; the stack then waits for one after the other
-                with suppress(ProcessLookupError):
-                    process.terminate()
+        yield daemons
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        if process.returncode is None:
-            process.terminate()
-        try:
-            async with asyncio.timeout(_LEAVE):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
+def _tell(daemons: Daemons) -> None:
+    """Tell all daemons at once to end; once only, since a second signal would not let them finish."""
+    for process in daemons.processes:
+        if not daemons.told:
+            with suppress(ProcessLookupError):
+                process.terminate()
+    daemons.told = True
+
+
+def _logs(count: int, data: Path) -> list[Path]:
+    data.mkdir(parents=True, exist_ok=True)
+    return [data / f"demo-{number}.log" for number in range(1, count + 1)]
+
+
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a daemon that has been told to end."""
+    try:
+        async with asyncio.timeout(_LEAVE):
             await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _watch(

@@ -88,7 +88,7 @@ def picture(progress: Progress, clients: int) -> RenderableType:
             f"{one.ready:,}",
             f"{one.claimed + one.dead:,}",
             f"{one.speed:,.0f}",
-            "done" if not rest else f"{rest / one.speed:,.0f} s" if one.speed else "–",
+            "done" if not rest else f"{rest / one.speed:,.0f} s" if one.speed else "-",
         )
     return Group(table, Text(f"{clients} clients, {progress.seconds:.0f} s"))
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,8 +23,10 @@ KEY_NAMES = ("key", "screen_name")
 Format = Literal["csv", "jsonl"]
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 _BOM = b"\xef\xbb\xbf"
-_INT64 = range(-(2**63), 2**63)
+_INT64 = 2**63
 
 
 class ByteSource(Protocol):
@@ -34,8 +35,7 @@ class ByteSource(Protocol):
     def readline(self, limit: int = -1, /) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One item as JSON, and the line that it began on."""
 
     line: int
@@ -43,8 +43,7 @@ class Found:
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
+class Bad(NamedTuple):
     """One record that is no item."""
 
     line: int
@@ -56,11 +55,11 @@ class _Refused(Exception):
     """Why the record in hand is no item."""
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(NamedTuple):
     number: int
     text: str
-    whole: bool
+    fault: str | None
+    """Why a record with this line is refused, if it is."""
 
 
 class ItemFile:
@@ -93,7 +92,7 @@ class ItemFile:
         return self._json_lines() if self._format == "jsonl" else self._csv()
 
     def _line(self) -> _Line | None:
-        """The next physical line.  Bytes that are no UTF-8 come as lone surrogates."""
+        """The next physical line; only its beginning if it is too long."""
         if self._again:
             return self._again.popleft()
         raw = self._source.readline(MOST_RECORD + 1)
@@ -101,33 +100,38 @@ class ItemFile:
             return None
         self._number += 1
         self.bytes_read += len(raw)
-        whole = raw.endswith(b"\n") or len(raw) <= MOST_RECORD
-        if not whole:
+        fault = None
+        if len(raw) > MOST_RECORD and not raw.endswith(b"\n"):
+            fault = f"longer than {MOST_RECORD // 1024} KiB"
             while (rest := self._source.readline(MOST_RECORD)) and not rest.endswith(b"\n"):
                 self.bytes_read += len(rest)
             self.bytes_read += len(rest)
             raw = raw[:64]
+        elif b"\0" in raw:
+            fault = "it has U+0000"
         if self._number == 1:
             raw = raw.removeprefix(_BOM)
-        return _Line(self._number, raw.decode("utf-8", "surrogateescape"), whole)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text, fault = raw.decode(errors="replace"), fault or "not UTF-8"
+        return _Line(self._number, text, fault)
 
     # JSON Lines
 
     def _json_lines(self) -> Iterator[Found | Bad]:
         while (line := self._line()) is not None:
-            if line.text.strip() or not line.whole:
+            if line.fault or line.text.strip():
                 try:
                     yield self._from_json(line)
                 except _Refused as why:
                     yield Bad(line.number, None, str(why))
 
     def _from_json(self, line: _Line) -> Found:
-        if not line.whole:
-            raise _Refused(_too_long())
-        if not _is_utf8(line.text):
-            raise _Refused("not UTF-8")
+        if line.fault:
+            raise _Refused(line.fault)
         try:
-            record = msgspec.json.decode(line.text)
+            record = _decode(line.text)
         except (msgspec.DecodeError, RecursionError) as failure:
             raise _Refused(f"not JSON: {failure}") from None
         if not isinstance(record, dict):
@@ -141,9 +145,10 @@ class ItemFile:
         if "key" in record:
             raise _Refused(f"with {name!r} as the key, 'key' would be a second one")
         # Two levels stand above an item in its frame; what is too deep would sink its neighbours.
-        if (fault := forbidden([[{"key": key, **record}]])) is not None:
+        nested = any(isinstance(value, dict | list) for value in record.values())
+        if (nested or "\\u" in line.text) and (fault := forbidden([[{"key": key, **record}]])) is not None:
             raise _Refused(fault.message)
-        return _found(line.number, key, record)
+        return Found(line.number, key, _encode({"key": key, **record}))
 
     # CSV
 
@@ -170,8 +175,8 @@ class ItemFile:
         while (line := self._line()) is not None:
             self._taken.append(line)
             self._taken_size += len(line.text)
-            if not line.whole:
-                raise _Refused(_too_long())
+            if line.fault:
+                raise _Refused(line.fault)
             if self._taken_size > MOST_RECORD:
                 raise _Refused("a quote that does not end")
             yield line.text
@@ -181,8 +186,6 @@ class ItemFile:
             names = [name.strip() for name in next(reader)]
         except (csv.Error, _Refused) as failure:
             raise ConfigError(f"The header line cannot be read: {failure}.") from None
-        if not all(_is_utf8(name) and "\0" not in name for name in names):
-            raise ConfigError("The header line is not UTF-8 text.")
         named = [name for name in names if name]
         if len(set(named)) != len(named):
             raise ConfigError(f"The header line names a column twice: {', '.join(names)}.")
@@ -196,46 +199,20 @@ class ItemFile:
     def _from_row(self, row: list[str], names: list[str], key_at: int) -> Found:
         if len(row) != len(names):
             raise _Refused(f"{len(row)} cells, and the header has {len(names)}")
-        for cell in row:
-            if not cell.isascii() and not _is_utf8(cell):
-                raise _Refused("not UTF-8")
-            if "\0" in cell:
-                raise _Refused("it has U+0000")
         key = row[key_at].strip()
         if not key:
             raise _Refused(f"no key: {names[key_at]!r} is empty")
-        attributes = {
-            name: _value(cell)
-            for at, (name, cell) in enumerate(zip(names, row, strict=True))
-            if cell and name and at != key_at
-        }
-        return _found(self._taken[0].number, key, attributes)
-
-
-def _found(line: int, key: str, attributes: Mapping[str, object]) -> Found:
-    try:
-        return Found(line, key, msgspec.json.encode({"key": key, **attributes}))
-    except OverflowError:
-        raise _Refused("it has a number of more than 64 bits") from None
+        item: dict[str, str | int] = {"key": key}
+        for at, cell in enumerate(row):
+            if cell and at != key_at and names[at]:
+                item[names[at]] = _value(cell)
+        return Found(self._taken[0].number, key, _encode(item))
 
 
 def _value(cell: str) -> str | int:
-    if _WHOLE.fullmatch(cell) and int(cell) in _INT64:
-        return int(cell)
+    if _WHOLE.fullmatch(cell) and -_INT64 <= (number := int(cell)) < _INT64:
+        return number
     return cell
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether nothing in it stands for a byte that was none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _too_long() -> str:
-    return f"longer than {MOST_RECORD // 1024} KiB"
 
 
 def size_of(file: BinaryIO) -> int | None:

@@ -95,7 +95,7 @@ async def import_items(
     Raises:
         Refused, Unreached: the import stopped there; what came before is added.
     """
-    limit = (await client.request(LimitsShow())).get("max_message_bytes", 1 << 20)
+    limit: int = (await client.request(LimitsShow()))["limits"]["max_message_bytes"]
     outcome = Outcome()
     under_way: deque[tuple[Batch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
 

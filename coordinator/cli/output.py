@@ -86,7 +86,7 @@ def _cell(value: object) -> str:
         case list() if _is_rows(value):
             return "\n".join(_cell(one) for one in value)
         case dict():
-            return ", ".join(f"{name}: {_cell(one)}" for name, one in value.items())
+            return ", ".join(f"{name}: {_cell(one) or '-'}" for name, one in value.items())
         case _:
             return json.dumps(value, ensure_ascii=False)
 

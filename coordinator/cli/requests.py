@@ -21,7 +21,7 @@ from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, T
 from coordinator.cli.admin_client import AdminClient, connected
 from coordinator.cli.exits import exits
 from coordinator.cli.output import write_answer, write_rows
-from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
+from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS, LEADS
 from coordinator.wire.admin import REQUESTS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
@@ -247,5 +247,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _help(request: type[Request]) -> str:
     tag = tag_of(request)
     text = inspect.cleandoc(request.__doc__ or tag)
+    if text.startswith("`"):  # it begins with the answer's fields
+        text = f"{LEADS.get(tag, 'Lists them')}: {text}"
     example = EXAMPLES.get(tag, f"coordinator {tag.replace('.', ' ').replace('_', '-')}")
     return f"{text}\n\nExample: `{example}`"

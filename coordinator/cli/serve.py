@@ -16,7 +16,7 @@ from rich.text import Text
 from coordinator.cli.access import AsJson, given
 from coordinator.cli.exits import exits
 from coordinator.cli.output import write_json
-from coordinator.config import PREFIX, Settings, default_data_folder
+from coordinator.config import Settings, default_data_folder
 
 _MADE = {
     "data": str(default_data_folder()),
@@ -31,7 +31,7 @@ def _serve(settings: Settings) -> None:
     """Serve: one node, or several processes with --processes, until SIGTERM or Ctrl-C.
 
     Without --database it starts and owns a Postgres in --data. It is ready when `GET /readyz` answers 200. Each
-    flag can also be given as an environment variable COORDINATOR_<NAME>, in a TOML file (--config), or as a
+    flag can also be given as an environment variable `COORDINATOR_<NAME>`, in a TOML file (--config), or as a
     file of its name in systemd's credentials folder; what comes first in this list counts.
 
     Example: `coordinator serve --port 8765 --data ./data`
@@ -91,9 +91,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = bool if yes_no else list[str] if many else str
     how = typer.Option(
         *([option, f"--no-{option[2:]}"] if yes_no else [option]),
-        help=f"{field.description} [{PREFIX}{name.upper()}]",
+        help=f"{field.description} Default: {'none' if default in (None, ()) else default}.",
         metavar=None if yes_no else _metavar(name, expected),
-        show_default="none" if default in (None, ()) else str(default),
+        show_default=False,
     )
     return _parameter(name, Annotated[kind | None, how], None)
 

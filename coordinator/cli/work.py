@@ -27,15 +27,11 @@ _PROFILE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, 
 def work(
     service: Annotated[
         list[str],
-        typer.Option(
-            "--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."
-        ),
+        typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
     ],
     server: Annotated[
         str,
-        typer.Option(
-            help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"
-        ),
+        typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
     ] = "ws://127.0.0.1:8765",
     checker: Annotated[
         list[str] | None,
@@ -93,9 +89,7 @@ def work(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."
-        ),
+        typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
     ] = None,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
 ) -> None:

@@ -107,9 +107,7 @@ class Bucket:
         self._skipped.add(item)
         self._keeper.stir()
 
-    async def submit(
-        self, results: Iterable[dict[str, Any]] = (), *, final: bool = True
-    ) -> wire.Stored | None:
+    async def submit(self, results: Iterable[dict[str, Any]] = (), *, final: bool = True) -> wire.Stored | None:
         """Send what is settled, and these results (objects with `item`) with it.
 
         `final` ends the bucket: items without a result go back.  Returns the last answer, none if there was
@@ -299,9 +297,7 @@ class Bucket:
 
     async def _pause(self, refused: Refused, backoff: Backoff) -> None:
         """Wait out what passes; give the bucket up for the rest."""
-        passing = refused.code in TRANSIENT or (
-            refused.code == "internal" and backoff.tries < _INTERNAL_TRIES
-        )
+        passing = refused.code in TRANSIENT or (refused.code == "internal" and backoff.tries < _INTERNAL_TRIES)
         if not passing:
             self.lose(str(refused))
             self._end()

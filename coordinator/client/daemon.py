@@ -14,7 +14,6 @@ from coordinator.client.bucket import Bucket
 from coordinator.client.checkers import Checker, UpstreamLimited
 from coordinator.client.intake import Intake
 from coordinator.client.library import Client
-from coordinator.client.session import SessionEnded
 from coordinator.errors import ConfigError, CoordinatorError, Refused
 
 log = logging.getLogger("coordinator.client")
@@ -98,9 +97,7 @@ class Daemon:
         try:
             async with self.client, asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._receive(duty), name=duty.service) for duty in self._duties]
-                tasks += [
-                    group.create_task(self._work(), name=f"check {n}") for n in range(self._concurrency)
-                ]
+                tasks += [group.create_task(self._work(), name=f"check {n}") for n in range(self._concurrency)]
                 await self._stopping.wait()
                 await self._finish()
                 for task in tasks:
@@ -213,8 +210,6 @@ class Daemon:
             await self._wait_out(duty, limit.retry_after)
         except ConfigError as failure:
             await self._surrender(str(failure))
-            raise
-        except SessionEnded:
             raise
         except Exception:
             # The call of a checker, which may do anything: its item goes back, the others go on.

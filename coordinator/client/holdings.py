@@ -95,9 +95,7 @@ class Holdings:
                 if bucket is not None and bucket.claim == push.claim:
                     bucket.lose(push.reason)
             case wire.BucketDead():
-                log.warning(
-                    "bucket %s is held too long; released in %g s", push.bucket_id, push.release_after
-                )
+                log.warning("bucket %s is held too long; released in %g s", push.bucket_id, push.release_after)
                 self._hurry()  # one settled item brings it back to life
             case wire.ServiceChanged():
                 if push.service in self._intakes:

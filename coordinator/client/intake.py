@@ -135,9 +135,7 @@ class Intake:
             if session is None or short <= 0 or not self._may_ask():
                 continue
             try:
-                await session.request(
-                    Ask(service=self.service, count=short), Asked, partial(self._granted, short)
-                )
+                await session.request(Ask(service=self.service, count=short), Asked, partial(self._granted, short))
                 backoff.reset()
             except SessionEnded:
                 continue  # the welcome of the next session nudges
@@ -146,11 +144,7 @@ class Intake:
 
     def _may_ask(self) -> bool:
         return not (
-            self.stopped
-            or self._resting
-            or self._link.draining
-            or self._failure is not None
-            or self._state != "active"
+            self.stopped or self._resting or self._link.draining or self._failure is not None or self._state != "active"
         )
 
     def _asked(self, asked: Asked) -> None:

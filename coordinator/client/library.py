@@ -123,9 +123,7 @@ class Client:
     ) -> wire.Registered:
         """Make this identity a client; again is success.  `services` maps services to join to profiles."""
         choices = [wire.Choice(name, profile) for name, profile in (services or {}).items()]
-        message = wire.Register(
-            screen_name=screen_name, enrolment_token=enrolment_token, services=choices or None
-        )
+        message = wire.Register(screen_name=screen_name, enrolment_token=enrolment_token, services=choices or None)
         return await self._link.request(message, wire.Registered)
 
     async def unregister(self) -> wire.Unregistered:
@@ -148,9 +146,7 @@ class Client:
         """Come back to a service after being idle."""
         return await self._link.request(wire.Activate(service=service), wire.Activated)
 
-    async def report_limited(
-        self, service: str, retry_after: float, text: str | None = None
-    ) -> wire.Reported:
+    async def report_limited(self, service: str, retry_after: float, text: str | None = None) -> wire.Reported:
         """Tell that the outside API takes nothing for `retry_after` seconds; no work comes until then."""
         message = wire.Report(
             service=service, kind="upstream_limited", retry_after=min(retry_after, 86_400.0), text=text

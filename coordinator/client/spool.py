@@ -124,6 +124,8 @@ class Spool:
 
     def close(self) -> None:
         """Give the file to the next process; what it keeps stays."""
+        if not self.held:
+            os.ftruncate(self._file, 0)
         os.close(self._file)
         os.close(self._slot)
 

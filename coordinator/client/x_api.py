@@ -244,9 +244,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
 def _unknown_user(found: dict[str, Any]) -> bool:
     """A 404 of the API is about the account unless its error codes say otherwise."""
     errors = found.get("errors")
-    codes = (
-        {one.get("code") for one in errors if isinstance(one, dict)} if isinstance(errors, list) else set()
-    )
+    codes = {one.get("code") for one in errors if isinstance(one, dict)} if isinstance(errors, list) else set()
     return not codes or bool(codes & _NO_SUCH_USER)
 
 

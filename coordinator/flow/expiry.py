@@ -22,7 +22,7 @@ from coordinator.flow.roster import Roster
 from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, ClaimNumber, ClientId
-from coordinator.store import claims, clients, nodes
+from coordinator.store import claims, clients, nodes, rechecks
 from coordinator.store import making as store
 from coordinator.store.making import Broken, NewBucket
 from coordinator.store.pool import Connection, Database
@@ -131,6 +131,7 @@ class Expiry:
             kept = await claims.release_kept(db)
             self._releases.wake(one.service_id for one in kept)
             await store.retire(db)
+        await self._recheck()
         await self._cut_broken()
         await self._tally.flush(self._database)
         for entry in self._catalogue.all():
@@ -147,6 +148,16 @@ class Expiry:
                 held.holder.push(
                     BucketDead(bucket_id=bucket, claim=claim, release_after=signal["release_after"])
                 )
+
+    async def _recheck(self) -> None:
+        for entry in self._catalogue.all():
+            after, service = entry.service.settings.recheck_after, entry.service.service_id
+            if after is None or entry.service.state != "active":
+                continue
+            async with self._database.transaction() as db:
+                due = await rechecks.recheck(db, service, after) if await store.try_lock(db, service) else 0
+            if due:
+                self._signals.work(service)
 
     async def _cut_broken(self) -> None:
         async with self._database.transaction() as db:

@@ -128,10 +128,12 @@ CREATE TABLE claim (
                                       'undelivered', 'recollected', 'revoked', 'deactivated', 'left',
                                       'unregistered', 'taken')),
     invalidated_by bigint,
+    rechecked   boolean NOT NULL DEFAULT false,  -- its results were old, and their items wait again
     CHECK ((ended IS NULL) = (ended_at IS NULL))
 ) WITH (fillfactor = 80);
 CREATE INDEX claim_bucket ON claim (bucket_id, claim);
 CREATE INDEX claim_client ON claim (client_id, claim);
+CREATE INDEX claim_due ON claim (service_id, ended_at) WHERE settled > 0 AND NOT rechecked;
 
 -- Insert only.  Valid when its claim is; the newest valid one is the current one.
 CREATE TABLE result (

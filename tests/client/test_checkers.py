@@ -1,0 +1,150 @@
+"""Checkers from modules and from programs."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.client.backoff import Backoff
+from coordinator.client.checkers import CheckFailed, UpstreamLimited, load_checker
+from coordinator.client.program import Program, ProgramFailed
+from coordinator.errors import ConfigError
+
+MODULE = """
+async def check(item, profile):
+    return {"dm": profile["answer"]}
+
+def made(*, answer="X"):
+    async def check(item, profile):
+        return {"dm": answer}
+    return check
+
+class Made:
+    def __init__(self, answer="Y"):
+        self.answer = answer
+    async def __call__(self, item, profile):
+        return {"dm": self.answer}
+
+def plain(): return 1
+number = 3
+"""
+
+ECHO = """
+import json, sys
+held = None
+for line in sys.stdin:
+    got = json.loads(line)
+    if got["key"] == "hold":
+        held = got
+        continue
+    if got["key"] == "die":
+        sys.exit(3)
+    if got["key"] == "die once":
+        import pathlib
+        mark = pathlib.Path(got["profile"]["mark"])
+        if not mark.exists():
+            mark.write_text("")
+            sys.exit(3)
+    if got["key"] == "skip":
+        answer = {"item": got["item"], "$skip": "cannot"}
+    elif got["key"] == "limited":
+        answer = {"item": got["item"], "$upstream_limited": 7}
+    else:
+        answer = {"item": got["item"], "dm": got["service"], "of": got["key"]}
+    print("noise")
+    print(json.dumps({"item": 999, "dm": "of an item that nobody asked for"}))
+    print(json.dumps(answer), flush=True)
+    if held:
+        print(json.dumps({"item": held["item"], "dm": "late"}), flush=True)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"checker_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    return name
+
+
+async def test_functions_of_a_module_here(module: str) -> None:
+    assert await load_checker(f"{module}:check")({}, {"answer": "DM"}) == {"dm": "DM"}
+    assert await load_checker(f"{module}:made", {"answer": "Z"})({}, {}) == {"dm": "Z"}
+    assert await load_checker(f"{module}:Made")({}, {}) == {"dm": "Y"}
+
+
+def test_what_is_no_checker(module: str) -> None:
+    for name in (module, "no_such_module:check", f"{module}:none", f"{module}:plain", f"{module}:number"):
+        with pytest.raises(ConfigError):
+            load_checker(name)
+    for name in (f"{module}:check", f"{module}:made"):
+        with pytest.raises(ConfigError):
+            load_checker(name, {"unknown": "1"})
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> str:
+    path = tmp_path / "echo.py"
+    path.write_text(ECHO)
+    return shlex.join([sys.executable, str(path)])
+
+
+def item(n: int, key: str) -> dict[str, Any]:
+    return {"item": n, "key": key}
+
+
+async def test_program_answers_in_any_order(echo: str) -> None:
+    async with Program(echo) as program:
+        check = program.checker("dm_check")
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(_await(check(item(1, "hold"), {})))
+            await asyncio.sleep(0)
+            second = group.create_task(_await(check(item(2, "b"), {})))
+        assert first.result() == {"dm": "late"}
+        assert second.result() == {"dm": "dm_check", "of": "b"}
+
+
+async def test_program_skips_and_is_limited(echo: str) -> None:
+    async with Program(echo) as program:
+        check = program.checker("dm_check")
+        with pytest.raises(CheckFailed, match="cannot"):
+            await check(item(1, "skip"), {})
+        with pytest.raises(UpstreamLimited) as limited:
+            await check(item(1, "limited"), {})
+        assert limited.value.retry_after == 7
+
+
+async def test_program_that_dies_is_started_again(echo: str, tmp_path: Path) -> None:
+    async with Program(echo, Backoff(0.01, 0.01)) as program:
+        check = program.checker("s")
+        assert await check(item(1, "die once"), {"mark": str(tmp_path / "mark")}) == {
+            "dm": "s",
+            "of": "die once",
+        }
+        assert await check(item(2, "b"), {}) == {"dm": "s", "of": "b"}
+
+
+async def test_program_that_dies_again_and_again(echo: str) -> None:
+    async with Program(echo, Backoff(0.01, 0.01)) as program:
+        with pytest.raises((ProgramFailed, CheckFailed)):
+            await program.checker("s")(item(1, "die"), {})
+        with pytest.raises(ProgramFailed):
+            await program.checker("s")(item(2, "b"), {})
+
+
+async def test_program_that_is_not_there() -> None:
+    async with Program("/no/such/program") as program:
+        with pytest.raises(ProgramFailed, match="cannot be started"):
+            await program.checker("s")(item(1, "a"), {})
+    with pytest.raises(ConfigError):
+        Program("'")
+
+
+async def _await(request: Any) -> Any:
+    return await request

@@ -1,0 +1,299 @@
+"""The daemon, and `coordinator work`, against a real server that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from coordinator.cli.work import work
+from coordinator.client import Client, SessionEnded, UpstreamLimited
+from coordinator.client.backoff import Backoff
+from coordinator.client.daemon import Daemon, Duty
+from coordinator.client.program import Program, ProgramFailed
+
+from .scripted import Peer, ScriptedServer
+
+NewClient = Callable[..., Client]
+Record = dict[str, Any]
+
+
+async def check(item: Record, profile: Record) -> Record:
+    return {"dm": profile.get("answer", "DM")}
+
+
+@asynccontextmanager
+async def running(daemon: Daemon) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(daemon.run())
+    try:
+        yield task
+    finally:
+        daemon.stop()
+        await asyncio.wait([task])
+
+
+async def enrolled(server: ScriptedServer, *services: str) -> Peer:
+    peer = await server.work()
+    for _ in services:
+        join = await peer.read("join")
+        assert join["service"] in services
+        await peer.answer(join, "joined", service=join["service"])
+    return peer
+
+
+async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_client: NewClient) -> None:
+    duty = Duty("dm_check", check, {"answer": "NON_DM"})
+    daemon = Daemon(new_client(), [duty], screen_name="Ada", enrolment_token="t", concurrency=2)
+    async with running(daemon) as task:
+        peer = await server.work(registered=False)
+        register = await peer.read("register")
+        assert (register["screen_name"], register["enrolment_token"]) == ("Ada", "t")
+        await peer.answer(register, "registered", client_id="ada", services=[])
+        join = await peer.read("join")
+        assert join["profile"] == {"answer": "NON_DM"}
+        await peer.answer(join, "joined", service="dm_check")
+        ask = await peer.read("ask")
+        assert (ask["count"], ask.get("wait", True)) == (1, True)
+        await peer.asked(ask)
+        await peer.bucket("b", 1, 1, 2, 3)
+        seen: list[Record] = []
+        while not seen:  # the next ask may come before the submit
+            message = await peer.read("ask", "submit")
+            if message["type"] == "ask":
+                await peer.asked(message)
+            else:
+                seen.append(message)
+                await peer.stored(message)
+        assert seen[0]["final"]
+        assert sorted(one["item"] for one in seen[0]["results"]) == [1, 2, 3]
+        assert {one["dm"] for one in seen[0]["results"]} == {"NON_DM"}
+        peer.carry_on()
+        daemon.stop()
+        await task
+    assert {"ask": 0} in [{one["type"]: one.get("count")} for one in peer.said]
+
+
+async def test_faulty_item_goes_back_and_the_others_go_on(
+    server: ScriptedServer, new_client: NewClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def picky(item: Record, profile: Record) -> Record:
+        if item["item"] == 2:
+            raise RuntimeError("no")
+        return await check(item, profile)
+
+    daemon = Daemon(new_client(), [Duty("dm_check", picky)], concurrency=1)
+    async with running(daemon):
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        await peer.bucket("b", 1, 1, 2, 3)
+        message = await peer.read("ask", "submit")
+        while message["type"] == "ask":
+            await peer.asked(message)
+            message = await peer.read("ask", "submit")
+        assert [one["item"] for one in message["results"]] == [1, 3]
+        assert message["final"]
+        await peer.stored(message, remaining=1)
+        peer.carry_on()
+    assert "item 2 (key2) cannot be checked" in caplog.text
+
+
+async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer, new_client: NewClient) -> None:
+    limits = [1.0]
+
+    async def limited(item: Record, profile: Record) -> Record:
+        if limits:
+            raise UpstreamLimited(limits.pop())
+        return await check(item, profile)
+
+    loop = asyncio.get_running_loop()
+    daemon = Daemon(new_client(), [Duty("dm_check", limited)], concurrency=1)
+    async with running(daemon):
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        began = loop.time()
+        await peer.bucket("b", 1, 1)
+        message = await peer.read("ask", "report")
+        while message["type"] == "ask":
+            await peer.asked(message)
+            message = await peer.read("report")
+        assert (message["kind"], message["retry_after"]) == ("upstream_limited", 1.0)
+        await peer.answer(message, "reported", service="dm_check", retry_after=1.0)
+        submit = await peer.read("ask", "submit")  # the bucket is kept
+        assert loop.time() - began >= 1  # and nothing is asked for meanwhile
+        while submit["type"] == "ask":
+            await peer.asked(submit)
+            submit = await peer.read("ask", "submit")
+        assert submit["results"] == [{"dm": "DM", "item": 1}]
+        await peer.stored(submit)
+        peer.carry_on()
+
+
+async def test_services_take_turns(server: ScriptedServer, new_client: NewClient) -> None:
+    order: list[str] = []
+    both, all_done = asyncio.Event(), asyncio.Event()
+
+    def noting(service: str) -> Any:
+        async def note(item: Record, profile: Record) -> Record:
+            await both.wait()
+            order.append(service)
+            if len(order) == 6:
+                all_done.set()
+            return {"dm": "DM"}
+
+        return note
+
+    daemon = Daemon(new_client(), [Duty("a", noting("a")), Duty("b", noting("b"))], concurrency=1)
+    async with running(daemon):
+        peer = await server.work()
+        for _ in range(4):  # a join and an ask of each
+            message = await peer.read("join", "ask")
+            service = message["service"]
+            if message["type"] == "join":
+                await peer.answer(message, "joined", service=service)
+            else:
+                await peer.asked(message)
+                await peer.bucket(f"of {service}", 1, 1, 2, 3, service=service)
+        # Its answer comes after the buckets: when it is here, they are.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_answer_services(peer))
+            await daemon.client.services()
+        both.set()
+        peer.carry_on()
+        await all_done.wait()
+    assert order[1:5] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+
+
+async def _answer_services(peer: Peer) -> None:
+    await peer.answer(await peer.read("services"), "services", services=[])
+
+
+async def test_stop_lets_what_is_in_check_finish(server: ScriptedServer, new_client: NewClient) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(item: Record, profile: Record) -> Record:
+        begun.set()
+        await go.wait()
+        return {"dm": "DM"}
+
+    daemon = Daemon(new_client(), [Duty("dm_check", slow)], concurrency=1)
+    async with running(daemon) as task:
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        await peer.bucket("b", 1, 1, 2)
+        await begun.wait()
+        peer.carry_on()
+        daemon.stop()
+        go.set()
+        await task
+    (submit,) = [one for one in peer.said if one["type"] == "submit"]
+    assert submit["results"] == [{"dm": "DM", "item": 1}]
+    assert submit["final"]
+
+
+async def test_final_close_ends_the_daemon(server: ScriptedServer, new_client: NewClient) -> None:
+    async with running(Daemon(new_client(), [Duty("dm_check", check)])) as task:
+        peer = await enrolled(server, "dm_check")
+        await peer.close(4502, "gone")
+        with pytest.raises(SessionEnded, match="deactivated"):
+            await task
+
+
+async def test_dying_program_releases_and_ends(server: ScriptedServer, new_client: NewClient) -> None:
+    async with Program(f"{sys.executable} -c 'input()'", Backoff(0.01, 0.01)) as program:
+        daemon = Daemon(new_client(), [Duty("dm_check", program.checker("dm_check"))], concurrency=2)
+        async with running(daemon) as task:
+            peer = await enrolled(server, "dm_check")
+            await peer.asked(await peer.read("ask"))
+            await peer.bucket("b", 1, 1, 2, 3)
+            peer.carry_on()
+            with pytest.raises(ProgramFailed):
+                await task
+    assert "release" in [one["type"] for one in peer.said]
+
+
+@asynccontextmanager
+async def command(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`coordinator work` in a process of its own, as it is when its program starts it."""
+    code = "import typer; from coordinator.cli.work import work\napp = typer.Typer(); app.command('work')(work); app()"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *arguments, stderr=asyncio.subprocess.PIPE)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    got = json.loads(line)\n"
+        "    print(json.dumps({'item': got['item'], 'dm': got['profile']['a']}), flush=True)\n"
+    )
+    async with command(
+        *("--server", server.url.replace("ws:", "http:"), "--service", "dm_check", "--client-id", "ada"),
+        *("--exec", f"{sys.executable} {program}", "--profile", '{"a": "DM"}', "--data", str(tmp_path)),
+    ) as child:
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        await peer.bucket("b", 1, 1)
+        message = await peer.read("ask", "submit")
+        while message["type"] == "ask":
+            await peer.asked(message)
+            message = await peer.read("ask", "submit")
+        assert message["results"] == [{"item": 1, "dm": "DM"}]
+        await peer.stored(message)
+        peer.carry_on()
+        child.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(child.wait(), 20) == 0
+
+
+async def test_command_ends_with_one_sentence(server: ScriptedServer, tmp_path: Path) -> None:
+    async with command(
+        *("--server", server.url, "--service", "dm_check", "--checker", "tests.client.test_daemon:check"),
+        *("--data", str(tmp_path), "--log-level", "error"),
+    ) as child:
+        peer = await server.peer()
+        await peer.close(4500, "secret")
+        _, said = await asyncio.wait_for(child.communicate(), 20)
+        assert child.returncode == 1
+        assert said.decode().count("\n") == 1
+        assert "secret" in said.decode()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--service", "s"],
+        ["--service", "s", "--checker", "nothing"],
+        ["--service", "s", "--exec", "x", "--checker", "coordinator.client.x_api:dm_check"],
+        ["--service", "s", "--exec", "x", "--profile", "[]"],
+        ["--service", "s", "--exec", "x", "--server", "ftp://x"],
+        ["--service", "s", "--exec", "x", "--client-id", "a b"],
+        ["--service", "s", "--exec", "x", "--concurrency", "0"],
+        [
+            "--service",
+            "s",
+            "--checker",
+            "coordinator.client.x_api:dm_check",
+            "--option",
+            "token=env:NOT_THERE",
+        ],
+    ],
+)
+def test_wrong_usage(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    app = typer.Typer()
+    app.command("work")(work)
+    assert CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)]).exit_code == 2
