@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -278,6 +278,9 @@ class Operation:
         async with self._database.connection() as db:
             counts = await items.counts(db)
             oldest = await items.oldest(db)
+        most = {
+            entry.service.name: entry.service.settings.max_head_start for entry in self._catalogue.all()
+        }
         return {
             "services": [
                 {
@@ -286,7 +289,8 @@ class Operation:
                         {
                             "priority": one["priority"],
                             "since": _time(one["since"]),
-                            "overtaken_until": _time(one["rank_at"]),
+                            # Nothing that arrives after that can come before it.  protocol.md, "Rank"
+                            "overtaken_until": _time(one["rank_at"] + timedelta(seconds=most[row["name"]])),
                         }
                         for one in oldest
                         if one["name"] == row["name"]

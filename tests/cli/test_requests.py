@@ -1,0 +1,236 @@
+"""The generated commands: one for each request, an option for each field."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.cli.requests import command_for, fields_of
+from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
+from coordinator.wire.admin import REQUESTS, AdminHello
+from coordinator.wire.codec import tag_of
+from coordinator.wire.frames import Request
+from tests.cli.conftest import Run
+from tests.cli.scripted import TOKEN, Scripted, error
+
+ASKED = [one for one in REQUESTS if one is not AdminHello]
+
+
+def words_of(request: type[Request]) -> list[str]:
+    return tag_of(request).replace("_", "-").split(".")
+
+
+@pytest.mark.parametrize("request_", ASKED, ids=tag_of)
+def test_each_request_has_a_command_with_each_field_as_an_option(run: Run, request_: type[Request]) -> None:
+    shown = run(*words_of(request_), "--help")
+    assert shown.exit_code == 0
+    assert "Example: coordinator" in shown.stdout
+    for field in request_.__struct_fields__:
+        if field != "ref":
+            assert f"--{field.replace('_', '-')}" in shown.stdout
+    for option in ("--server", "--token", "--json"):
+        assert option in shown.stdout
+
+
+@pytest.mark.parametrize("request_", ASKED, ids=tag_of)
+def test_words_are_there_for_all(request_: type[Request]) -> None:
+    tag = tag_of(request_)
+    assert tag in EXAMPLES
+    assert EXAMPLES[tag].startswith(" ".join(["coordinator", *words_of(request_)]))
+    assert "." not in tag or tag.split(".")[0] in GROUPS
+    assert {one.name for one in fields_of(request_)} <= FIELDS.keys()
+
+
+def test_what_a_request_is_about_needs_no_name() -> None:
+    about = {tag_of(one): next((f.name for f in fields_of(one) if f.about), None) for one in ASKED}
+    expected = {
+        "service.show": "service",
+        "service.list": None,
+        "item.add": "items",
+        "item.show": "key",
+        "item.prioritize": "keys",
+        "item.delete": "keys",
+        "item.waiting": "service",
+        "client.deactivate": "client_id",
+        "client.list": None,
+        "bucket.release": "bucket_id",
+        "result.list": "service",
+        "token.issue": None,
+        "token.revoke": "token_id",
+        "node.drain": "node",
+    }
+    assert {tag: about[tag] for tag in expected} == expected
+
+
+def test_a_yes_or_no_becomes_a_pair_of_flags_and_an_object_json() -> None:
+    class Made(Request, tag="service.made"):
+        """Made up."""
+
+        service: str
+        dry_run: bool
+        settings: dict[str, Any] | None = None
+
+    given = {one.name: one for one in fields_of(Made)}
+    assert given["dry_run"].python is bool
+    assert given["settings"].json
+    assert given["settings"].value('{"a": 1}', None) == {"a": 1}
+    names = list(inspect.signature(command_for(Made)).parameters)
+    assert names[0] == "placed_service"
+    assert {"field_service", "field_dry_run", "field_settings"} <= set(names)
+
+
+def test_hello_and_one_line_of_json(ask: Run, server: Scripted) -> None:
+    server.answers["item.show"] = {"item": 7, "key": "ada", "attributes": {}, "services": []}
+    done = ask("item", "show", "ada", "--json")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("\n") == 1
+    assert json.loads(done.stdout) == {"item": 7, "key": "ada", "attributes": {}, "services": []}
+    assert server.asked == [{"key": "ada"}]
+    assert (server.path, server.subprotocol) == ("/v1/admin", "coordinator.v1")
+    assert server.hello["protocol"] == 1
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_by_place_and_by_name(ask: Run, server: Scripted, placed: bool) -> None:
+    server.answers["item.prioritize"] = {"prioritized": 2, "unknown": []}
+    words = ["ada", "bob"] if placed else ["--keys", "ada", "--key", "bob"]
+    assert ask("item", "prioritize", *words, "--service", "dm_check", "--priority", "5").exit_code == 0
+    assert server.asked == [{"keys": ["ada", "bob"], "service": "dm_check", "priority": 5}]
+
+
+def test_items_are_keys_or_objects(ask: Run, server: Scripted) -> None:
+    server.answers["item.add"] = {"added": 2, "known": 0, "refused": []}
+    assert ask("item", "add", "ada", '{"key": "bob", "n": 1}', "--service", "dm_check").exit_code == 0
+    assert server.asked[0]["items"] == [{"key": "ada"}, {"key": "bob", "n": 1}]
+    assert server.asked[0]["services"] == ["dm_check"]
+
+
+def pages(count: int, size: int) -> Any:
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        start = int(message["after"] or 0)
+        end = min(count, start + min(size, message["limit"]))
+        rows = [{"service": "dm_check", "item": n, "key": f"k[{n}]", "priority": 100} for n in range(start, end)]
+        return {"rows": rows, "next": str(end) if end < count else None}
+
+    return answer
+
+
+def test_all_pages_are_followed_one_object_a_line(ask: Run, server: Scripted) -> None:
+    server.answers["item.waiting"] = pages(25, 10)
+    done = ask("item", "waiting", "dm_check", "--json")
+    assert [json.loads(line)["item"] for line in done.stdout.splitlines()] == list(range(25))
+    assert [one["after"] for one in server.asked] == [None, "10", "20"]
+    assert done.exit_code == 0
+
+
+def test_a_limit_gives_one_page_and_tells_where_it_ended(ask: Run, server: Scripted) -> None:
+    server.answers["item.waiting"] = pages(25, 10)
+    done = ask("item", "waiting", "dm_check", "--limit", "4", "--json")
+    assert len(done.stdout.splitlines()) == 4
+    assert "--after 4" in done.stderr
+    again = ask("item", "waiting", "dm_check", "--limit", "4", "--after", "4", "--json")
+    assert json.loads(again.stdout.splitlines()[0])["item"] == 4
+
+
+def test_tables_for_people(ask: Run, server: Scripted) -> None:
+    server.answers["item.waiting"] = pages(3, 10)
+    done = ask("item", "waiting", "dm_check")
+    assert "k[2]" in done.stdout  # brackets are no markup
+    assert "3 in all" in done.stderr
+    result = {"item": 7, "value": {"dm": "DM"}, "client_id": "ada", "valid": True}
+    service = {"service": "dm_check", "state": "settled", "results": [result]}
+    server.answers["item.show"] = {"item": 7, "key": "ada", "attributes": {"n": 1}, "services": [service]}
+    shown = ask("item", "show", "ada").stdout
+    for word in ("ada", "dm_check", "settled", "dm: DM", "yes"):
+        assert word in shown
+
+
+def test_refused_is_1(ask: Run, server: Scripted) -> None:
+    server.answers["service.show"] = error("not_found", "There is no service nope.", detail={"name": "nope"})
+    done = ask("service", "show", "nope")
+    assert done.exit_code == 1
+    assert "There is no service nope. (not_found)" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_wrong_token_is_1(run: Run, server: Scripted) -> None:
+    done = run("stats", "--server", server.url, "--token", "wrong")
+    assert done.exit_code == 1
+    assert "No such token." in done.stderr
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(4501, 1), (4500, 1), (1012, 3), (1011, 3)])
+def test_a_close_says_why(ask: Run, server: Scripted, code: int, exit_code: int) -> None:
+    server.answers["stats"] = lambda message: code
+    done = ask("stats")
+    assert done.exit_code == exit_code
+    assert done.stderr.startswith("coordinator: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["item", "show"],
+        ["item", "show", "a", "--key", "b"],
+        ["item", "prioritize", "a"],
+        ["item", "prioritize", "a", "--service", "no blanks"],
+        ["item", "prioritize", "a", "--service", "s", "--priority", "300"],
+        ["item", "waiting", "s", "--limit", "0"],
+        ["item", "add", "{"],
+        ["bucket", "list", "--state", "lost"],
+        ["item", "nope"],
+        ["item", "show", "a", "--nope"],
+    ],
+)
+def test_wrong_usage_is_2(ask: Run, server: Scripted, words: list[str]) -> None:
+    assert ask(*words).exit_code == 2
+    assert server.asked == []
+
+
+def test_no_server_is_3_and_told_before_a_missing_token(run: Run) -> None:
+    done = run("stats", "--server", "ws://127.0.0.1:1")
+    assert done.exit_code == 3
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_no_address_is_2(run: Run) -> None:
+    assert run("stats", "--server", "ftp://x").exit_code == 2
+
+
+def test_no_token_is_2(run: Run, server: Scripted) -> None:
+    done = run("stats", "--server", server.url)
+    assert done.exit_code == 2
+    assert "COORDINATOR_TOKEN" in done.stderr
+
+
+def test_where_the_token_comes_from(
+    run: Run, server: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server.answers["stats"] = {"services": []}
+    (tmp_path / "admin-token").write_text(f"{TOKEN}\n")
+    assert run("stats", "--server", server.url, "--data", str(tmp_path)).exit_code == 0
+    monkeypatch.setenv("COORDINATOR_TOKEN", "other")
+    assert run("stats", "--server", server.url, "--data", str(tmp_path)).exit_code == 1
+    assert server.hello["token"] == "other"
+    assert run("stats", "--server", server.url, "--token", TOKEN).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["ws://127.0.0.1:{}", "http://127.0.0.1:{}/", "ws://127.0.0.1:{}/v1/admin"])
+def test_forms_of_the_address(run: Run, server: Scripted, form: str) -> None:
+    server.answers["health"] = {"live": True, "ready": True}
+    done = run("health", "--server", form.format(server.port), "--token", TOKEN, "--json")
+    assert json.loads(done.stdout) == {"live": True, "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "input_", "deleted"), [(["--yes"], "", True), ([], "y\n", True), ([], "n\n", False), ([], "", False)]
+)
+def test_deleting_asks(ask: Run, server: Scripted, words: list[str], input_: str, deleted: bool) -> None:
+    server.answers["item.delete"] = {"deleted": 1, "unknown": []}
+    done = ask("item", "delete", "ada", *words, input=input_)
+    assert done.exit_code == (0 if deleted else 2)
+    assert server.asked == ([{"keys": ["ada"]}] if deleted else [])
