@@ -41,8 +41,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import platformdirs
-
 from coordinator.errors import EmbeddedError
 
 DATABASE = "coordinator"
@@ -68,11 +66,6 @@ _FAST_STOP = 60.0  # seconds that a checkpoint at shutdown may take before the s
 _QUICK_STOP = 10.0
 _LOG_KEPT = 10_000_000  # bytes of postgres.log; a bigger one is put aside at the next start
 _ENV = {"PATH": os.defpath, "LC_ALL": "C"}  # all that Postgres needs; PG* of the caller would change it
-
-
-def default_data_folder() -> Path:
-    """Where the data lives if no folder is named."""
-    return Path("/var/lib/coordinator") if os.geteuid() == 0 else platformdirs.user_data_path("coordinator")
 
 
 def running_dsn(root: Path) -> str | None:

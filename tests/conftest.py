@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -99,7 +100,7 @@ async def start_server(dsn: str, database: Database, tmp_path: Path) -> AsyncIte
     """Starts nodes on the test's database: `await start_server(**settings)`."""
     async with AsyncExitStack() as stack:
 
-        async def start(**flags: object) -> Server:
+        async def start(**flags: Any) -> Server:
             settings = Settings(**{"port": 0, "ops_port": 0, "data": tmp_path, **flags})
             node = await stack.enter_async_context(Node(settings, dsn=dsn))
             return Server(node, database, stack)

@@ -24,7 +24,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from coordinator.embedded import EmbeddedPostgres, default_data_folder, own_folder, running_dsn
+from coordinator.embedded import EmbeddedPostgres, own_folder, running_dsn
 from coordinator.errors import EmbeddedError
 
 ROOT = os.geteuid() == 0
@@ -454,7 +454,3 @@ def test_what_is_in_the_way(folder: Path) -> None:
     with pytest.raises(EmbeddedError, match=f"{folder}/file"):
         own_folder(folder / "file")
 
-
-def test_default_data_folder() -> None:
-    found = default_data_folder()
-    assert found == Path("/var/lib/coordinator") if ROOT else found.name == "coordinator"

@@ -117,11 +117,11 @@ class Maker:
         async with self._database.transaction() as db:
             if not await store.try_lock(db, service):
                 return Made(0, busy=True)
-            target = max(1, await store.workers(db, service) * settings.max_buckets_per_ask * 2)
+            target = await store.workers(db, service) * settings.max_buckets_per_ask * 2
             most = max(settings.bucket_size, MAX_ITEMS_A_RUN)
             pool = await store.pool(db, service, target, most)
             overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
-            if not pool.waiting or (pool.ready >= target and not overtaken and not needy):
+            if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
                 return Made(0)
             short = (wanted and pool.ready == 0) or needy or overtaken
             missing = max(1, target - pool.ready) * settings.bucket_size
