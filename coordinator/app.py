@@ -21,7 +21,8 @@ import uvloop
 from coordinator import __version__
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
-from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.callouts import Callouts
+from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.commits import Commits
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
@@ -31,6 +32,7 @@ from coordinator.flow.membership import Memberships
 from coordinator.flow.operation import Operation
 from coordinator.flow.release import Releases
 from coordinator.flow.roster import Roster
+from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.home import home_of
@@ -41,7 +43,7 @@ from coordinator.serve.client_channel import Steps
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Listener
 from coordinator.services import Plugin, load_plugins
-from coordinator.store import nodes
+from coordinator.store import nodes, tokens
 from coordinator.store.pool import Database
 from coordinator.wire.client import Limits, ServiceChanged
 from coordinator.wire.frames import Close, ServerCard
@@ -79,6 +81,8 @@ class Node:
         self._spawned: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._draining = False
+        self.crashed = False
+        """Its claims end as those of a node that is gone, at no client's cost."""
         self.failed = False
         """A part of the node has failed, or its lease was lost."""
         self.boot = Boot(0)
@@ -134,7 +138,7 @@ class Node:
         await self._join(load_plugins())
         await self._listen()
 
-    async def _join(self, plugins: dict[str, Plugin]) -> None:
+    async def _join(self, plugins: dict[str, type[Plugin]]) -> None:
         settings = self.settings
         name = settings.node_name
         async with self._db.connection() as db:
@@ -145,11 +149,11 @@ class Node:
         self._roster, tally = Roster(), Tally()
         self._tally = tally
         self._signals = Signals(self._db, self.boot)
-        maker = Maker(self._db)
+        maker, callouts = Maker(self._db), Callouts(self._db)
         self._grant = Grant(self._db, self._catalogue, self._roster, maker, tally, self.boot)
         self._commits = Commits(self._db, settings.recollect_window)
         intake = Intake(
-            self._db, self._catalogue, self._roster, self._commits, self._grant, self._signals, tally
+            self._db, self._catalogue, self._roster, self._commits, self._grant, self._signals, tally, callouts
         )
         self._releases = Releases(
             self._db,
@@ -188,11 +192,13 @@ class Node:
         )
         self._hear()
         async with self._db.connection() as db:
-            former = await nodes.former_boots(db, name, self.boot)
-            if former:
-                await self._expiry.free_boots(db, former)
+            await nodes.former_boots(db, name, self.boot)
+            await self._expiry.free_crashed(db)
         operation = Operation(
-            self._db, self._catalogue, self._grant, maker, self._releases, self._signals, tally, name
+            self._db, self._catalogue, self._grant, maker, self._releases, self._signals, tally, name, callouts
+        )
+        self._service_life = ServiceLife(
+            self._db, self._catalogue, self._grant, self._releases, self._signals, callouts
         )
         limits = Limits(
             max_message_bytes=settings.max_message_bytes,
@@ -226,11 +232,13 @@ class Node:
                 spawn=self._spawn,
                 alone=lambda: self._signals.alone,
                 draining=lambda: self._draining,
+                crashed=lambda: self.crashed or self.failed,
                 drain_retry=DRAIN_RETRY,
             ),
             AdminSteps(
                 database=self._db,
                 operation=operation,
+                service_life=self._service_life,
                 limits=limits,
                 card=card,
                 hello_timeout=settings.hello_timeout,
@@ -252,6 +260,8 @@ class Node:
         signals.on("services", lambda signal: self._spawn(self._reload_services()))
         signals.on("token", self._on_token)
         signals.on("drain", self._on_drain)
+        signals.resync = lambda: self._spawn(self._resync())
+        self._catalogue.changed = self._service_changed
 
     async def _listen(self) -> None:
         settings = self.settings
@@ -264,6 +274,7 @@ class Node:
                 ("signals", self._signals.run()),
                 ("expiry", self._expiry.run()),
                 ("releases", self._releases.run()),
+                ("services", self._service_life.run()),
                 ("listener", self._listener.run()),
             )
         ]
@@ -342,18 +353,40 @@ class Node:
         }
 
     async def _reload(self, client: ClientId) -> None:
+        while True:
+            try:
+                await self._memberships.reload(client)
+            except Unavailable:
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    async def _resync(self) -> None:
+        """Signals may have been missed: read again whatever they tell of."""
+        for client in {identity.client_id for identity in self._roster.identities()}:
+            await self._reload(client)
         with contextlib.suppress(Unavailable):
-            await self._memberships.reload(client)
+            for admin in list(self._listener.admins):
+                if admin.token_id is not None:
+                    async with self._db.connection() as db:
+                        good = await tokens.still_good(db, admin.token_id)
+                    if not good:
+                        admin.end(Close.DEACTIVATED, "the token was revoked")
+        await self._reload_services()
 
     async def _reload_services(self) -> None:
-        async with self._db.connection() as db:
-            changed = await self._catalogue.load(db)
-        for entry in changed:
-            push = ServiceChanged(service=entry.service.name, state=entry.service.state)
-            for session in list(self._listener.sessions):
-                if session.welcomed:
-                    session.push(push)
-            self._grant.wake(entry.service.service_id)
+        with contextlib.suppress(Unavailable):  # it is read again within a second
+            async with self._db.connection() as db:
+                await self._catalogue.load(db)
+
+    def _service_changed(self, entry: Entry) -> None:
+        push = ServiceChanged(service=entry.service.name, state=entry.service.state)
+        for session in list(self._listener.sessions):
+            if session.welcomed:
+                session.push(push)
+        if entry.service.state == "revoked":
+            self._grant.close(entry.service.service_id)
+        self._grant.wake(entry.service.service_id)
 
     def _on_token(self, signal: dict[str, Any]) -> None:
         for admin in list(self._listener.admins):
@@ -374,6 +407,7 @@ class Node:
             self._draining = True
             self._grant.stopped = True
             log.error("the lease cannot be renewed: closing all sessions")
+            self.crashed = True
             for session in list(self._listener.sessions):
                 session.end(Close.RESTART, "the node lost its lease")
             self.failed = True
@@ -413,10 +447,16 @@ async def serve_until_signal(node: Node) -> bool:
     loop = asyncio.get_running_loop()
     drains: list[asyncio.Task[None]] = []
 
+    begun = 0.0
+
     def on_signal() -> None:
+        nonlocal begun
         if drains:
-            node.stop()
+            # A terminal and a parent process may both pass on the one that somebody sent.
+            if loop.time() > begun + 1.0:
+                node.stop()
         else:
+            begun = loop.time()
             drains.append(loop.create_task(node.drain("the node stops")))
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -460,7 +500,8 @@ def _reserved_port(settings: Settings) -> Iterator[int]:
         try:
             held.bind((settings.host, settings.port))
         except OSError as failure:
-            raise ConfigError(f"port: cannot listen on {settings.host}:{settings.port}: {failure.strerror}") from failure
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigError(f"port: cannot listen on {where}: {failure.strerror}") from failure
         yield int(held.getsockname()[1])
 
 

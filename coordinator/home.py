@@ -13,13 +13,13 @@ from coordinator import credentials
 from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres, own_folder
 from coordinator.errors import UnknownSchema
-from coordinator.services import load_plugins
+from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate, services, tokens
 from coordinator.store.pool import Database
 
 TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
 
-FIRST_SERVICES = ("dm_check",)
+FIRST_SERVICES = ("dm_check", "follower_check", "following_check")
 """Present and active in a new database."""
 
 
@@ -63,16 +63,17 @@ async def make_ready(dsn: str, folder: Path | None) -> Home:
     Raises:
         UnknownSchema, Unavailable, ConfigError: as `home_of`.
     """
+    plugins = load_plugins()
+    tables = tables_of(plugins)
     database = Database(dsn, size=2)
     await database.open()
     try:
         if folder is not None:
-            await migrate.migrate(database)
-        elif missing := await migrate.pending(database):
+            await migrate.migrate(database, tables)
+        elif missing := await migrate.pending(database, tables):
             raise UnknownSchema(
                 f"The database lacks {len(missing)} migrations; run: coordinator db migrate --database DSN"
             )
-        plugins = load_plugins()
         async with database.connection() as db:
             if not await services.load(db):
                 for name in FIRST_SERVICES:
@@ -93,7 +94,15 @@ async def _first_token(database: Database, folder: Path) -> str:
                 return token
         made = credentials.make_token()
         await tokens.issue(db, made.token_id, made.hash, "admin", "first", None, None)
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(made.token + "\n")
+    _write_privately(path, made.token + "\n")
     return made.token
+
+
+def _write_privately(path: Path, text: str) -> None:
+    """A new file that nobody else could read at any moment."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, text.encode("ascii"))
+    finally:
+        os.close(descriptor)

@@ -19,6 +19,7 @@ from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres
 from coordinator.home import make_ready
+from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate
 from coordinator.store.pool import Database
 from tests.harness import Admin, Server, Volunteer
@@ -59,7 +60,7 @@ def template(postgres: EmbeddedPostgres) -> str:
         await connection.close()
         database = Database(_other(postgres.dsn, TEMPLATE))
         await database.open()
-        await migrate.migrate(database)
+        await migrate.migrate(database, tables_of(load_plugins()))
         await database.close()
         await make_ready(database.dsn, None)
 

@@ -17,6 +17,7 @@ from coordinator.config import Settings
 from coordinator.credentials import make_token
 from coordinator.embedded import running_dsn
 from coordinator.errors import ConfigError
+from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate, tokens
 from coordinator.store.pool import Database
 from coordinator.wire.admin import TokenIssue
@@ -55,8 +56,8 @@ def status(
 
     Example: `coordinator db status --data ./data`
     """
-    missing = {one.number for one in asyncio.run(_pending(_dsn(database, data, config)))}
-    rows = [_row(one, "pending" if one.number in missing else "applied") for one in migrate.shipped()]
+    missing = asyncio.run(_pending(_dsn(database, data, config)))
+    rows = [_row(one, "pending" if one in missing else "applied") for one in _all()]
     write_rows(rows, json)
 
 
@@ -67,8 +68,8 @@ def sql() -> None:
 
     Example: `coordinator db sql > schema.sql`
     """
-    for one in migrate.shipped():
-        typer.echo(f"-- {one.number:04} {one.name}\n{one.sql.rstrip()}\n")
+    for one in _all():
+        typer.echo(f"-- {one.plugin + ' ' if one.plugin else ''}{one.number:04} {one.name}\n{one.sql.rstrip()}\n")
 
 
 async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
@@ -80,7 +81,7 @@ async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
     """
     new = make_token()
     async with _opened(Settings(database=dsn).database or dsn) as database:
-        if await migrate.pending(database):
+        if await migrate.pending(database, tables_of(load_plugins())):
             raise ConfigError("database: its schema is not there yet, or old; coordinator db migrate makes it")
         async with database.transaction() as connection:
             await tokens.issue(
@@ -98,12 +99,12 @@ async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
 
 async def _migrate(dsn: str) -> list[migrate.Migration]:
     async with _opened(dsn) as database:
-        return await migrate.migrate(database)
+        return await migrate.migrate(database, tables_of(load_plugins()))
 
 
 async def _pending(dsn: str) -> list[migrate.Migration]:
     async with _opened(dsn) as database:
-        return await migrate.pending(database)
+        return await migrate.pending(database, tables_of(load_plugins()))
 
 
 @asynccontextmanager
@@ -124,5 +125,11 @@ def _dsn(database: str | None, data: Path | None, config: Path | None) -> str:
     return found
 
 
+def _all() -> list[migrate.Migration]:
+    """The migrations of this package, and behind them those of the plugins."""
+    folders = tables_of(load_plugins())
+    return [*migrate.shipped(), *(one for name in sorted(folders) for one in migrate.in_folder(folders[name], name))]
+
+
 def _row(one: migrate.Migration, state: str) -> dict[str, Any]:
-    return {"number": one.number, "name": one.name, "state": state}
+    return {"number": one.number, "name": one.name, "plugin": one.plugin, "state": state}

@@ -184,7 +184,7 @@ class Spool:
         try:
             if os.write(self._file, data) < len(data):
                 os.write(self._file, b"\n")  # the disk is full; the next line shall not hang on this one
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as failure:
             if line.keep is not None:
                 raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
+import structlog
 
 from coordinator.errors import (
     BadMessage,
@@ -16,11 +19,15 @@ from coordinator.errors import (
     UnknownService,
 )
 from coordinator.flow.roster import Identity
-from coordinator.model import Service, ServiceId
+from coordinator.model import Service, ServiceId, ServiceSettings
 from coordinator.services import Plugin, Reader
+from coordinator.services.contract import schema_of
+from coordinator.services.settings import configured
 from coordinator.store import services as store
 from coordinator.store.pool import Connection
 from coordinator.wire.client import Membership, ServiceCard
+
+log = structlog.get_logger()
 
 ITEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -44,31 +51,63 @@ class Entry:
 class Catalogue:
     """All services of this coordinator."""
 
-    def __init__(self, plugins: dict[str, Plugin]) -> None:
+    def __init__(self, plugins: Mapping[str, type[Plugin]]) -> None:
         self.plugins = plugins
+        self.changed: Callable[[Entry], None] = lambda entry: None
+        """Called for each service that is new or has changed."""
+        self._rows: dict[ServiceId, store.Row] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
+        self._missing: set[str] = set()
+        self._reads = 0
+        self._newest = 0
 
-    async def load(self, db: Connection) -> list[Entry]:
-        """Read the services again; returns those that are new or have changed.
+    async def load(self, db: Connection) -> None:
+        """Read the services again.
 
         Raises:
-            ConfigError: a service's plugin is not installed.
+            ConfigError: a service that is there from the start needs a plugin that is not installed, or refuses
+                its settings.
         """
-        changed = []
-        for service in await store.load(db):
-            known = self._by_id.get(service.service_id)
-            if known is not None and known.service == service:
+        first = not self._reads
+        self._reads += 1
+        mine = self._reads
+        rows = await store.load(db)
+        if mine < self._newest:
+            return  # a later read was faster, and knows more
+        self._newest = mine
+        for row in rows:
+            if self._rows.get(row.service_id) == row:
                 continue
-            plugin = self.plugins.get(service.plugin)
-            if plugin is None:
-                raise ConfigError(
-                    f"The service {service.name} needs the plugin {service.plugin}, which is not installed."
-                )
-            entry = Entry(service, plugin, Reader(plugin), _card(service, plugin))
-            self._by_id[service.service_id] = self._by_name[service.name] = entry
-            changed.append(entry)
-        return changed
+            try:
+                entry = self._entry(row)
+            except ConfigError as failure:
+                if first:
+                    raise
+                # Added on another node, where it is installed: this node cannot work for it, and must go on.
+                if row.plugin not in self._missing:
+                    self._missing.add(row.plugin)
+                    log.error("a service cannot be used here", service=row.name, error=str(failure))  # noqa: TRY400
+                continue
+            self._rows[row.service_id] = row
+            self._by_id[row.service_id] = self._by_name[row.name] = entry
+            self.changed(entry)
+
+    def _entry(self, row: store.Row) -> Entry:
+        kind = self.plugins.get(row.plugin)
+        if kind is None:
+            raise ConfigError(f"The service {row.name} needs the plugin {row.plugin}, which is not installed.")
+        try:
+            plugin = configured(kind, row.name, row.settings)
+        except (ValueError, TypeError) as failure:
+            raise ConfigError(f"The service {row.name}: {failure}") from failure
+        settings = {**kind.defaults, **row.settings}
+        common = {name: settings.pop(name) for name in COMMON if name in settings}
+        options = {**_own_defaults(kind), **settings}
+        service = Service(
+            row.service_id, row.name, row.plugin, row.title, row.state, ServiceSettings(**common), options
+        )
+        return Entry(service, plugin, plugin.reader(), _card(service, plugin))
 
     def all(self) -> list[Entry]:
         """Every service, revoked ones too, in the order they were added."""
@@ -77,6 +116,10 @@ class Catalogue:
     def by_id(self, service: ServiceId) -> Entry:
         """The service of that id."""
         return self._by_id[service]
+
+    def knows(self, service: ServiceId) -> bool:
+        """Whether this node can work for the service of that id."""
+        return service in self._by_id
 
     def get(self, name: str) -> Entry:
         """The service of that name.
@@ -160,18 +203,25 @@ def card_of(entry: Entry, identity: Identity) -> ServiceCard:
     )
 
 
+COMMON = tuple(field.name for field in dataclasses.fields(ServiceSettings))
+"""The settings that every service has; all others are the plugin's."""
+
+
+def _own_defaults(kind: type[Plugin]) -> dict[str, Any]:
+    found = {}
+    for one in msgspec.structs.fields(kind.Settings):
+        if one.default is not msgspec.NODEFAULT:
+            found[one.encode_name] = one.default
+        elif one.default_factory is not msgspec.NODEFAULT:
+            found[one.encode_name] = one.default_factory()
+    return found
+
+
 def _card(service: Service, plugin: Plugin) -> dict[str, Any]:
     return {
         "title": service.title,
         "item_schema": ITEM_SCHEMA,
-        "result_schema": _schema(plugin.Result),
-        "profile_schema": _schema(plugin.Profile),
+        "result_schema": plugin.result_schema(),
+        "profile_schema": schema_of(plugin.Profile),
         "settings": {**asdict(service.settings), **service.options},
     }
-
-
-def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    (schema,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
-    if "$ref" in schema:
-        schema = components.pop(schema["$ref"].rsplit("/", 1)[1])
-    return {**schema, "$defs": components} if components else schema

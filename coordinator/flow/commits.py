@@ -8,13 +8,14 @@ batch that failed, is then settled on its own, so that only the guilty one fails
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 
 import asyncpg
 import structlog
 
 from coordinator.errors import PeerError, Unavailable
+from coordinator.model import ServiceId
 from coordinator.store import results
 from coordinator.store.pool import Database
 from coordinator.store.results import Outcome, Settling
@@ -42,6 +43,7 @@ class Commits:
         self._recollect_window = recollect_window
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._apart: defaultdict[ServiceId, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(WORKERS))
 
     async def add(self, settling: Settling) -> Outcome:
         """Store one submit with the next batch; returns after the commit.
@@ -51,8 +53,13 @@ class Commits:
             Unavailable: it is not known whether it was stored.
         """
         waiting = _Waiting(settling, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        self._arrived.set()
+        if settling.keep is not None:
+            # Its plugin may be slow, or fail: that concerns nobody else.
+            async with self._apart[settling.service_id]:
+                await self._store_one(waiting)
+        else:
+            self._queue.append(waiting)
+            self._arrived.set()
         return await waiting.answer
 
     async def run(self) -> None:
@@ -94,7 +101,7 @@ class Commits:
             for one in batch:
                 _fail(one, failure)
             return
-        except asyncpg.PostgresError as failure:
+        except Exception as failure:
             log.warning("batch failed, storing one by one", submits=len(batch), error=str(failure))
             outcomes = [None] * len(batch)
         for one, outcome in zip(batch, outcomes, strict=True):
@@ -110,7 +117,8 @@ class Commits:
                 outcome, _ = await results.settle_one(db, one.settling, self._recollect_window)
         except (PeerError, Unavailable) as failure:
             _fail(one, failure)
-        except asyncpg.PostgresError as failure:
+        except Exception as failure:
+            # A fault of ours, or of a plugin: it is answered and logged, and the worker goes on.
             log.exception("a submit could not be stored", bucket=str(one.settling.bucket_id))
             _fail(one, failure)
         else:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
-import orjson
+import msgspec
 import structlog
 from msgspec import Raw
 
@@ -38,6 +38,9 @@ POLL = 2.0
 RETRY = 0.5
 """Seconds between tries while the database is away."""
 
+LONGEST_PARK = 300.0
+"""Seconds after which a client that has to wait is looked at again, whatever it was told."""
+
 
 @dataclass(slots=True, eq=False)
 class Ticket:
@@ -55,7 +58,7 @@ class Line:
     service_id: ServiceId
     tickets: OrderedDict[ClientId, deque[Ticket]] = field(default_factory=OrderedDict)
     pending: dict[SessionId, int] = field(default_factory=dict)
-    parked: set[ClientId] = field(default_factory=set)
+    parked: dict[ClientId, asyncio.TimerHandle] = field(default_factory=dict)
     """Clients that have to wait; a timer brings them back."""
     choosy: set[ClientId] = field(default_factory=set)
     """Clients that lately gave back all that is at hand; anything new brings them back."""
@@ -77,7 +80,7 @@ class Line:
     def take(self, most: int) -> list[Ticket]:
         """The next tickets, one of each client in turn."""
         taken: list[Ticket] = []
-        ready = [client for client in self.tickets if client not in self.parked | self.choosy]
+        ready = [client for client in self.tickets if not self.aside(client)]
         while ready and len(taken) < most:
             still = []
             for client in ready:
@@ -93,6 +96,10 @@ class Line:
             ready = still
         self.flying.update(taken)
         return taken
+
+    def aside(self, client: ClientId) -> bool:
+        """Whether a client is not to be served for now."""
+        return client in self.parked or client in self.choosy
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were not served keep their place."""
@@ -178,9 +185,10 @@ class Grant:
     def ask(self, holder: Holder, service: ServiceId, count: int) -> None:
         """Let a session wait for `count` more buckets."""
         line = self.line(service)
+        idle = not line.tickets  # then nobody polls, and what made the line dry may be long ago
         for _ in range(count):
             line.add(Ticket(holder))
-        if count and not line.dry:
+        if count and (idle or not line.dry):
             line.woken.set()
 
     async def ask_now(self, holder: Holder, service: ServiceId, count: int) -> list[Claimed]:
@@ -196,8 +204,12 @@ class Grant:
             line.add(Ticket(holder, answer))
         line.dry = False
         line.woken.set()
-        found = [await answer for answer in answers]
-        return [claimed for claimed in found if claimed is not None]
+        await asyncio.wait(answers)
+        found = [claimed for answer in answers if answer.exception() is None and (claimed := answer.result())]
+        failures = [failure for answer in answers if (failure := answer.exception()) is not None]
+        if failures and not found:
+            raise failures[0]
+        return found
 
     def withdraw(self, holder: Holder, service: ServiceId | None = None) -> None:
         """Let a session wait for nothing more, in one service or in all."""
@@ -212,6 +224,14 @@ class Grant:
             line.dry = False
             line.choosy.clear()
             line.woken.set()
+
+    def close(self, service: ServiceId) -> None:
+        """Nobody waits for that service any more: it was revoked."""
+        line = self._lines.get(service)
+        if line is not None:
+            self._answer_hurried(line)
+            for session in list(line.pending):
+                line.withdraw(session)
 
     def waiting_clients(self, service: ServiceId) -> list[ClientId]:
         """The clients here that want work of a service."""
@@ -239,6 +259,13 @@ class Grant:
                 self._refuse_hurried(line)
                 await asyncio.sleep(RETRY)
                 line.woken.set()
+            except Exception:
+                # One bad bucket must not stop a service, let alone the node.
+                log.exception("granting failed", service=line.service_id)
+                self._refuse_hurried(line)
+                self.on_lost_track()
+                await asyncio.sleep(RETRY)
+                line.woken.set()
 
     def _refuse_hurried(self, line: Line) -> None:
         """While the database is away, asks that do not wait are answered so; the others wait on."""
@@ -254,14 +281,14 @@ class Grant:
                 del line.tickets[client]
 
     async def _serve_all(self, line: Line) -> None:
-        entry = self._catalogue.by_id(line.service_id)
         while not line.dry:
+            entry = self._catalogue.by_id(line.service_id)  # it may be revoked, or set otherwise, meanwhile
             if entry.service.state != "active" or self.stopped:
                 self._answer_hurried(line)
                 return
             tickets = self._worth_serving(line, line.take(BATCH))
             if not tickets:
-                if all(client in line.parked | line.choosy for client in line.tickets):
+                if all(line.aside(client) for client in line.tickets):
                     self._answer_set_aside(line)
                     return
                 continue
@@ -276,7 +303,7 @@ class Grant:
         for ticket in tickets:
             holder = ticket.holder
             gone = holder.session_id not in self._roster.sessions or holder.draining
-            if gone or not holder.identity.works_for(line.service_id):
+            if gone or not holder.alive or not holder.identity.works_for(line.service_id):
                 self._resolve(line, ticket, None)
             else:
                 worth.append(ticket)
@@ -378,17 +405,20 @@ class Grant:
     def _park(self, line: Line, client: ClientId, seconds: float) -> None:
         if client in line.parked:
             return
-        line.parked.add(client)
+        loop = asyncio.get_running_loop()
+        line.parked[client] = loop.call_later(min(seconds, LONGEST_PARK), self.unpark, client, line.service_id)
 
-        def unpark() -> None:
-            line.parked.discard(client)
-            self.wake(line.service_id)
-
-        asyncio.get_running_loop().call_later(seconds, unpark)
+    def unpark(self, client: ClientId, service: ServiceId) -> None:
+        """A client need not wait any more, or not as long as was thought: look again."""
+        line = self._lines.get(service)
+        timer = None if line is None else line.parked.pop(client, None)
+        if timer is not None:
+            timer.cancel()
+            self.wake(service)
 
     def _answer_set_aside(self, line: Line) -> None:
         for client in list(line.tickets):
-            if client in line.parked | line.choosy:
+            if line.aside(client):
                 self._answer_hurried(line, client)
 
     def _answer_hurried(self, line: Line, only: ClientId | None = None) -> None:
@@ -415,7 +445,9 @@ class Grant:
         if (
             holder.session_id not in self._roster.sessions
             or holder.draining
+            or not holder.alive
             or not holder.identity.works_for(claimed.service_id)
+            or self._catalogue.by_id(claimed.service_id).service.state == "revoked"
         ):
             return False
         self._roster.hold(
@@ -455,7 +487,6 @@ def frame_of(claimed: Claimed) -> str:
     """The JSON array of the items that are handed out."""
     if "1" not in claimed.settled:
         return claimed.frame
-    items = orjson.loads(claimed.frame)
-    return orjson.dumps(
-        [item for item, bit in zip(items, claimed.settled, strict=True) if bit == "0"]
-    ).decode()
+    items = msgspec.json.decode(claimed.frame, type=list[Raw])
+    left = [item for item, bit in zip(items, claimed.settled, strict=True) if bit == "0"]
+    return msgspec.json.encode(left).decode()

@@ -6,10 +6,12 @@ when it is stored; everything else is looked up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, UnknownBucket
+from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry, refuse_strangers
 from coordinator.flow.commits import Commits
 from coordinator.flow.grant import Grant
@@ -17,12 +19,15 @@ from coordinator.flow.roster import Holder, Roster
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClaimNumber, ItemId
-from coordinator.services import Rows
+from coordinator.services import Item, Rows
 from coordinator.store import claims, results
 from coordinator.store.pool import Database
 from coordinator.store.results import Settling
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
+
+MOST_NAMED = 1000
+"""Items that an error names; a bad submit must not be answered by something larger than itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,9 @@ class Intake:
         grant: Grant,
         signals: Signals,
         tally: Tally,
+        callouts: Callouts,
     ) -> None:
+        self._callouts = callouts
         self._database = database
         self._catalogue = catalogue
         self._roster = roster
@@ -67,7 +74,7 @@ class Intake:
         aim = await self._aim(bucket_id, ClaimNumber(submit.claim), by)
         service = aim.entry.service.service_id
         try:
-            rows = self._read(aim, submit)
+            rows, items = await self._read(aim, submit)
         except (UnassignedItems, BadResult):
             self._tally.refused(by.client_id, service)
             raise
@@ -81,12 +88,16 @@ class Intake:
                 rows.rows,
                 "".join("1" if item in given else "0" for item in aim.items),
                 submit.final,
+                rows.parts,
+                self._callouts.keep(aim.entry, rows, items, ClaimNumber(submit.claim), by.client_id),
             )
         )
         if not outcome.duplicate:
             self._tally.stored(by.client_id, service, outcome.stored)
         if outcome.closed:
             self._roster.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
+        if outcome.calmed:
+            self._grant.unpark(by.client_id, service)
         if outcome.freed:
             self._signals.work(service)
         return Stored(
@@ -114,10 +125,10 @@ class Intake:
         current = bucket.current == claim and bucket.holder == by.client_id
         return _Aim(entry, bucket.items, bucket.given, current)
 
-    def _read(self, aim: _Aim, submit: Submit) -> Rows:
+    async def _read(self, aim: _Aim, submit: Submit) -> tuple[Rows, Mapping[ItemId, Item]]:
         """The results, if they are of items that were handed out and have the service's shape."""
         try:
-            rows = aim.entry.reader.read(submit.results)
+            rows, items = await self._callouts.read(aim.entry, submit.results)
         except BadResult:
             if too_deep(bytes(submit.results).decode()):
                 raise BadMessage("A message nests no deeper than 16.", detail={"path": "$.results"}) from None
@@ -127,15 +138,15 @@ class Intake:
             self._refuse_strangers(aim, aim.entry.reader.items(submit.results))
             raise
         if aim.current:
-            self._refuse_strangers(aim, [item for item, _ in rows.rows])
-        return rows
+            self._refuse_strangers(aim, [item for item, _ in (*rows.rows, *rows.parts)])
+        return rows, items
 
     def _refuse_strangers(self, aim: _Aim, items: list[ItemId]) -> None:
         given = {item for item, bit in zip(aim.items, aim.given, strict=True) if bit == "1"}
         strangers = [item for item in items if item not in given]
         if strangers:
             raise UnassignedItems(
-                f"{len(strangers)} of the items are not in this bucket.", detail={"items": strangers}
+                f"{len(strangers)} of the items are not in this bucket.", detail={"items": strangers[:MOST_NAMED], "count": len(strangers)}
             )
 
 

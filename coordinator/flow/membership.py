@@ -22,14 +22,13 @@ from coordinator.flow.catalogue import (
     card_of,
     membership_of,
     read_profile,
-    refuse_revoked,
     refuse_strangers,
 )
 from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
 from coordinator.flow.roster import Holder, Identity, Roster
 from coordinator.flow.signals import Signals
-from coordinator.model import Boot, ClientId, Membership, ServiceId, SessionId
+from coordinator.model import Boot, ClientId, Membership, SessionId
 from coordinator.store import claims, clients, tokens
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import client as wire
@@ -89,7 +88,8 @@ class Memberships:
                         raise _deactivated(known.deactivated)
                 await self._load(db, identity)
                 counters = await clients.counters(db, client)
-                await clients.begin_session(db, session, client, self._boot, address, hello.agent)
+                if identity.registered:
+                    await clients.begin_session(db, session, client, self._boot, address, hello.agent)
         except BaseException:
             self._roster.turn_away(identity)
             raise
@@ -112,10 +112,20 @@ class Memberships:
         for identity in list(self._roster.identities(client)):
             async with self._database.connection() as db:
                 await self._load(db, identity)
-            for service in list(identity.memberships):
+            for service, membership in list(identity.memberships.items()):
                 if identity.works_for(service):
                     self._grant.wake(service)
+                elif membership.inactive == "admin" or not membership.joined:
+                    # What was claimed here while the change was made elsewhere.
+                    way = claims.DEACTIVATED if membership.inactive == "admin" else claims.LEFT
+                    reason = "deactivated" if membership.inactive == "admin" else "released"
+                    await self._grant.all_delivered()
+                    if identity.held_in(service):
+                        await self._releases.free_client(client, service, way, reason)
             if identity.deactivated is not None:
+                await self._grant.all_delivered()
+                if identity.held:
+                    await self._releases.free_client(client, None, claims.DEACTIVATED, "deactivated")
                 for holder in list(identity.sessions.values()):
                     holder.end(Close.DEACTIVATED, "deactivated")
 
@@ -151,8 +161,12 @@ class Memberships:
                 )
             for entry, profile in choices:
                 await clients.join(db, by.client_id, entry.service.service_id, msgspec.json.encode(profile).decode())
-            await tokens.note(db, by.client_id, "client.register", by.client_id, "again" if again else "ok")
+            await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, None)
+            if not again:
+                await tokens.note(db, by.client_id, "client.register", by.client_id, "ok")
+        async with self._database.connection() as db:
             await self._load(db, identity)
+        self.changed(by.client_id)
         for entry, _ in choices:
             self._grant.wake(entry.service.service_id)
         return wire.Registered(
@@ -209,9 +223,11 @@ class Memberships:
             async with self._database.transaction() as db:
                 await clients.unregister(db, by.client_id)
                 await tokens.note(db, by.client_id, "client.unregister", by.client_id, "ok")
-        finally:
-            async with self._database.connection() as db:
-                await self._load(db, identity)
+        except BaseException:
+            identity.registered = True  # as far as is known; the client repeats it
+            raise
+        async with self._database.connection() as db:
+            await self._load(db, identity)
         await self._grant.all_delivered()
         released = await self._releases.free_client(
             by.client_id, None, claims.UNREGISTERED, "released", spare=by
@@ -299,6 +315,7 @@ class Memberships:
         seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_PAUSE)
         async with self._database.connection() as db:
             await clients.report(db, by.client_id, entry.service.service_id, seconds)
+        self._grant.unpark(by.client_id, entry.service.service_id)  # it may be shorter than the one before
         return wire.Reported(service=report.service, retry_after=seconds)
 
 

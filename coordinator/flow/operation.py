@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,16 +12,18 @@ import msgspec
 
 from coordinator import credentials
 from coordinator.errors import BadMessage, NotFound, UnknownBucket, UnknownService
+from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
 from coordinator.flow.release import Releases
+from coordinator.flow.service_life import service_row
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClientId, ItemId, ServiceId
 from coordinator.services import Item
-from coordinator.store import buckets, claims, clients, items, making, nodes, queue, tokens
+from coordinator.store import buckets, claims, clients, items, making, nodes, queue, services, tokens
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import admin as wire
 
@@ -55,7 +57,9 @@ class Operation:
         signals: Signals,
         tally: Tally,
         node: str,
+        callouts: Callouts,
     ) -> None:
+        self._callouts = callouts
         self._node = node
         self._database = database
         self._catalogue = catalogue
@@ -75,7 +79,7 @@ class Operation:
 
     async def service_list(self, request: wire.ServiceList) -> Fields:
         """All services, by name."""
-        rows = sorted((_service_row(entry) for entry in self._catalogue.all()), key=lambda row: row["service"])
+        rows = sorted((service_row(entry) for entry in self._catalogue.all()), key=lambda row: row["service"])
         names = [row for row in rows if request.after is None or row["service"] > request.after]
         return _page(names[: request.limit], request.limit, lambda row: row["service"], len(names))
 
@@ -84,13 +88,12 @@ class Operation:
         entry = self._service(request.service)
         async with self._database.connection() as db:
             counts = next(row for row in await items.counts(db) if row["name"] == request.service)
-        return {**_service_row(entry), "counts": _counts(counts)}
+        return {**service_row(entry), "counts": _counts(counts)}
 
     # Items
 
     async def item_add(self, request: wire.ItemAdd) -> Fields:
         """Add items; good ones are stored, bad ones are named."""
-        entries = self._entries(request.services)
         good: dict[str, _Good] = {}
         refused: list[wire.Refusal] = []
         for index, given in enumerate(request.items):
@@ -102,7 +105,12 @@ class Operation:
             else:
                 good.setdefault(one.key, one)
         joined: set[ServiceId] = set()
+        entries = self._entries(request.services)
         async with self._database.transaction() as db:
+            await services.lock_catalogue(db, shared=True)
+            if request.services is None:  # no service is added now; which of them does this node not know yet?
+                await self._catalogue.load(db)
+                entries = self._entries(None)
             new, known = await items.add(
                 db, [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
             )
@@ -120,7 +128,7 @@ class Operation:
                     joined.add(entry.service.service_id)
         for service in joined:
             if request.priority < 100:
-                await self._maker.make(self._catalogue.by_id(service), wanted=False)
+                await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
             self._signals.work(service)
         return {"added": len(new), "known": len(known), "refused": refused}
 
@@ -134,7 +142,7 @@ class Operation:
         if not entry.plugin.selects:
             return ids
         found = await queue.by_ids(db, ids)
-        return [one.item for one in found if entry.plugin.select(Item(one.item, one.key, one.attributes))]
+        return await self._callouts.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
 
     async def item_prioritize(self, request: wire.ItemPrioritize) -> Fields:
         """Put items into buckets at once, ahead of those of higher numbers."""
@@ -176,6 +184,9 @@ class Operation:
             await making.lock(db, services)
             found = await queue.by_keys(db, request.keys)
             ended = await queue.delete(db, [one.item for one in found])
+            # After it, since it has waited for the submits that were under way.
+            for entry in self._catalogue.all():
+                await self._callouts.forget(entry, db, [one.item for one in found])
         known = {one.key for one in found}
         self._releases.tell_lost(ended, "done")
         return {
@@ -379,9 +390,10 @@ class Operation:
             done = await clients.deactivate(db, client, service, request.reason or "by an admin")
         if not done:
             raise NotFound(f"There is no client {request.client_id!r}" + (" in that service." if service else "."))
-        self._signals.tell("client", client=client)
+        # The claim statement looks at the database, so nothing new goes out; what is out is taken, then all are told.
         await self._grant.all_delivered()
         released = await self._releases.free_client(client, service, claims.DEACTIVATED, "deactivated")
+        self._signals.tell("client", client=client)
         return {"deactivated": 1, "released": released}
 
     async def client_activate(self, request: wire.ClientActivate) -> Fields:
@@ -394,6 +406,17 @@ class Operation:
             raise NotFound(f"There is no client {request.client_id!r}" + (" in that service." if service else "."))
         self._signals.tell("client", client=client)
         return {"activated": 1}
+
+    async def client_forget_secret(self, request: wire.ClientForgetSecret) -> Fields:
+        """Let whoever registers next bind a secret of its own; who has the old one is not registered any more."""
+        client = ClientId(request.client_id)
+        async with self._database.connection() as db:
+            if not await clients.forget_secret(db, client):
+                raise NotFound(f"There is no client {request.client_id!r}.")
+        self._signals.tell("client", client=client)
+        await self._grant.all_delivered()
+        released = await self._releases.free_client(client, None, claims.UNREGISTERED, "released")
+        return {"forgotten": 1, "released": released}
 
     # Tokens, activity, nodes
 
@@ -509,20 +532,28 @@ def _read_item(given: object) -> _Good:
     if "item" in given:
         raise ValueError("item: that number is given by the server")
     attributes = {name: value for name, value in given.items() if name != "key"}
+    _refuse_numbers(attributes)
     if len(msgspec.json.encode(attributes)) > MAX_ATTRIBUTES:
         raise ValueError(f"the attributes take more than {MAX_ATTRIBUTES} bytes")
     return _Good(key, attributes)
 
 
-def _service_row(entry: Entry) -> Fields:
-    service = entry.service
-    return {
-        "service": service.name,
-        "plugin": service.plugin,
-        "title": service.title,
-        "state": service.state,
-        "settings": {**asdict(service.settings), **service.options},
-    }
+def _refuse_numbers(value: object) -> None:
+    """Numbers that not every JSON reader can hold, and that Postgres writes out in hundreds of digits.
+
+    Raises: ValueError
+    """
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
+        elif isinstance(one, int) and not -(2**63) <= one < 2**63:
+            raise ValueError("a whole number takes more than 64 bits")
+        elif isinstance(one, float) and one and not 1e-15 <= abs(one) <= 1e15:
+            raise ValueError("a number beyond 1e15 or below 1e-15")
 
 
 def _counts(row: Fields) -> Fields:

@@ -14,12 +14,12 @@ from coordinator.errors import StaleClaim, Unavailable, UnknownBucket
 from coordinator.flow.catalogue import Catalogue, refuse_strangers
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
-from coordinator.flow.roster import Holder, Identity, Roster
+from coordinator.flow.roster import Holder, Roster
 from coordinator.flow.signals import Signals, batches
-from coordinator.model import Boot, BucketId, ClaimNumber, Claimed, ClientId, Freed, ServiceId, SessionId
+from coordinator.model import SessionId, Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId
 from coordinator.store import claims, clients, results
 from coordinator.store.claims import Way
-from coordinator.store.pool import Database
+from coordinator.store.pool import STATEMENT_DEADLINE, Database
 from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
 
 log = structlog.get_logger()
@@ -51,10 +51,12 @@ class Releases:
         self._reconnect_window = reconnect_window
         self._recollect_window = recollect_window
         self._in_doubt = asyncio.Event()
+        self._moving: set[SessionId] = set()
+        """Sessions whose claims are just being released or regranted: what is not in the roster is no orphan."""
 
     # One session
 
-    async def end_session(self, holder: Holder, *, keep: bool) -> None:
+    async def end_session(self, holder: Holder, *, keep: bool, way: Way = claims.CUT_OFF) -> None:
         """A connection has ended: free what it claimed, at once; or keep it for its client, if the node drains.
 
         Done before anything else of that client that could depend on it; repeated until the database is back.
@@ -63,28 +65,30 @@ class Releases:
         self._grant.withdraw(holder)
         held = self._roster.leave(holder)
         identity.begin_leaving()
+        self._moving.add(holder.session_id)
         try:
             while True:
                 try:
-                    await self._end_session(holder, keep=keep)
+                    await self._end_session(holder, keep=keep, way=way)
                     break
                 except Unavailable:
                     await asyncio.sleep(RETRY)
         finally:
+            self._moving.discard(holder.session_id)
             identity.end_leaving()
             self._roster.forget(identity)
         if held:
             log.info("session ended while holding", session=str(holder.session_id), client=holder.client_id,
                      buckets=len(held), kept=keep)
 
-    async def _end_session(self, holder: Holder, *, keep: bool) -> None:
+    async def _end_session(self, holder: Holder, *, keep: bool, way: Way) -> None:
         freed: list[Freed] = []
         async with self._database.connection() as db:
             if keep:
                 await claims.keep(db, [holder.session_id], self._reconnect_window)
-            elif holder.identity.registered:
+            else:
                 freed = await claims.release_session(
-                    db, holder.client_id, holder.session_id, claims.CUT_OFF, self._recollect_window
+                    db, holder.client_id, holder.session_id, way, self._recollect_window
                 )
             await clients.end_session(db, holder.session_id)
         self._wake(freed)
@@ -189,17 +193,26 @@ class Releases:
         regranted: list[Claimed] = []
         mine = {held.bucket_id for held in by.identity.held.values() if held.holder is by}
         if by.identity.registered and by.identity.deactivated is None:
-            async with self._database.transaction() as db:
-                found = await claims.recollect(
-                    db, by.client_id, by.session_id, named, self._boot, self._recollect_window
-                )
-            for one in found:
-                if one.taken_from is not None:
-                    self._take_over(by, one.claimed.bucket_id, one.former)
-                if self._grant.take_in(one.claimed, by):
-                    regranted.append(one.claimed)
-                else:
-                    self.doubt()
+            self._moving.add(by.session_id)
+            try:
+                async with self._database.transaction() as db:
+                    found = await claims.recollect(
+                        db, by.client_id, by.session_id, named, self._boot, self._recollect_window
+                    )
+            except BaseException:
+                self.doubt()
+                raise
+            else:
+                for one in found:
+                    if one.taken_from is not None:
+                        self._take_over(by, one.claimed.bucket_id, one.former)
+                    if self._grant.take_in(one.claimed, by):
+                        regranted.append(one.claimed)
+                        self._grant.unpark(by.client_id, one.claimed.service_id)
+                    else:
+                        self.doubt()
+            finally:
+                self._moving.discard(by.session_id)
         back = {one.bucket_id for one in regranted} | mine
         answer = Recollection(
             regranted=[str(one.bucket_id) for one in regranted],
@@ -228,6 +241,9 @@ class Releases:
             self._in_doubt.clear()
             try:
                 await self._reconcile()
+                # A statement that was given up may still have been carried out by the server until now.
+                await asyncio.sleep(STATEMENT_DEADLINE)
+                await self._reconcile()
             except Unavailable:
                 self._in_doubt.set()
                 await asyncio.sleep(RETRY)
@@ -239,7 +255,11 @@ class Releases:
         # What was claimed before that look is in the roster once the lines are idle for a moment.
         await self._grant.all_delivered()
         held = {(one.bucket_id, one.claim) for one in self._roster.all_held()}
-        orphans = [one for one in believed if one not in held]
+        orphans = [
+            (bucket, claim)
+            for bucket, claim, session in believed
+            if (bucket, claim) not in held and session not in self._moving
+        ]
         for bucket, claim in orphans:
             async with self._database.connection() as db:
                 freed = await claims.release_claim(db, bucket, claim, claims.UNDELIVERED, 0.0)

@@ -16,12 +16,19 @@ from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, Membershi
 
 
 class Holder(Protocol):
-    """A session as the flow sees it.  `push` never waits; `end` closes the connection with a code."""
+    """A session as the flow sees it.
+
+    `alive`: its connection is open, as far as is known.  `push` never waits; `end` closes it with a code.
+    """
 
     session_id: SessionId
     client_id: ClientId
     identity: Identity
+    address: str
     draining: bool
+
+    @property
+    def alive(self) -> bool: ...
 
     def push(self, message: Struct | bytes) -> None: ...
 

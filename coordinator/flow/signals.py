@@ -7,6 +7,7 @@ polling and by the leases; nothing here is needed for correctness.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.model import Boot, ServiceId
 from coordinator.store import nodes
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import LOST, Connection, Database
 
 log = structlog.get_logger()
 
@@ -41,6 +42,9 @@ class Signals:
         self._works: set[ServiceId] = set()
         self._ready = asyncio.Event()
         self._heard: dict[str, Heard] = {}
+        self._looked = 0.0
+        self.resync: Callable[[], None] = lambda: None
+        """Called when signals may have been missed: what they would have told is to be read again."""
         self.alone = True
         """No other node runs; then wake-ups need not leave this one."""
 
@@ -70,6 +74,7 @@ class Signals:
             except Unavailable:
                 await asyncio.sleep(1.0)
                 continue
+            self.resync()
             try:
                 await self._send(connection)
             except Unavailable:
@@ -79,13 +84,10 @@ class Signals:
 
     async def _send(self, connection: Connection) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5.0):
                     await self._ready.wait()
-            except TimeoutError:
-                if connection.is_closed():
-                    raise Unavailable("The connection that listens was lost.") from None
-                continue
+            await self._look_after(connection)
             self._ready.clear()
             works, self._works = self._works, set()
             queue, self._queue = self._queue, []
@@ -100,9 +102,21 @@ class Signals:
                             log.error("signal too long", kind=signal["kind"], size=len(payload))
             except Unavailable:
                 self._queue[:0] = queue
+                self._works |= works
                 self._ready.set()
                 raise
             await asyncio.sleep(COALESCE)
+
+    async def _look_after(self, connection: Connection) -> None:
+        """A half-open connection hears nothing and does not know it: ask it something now and then."""
+        now = asyncio.get_running_loop().time()
+        if now < self._looked + 5.0 and not connection.is_closed():
+            return
+        self._looked = now
+        try:
+            await connection.fetchval("SELECT 1")
+        except LOST as failure:
+            raise Unavailable("The connection that listens was lost.") from failure
 
     def _receive(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
         try:

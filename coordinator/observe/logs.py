@@ -1,4 +1,4 @@
-"""One event a line, as JSON or for the console; control characters are escaped by the one, shown as \\x.. by the other."""
+"""The log: one event a line, as JSON or for the console."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from coordinator.errors import (
     Unsupported,
 )
 from coordinator.flow.operation import Operation
+from coordinator.flow.service_life import ServiceLife
 from coordinator.serve.client_channel import in_words
 from coordinator.serve.connection import Peer, Spawn, Wire
 from coordinator.store import tokens
@@ -50,6 +51,7 @@ class AdminSteps:
 
     database: Database
     operation: Operation
+    service_life: ServiceLife
     limits: Limits
     card: ServerCard
     hello_timeout: float
@@ -65,10 +67,16 @@ class AdminSession(Peer):
         super().__init__(connection, address, steps.messages_per_minute, steps.spawn)
         self._steps = steps
         self._token: tokens.Token | None = None
-        operation = steps.operation
+        operation, life = steps.operation, steps.service_life
         self._answers: dict[type[Request], Callable[[Any], Awaitable[Fields]]] = {
             wire.ServiceList: operation.service_list,
             wire.ServiceShow: operation.service_show,
+            wire.ServiceAdd: life.add,
+            wire.ServiceConfigure: life.configure,
+            wire.ServicePause: life.pause,
+            wire.ServiceResume: life.resume,
+            wire.ServiceRevoke: life.revoke,
+            wire.ServiceRestore: life.restore,
             wire.ItemAdd: operation.item_add,
             wire.ItemPrioritize: operation.item_prioritize,
             wire.ItemDelete: operation.item_delete,
@@ -84,6 +92,7 @@ class AdminSession(Peer):
             wire.ClientShow: operation.client_show,
             wire.ClientDeactivate: operation.client_deactivate,
             wire.ClientActivate: operation.client_activate,
+            wire.ClientForgetSecret: operation.client_forget_secret,
             wire.TokenIssue: operation.token_issue,
             wire.TokenList: operation.token_list,
             wire.TokenRevoke: operation.token_revoke,
@@ -135,7 +144,9 @@ class AdminSession(Peer):
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             log.exception("admin step failed", request=tag_of(type(request)))
-            self.refuse(Internal("Something went wrong here."), ref)
+            fault = Internal("Something went wrong here.")
+            await self._note(request, fault)
+            self.refuse(fault, ref)
         else:
             await self._note(request, None)
             self._ok(fields, ref)

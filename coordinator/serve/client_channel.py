@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from coordinator.errors import (
+    BadMessage,
     CoordinatorError,
     Draining,
     Internal,
@@ -51,6 +52,9 @@ CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 AWAY = 1.0
 """Seconds after which a client may try again while the database is away."""
 
+MOST_SUBMITS = 32
+"""Submits of one session that wait for their commit side by side; the next one waits to be read."""
+
 NOTHING = 2.0
 """Seconds after which a client that does not wait may ask again."""
 
@@ -72,6 +76,7 @@ class Steps:
     spawn: Spawn
     alone: Callable[[], bool]
     draining: Callable[[], bool]
+    crashed: Callable[[], bool]
     drain_retry: float
 
 
@@ -133,7 +138,10 @@ class ClientSession(Peer):
             return
         if self._submits:
             await asyncio.wait(self._submits.values())
-        await self._steps.releases.end_session(self, keep=self.draining)
+        if self._steps.crashed():
+            await self._steps.releases.end_session(self, keep=False, way=claims.CRASHED)
+        else:
+            await self._steps.releases.end_session(self, keep=self.draining)
         log.info("session ended", session=str(self.session_id), client=self.client_id, code=self.connection.close_code)
 
     def drain(self, reason: str) -> None:
@@ -214,7 +222,13 @@ class ClientSession(Peer):
         )
         regranted: list[Claimed] = []
         if hello.holds is not None:
-            welcome.recollected, regranted = await steps.releases.recollect(self, hello.holds)
+            try:
+                welcome.recollected, regranted = await steps.releases.recollect(self, hello.holds)
+            except Unavailable:
+                # Half welcome is not welcome; what may have been regranted is kept for the next try.
+                raise ServerUnavailable(
+                    "The database cannot be reached.", retry_after=AWAY, scope="server", close_code=Close.RESTART
+                ) from None
         self._answer(welcome, hello.ref if not isinstance(hello.ref, msgspec.UnsetType) else None)
         for claimed in regranted:
             steps.grant.push(claimed, self)
@@ -292,12 +306,17 @@ class ClientSession(Peer):
             return await claims.held_count(db, self.client_id, service)
 
     async def _begin_submit(self, submit: wire.Submit, ref: Ref | None) -> None:
-        under_way = self._submits.get(submit.bucket_id)
+        if bytes(submit.results)[:1] != b"[":
+            raise BadMessage("`results` is an array.", detail={"path": "$.results"})
+        bucket = submit.bucket_id.lower()
+        under_way = self._submits.get(bucket)
         if under_way is not None:
             await asyncio.wait([under_way])
+        if len(self._submits) >= MOST_SUBMITS:
+            await asyncio.wait(self._submits.values(), return_when=asyncio.FIRST_COMPLETED)
         task = asyncio.get_running_loop().create_task(self._submit(submit, ref))
-        self._submits[submit.bucket_id] = task
-        task.add_done_callback(lambda done: self._submit_done(submit.bucket_id, done))
+        self._submits[bucket] = task
+        task.add_done_callback(lambda done: self._submit_done(bucket, done))
 
     def _submit_done(self, bucket: str, task: asyncio.Task[None]) -> None:
         if self._submits.get(bucket) is task:

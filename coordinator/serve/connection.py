@@ -97,12 +97,17 @@ class Peer:
             self.end(Close.TOO_MANY, "too many messages")
         return False
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a frame is being answered; then what the peer sends meanwhile, pongs too, may not be read yet."""
+        return self._receiving is None and self._closing is None
+
     # Writing
 
     def push(self, message: Struct | bytes) -> None:
         """Send without waiting; a peer that does not read is cut off."""
         frame = message if isinstance(message, bytes) else encode(message)
-        if self._closing is not None or self.connection.protocol.state is not State.OPEN:
+        if not self.alive:
             return
         broadcast((self.connection,), frame, text=True)
         if self.unread() > MOST_UNREAD:
@@ -134,9 +139,9 @@ class Peer:
             self._receiving.cancel()
 
     @property
-    def ending(self) -> bool:
-        """Whether this side is closing it."""
-        return self._closing is not None
+    def alive(self) -> bool:
+        """Whether the connection is open, as far as is known."""
+        return self._closing is None and self.connection.protocol.state is State.OPEN
 
     async def _close(self) -> None:
         # A peer that reads nothing keeps close() waiting for the write before its own timeout begins.
@@ -199,7 +204,7 @@ class Pinger:
         self._awaited.append((now + self._timeout, now, peer))
 
     def _check(self, peer: Peer, sent: float, now: float) -> None:
-        if peer.connection.heard_at < sent:
+        if peer.connection.heard_at < sent and not peer.at_work:
             log.info("peer gone", address=peer.address, silent=round(now - peer.connection.heard_at, 1))
             peer.connection.transport.abort()
             return

@@ -49,6 +49,7 @@ class Addresses:
         self._trusted = trusted
         self._connections: dict[str, int] = {}
         self._registrations: dict[str, TokenBucket] = {}
+        self._sweep_at = 10_000
 
     def address_of(self, peer: str, forwarded: str | None) -> str:
         """Who really connects: behind trusted proxies, the last address that none of them has."""
@@ -56,7 +57,7 @@ class Addresses:
         address = peer
         while self._is_trusted(address) and hops:
             address = hops.pop()
-        return address
+        return _network(address)
 
     def _is_trusted(self, address: str) -> bool:
         try:
@@ -83,12 +84,24 @@ class Addresses:
 
     def register(self, address: str) -> float:
         """Charge a registration; returns 0, or the seconds after which the next one may come."""
-        if len(self._registrations) > 10_000:
+        if len(self._registrations) > self._sweep_at:
             self._registrations = {k: v for k, v in self._registrations.items() if not v.full}
+            self._sweep_at = max(10_000, 2 * len(self._registrations))
         bucket = self._registrations.get(address)
         if bucket is None:
             bucket = self._registrations[address] = TokenBucket(self._per_minute)
         return bucket.take()
+
+
+def _network(address: str) -> str:
+    """Who has one IPv6 address has a /64 of them, and counts as one."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and not parsed.is_loopback:
+        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    return address
 
 
 def forwarded_for(headers: Any) -> str | None:

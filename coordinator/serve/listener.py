@@ -27,6 +27,9 @@ CLIENT, ADMIN = "/v1/client", "/v1/admin"
 IDLE_SLACK = 4.0
 """Seconds within which sessions that hold nothing are closed when the node drains, spread out."""
 
+SLICE = 0.05
+"""Seconds between two groups of them."""
+
 Check = Callable[[], Awaitable[bool]]
 Pages = dict[str, tuple[str, bytes]]
 """What plain GETs are answered: path → content type and body."""
@@ -109,12 +112,10 @@ class Listener:
         origin = headers.get("Origin")
         if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
             return _plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
-        if path == ADMIN:
-            return None
         steps = self._steps
         if steps.draining():
             return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
-        if self._open >= steps.limits.max_sessions:
+        if path == CLIENT and self._open >= steps.limits.max_sessions:
             return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node is full.\n", retry_after=30)
         if steps.addresses.full(self._address(connection, request)):
             return _plain(
@@ -156,11 +157,12 @@ class Listener:
         assert connection.request is not None
         address = self._address(connection, connection.request)
         if connection.request.path.partition("?")[0] == ADMIN:
-            await self._run_admin(AdminSession(connection, address, self._admin))
+            await self._run_admin(AdminSession(connection, address, self._admin), address)
         else:
             await self._run_client(ClientSession(connection, address, self._steps), address)
 
-    async def _run_admin(self, session: AdminSession) -> None:
+    async def _run_admin(self, session: AdminSession, address: str) -> None:
+        self._steps.addresses.enter(address)
         self.admins.add(session)
         self._pinger.add(session)
         try:
@@ -168,6 +170,7 @@ class Listener:
         finally:
             self._pinger.remove(session)
             self.admins.discard(session)
+            self._steps.addresses.leave(address)
 
     async def _run_client(self, session: ClientSession, address: str) -> None:
         if self._steps.draining():  # it began while this connection was shaking hands
@@ -196,16 +199,18 @@ class Listener:
         for session in sessions:
             session.drain(reason)
         begun = loop.time()
-        gaps = IDLE_SLACK / max(50, len(sessions))
+        # Spread over some seconds, so that not all of them knock at the other nodes at once.
+        slice_ = max(1, len(sessions) * SLICE // IDLE_SLACK)
         while self.sessions and loop.time() - begun < grace:
             idle = [session for session in self.sessions if not session.welcomed or not session.busy]
-            for session in idle:
+            for session in idle[: int(slice_)]:
                 session.end(Close.RESTART, reason)
-                await asyncio.sleep(gaps)
-            await asyncio.sleep(0.1)
-        for session in list(self.sessions):
-            session.end(Close.RESTART, reason)
-            await asyncio.sleep(min(gaps, 0.01))
+            await asyncio.sleep(SLICE)
+        last = loop.time() + 5.0
+        while self.sessions and loop.time() < last:
+            for session in list(self.sessions)[: int(slice_) * 10]:
+                session.end(Close.RESTART, reason)
+            await asyncio.sleep(SLICE)
 
     async def close(self) -> None:
         """Stop listening and end what is still open."""

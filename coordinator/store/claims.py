@@ -12,8 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import (
-    BucketId,
     Boot,
+    BucketId,
     Claimed,
     ClaimNumber,
     ClientId,
@@ -35,7 +35,8 @@ _CLAIM = """
 WITH demand AS (
     SELECT d.client_id, d.session_id, row_number() OVER (ORDER BY d.n) AS slot
       FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS d (client_id, session_id, n)
-      JOIN client_service m ON m.client_id = d.client_id AND m.service_id = $1
+      JOIN client_service m ON m.client_id = d.client_id AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
+      JOIN client k ON k.client_id = d.client_id AND k.registered AND k.deactivated IS NULL
      WHERE (m.wait_until IS NULL OR m.wait_until <= now())
        AND (m.report_until IS NULL OR m.report_until <= now())
        AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
@@ -66,7 +67,8 @@ WITH picked AS MATERIALIZED (
        AND NOT EXISTS (SELECT FROM giveback g
                         WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())
        AND EXISTS (SELECT FROM client_service m
-                    WHERE m.client_id = $2 AND m.service_id = $1
+                     JOIN client k ON k.client_id = m.client_id AND k.registered AND k.deactivated IS NULL
+                    WHERE m.client_id = $2 AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
                       AND (m.wait_until IS NULL OR m.wait_until <= now())
                       AND (m.report_until IS NULL OR m.report_until <= now()))
      ORDER BY b.rank_at, b.shuffle LIMIT 1 FOR UPDATE SKIP LOCKED),
@@ -170,6 +172,10 @@ cost AS (
     ON CONFLICT (client_id, bucket_id) DO UPDATE
        SET times = g.times + 1,
            until = now() + make_interval(secs => least(30 * 2 ^ least(g.times, 10), 3600))),
+payers AS MATERIALIZED (
+    SELECT client_id, service_id FROM client_service
+     WHERE $4 <> '' AND (client_id, service_id) IN (SELECT client_id, service_id FROM freed)
+     ORDER BY client_id, service_id FOR NO KEY UPDATE),
 counted AS (
     UPDATE client_service m
        SET streak = m.streak + CASE WHEN $4 = 'dead' THEN 0 ELSE 1 END,
@@ -179,8 +185,9 @@ counted AS (
            given_back = m.given_back + CASE WHEN $4 = 'given_back' THEN f.n ELSE 0 END,
            disconnects = m.disconnects + CASE WHEN $4 = 'disconnects' THEN 1 ELSE 0 END,
            dead = m.dead + CASE WHEN $4 = 'dead' THEN f.n ELSE 0 END
-      FROM (SELECT client_id, service_id, count(*) AS n FROM freed GROUP BY 1, 2) f
-     WHERE $4 <> '' AND m.client_id = f.client_id AND m.service_id = f.service_id)"""
+      FROM (SELECT client_id, service_id, count(*) AS n FROM freed JOIN payers USING (client_id, service_id)
+             GROUP BY 1, 2) f
+     WHERE m.client_id = f.client_id AND m.service_id = f.service_id)"""
 
 _HELD_BY_SESSION = """
 WITH held AS MATERIALIZED (
@@ -202,11 +209,12 @@ WITH held AS MATERIALIZED (
     SELECT bucket_id, client_id, session_id FROM bucket
      WHERE service_id = $5 AND state IN ('claimed', 'dead') ORDER BY bucket_id FOR UPDATE),"""
 
-_HELD_BY_BOOT = """
+_HELD_BY_NOBODY = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE state IN ('claimed', 'dead') AND boot = ANY ($5::bigint[]) AND kept_until IS NULL
-     ORDER BY bucket_id FOR UPDATE SKIP LOCKED),"""
+    SELECT bucket_id, client_id, session_id FROM bucket b
+     WHERE state IN ('claimed', 'dead') AND kept_until IS NULL
+       AND NOT EXISTS (SELECT FROM node n WHERE n.boot = b.boot AND n.state <> 'gone')
+     ORDER BY bucket_id LIMIT $5 FOR UPDATE SKIP LOCKED),"""
 
 _HELD_TOO_LONG_KEPT = """
 WITH held AS MATERIALIZED (
@@ -225,7 +233,7 @@ _RELEASE_SESSION = _HELD_BY_SESSION + _FREE + "," + _COST + _FREED
 _RELEASE_CLIENT = _HELD_BY_CLIENT + _FREE + "," + _COST + _FREED
 _RELEASE_CLAIM = _HELD_BY_CLAIM + _FREE + "," + _COST + _FREED
 _RELEASE_SERVICE = _HELD_OF_SERVICE + _FREE + "," + _COST + _FREED
-_RELEASE_BOOTS = _HELD_BY_BOOT + _FREE + "," + _COST + _FREED
+_RELEASE_CRASHED = _HELD_BY_NOBODY + _FREE + "," + _COST + _FREED
 _RELEASE_KEPT = _HELD_TOO_LONG_KEPT + _FREE + "," + _COST + _FREED
 _RELEASE_DEAD = _HELD_DEAD + _FREE + "," + _COST + _FREED
 
@@ -245,6 +253,7 @@ class Way:
 
 CUT_OFF = Way("cut_off", 1, "disconnects")
 RELEASED = Way("released", 0, "given_back")
+GIVEN_UP = Way("partial", 1, "given_back")
 DEAD = Way("dead", 1, "dead")
 UNDELIVERED = Way("undelivered")
 DRAINED = Way("drained")
@@ -282,9 +291,13 @@ async def release_service(db: Connection, service: ServiceId, way: Way) -> list[
     return await _free(db, _RELEASE_SERVICE, way, 0.0, service)
 
 
-async def release_boots(db: Connection, boots: Sequence[Boot], way: Way) -> list[Freed]:
-    """Free what the sessions of these node starts held, but for what is kept for a drained node's clients."""
-    return await _free(db, _RELEASE_BOOTS, way, 0.0, list(boots))
+async def release_crashed(db: Connection, limit: int = 1000) -> list[Freed]:
+    """Free what sessions of nodes held that are gone, but for what is kept for a drained node's clients.
+
+    A sweep, not a list of nodes: whatever was missed (a crash between two steps, a claim that committed late) is
+    found at the next one.
+    """
+    return await _free(db, _RELEASE_CRASHED, CRASHED, 0.0, limit)
 
 
 async def release_kept(db: Connection, limit: int = 500) -> list[Freed]:
@@ -302,10 +315,12 @@ async def release_dead(
 async def _free(
     db: Connection, statement: str, way: Way, recollect_window: float, *which: object
 ) -> list[Freed]:
-    rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, *which)
-    twins = [row["bucket_id"] for row in rows if row["twins"]]
-    if twins:
-        await leave_twins(db, twins)
+    # In one transaction with what follows: nobody may claim a twin's item in between.
+    async with db.transaction():
+        rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, *which)
+        twins = [row["bucket_id"] for row in rows if row["twins"]]
+        if twins:
+            await leave_twins(db, twins)
     return [_freed(row) for row in rows]
 
 
@@ -322,11 +337,15 @@ def _freed(row: Any) -> Freed:
 
 # A returned bucket gives up the items that stand in another open bucket, or were settled there, meanwhile; the
 # other copy goes on alone.  One that is empty by that is done.
+_LOCK_READY = """
+SELECT bucket_id FROM bucket WHERE bucket_id = ANY ($1::uuid[]) AND state = 'ready' ORDER BY bucket_id FOR UPDATE"""
+
 _LEAVE_TWINS = """
 WITH gone AS (
     DELETE FROM twin t
      USING bucket b
      WHERE b.bucket_id = ANY ($1::uuid[]) AND b.state = 'ready' AND b.bucket_id IN (t.first_id, t.second_id)
+       AND ($2::bigint[] IS NULL OR t.item_id = ANY ($2))
     RETURNING b.bucket_id, t.item_id),
 bits AS (
     SELECT c.bucket_id, string_agg(CASE WHEN g.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
@@ -335,15 +354,16 @@ bits AS (
       LEFT JOIN gone g ON g.bucket_id = c.bucket_id AND g.item_id = i.item_id
      WHERE c.bucket_id IN (SELECT bucket_id FROM gone) GROUP BY c.bucket_id)
 UPDATE bucket b
-   SET settled = b.settled | s.gone, twins = false,
+   SET settled = b.settled | s.gone,
        state = CASE WHEN bit_count(b.settled | s.gone) = length(b.settled) THEN 'done' ELSE b.state END,
        split_at = CASE WHEN bit_count(b.settled | s.gone) = length(b.settled) THEN NULL ELSE b.split_at END
   FROM bits s WHERE b.bucket_id = s.bucket_id AND b.state = 'ready'"""
 
 
-async def leave_twins(db: Connection, buckets: Sequence[UUID]) -> None:
-    """Take out of these ready buckets what stands in a second one."""
-    await db.execute(_LEAVE_TWINS, list(buckets))
+async def leave_twins(db: Connection, buckets: Sequence[UUID], items: Sequence[ItemId] | None = None) -> None:
+    """Take out of these ready buckets what stands in a second one: these items, or all; within a transaction."""
+    ready = [row["bucket_id"] for row in await db.fetch(_LOCK_READY, list(buckets))]
+    await db.execute(_LEAVE_TWINS, ready, None if items is None else list(items))
 
 
 _KEEP = """
@@ -457,12 +477,14 @@ async def held_count(db: Connection, client: ClientId, service: ServiceId) -> in
 
 
 _CLAIMS_OF_BOOT = """
-SELECT bucket_id, claim FROM bucket WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
+SELECT bucket_id, claim, session_id FROM bucket WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
 
 
-async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber]]:
+async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:
     """What the database believes this node's sessions hold; asked after a time without database."""
-    return [(row["bucket_id"], row["claim"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]
+    return [
+        (row["bucket_id"], row["claim"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)
+    ]
 
 
 _WHOSE = """

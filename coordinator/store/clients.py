@@ -66,6 +66,8 @@ async def register(db: Connection, client: ClientId, secret_hash: bytes, screen_
 
 _UNREGISTER = "UPDATE client SET registered = false WHERE client_id = $1"
 
+_UNBIND = "UPDATE client SET secret_hash = NULL, registered = false WHERE client_id = $1 RETURNING client_id"
+
 _LEAVE_ALL = "UPDATE client_service SET joined = false WHERE client_id = $1"
 
 
@@ -113,13 +115,18 @@ async def report(db: Connection, client: ClientId, service: ServiceId, seconds: 
     await db.execute(_REPORT, client, service, seconds)
 
 
+# Rows of client_service are locked in one order, so that no two statements wait for each other.
 _COUNT = """
+WITH locked AS MATERIALIZED (
+    SELECT FROM client_service
+     WHERE (client_id, service_id) IN (SELECT * FROM unnest($1::text[], $2::int[]))
+     ORDER BY client_id, service_id FOR NO KEY UPDATE)
 UPDATE client_service m
    SET assigned = m.assigned + d.assigned, processed = m.processed + d.processed,
        settled = m.settled + d.settled, bad_submits = m.bad_submits + d.bad_submits, last_access = now()
   FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
     AS d (client_id, service_id, assigned, processed, settled, bad_submits)
- WHERE m.client_id = d.client_id AND m.service_id = d.service_id"""
+ WHERE (SELECT count(*) FROM locked) > 0 AND m.client_id = d.client_id AND m.service_id = d.service_id"""
 
 
 async def count(db: Connection, deltas: Sequence[tuple[str, int, int, int, int, int]]) -> None:
@@ -129,11 +136,14 @@ async def count(db: Connection, deltas: Sequence[tuple[str, int, int, int, int, 
 
 
 _IDLE = """
-UPDATE client_service SET inactive = 'idle'
- WHERE service_id = $1 AND joined AND inactive IS NULL AND last_access < now() - make_interval(secs => $2)
-   AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = client_service.client_id AND b.service_id = $1)
-   AND client_id <> ALL ($3::text[])
-RETURNING client_id"""
+UPDATE client_service m SET inactive = 'idle'
+  FROM (SELECT client_id FROM client_service
+         WHERE service_id = $1 AND joined AND inactive IS NULL AND last_access < now() - make_interval(secs => $2)
+           AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = client_service.client_id AND b.service_id = $1)
+           AND client_id <> ALL ($3::text[])
+           FOR NO KEY UPDATE SKIP LOCKED) i
+ WHERE m.service_id = $1 AND m.client_id = i.client_id
+RETURNING m.client_id"""
 
 
 async def make_idle(
@@ -144,15 +154,22 @@ async def make_idle(
 
 
 _TOUCH = """
-UPDATE client_service SET last_access = now() WHERE service_id = $1 AND client_id = ANY ($2::text[])"""
+UPDATE client_service m SET last_access = now()
+  FROM (SELECT client_id FROM client_service
+         WHERE service_id = $1 AND client_id = ANY ($2::text[])
+           AND last_access < now() - make_interval(secs => least(60, $3 / 4))
+           FOR NO KEY UPDATE SKIP LOCKED) i
+ WHERE m.service_id = $1 AND m.client_id = i.client_id"""
 
 
-async def touch(db: Connection, service: ServiceId, clients: Sequence[ClientId]) -> None:
-    """Note that these clients want to work."""
-    await db.execute(_TOUCH, service, list(clients))
+async def touch(db: Connection, service: ServiceId, clients: Sequence[ClientId], idle_after: float) -> None:
+    """Note that these clients want to work; only now and then, so that waiting costs nothing."""
+    await db.execute(_TOUCH, service, list(clients), idle_after)
 
 
-_BEGIN_SESSION = "INSERT INTO session (session_id, client_id, boot, address, agent) VALUES ($1, $2, $3, $4, $5)"
+_BEGIN_SESSION = """
+INSERT INTO session (session_id, client_id, boot, address, agent) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING"""
 
 _END_SESSION = "UPDATE session SET ended_at = now() WHERE session_id = $1 AND ended_at IS NULL"
 
@@ -160,13 +177,23 @@ _END_SESSION = "UPDATE session SET ended_at = now() WHERE session_id = $1 AND en
 async def begin_session(
     db: Connection, session: SessionId, client: ClientId, boot: Boot, address: str, agent: str | None
 ) -> None:
-    """Note a connection that said hello."""
+    """Note a connection of a registered client; safe to repeat."""
     await db.execute(_BEGIN_SESSION, session, client, boot, address, agent)
 
 
 async def end_session(db: Connection, session: SessionId) -> None:
     """Note its end."""
     await db.execute(_END_SESSION, session)
+
+
+_PURGE_SESSIONS = """
+DELETE FROM session WHERE session_id IN (
+    SELECT session_id FROM session WHERE ended_at < now() - interval '7 days' LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
+
+
+async def purge_sessions(db: Connection) -> None:
+    """Forget connections that ended long ago; results name their session without it."""
+    await db.execute(_PURGE_SESSIONS)
 
 
 _ROW = """
@@ -250,3 +277,8 @@ async def reactivate(db: Connection, client: ClientId, service: ServiceId | None
     if service is None:
         return await db.fetchval(_DEACTIVATE, client, None) is not None
     return await db.fetchval(_REACTIVATE_IN, client, service) is not None
+
+
+async def forget_secret(db: Connection, client: ClientId) -> bool:
+    """Unbind an identity from its secret; False if there is no such client."""
+    return await db.fetchval(_UNBIND, client) is not None

@@ -10,19 +10,15 @@ from typing import Any
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
 from coordinator.store.pool import Connection
 
-# New keys get a row; known ones keep their attributes.  The catalogue rows are locked against deletion until the
-# services have taken the items.
+# New keys get a row; known ones keep their attributes.  In one order of keys, so that two of these never wait for each
+# other; and in two statements, so that the second sees what another one added meanwhile.
 _ADD = """
-WITH given AS (
-    SELECT key, attributes::jsonb AS attributes, n
-      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS g (key, attributes, n)),
-known AS (
-    SELECT i.item_id, i.key FROM item i JOIN given g USING (key) ORDER BY i.item_id FOR KEY SHARE OF i),
-added AS (
-    INSERT INTO item (key, attributes) SELECT key, attributes FROM given ORDER BY n
-    ON CONFLICT (key) DO NOTHING RETURNING item_id, key)
-SELECT item_id, key, true AS added FROM added
-UNION ALL SELECT item_id, key, false FROM known"""
+INSERT INTO item (key, attributes)
+SELECT key, attributes::jsonb FROM unnest($1::text[], $2::text[]) AS g (key, attributes) ORDER BY key
+ON CONFLICT (key) DO NOTHING RETURNING item_id"""
+
+# Locked against deletion until the services have taken them.
+_HAVE = "SELECT item_id FROM item WHERE key = ANY ($1::text[]) ORDER BY item_id FOR KEY SHARE"
 
 # A known item joins a service where it has no state; it never reopens a settled one.
 _JOIN = """
@@ -38,9 +34,11 @@ async def add(db: Connection, items: Sequence[tuple[str, str]]) -> tuple[list[It
 
     The keys must be different from each other.
     """
-    rows = await db.fetch(_ADD, [key for key, _ in items], [attributes for _, attributes in items])
-    new = [ItemId(row["item_id"]) for row in rows if row["added"]]
-    return new, [ItemId(row["item_id"]) for row in rows if not row["added"]]
+    keys = [key for key, _ in items]
+    new = [ItemId(row["item_id"]) for row in await db.fetch(_ADD, keys, [attributes for _, attributes in items])]
+    have = [ItemId(row["item_id"]) for row in await db.fetch(_HAVE, keys)]
+    added = set(new)
+    return new, [item for item in have if item not in added]
 
 
 async def join(
@@ -87,7 +85,7 @@ SELECT s.name,
                               AND get_bit(b.settled, array_position(c.items, $1) - 1) = 0
                             ORDER BY b.state LIMIT 1), 'settled') END AS state
   FROM item_service x JOIN service s USING (service_id)
- WHERE x.item_id = $1 ORDER BY s.name"""
+ WHERE x.item_id = $1 AND x.service_id IN (SELECT service_id FROM service) ORDER BY s.name"""
 
 _RESULTS_OF = """
 SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
@@ -135,6 +133,9 @@ async def show(db: Connection, key: str) -> ItemStory | None:
 
 # Pages by (claim, item): results arrive nearly in that order, and block ranges find those of a claim.  The window
 # over claims keeps each page's cost independent of what lies behind it.
+SPAN = 16
+"""Claims to a window: some pages' worth of results, whatever the history."""
+
 _LIST = """
 WITH span AS MATERIALIZED (
     SELECT claim, client_id, session_id, bucket_id, invalidated_by FROM claim
@@ -142,7 +143,7 @@ WITH span AS MATERIALIZED (
        AND ($4::text IS NULL OR client_id = $4)
        AND ($5::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $5)
        AND ($6::timestamptz IS NULL OR begun_at <= $6)
-     ORDER BY claim LIMIT $7)
+     ORDER BY claim LIMIT $8)
 SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
        k.invalidated_by IS NULL AS valid
   FROM span k JOIN result r USING (claim) JOIN item i USING (item_id) JOIN service s ON s.service_id = r.service_id
@@ -185,16 +186,19 @@ async def results(
     if key is not None:
         rows = await db.fetch(_LIST_OF_ITEM, service, *after, key, client, since, until, limit)
         return [ResultRow(**row) for row in rows]
+    found: list[ResultRow] = []
     start = after
-    while True:
-        rows = await db.fetch(_LIST, service, *start, client, since, until, limit)
-        if rows:
-            return [ResultRow(**row) for row in rows]
-        # A window of claims may hold nothing that qualifies; the next one begins behind its last claim.
-        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, limit)
-        if last["count"] < limit:
-            return []
+    while len(found) < limit:
+        rows = await db.fetch(_LIST, service, *start, client, since, until, limit, SPAN)
+        found.extend(ResultRow(**row) for row in rows[: limit - len(found)])
+        if len(rows) >= limit:
+            break
+        # A window of claims may hold less than a page; the next one begins behind its last claim.
+        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, SPAN)
+        if last["count"] < SPAN:
+            break
         start = (last["max"] + 1, 0)
+    return found
 
 
 _COUNTS = """

@@ -152,7 +152,7 @@ SELECT b.bucket_id, b.service_id, b.rank_at, b.since, b.priority, b.attempts, b.
        (SELECT count(DISTINCT k.client_id) FROM claim k
          WHERE k.bucket_id = b.bucket_id AND k.ended IN ('cut_off', 'dead', 'partial')) AS clients
   FROM bucket b JOIN bucket_items c USING (bucket_id)
- WHERE b.split_at <= now() ORDER BY b.split_at LIMIT $1 FOR UPDATE OF b SKIP LOCKED"""
+ WHERE b.split_at <= now() AND b.service_id = $1 ORDER BY b.split_at LIMIT $2 FOR UPDATE OF b SKIP LOCKED"""
 
 _CLOSE = """
 UPDATE bucket SET state = 'done', split_at = NULL, settled = ~(settled & ~settled) WHERE bucket_id = ANY ($1::uuid[])"""
@@ -171,7 +171,10 @@ UPDATE twin t SET first_id = CASE WHEN t.first_id = $1 THEN $2 ELSE t.first_id E
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A bucket that failed so often that it is cut up; `clients` is at how many different clients."""
+    """A bucket that failed so often that it is cut up.
+
+    `items` are those not settled yet, `frame` is of `all_items`; `clients` is at how many different clients it failed.
+    """
 
     bucket_id: BucketId
     service_id: ServiceId
@@ -180,12 +183,13 @@ class Broken:
     priority: int
     attempts: int
     items: tuple[ItemId, ...]
+    all_items: tuple[ItemId, ...]
     frame: str
     clients: int
 
 
-async def due_for_split(db: Connection, limit: int) -> list[Broken]:
-    """Lock buckets whose time to be cut up has come; `items` are those not settled yet, `frame` is whole."""
+async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[Broken]:
+    """Lock buckets whose time to be cut up has come; within a transaction that holds the maker's lock."""
     return [
         Broken(
             BucketId(row["bucket_id"]),
@@ -195,10 +199,11 @@ async def due_for_split(db: Connection, limit: int) -> list[Broken]:
             row["priority"],
             row["attempts"],
             tuple(item for item, bit in zip(row["items"], row["settled"], strict=True) if bit == "0"),
+            tuple(row["items"]),
             row["frame"],
             row["clients"],
         )
-        for row in await db.fetch(_DUE_FOR_SPLIT, limit)
+        for row in await db.fetch(_DUE_FOR_SPLIT, service, limit)
     ]
 
 

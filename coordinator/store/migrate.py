@@ -1,15 +1,18 @@
 """Numbered `.sql` files, one transaction each, with a checksum kept beside what was applied.
 
 Safe when many nodes start at once on an empty database: an advisory lock lets one migrate, the others wait and
-find it done.
+find it done.  Plugins may bring folders of their own; those come after this package's, each with numbers of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from itertools import chain
 
 from coordinator.errors import UnknownSchema
 from coordinator.store.pool import Connection, Database
@@ -18,16 +21,18 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('coordinator.migration'))"
 
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS migration (
-    number      integer PRIMARY KEY,
+    plugin      text NOT NULL DEFAULT '',      -- whose tables; '' is this package
+    number      integer NOT NULL,
     name        text NOT NULL,
     checksum    text NOT NULL,
-    applied_at  timestamptz NOT NULL DEFAULT now())"""
+    applied_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (plugin, number))"""
 
 _HAS_LEDGER = "SELECT to_regclass('migration') IS NOT NULL"
 
-_APPLIED = "SELECT number, name, checksum FROM migration ORDER BY number"
+_APPLIED = "SELECT plugin, number, name, checksum FROM migration ORDER BY plugin, number"
 
-_NOTE = "INSERT INTO migration (number, name, checksum) VALUES ($1, $2, $3)"
+_NOTE = "INSERT INTO migration (plugin, number, name, checksum) VALUES ($1, $2, $3, $4)"
 
 _FILE = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 
@@ -39,23 +44,37 @@ class Migration:
     number: int
     name: str
     sql: str
+    plugin: str = ""
+    """Whose tables they are; '' is this package."""
 
     @property
     def checksum(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
+    def __str__(self) -> str:
+        return f"{self.number} of {self.plugin}" if self.plugin else str(self.number)
+
+
+Folders = Mapping[str, Traversable]
+"""The folders of migrations that plugins bring, by name."""
+
 
 def shipped() -> list[Migration]:
     """The migrations in this package, in order."""
+    return in_folder(files("coordinator.store").joinpath("migrations"))
+
+
+def in_folder(folder: Traversable, plugin: str = "") -> list[Migration]:
+    """The migrations of one folder, in order."""
     found = []
-    for file in files("coordinator.store").joinpath("migrations").iterdir():
+    for file in folder.iterdir():
         match = _FILE.match(file.name)
         if match:
-            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8")))
+            found.append(Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"), plugin))
     return sorted(found, key=lambda migration: migration.number)
 
 
-async def migrate(database: Database) -> list[Migration]:
+async def migrate(database: Database, plugins: Folders | None = None) -> list[Migration]:
     """Apply what is missing; returns what this call applied.
 
     Raises:
@@ -67,36 +86,38 @@ async def migrate(database: Database) -> list[Migration]:
         async with database.transaction() as connection:
             await connection.execute(_LOCK, timeout=600)
             await connection.execute(_LEDGER)
-            missing = await _missing(connection)
+            missing = await _missing(connection, plugins)
             if not missing:
                 return done
             await connection.execute(missing[0].sql, timeout=3600)
-            await connection.execute(_NOTE, missing[0].number, missing[0].name, missing[0].checksum)
-        done.append(missing[0])
+            first = missing[0]
+            await connection.execute(_NOTE, first.plugin, first.number, first.name, first.checksum)
+        done.append(first)
 
 
-async def pending(database: Database) -> list[Migration]:
+async def pending(database: Database, plugins: Folders | None = None) -> list[Migration]:
     """What `migrate` would apply.
 
     Raises:
         UnknownSchema, Unavailable: as `migrate`.
     """
     async with database.connection() as connection:
-        return await _missing(connection)
+        return await _missing(connection, plugins)
 
 
-async def _missing(connection: Connection) -> list[Migration]:
-    known = {migration.number: migration for migration in shipped()}
+async def _missing(connection: Connection, plugins: Folders | None) -> list[Migration]:
+    folders = (in_folder(folder, name) for name, folder in sorted((plugins or {}).items()))
+    known = {(one.plugin, one.number): one for one in chain(shipped(), *folders)}
     applied = await connection.fetch(_APPLIED) if await connection.fetchval(_HAS_LEDGER) else []
     for row in applied:
-        mine = known.pop(row["number"], None)
+        mine = known.pop((row["plugin"], row["number"]), None)
+        if mine is None and row["plugin"] not in (plugins or {}) and row["plugin"]:
+            continue  # of a plugin that is not installed here: its tables are nobody's concern
         if mine is None:
             raise UnknownSchema(
                 f"The database has migration {row['number']} ({row['name']}), which this program does not know: "
                 "it was made by a newer version."
             )
         if mine.checksum != row["checksum"]:
-            raise UnknownSchema(
-                f"Migration {row['number']} ({row['name']}) is not the one that the database was made with."
-            )
-    return [known[number] for number in sorted(known)]
+            raise UnknownSchema(f"Migration {mine} ({row['name']}) is not the one that the database was made with.")
+    return list(known.values())

@@ -26,7 +26,9 @@ UPDATE node SET state = 'gone'
                  ORDER BY boot FOR UPDATE SKIP LOCKED)
 RETURNING boot"""
 
-_SESSIONS_GONE = "UPDATE session SET ended_at = now() WHERE boot = ANY ($1::bigint[]) AND ended_at IS NULL"
+_SESSIONS_GONE = """
+UPDATE session s SET ended_at = now()
+ WHERE ended_at IS NULL AND NOT EXISTS (SELECT FROM node n WHERE n.boot = s.boot AND n.state <> 'gone')"""
 
 _STATE = "UPDATE node SET state = $2 WHERE boot = $1"
 
@@ -58,9 +60,9 @@ async def expired(db: Connection, boot: Boot) -> list[Boot]:
     return [Boot(row["boot"]) for row in await db.fetch(_EXPIRED, boot)]
 
 
-async def end_sessions(db: Connection, boots: list[Boot]) -> None:
-    """Note that the connections of these starts are over."""
-    await db.execute(_SESSIONS_GONE, boots)
+async def end_sessions(db: Connection) -> None:
+    """Note that the connections of nodes are over that are gone."""
+    await db.execute(_SESSIONS_GONE)
 
 
 async def set_state(db: Connection, boot: Boot, state: str) -> None:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
-import orjson
+import msgspec
 
 from coordinator.errors import ConfigError, Unavailable
 
@@ -35,9 +35,13 @@ LOST = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
     asyncpg.InternalClientError,
 )
-"""Exceptions after which it is not known whether the statement was carried out."""
+"""Exceptions that are the database's fault; after most it is not known whether the statement was carried out."""
 
 OLDEST, NEWEST = 14, 18
 """The versions of Postgres that the tests know."""
@@ -152,7 +156,7 @@ def _jsonb(text: str) -> bytes:
 
 
 def _objects(binary: bytes) -> Any:
-    return orjson.loads(binary[1:])
+    return msgspec.json.decode(binary[1:])
 
 
 async def _leave_as_is(connection: Connection) -> None:

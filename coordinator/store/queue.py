@@ -59,7 +59,8 @@ SELECT n.item_id, b.bucket_id, b.state, b.priority, b.since
 _TAKE_OUT = """
 WITH bits AS (
     SELECT c.bucket_id,
-           string_agg(CASE WHEN n.item_id = ANY ($2::bigint[]) THEN '1' ELSE '0' END, '' ORDER BY n.place)::varbit AS gone
+           string_agg(CASE WHEN n.item_id = ANY ($2::bigint[]) THEN '1' ELSE '0' END,
+                      '' ORDER BY n.place)::varbit AS gone
       FROM bucket_items c CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
      WHERE c.bucket_id = ANY ($1::uuid[]) GROUP BY c.bucket_id),
 before AS (
@@ -169,10 +170,10 @@ async def note_twins(
 
 
 _DELETE = (
-    "DELETE FROM waiting WHERE item_id = ANY ($1::bigint[])",
-    "DELETE FROM quarantine WHERE item_id = ANY ($1::bigint[])",
-    "DELETE FROM twin WHERE item_id = ANY ($1::bigint[])",
-    "DELETE FROM item_service WHERE item_id = ANY ($1::bigint[])",
+    "DELETE FROM waiting WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
+    "DELETE FROM quarantine WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
+    "DELETE FROM twin WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
+    "DELETE FROM item_service WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
     "DELETE FROM result WHERE item_id = ANY ($1::bigint[])",
     "DELETE FROM item WHERE item_id = ANY ($1::bigint[])",
 )

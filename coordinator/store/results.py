@@ -8,7 +8,7 @@ the first one passes over (repeat, stale, an item deleted meanwhile, a copy in a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -16,6 +16,8 @@ from coordinator.errors import Conflict, NotOwner, StaleClaim, UnassignedItems, 
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store import claims
 from coordinator.store.pool import Connection
+
+Keep = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,10 @@ class Settling:
     rows: Sequence[tuple[ItemId, str]]
     mask: str
     final: bool
+    parts: Sequence[tuple[ItemId, str]] = ()
+    """Results that leave their items unsettled; only `keep` stores them."""
+    keep: Keep | None = None
+    """What else is to be stored of it, in the same transaction, of those items that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,8 @@ class Outcome:
     duplicate: bool
     freed: bool = False
     """Items are left and the bucket is ready for others."""
+    calmed: bool = False
+    """The client had to wait for its give-backs, and need not any more."""
 
 
 # Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
@@ -57,37 +65,45 @@ WITH s AS (
 current AS MATERIALIZED (
     SELECT b.bucket_id FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
      WHERE b.claim = s.claim AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
+       AND (s.n > 0 OR NOT s.final)
      ORDER BY b.bucket_id FOR UPDATE OF b),
-after AS (
-    SELECT s.*, bit_count(b.settled | s.mask) = length(s.mask) AS whole
-      FROM current JOIN s USING (bucket_id) JOIN bucket b USING (bucket_id)),
 stored AS (
     UPDATE bucket b
-       SET settled = b.settled | a.mask,
-           state = CASE WHEN a.whole THEN 'done' WHEN a.final THEN 'ready' ELSE 'claimed' END,
-           touched_at = CASE WHEN NOT (a.whole OR a.final) THEN now() END,
-           client_id = CASE WHEN NOT (a.whole OR a.final) THEN b.client_id END,
-           session_id = CASE WHEN NOT (a.whole OR a.final) THEN b.session_id END,
-           boot = CASE WHEN NOT (a.whole OR a.final) THEN b.boot END,
-           kept_until = CASE WHEN NOT (a.whole OR a.final) THEN b.kept_until END,
-           shuffle = CASE WHEN a.final AND NOT a.whole THEN gen_random_uuid() ELSE b.shuffle END,
-           attempts = b.attempts + CASE WHEN a.final AND NOT a.whole THEN 1 ELSE 0 END,
-           split_at = CASE WHEN a.final AND NOT a.whole AND b.attempts >= 2
+       SET settled = b.settled | s.mask,
+           state = CASE WHEN bit_count(b.settled | s.mask) = length(b.settled) THEN 'done'
+                        WHEN s.final THEN 'ready' WHEN s.n > 0 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN bit_count(b.settled | s.mask) = length(b.settled) OR s.final THEN NULL
+                             WHEN s.n > 0 THEN now() ELSE b.touched_at END,
+           client_id = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
+                            THEN b.client_id END,
+           session_id = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
+                             THEN b.session_id END,
+           boot = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final) THEN b.boot END,
+           kept_until = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
+                             THEN b.kept_until END,
+           shuffle = CASE WHEN s.final THEN gen_random_uuid() ELSE b.shuffle END,
+           attempts = b.attempts
+                      + CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) THEN 1 ELSE 0 END,
+           split_at = CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) AND b.attempts >= 2
                            THEN now() + make_interval(secs => $7) END
-      FROM after a WHERE b.bucket_id = a.bucket_id
-    RETURNING b.bucket_id, b.claim, a.n, a.whole, a.final,
+      FROM current JOIN s USING (bucket_id) WHERE b.bucket_id = current.bucket_id
+    RETURNING b.service_id, b.bucket_id, b.claim, s.client_id, s.n, s.final,
               length(b.settled) - bit_count(b.settled)::int AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + t.n,
-           ended_at = CASE WHEN t.whole OR t.final THEN now() END,
-           ended = CASE WHEN t.whole THEN 'settled' WHEN t.final THEN 'partial' END
+           ended_at = CASE WHEN t.remaining = 0 OR t.final THEN now() END,
+           ended = CASE WHEN t.remaining = 0 THEN 'settled' WHEN t.final THEN 'partial' END
       FROM stored t WHERE c.claim = t.claim),
+calm AS MATERIALIZED (
+    SELECT m.client_id, m.service_id FROM client_service m
+     WHERE m.streak > 0 AND (m.client_id, m.service_id) IN (SELECT client_id, service_id FROM stored WHERE n > 0)
+     ORDER BY m.client_id, m.service_id FOR NO KEY UPDATE),
 calmed AS (
     UPDATE client_service m SET streak = 0, wait_until = NULL
-      FROM s JOIN stored t USING (bucket_id)
-     WHERE m.client_id = s.client_id AND m.streak > 0 AND s.n > 0)
-SELECT bucket_id, remaining, whole OR final AS closed, now() AS at FROM stored"""
+      FROM calm WHERE m.client_id = calm.client_id AND m.service_id = calm.service_id)
+SELECT bucket_id, remaining, remaining = 0 OR final AS closed, now() AS at,
+       EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
 
 
 async def settle(
@@ -119,6 +135,7 @@ async def settle(
             closed=row["closed"],
             duplicate=False,
             freed=row["closed"] and row["remaining"] > 0,
+            calmed=row["calmed"],
         )
         if (row := stored.get(one.bucket_id))
         else None
@@ -166,12 +183,14 @@ _FORGET_TWINS = "DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::b
 
 _MOVE = """
 WITH after AS (
-    SELECT bucket_id, bit_count(settled | $3::text::varbit) = length(settled) AS whole FROM bucket WHERE bucket_id = $1),
+    SELECT bucket_id, bit_count(settled | $3::text::varbit) = length(settled) AS whole
+      FROM bucket WHERE bucket_id = $1),
 stored AS (
     UPDATE bucket b
        SET settled = b.settled | $3::text::varbit,
-           state = CASE WHEN a.whole THEN 'done' WHEN $4 THEN 'ready' WHEN $5::int > 0 THEN 'claimed' ELSE b.state END,
-           touched_at = CASE WHEN a.whole OR $4 THEN NULL WHEN $5::int > 0 THEN now() ELSE b.touched_at END,
+           state = CASE WHEN a.whole THEN 'done' WHEN $4 THEN 'ready'
+                        WHEN $5::int + $9::int > 0 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN a.whole OR $4 THEN NULL WHEN $5::int + $9::int > 0 THEN now() ELSE b.touched_at END,
            client_id = CASE WHEN NOT (a.whole OR $4) THEN b.client_id END,
            session_id = CASE WHEN NOT (a.whole OR $4) THEN b.session_id END,
            boot = CASE WHEN NOT (a.whole OR $4) THEN b.boot END,
@@ -190,8 +209,9 @@ ended AS (
       FROM stored t WHERE c.claim = $2),
 calmed AS (
     UPDATE client_service m SET streak = 0, wait_until = NULL
-     WHERE m.client_id = $7 AND m.service_id = $8 AND m.streak > 0 AND $5::int > 0)
-SELECT closed, remaining FROM stored"""
+     WHERE m.client_id = $7 AND m.service_id = $8 AND m.streak > 0 AND $5::int > 0
+    RETURNING true)
+SELECT closed, remaining, EXISTS (SELECT FROM calmed) AS calmed FROM stored"""
 
 
 async def settle_one(
@@ -226,14 +246,17 @@ async def settle_one(
             raise StaleClaim("Your claim of that bucket has ended.")
         left = sum(row["settled"][places[item]] == "0" for item in given)
         return Outcome(0, len(missing), left, closed=True, duplicate=bool(known)), []
-    strangers = [item for item, _ in submit.rows if item not in given]
+    strangers = [item for item, _ in (*submit.rows, *submit.parts) if item not in given]
     if strangers:
         raise UnassignedItems("Items that are not in this bucket.", detail={"items": strangers})
     if not same:
         raise Conflict("Another result is stored for that claim and item.")
+    if submit.final and not (submit.rows or submit.parts):
+        return await _give_up(db, submit, recollect_window), []
     fresh = [one for one in submit.rows if one[0] not in known and row["settled"][places[one[0]]] == "0"]
     twins = await _lock_twins(db, submit, fresh) if row["twins"] else {}
     kept = [one for one in fresh if twins.get(one[0]) is None]
+    parts = [item for item, _ in submit.parts if row["settled"][places[item]] == "0"]
     moved = await db.fetchrow(
         _MOVE,
         submit.bucket_id,
@@ -244,21 +267,31 @@ async def settle_one(
         recollect_window,
         submit.client_id,
         submit.service_id,
+        len(parts),
     )
     await _copy(db, [replace(submit, rows=kept)], row["at"])
+    if submit.keep is not None:
+        await submit.keep(db, {*parts, *(item for item, _ in kept)}, row["at"])
     if row["twins"]:
         await _settle_twins(db, submit, twins, kept)
         if moved["closed"] and moved["remaining"]:
             await claims.leave_twins(db, [submit.bucket_id])
     outcome = Outcome(
-        stored=len(kept),
-        discarded=len(submit.rows) - len(known) - len(kept),
+        stored=len(kept) + len(parts),
+        discarded=len(submit.rows) - len(known) - len(kept) + len(submit.parts) - len(parts),
         remaining=moved["remaining"],
         closed=moved["closed"],
-        duplicate=repeated,
+        duplicate=repeated and not submit.parts,
         freed=moved["closed"] and moved["remaining"] > 0,
+        calmed=moved["calmed"],
     )
     return outcome, kept
+
+
+async def _give_up(db: Connection, submit: Settling, recollect_window: float) -> Outcome:
+    """A final submit without results is a give-back that counts as a failed attempt, and costs what one costs."""
+    freed = await claims.release_claim(db, submit.bucket_id, submit.claim, claims.GIVEN_UP, recollect_window)
+    return Outcome(0, 0, freed[0].remaining, closed=True, duplicate=False, freed=True)
 
 
 async def check_owner(db: Connection, bucket: claims.Whose, bucket_id: BucketId, client: ClientId) -> None:
@@ -303,4 +336,4 @@ async def _settle_twins(
     await db.execute(_SETTLE_TWINS, submit.service_id, items, submit.claim)
     ready = [row["bucket_id"] for row in await db.fetch(_OTHER_COPIES, submit.service_id, items)]
     if ready:
-        await claims.leave_twins(db, ready)
+        await claims.leave_twins(db, ready, items)

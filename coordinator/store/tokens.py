@@ -67,6 +67,16 @@ async def find(db: Connection, token_hash: bytes) -> Token | None:
     return None if row is None else Token(**row)
 
 
+_STILL_GOOD = """
+SELECT EXISTS (SELECT FROM token WHERE token_id = $1 AND revoked_at IS NULL
+                  AND (expires_at IS NULL OR expires_at > now()))"""
+
+
+async def still_good(db: Connection, token_id: str) -> bool:
+    """Whether a token that a session lives by has neither expired nor been revoked."""
+    return bool(await db.fetchval(_STILL_GOOD, token_id))
+
+
 async def use_enrolment(db: Connection, token_hash: bytes) -> bool:
     """Spend one use of an enrolment token; False if there is none of that hash, or it is spent."""
     return await db.fetchrow(_USE, token_hash) is not None

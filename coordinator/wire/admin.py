@@ -47,6 +47,46 @@ class ServiceShow(Request, tag="service.show"):
     service: Name
 
 
+class ServiceAdd(Request, tag="service.add"):
+    """Adds a service; the items that it selects come to wait in it: `service, plugin, title, state, settings`."""
+
+    service: Name
+    plugin: Name
+    title: Text | None = None
+    settings: dict[str, Any] | None = None
+
+
+class ServiceConfigure(Request, tag="service.configure"):
+    """Changes some settings, null takes one back to its default: `service, plugin, title, state, settings`."""
+
+    service: Name
+    settings: dict[str, Any]
+
+
+class ServicePause(Request, tag="service.pause"):
+    """Hands out nothing more; asks wait, submits count: `service, plugin, title, state, settings`."""
+
+    service: Name
+
+
+class ServiceResume(Request, tag="service.resume"):
+    """Undoes `service.pause`: `service, plugin, title, state, settings`."""
+
+    service: Name
+
+
+class ServiceRevoke(Request, tag="service.revoke"):
+    """Ends a service, its history stays: `released` buckets, and `service, plugin, title, state, settings`."""
+
+    service: Name
+
+
+class ServiceRestore(Request, tag="service.restore"):
+    """Undoes `service.revoke`: `service, plugin, title, state, settings`."""
+
+    service: Name
+
+
 class ItemAdd(Request, tag="item.add"):
     """Adds items to the catalogue and to services: `added, known, refused: [{index, key, reason}]`.
 
@@ -166,6 +206,12 @@ class ClientActivate(Request, tag="client.activate"):
     service: Name | None = None
 
 
+class ClientForgetSecret(Request, tag="client.forget_secret"):
+    """Lets whoever registers next bind a secret of its own: `forgotten`, `released`."""
+
+    client_id: Name
+
+
 class TokenIssue(Request, tag="token.issue"):
     """Makes a token, shown this once: `token_id, token, role, label`."""
 
@@ -232,6 +278,12 @@ REQUESTS: tuple[type[Request], ...] = (
     AdminHello,
     ServiceList,
     ServiceShow,
+    ServiceAdd,
+    ServiceConfigure,
+    ServicePause,
+    ServiceResume,
+    ServiceRevoke,
+    ServiceRestore,
     ItemAdd,
     ItemPrioritize,
     ItemDelete,
@@ -247,6 +299,7 @@ REQUESTS: tuple[type[Request], ...] = (
     ClientShow,
     ClientDeactivate,
     ClientActivate,
+    ClientForgetSecret,
     TokenIssue,
     TokenList,
     TokenRevoke,
@@ -258,7 +311,19 @@ REQUESTS: tuple[type[Request], ...] = (
     Health,
 )
 
-ADMIN_ONLY: frozenset[type[Request]] = frozenset({TokenIssue, TokenList, TokenRevoke, ItemDelete, NodeDrain})
+ADMIN_ONLY: frozenset[type[Request]] = frozenset(
+    {
+        TokenIssue,
+        TokenList,
+        TokenRevoke,
+        ItemDelete,
+        ServiceAdd,
+        ServiceRevoke,
+        ServiceRestore,
+        ClientForgetSecret,
+        NodeDrain,
+    }
+)
 """Requests that an operator's token is not enough for."""
 
 

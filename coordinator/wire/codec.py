@@ -78,7 +78,8 @@ class Codec(Generic[R]):
         ref = _ref(generic)
         if not isinstance(generic, dict):
             return Undecodable(BadMessage("A message is a JSON object.", detail={"path": "$"}), ref)
-        fault = forbidden(generic)
+        # The walk over every value is dear, and only for frames that may need it.
+        fault = forbidden(generic) if "\\u0000" in frame or too_deep(frame) else None
         if fault is not None:
             return Undecodable(fault, ref)
         kind = generic.get("type")

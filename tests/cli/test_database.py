@@ -38,7 +38,7 @@ def states(run: Run, dsn: str) -> set[str]:
     shown = run("db", "status", "--database", dsn, "--json")
     assert shown.exit_code == 0, shown.output
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [row["number"] for row in rows] == [one.number for one in migrate.shipped()]
+    assert [row["number"] for row in rows if not row["plugin"]] == [one.number for one in migrate.shipped()]
     return {row["state"] for row in rows}
 
 

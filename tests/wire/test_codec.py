@@ -301,9 +301,15 @@ def test_forbidden_values(bad: object) -> None:
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000, "-" + "9" * 5000, "1" + "0" * 400])
 def test_numbers_past_all_bounds(number: str) -> None:
-    for field in ("count", "ref"):
-        frame = f'{{"type": "ask", "service": "s", "{field}": {number}}}'
+    for field in ("claim", "ref"):
+        frame = f'{{"type": "release", "bucket_id": "b", "{field}": {number}}}'
         assert isinstance(refused(frame).error, BadMessage)
+
+
+def test_asking_for_too_much_is_no_error() -> None:
+    message = CLIENT.decode('{"type": "ask", "service": "s", "count": 1' + "0" * 400 + "}")
+    assert isinstance(message, client.Ask)
+    assert message.count == 10**400
 
 
 @pytest.mark.parametrize(("last", "good"), [('"t"', True), ("5", False)])

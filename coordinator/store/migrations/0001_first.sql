@@ -206,6 +206,7 @@ CREATE TABLE session (
     ended_at    timestamptz
 );
 CREATE INDEX session_here ON session (client_id) WHERE ended_at IS NULL;
+CREATE INDEX session_over ON session (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE token (
     token_id    text PRIMARY KEY,

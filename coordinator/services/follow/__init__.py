@@ -1,0 +1,1 @@
+"""Who follows whom: two checks that fill one graph."""

@@ -1,0 +1,55 @@
+"""The graph's two statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from coordinator.model import ClaimNumber, ItemId
+from coordinator.services.contract import Connection
+
+# In the order of the keys, so that two submits with the same names never wait for each other crosswise.
+_NAME = """
+INSERT INTO follow_account AS a (key, attributes)
+SELECT key, coalesce(attributes::jsonb, '{}')
+  FROM unnest($1::text[], $2::text[]) AS given (key, attributes) ORDER BY key COLLATE "C"
+ON CONFLICT (key) DO UPDATE SET attributes = excluded.attributes
+ WHERE excluded.attributes <> '{}' AND excluded.attributes IS DISTINCT FROM a.attributes"""
+
+# The two keys are ends of the edges: the one that was asked about, and the one that was found.
+_SEE = """
+INSERT INTO follow_sighting (follower, followed, claim, item_id, at)
+SELECT CASE WHEN $6 THEN f.account_id ELSE o.account_id END, CASE WHEN $6 THEN o.account_id ELSE f.account_id END,
+       $4, e.item_id, $5
+  FROM unnest($1::bigint[], $2::text[], $3::text[]) AS e (item_id, owner, found)
+  JOIN follow_account o ON o.key = e.owner
+  JOIN follow_account f ON f.key = e.found
+ ORDER BY 1, 2
+ON CONFLICT DO NOTHING"""
+
+_FORGET = "DELETE FROM follow_sighting WHERE item_id = ANY ($1::bigint[])"
+
+Edge = tuple[ItemId, str, str]
+"""The item, its key, and the key of an account that was found with it."""
+
+
+async def see(
+    db: Connection,
+    accounts: Mapping[str, str | None],
+    edges: Sequence[Edge],
+    claim: ClaimNumber,
+    at: datetime,
+    *,
+    found_follow: bool,
+) -> None:
+    """Note edges through one claim; `accounts` has the attributes, as JSON, of all that are named.
+
+    `found_follow`: those that were found follow the items' accounts; else those follow them.
+    """
+    await db.execute(_NAME, list(accounts), list(accounts.values()))
+    await db.execute(_SEE, *([edge[n] for edge in edges] for n in range(3)), claim, at, found_follow)
+
+
+async def forget(db: Connection, items: Sequence[ItemId]) -> None:
+    """Drop what was told of these items."""
+    await db.execute(_FORGET, list(items))

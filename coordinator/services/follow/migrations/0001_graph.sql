@@ -1,0 +1,31 @@
+-- The follow graph, filled by follower_check and following_check.
+
+-- Accounts by name; most of them are no items.
+CREATE TABLE follow_account (
+    account_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key         text NOT NULL UNIQUE,
+    attributes  jsonb NOT NULL DEFAULT '{}'    -- as last told
+);
+
+-- One row for each time that an edge was seen, insert only: that an invalidated claim does not count, and counts
+-- again, needs no write here.
+CREATE TABLE follow_sighting (
+    follower    bigint NOT NULL,
+    followed    bigint NOT NULL,
+    claim       bigint NOT NULL,               -- through which it was told
+    item_id     bigint NOT NULL,               -- of whom it was told: the one or the other
+    at          timestamptz NOT NULL,
+    PRIMARY KEY (follower, followed, claim)
+);
+CREATE INDEX follow_sighting_followed ON follow_sighting (followed, follower);
+CREATE INDEX follow_sighting_item ON follow_sighting (item_id);
+
+CREATE VIEW follow AS
+SELECT a.key AS follower, b.key AS followed,
+       min(s.at) AS first_seen, min(s.claim) AS first_claim,
+       max(s.at) AS last_seen, max(s.claim) AS last_claim
+  FROM follow_sighting s
+  JOIN follow_account a ON a.account_id = s.follower
+  JOIN follow_account b ON b.account_id = s.followed
+  JOIN claim c ON c.claim = s.claim AND c.invalidated_by IS NULL
+ GROUP BY 1, 2;

@@ -1,0 +1,169 @@
+"""Reads the raw `results` of submits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+from coordinator.errors import BadMessage, BadResult
+from coordinator.model import ItemId
+
+Raw = bytes | memoryview | msgspec.Raw
+
+_ItemId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+_ITEM_PREFIX = re.compile(rb'^\{"item":-?\d+,?')
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The results of one submit, read: (item, value as JSON text) in the order they came in.
+
+    `parts` leave their items unsettled.  `decoded` has the results as objects of the plugin's own type, parts too;
+    only for plugins that look at them, and in the order they came in.
+    """
+
+    rows: list[tuple[ItemId, str]]
+    parts: list[tuple[ItemId, str]] = field(default_factory=list)
+    decoded: list[tuple[ItemId, Any]] = field(default_factory=list)
+
+
+class Readable(Protocol):
+    """What a reader has to know of a plugin."""
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def Result(self) -> type[msgspec.Struct]: ...
+
+    @property
+    def checks(self) -> bool: ...
+
+    @property
+    def stores(self) -> bool: ...
+
+    def is_part(self, result: Any) -> bool: ...
+
+
+class Reader:
+    """Reads results for one plugin.
+
+    The good submit is decoded in one pass into rows of the plugin's own type, with `item` in front; what fails is
+    looked at again, result by result, so that each bad one can be named.
+    """
+
+    def __init__(self, plugin: Readable) -> None:
+        self.plugin = plugin
+        self._wanted = plugin.checks or plugin.stores
+        self._plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+        self._encode = msgspec.json.Encoder().encode
+        self._rows = self._decoder()
+
+    def _decoder(self) -> Callable[[Raw], list[Any]]:
+        """What reads a good submit in one pass."""
+        shape = self.plugin.Result
+        post = {"__post_init__": shape.__post_init__} if hasattr(shape, "__post_init__") else None
+        row = msgspec.defstruct(
+            f"{shape.__name__}Row",
+            [("item", _ItemId), *_fields(shape)],
+            namespace=post,
+            forbid_unknown_fields=True,
+            frozen=True,
+            omit_defaults=True,
+        )
+        return msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]  # made above, for this plugin
+
+    def read(self, raw: Raw) -> Rows:
+        """The results of one submit.
+
+        Raises:
+            BadMessage: it is no array of objects with an integer `item`, or an item stands in it twice.
+            BadResult: a result has not the service's shape; `detail.errors` names each, with its reason.
+        """
+        try:
+            decoded = self._rows(raw)
+        except (msgspec.MsgspecError, RecursionError):
+            decoded = self._explain(raw)
+        encode = self._encode
+        rows = [
+            (one.item, "{" + _ITEM_PREFIX.sub(b"", encode(one), count=1).decode()) for one in decoded
+        ]
+        refuse_twice(rows)
+        if not self._wanted:
+            return Rows(rows)
+        shape = self.plugin.Result
+        names = list(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))
+        results = [(one.item, shape(**{name: getattr(one, sent) for name, sent in names})) for one in decoded]
+        parts = {item for item, result in results if self.plugin.is_part(result)}
+        return Rows(
+            [one for one in rows if one[0] not in parts], [one for one in rows if one[0] in parts], results
+        )
+
+    def items(self, raw: Raw) -> list[ItemId]:
+        """Only which items a submit is about.
+
+        Raises:
+            BadMessage: as `read`.
+        """
+        generic = self._generic(raw)
+        for place, one in enumerate(generic):
+            item = one.get("item") if isinstance(one, dict) else None
+            if not isinstance(item, int) or isinstance(item, bool) or abs(item) >= 2**63:
+                path = f"$.results[{place}]" + (".item" if isinstance(one, dict) else "")
+                raise BadMessage("A result is an object with an integer `item`.", detail={"path": path})
+        return [ItemId(one["item"]) for one in generic]
+
+    def _generic(self, raw: Raw) -> list[Any]:
+        try:
+            generic = self._plain.decode(raw)
+        except (msgspec.MsgspecError, RecursionError) as failure:
+            raise BadMessage(f"Not JSON: {failure}.", detail={"path": "$.results"}) from None
+        if not isinstance(generic, list):
+            raise BadMessage("`results` is an array.", detail={"path": "$.results"})
+        return generic
+
+    def _explain(self, raw: Raw) -> list[Any]:
+        self.items(raw)
+        errors = []
+        for place, one in enumerate(self._generic(raw)):
+            value = {name: field for name, field in one.items() if name != "item"}
+            try:
+                msgspec.convert(value, self.plugin.Result)
+            except msgspec.ValidationError as failure:
+                what, _, path = str(failure).partition(" - at `$")
+                where = f"$.results[{place}]{path.rstrip('`')}"
+                errors.append({"item": one["item"], "reason": what, "path": where})
+        if not errors:  # the whole is wrong though each part is right: cannot be, and must not pass
+            raise BadMessage("The results cannot be read.", detail={"path": "$.results"})
+        raise bad_results(self.plugin.service, errors)
+
+
+def bad_results(service: str, errors: Sequence[dict[str, Any]]) -> BadResult:
+    """The refusal of a submit, with what is wrong with each bad result."""
+    return BadResult(
+        f"{len(errors)} of the results are not as {service} wants them.",
+        detail={"errors": list(errors), "path": errors[0]["path"]},
+    )
+
+
+def refuse_twice(rows: Sequence[tuple[ItemId, str]]) -> None:
+    """Raises: BadMessage, if an item stands twice among the results."""
+    if len({item for item, _ in rows}) != len(rows):
+        raise BadMessage("An item stands twice among the results.", detail={"path": "$.results"})
+
+
+def _fields(struct: type[msgspec.Struct]) -> Sequence[Any]:
+    found: list[Any] = []
+    for one in msgspec.structs.fields(struct):
+        if one.required:
+            found.append((one.encode_name, one.type))
+        elif one.default_factory is not msgspec.NODEFAULT:
+            found.append((one.encode_name, one.type, msgspec.field(default_factory=one.default_factory)))
+        else:
+            found.append((one.encode_name, one.type, one.default))
+    return found

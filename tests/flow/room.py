@@ -1,0 +1,120 @@
+"""A node whose clock stands still: its steps are called by the tests, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from coordinator.app import Node
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.making import Made, Maker
+from coordinator.flow.operation import Operation
+from coordinator.model import Claimed
+from coordinator.store import claims
+from coordinator.store.pool import Database
+from coordinator.store.results import Outcome, Settling
+from coordinator.wire import admin as wire
+from tests.store.bench import Bench, Worker
+
+# Everything that the clock looks at, of one service.
+_LATER = """
+UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}), kept_until = kept_until - make_interval(secs => {0}),
+                  split_at = split_at - make_interval(secs => {0}) WHERE service_id = {1} AND state <> 'done';
+UPDATE claim SET begun_at = begun_at - make_interval(secs => {0}), ended_at = ended_at - make_interval(secs => {0})
+ WHERE service_id = {1};
+UPDATE client_service SET wait_until = wait_until - make_interval(secs => {0}) WHERE service_id = {1};
+UPDATE giveback SET until = until - make_interval(secs => {0})"""
+
+
+class Room(Bench):
+    """One service, and the steps of a node that work on it."""
+
+    name: str
+    entry: Entry
+
+    def __init__(self, database: Database, node: Node, bench: Bench) -> None:
+        super().__init__(database, bench.service)
+        self.node = node
+        self.boot = node.boot
+        self.maker = Maker(database)
+        self.operation: Operation = node._listener._admin.operation
+
+    @classmethod
+    async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
+        """A new service on that node, which from now on knows no other one."""
+        room = cls(database, node, await Bench.make(database, name, **settings))
+        room.name = name
+        async with database.connection() as db:
+            await node._catalogue.load(db)
+        entry = node._catalogue.get(name)
+        node._catalogue._by_id.clear()
+        node._catalogue._by_id[room.service] = entry
+        room.entry = entry
+        return room
+
+    # What the clock does
+
+    async def tick(self) -> None:
+        """One look at the clock."""
+        await self.node._expiry._tick()
+
+    async def later(self, seconds: float) -> None:
+        """Let so much time pass for everything in this service."""
+        await self.execute(_LATER.format(float(seconds), int(self.service)))
+
+    async def make(self, *, wanted: bool = False, needy: bool = False) -> Made:
+        """One run of the maker."""
+        return await self.maker.make(self.entry, wanted=wanted, needy=needy)
+
+    # What clients and admins do
+
+    async def ask(self, worker: Worker, count: int) -> list[Claimed]:
+        """What an ask is served with, as the grant does it: the pool, then what waits, then what is not given back."""
+        got: list[Claimed] = []
+        while len(got) < count:
+            more = await self.claim(*[worker] * (count - len(got)))
+            if not more:
+                async with self.database.connection() as db:
+                    one = await claims.claim_choosy(db, self.service, worker.demand, self.boot)
+                more = [] if one is None else [one]
+            if not more and not (await self.make(wanted=True)).buckets:
+                break
+            got += more
+        return got
+
+    async def submit(self, settling: Settling) -> Outcome:
+        """Through the node's group commit."""
+        async with asyncio.timeout(10):
+            return await self.node._commits.add(settling)
+
+    async def add(self, keys: list[str], priority: int = 100) -> None:
+        await self.operation.item_add(
+            wire.ItemAdd(items=[{"key": key} for key in keys], services=[self.name], priority=priority)
+        )
+
+    async def prioritise(self, keys: list[str], priority: int = 0) -> None:
+        await self.operation.item_prioritize(
+            wire.ItemPrioritize(keys=keys, service=self.name, priority=priority)
+        )
+
+    async def remove(self, keys: list[str]) -> None:
+        await self.operation.item_delete(wire.ItemDelete(keys=keys))
+
+    async def retry(self, keys: list[str]) -> None:
+        await self.operation.item_retry(wire.ItemRetry(keys=keys, service=self.name))
+
+    async def ids(self) -> dict[str, int]:
+        """The items of this service by key."""
+        found = await self.rows(
+            "SELECT i.key, i.item_id FROM item i JOIN item_service s USING (item_id) WHERE s.service_id = $1",
+            self.service,
+        )
+        return {row["key"]: row["item_id"] for row in found}
+
+
+async def stop_clock(node: Node) -> None:
+    """End the task that looks at the clock; the tests do."""
+    for task in node._tasks:
+        if task.get_name() == "expiry":
+            task.cancel()
+            await asyncio.wait([task])

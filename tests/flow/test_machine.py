@@ -1,0 +1,424 @@
+"""Anything in any order: clients, admins and the clock, and after each step the promises hold.
+
+No bucket is held by two; claim numbers grow; every acknowledged result is stored once, under the claim that was
+current when it was acknowledged, and nothing else is; every item is in exactly one place, and in two open buckets
+only if it was prioritised while one was claimed.  At the end, everything that is left can be settled.
+
+30 examples of 30 steps; `--hypothesis-profile=ci` runs 200 of 50.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from coordinator.app import Node
+from coordinator.config import Settings
+from coordinator.errors import Conflict, StaleClaim, UnassignedItems
+from coordinator.model import BucketId, Claimed, ItemId
+from coordinator.store import claims, items
+from coordinator.store.pool import Database
+from coordinator.store.results import Settling
+from tests.flow.room import Room, stop_clock
+from tests.store.bench import DM, NON_DM, Worker, given, submit
+
+settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadline=None)
+
+T = TypeVar("T")
+
+CLIENTS = ("ada", "ada", "bob", "cleo")
+"""Whose the sessions are; two of them are one client's."""
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Facts:
+    """What must be true, from what was answered."""
+
+    alive: dict[str, ItemId] = field(default_factory=dict)
+    open: set[ItemId] = field(default_factory=set)
+    """Items that nobody has settled since they were last wanted."""
+    twice: set[ItemId] = field(default_factory=set)
+    """Items that were prioritised while a client had them."""
+    held: dict[BucketId, Claimed] = field(default_factory=dict)
+    numbers: dict[BucketId, int] = field(default_factory=dict)
+    stored: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(item, claim) and value, of each acknowledged result."""
+    past: list[Claimed] = field(default_factory=list)
+    """Claims that have ended."""
+    acknowledged: list[Settling] = field(default_factory=list)
+
+    def hold(self, claimed: Claimed) -> None:
+        assert claimed.bucket_id not in self.held, "two hold one bucket"
+        assert claimed.claim > self.numbers.get(claimed.bucket_id, 0), "claim numbers grow"
+        strange = [item for item in given(claimed) if item not in self.open]
+        assert not strange, f"handed out, though settled or deleted: {strange}"
+        assert given(claimed), "an empty bucket was handed out"
+        self.held[claimed.bucket_id] = claimed
+        self.numbers[claimed.bucket_id] = claimed.claim
+
+    def drop(self, bucket: BucketId) -> None:
+        self.past.append(self.held.pop(bucket))
+
+
+class Life(RuleBasedStateMachine):
+    """One service from its first item to its last."""
+
+    # Set by the test: what all examples share.
+    runner: asyncio.Runner
+    node: Node
+    database: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts = Facts()
+        self.room: Room
+
+    def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(step)
+
+    @initialize()
+    def begin(self) -> None:
+        self.run(self._begin())
+
+    async def _begin(self) -> None:
+        # What earlier examples left open is not this one's concern, and only costs time.
+        async with self.database.connection() as db:
+            await db.execute("UPDATE bucket SET indexed = false, split_at = NULL WHERE indexed OR split_at IS NOT NULL")
+            await db.execute("UPDATE bucket SET kept_until = now() + interval '1 year' WHERE kept_until IS NOT NULL")
+        self.room = await Room.open(
+            self.node, self.database, f"life{next(_numbers)}", bucket_size=4, dead_after=600, release_after=300
+        )
+        self.workers = [await self.room.worker(name) for name in CLIENTS]
+
+    # Admins
+
+    @rule(count=st.integers(1, 9), priority=st.sampled_from([100, 100, 0, 50, 150]))
+    def add(self, count: int, priority: int) -> None:
+        keys = [f"{self.room.name}-{next(_numbers)}" for _ in range(count)]
+        self.run(self.room.add(keys, priority))
+        known = self.run(self.room.ids())
+        for key in keys:
+            self.facts.alive[key] = ItemId(known[key])
+            self.facts.open.add(ItemId(known[key]))
+
+    @precondition(lambda self: self.facts.alive)
+    @rule(data=st.data(), priority=st.sampled_from([0, 0, 50]))
+    def prioritise(self, data: st.DataObject, priority: int) -> None:
+        keys = self._some_keys(data)
+        before = {key: self.run(self.room.places(self.facts.alive[key])) for key in keys}
+        self.run(self.room.prioritise(keys, priority))
+        for key in keys:
+            item = self.facts.alive[key]
+            if set(before[key]) & {"claimed", "dead"} and item in self.facts.open:
+                self.facts.twice.add(item)
+            elif before[key] == []:
+                self.facts.open.add(item)  # settled ones are checked again
+
+    @precondition(lambda self: self.facts.alive)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        keys = self._some_keys(data)
+        self.run(self.room.remove(keys))
+        gone = {self.facts.alive.pop(key) for key in keys}
+        self.facts.open -= gone
+        for item, claim in list(self.facts.stored):
+            if item in gone:
+                del self.facts.stored[item, claim]
+        for bucket, claimed in list(self.facts.held.items()):
+            if self.run(self.room.ended(claimed.claim)) == "settled":
+                # It is over since nothing of it is left to do.
+                assert not set(given(claimed)) & self.facts.open
+                self.facts.drop(bucket)
+
+    def _some_keys(self, data: st.DataObject) -> list[str]:
+        return data.draw(st.lists(st.sampled_from(list(self.facts.alive)), min_size=1, max_size=5, unique=True))
+
+    def _one_held(self, data: st.DataObject) -> Claimed:
+        return data.draw(st.sampled_from(list(self.facts.held.values())))
+
+    @rule()
+    def retry(self) -> None:
+        found = self.run(
+            self.room.rows(
+                "SELECT i.key FROM quarantine JOIN item i USING (item_id) WHERE service_id = $1", self.room.service
+            )
+        )
+        if found:
+            self.run(self.room.retry([row["key"] for row in found]))
+
+    @precondition(lambda self: self.facts.held)
+    @rule(data=st.data())
+    def take_away(self, data: st.DataObject) -> None:
+        claimed = self._one_held(data)
+        assert self.run(self.room.node._releases.take(claimed.bucket_id)) == 1
+        self.facts.drop(claimed.bucket_id)
+
+    # Clients
+
+    @rule(place=st.integers(0, len(CLIENTS) - 1), count=st.integers(1, 3))
+    def ask(self, place: int, count: int) -> None:
+        got = self.run(self.room.ask(self.workers[place], count))
+        assert len(got) <= count
+        for claimed in got:
+            self.facts.hold(claimed)
+
+    @precondition(lambda self: self.facts.held)
+    @rule(
+        data=st.data(),
+        how=st.sampled_from(["whole", "whole", "part", "final with items left", "nothing"]),
+        value=st.sampled_from([DM, DM, NON_DM]),
+    )
+    def submit(self, data: st.DataObject, how: str, value: str) -> None:
+        claimed = self._one_held(data)
+        chosen = given(claimed)
+        if how in ("part", "final with items left"):
+            chosen = data.draw(st.lists(st.sampled_from(chosen), min_size=1, unique=True))
+        elif how == "nothing":
+            chosen = []
+        one = submit(claimed, chosen, value=value, final=how in ("whole", "final with items left"))
+        keys = [(item, claimed.claim) for item in chosen]
+        conflict = any(self.facts.stored.get(key, value) != value for key in keys)
+        try:
+            outcome = self.run(self.room.submit(one))
+        except Conflict:
+            assert conflict
+            return
+        assert not conflict
+        fresh = [item for item in chosen if item in self.facts.open and (item, claimed.claim) not in self.facts.stored]
+        repeated = [key for key in keys if key in self.facts.stored]
+        assert (outcome.stored, outcome.discarded) == (len(fresh), len(chosen) - len(fresh) - len(repeated))
+        assert outcome.duplicate == (bool(chosen) and len(repeated) == len(chosen))
+        self.facts.stored.update({(item, claimed.claim): value for item in fresh})
+        self.facts.open -= set(fresh)
+        self.facts.acknowledged.append(one)
+        assert outcome.closed or not one.final
+        if outcome.closed:
+            self.facts.drop(claimed.bucket_id)
+
+    @precondition(lambda self: self.facts.acknowledged)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """The same message again stores nothing; it ends a claim that is still current only if it is final."""
+        one = data.draw(st.sampled_from(self.facts.acknowledged))
+        held = self.facts.held.get(one.bucket_id)
+        current = held is not None and held.claim == one.claim
+        try:
+            outcome = self.run(self.room.submit(one))
+        except StaleClaim:
+            # Right only if no result of it is kept that was not deleted.
+            assert not current
+            assert not one.rows or any((item, one.claim) not in self.facts.stored for item, _ in one.rows)
+            return
+        assert outcome.stored == 0
+        if current and outcome.closed:
+            self.facts.drop(one.bucket_id)
+
+    @precondition(lambda self: self.facts.past)
+    @rule(data=st.data(), value=st.sampled_from([DM, NON_DM]))
+    def submit_late(self, data: st.DataObject, value: str) -> None:
+        """Nothing that a former holder sends is stored."""
+        claimed = data.draw(st.sampled_from(self.facts.past))
+        try:
+            outcome = self.run(self.room.submit(submit(claimed, value=value)))
+        except (StaleClaim, Conflict):
+            return
+        assert outcome.stored == 0
+        assert outcome.closed
+
+    @precondition(lambda self: self.facts.held)
+    @rule(data=st.data())
+    def submit_what_is_not_in_it(self, data: st.DataObject) -> None:
+        claimed = self._one_held(data)
+        others = [item for item in self.facts.alive.values() if item not in claimed.items]
+        if others:
+            stranger = data.draw(st.sampled_from(others))
+            try:
+                self.run(self.room.submit(submit(claimed, [*given(claimed), stranger])))
+            except UnassignedItems:
+                return
+            raise AssertionError("an item of no such bucket was accepted")
+
+    @precondition(lambda self: self.facts.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        claimed = self._one_held(data)
+        assert len(self.run(self.room.release(claimed))) == 1
+        self.facts.drop(claimed.bucket_id)
+
+    @rule(place=st.integers(0, len(CLIENTS) - 1))
+    def disconnect(self, place: int) -> None:
+        worker = self.workers[place]
+        freed = {one.bucket_id for one in self.run(self.room.cut_off(worker))}
+        assert freed == {b for b, one in self.facts.held.items() if one.session_id == worker.session_id}
+        for bucket in freed:
+            self.facts.drop(bucket)
+        self.workers[place] = self.run(self.room.worker(worker.client_id))
+
+    @rule(place=st.integers(0, len(CLIENTS) - 1))
+    def drain(self, place: int) -> None:
+        """The session's node drains: what it holds is kept for its client, without a session."""
+        worker = self.workers[place]
+        self.run(self._keep(worker))
+        self.workers[place] = self.run(self.room.worker(worker.client_id))
+
+    async def _keep(self, worker: Worker) -> None:
+        async with self.database.connection() as db:
+            await claims.keep(db, [worker.session_id], 60.0)
+
+    @rule(data=st.data(), place=st.integers(0, len(CLIENTS) - 1))
+    def recollect(self, data: st.DataObject, place: int) -> None:
+        worker = self.workers[place]
+        named = [b for b in self.facts.held if data.draw(st.booleans())]
+        for back in self.run(self.room.recollect(worker, named)):
+            bucket = back.claimed.bucket_id
+            held = self.facts.held.get(bucket)
+            if held is not None:
+                assert held.client_id == worker.client_id
+                assert held.claim == back.former
+                self.facts.drop(bucket)
+            assert self.facts.numbers[bucket] == back.former, "somebody else had it meanwhile"
+            assert back.claimed.session_id == worker.session_id
+            self.facts.hold(back.claimed)
+
+    # The clock
+
+    @rule()
+    def tick(self) -> None:
+        self.run(self.room.tick())
+        self._see_what_the_clock_took()
+
+    @rule(seconds=st.sampled_from([2.0, 40.0, 130.0, 601.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.run(self.room.later(seconds))
+        self.tick()
+
+    def _see_what_the_clock_took(self) -> None:
+        for bucket, claimed in list(self.facts.held.items()):
+            if self.run(self.room.ended(claimed.claim)) in ("dead", "drained"):
+                self.facts.drop(bucket)
+
+    # Promises
+
+    @invariant()
+    def promises_hold(self) -> None:
+        if hasattr(self, "workers"):
+            self.run(self._check())
+
+    async def _check(self) -> None:
+        room, facts = self.room, self.facts
+        rows = await room.rows(
+            "SELECT bucket_id, state, claim, client_id FROM bucket WHERE service_id = $1", room.service
+        )
+        holders = {row["bucket_id"]: (row["claim"], row["client_id"]) for row in rows if row["client_id"]}
+        assert holders == {bucket: (one.claim, one.client_id) for bucket, one in facts.held.items()}
+        for row in rows:
+            assert row["claim"] == facts.numbers.get(row["bucket_id"], 0)
+        open_claims = await room.rows(
+            "SELECT claim FROM claim WHERE service_id = $1 AND ended_at IS NULL", room.service
+        )
+        assert {row["claim"] for row in open_claims} == {one.claim for one in facts.held.values()}
+        stored = await room.rows(
+            "SELECT item_id, claim, value->>'dm' AS dm FROM result WHERE service_id = $1", room.service
+        )
+        assert {(row["item_id"], row["claim"]): f'{{"dm":"{row["dm"]}"}}' for row in stored} == facts.stored
+        await self._check_places()
+
+    async def _check_places(self) -> None:
+        room, facts = self.room, self.facts
+        found = await room.rows(
+            """SELECT item_id, 'waiting' AS place FROM waiting WHERE service_id = $1
+               UNION ALL SELECT item_id, 'quarantined' FROM quarantine WHERE service_id = $1
+               UNION ALL SELECT n.item_id, b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
+                CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
+                WHERE b.service_id = $1 AND b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0""",
+            room.service,
+        )
+        places: dict[int, list[str]] = {}
+        for row in found:
+            places.setdefault(row["item_id"], []).append(row["place"])
+        members = set((await room.ids()).values())
+        assert members == set(facts.alive.values())
+        assert set(places) <= members
+        for key, item in facts.alive.items():
+            where = sorted(places.get(item, []))
+            if item not in facts.open:
+                # Settled; only a copy that a client still has may be left of it.
+                assert where == [] or (item in facts.twice and where in (["claimed"], ["dead"])), (key, where)
+            elif len(where) == 2:
+                assert item in facts.twice, (key, where)
+                assert set(where) <= {"claimed", "dead", "ready"}, (key, where)
+                assert where != ["ready", "ready"], (key, where)
+            else:
+                assert len(where) == 1, (key, where)
+
+    def teardown(self) -> None:
+        if hasattr(self, "workers"):
+            self.run(self._finish())
+
+    async def _finish(self) -> None:
+        """Whatever has happened, honest clients bring the rest to its end."""
+        room, facts = self.room, self.facts
+        for worker in self.workers:
+            await room.cut_off(worker)
+        facts.held.clear()
+        for _ in range(60):
+            await room.later(4000.0)
+            await room.tick()
+            facts.held.clear()
+            quarantined = await room.rows(
+                "SELECT i.key FROM quarantine JOIN item i USING (item_id) WHERE service_id = $1", room.service
+            )
+            if quarantined:
+                await room.retry([row["key"] for row in quarantined])
+            got = await room.ask(self.workers[0], 10)
+            for claimed in got:
+                facts.hold(claimed)
+                await room.submit(submit(claimed))
+                facts.open -= set(given(claimed))
+                facts.held.clear()
+            if not facts.open:
+                break
+        assert not facts.open, "some items never came to their end"
+        async with self.database.connection() as db:
+            row = next(row for row in await items.counts(db) if row["service_id"] == room.service)
+        assert (row["items"], row["settled"]) == (len(facts.alive), len(facts.alive))
+        assert (row["waiting"], row["quarantined"], row["ready"], row["claimed"], row["dead"]) == (0, 0, 0, 0, 0)
+
+
+def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path) -> None:
+    with asyncio.Runner() as runner:
+        database = Database(dsn_for_machine)
+        runner.run(database.open())
+        node = Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn_for_machine)
+        runner.run(node.__aenter__())
+        try:
+            runner.run(stop_clock(node))
+            Life.runner, Life.node, Life.database = runner, node, database
+            run_state_machine_as_test(Life, settings=_chosen())
+        finally:
+            runner.run(node.__aexit__(None, None, None))
+            runner.run(database.close())
+
+
+def _chosen() -> settings:
+    """The profile that was asked for; a quick run if none was."""
+    quick = settings().max_examples == settings.get_profile("default").max_examples
+    counts = {"max_examples": 30, "stateful_step_count": 30} if quick else {}
+    return settings(deadline=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck), **counts)

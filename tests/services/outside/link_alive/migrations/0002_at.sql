@@ -1,0 +1,1 @@
+ALTER TABLE link_seen ADD COLUMN at timestamptz;

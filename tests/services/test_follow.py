@@ -1,0 +1,144 @@
+"""follower_check and following_check fill one graph, in parts too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.store.pool import Database
+from tests.harness import Admin, Message, Server, Volunteer
+
+GRAPH = "SELECT follower, followed, first_claim, last_claim FROM follow ORDER BY 1, 2"
+
+
+async def worker(server: Server, name: str = "worker") -> Volunteer:
+    peer = await server.volunteer(name)
+    await peer.ok("join", service="follower_check")
+    await peer.ok("join", service="following_check", profile={"source": name})
+    return peer
+
+
+async def submit(peer: Volunteer, bucket: Message, *results: Message, final: bool = False) -> Message:
+    return await peer.ask_for(
+        "submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=list(results), final=final
+    )
+
+
+def accounts(*keys: str) -> list[Message]:
+    return [{"key": key} for key in keys]
+
+
+async def graph(database: Database, sql: str = GRAPH) -> list[tuple[Any, ...]]:
+    async with database.connection() as db:
+        return [tuple(row) for row in await db.fetch(sql)]
+
+
+async def test_both_fill_one_graph(server: Server, admin: Admin, database: Database) -> None:
+    await admin.ok("item.add", items=[{"key": "ada"}])
+    peer = await worker(server)
+    followers, following = await peer.bucket("follower_check"), await peer.bucket("following_check")
+    ada = followers["items"][0]["item"]
+    one = await submit(peer, followers, {"item": ada, "accounts": accounts("bob", "eve")})
+    assert (one["stored"], one["closed"]) == (1, True)
+    two = {"item": ada, "accounts": [{"key": "bob", "attributes": {"n": 1}}], "complete": True}
+    assert (await submit(peer, following, two))["stored"] == 1
+    a, b = followers["claim"], following["claim"]
+    assert await graph(database) == [("ada", "bob", b, b), ("bob", "ada", a, a), ("eve", "ada", a, a)]
+    named = await graph(database, "SELECT key, attributes->>'n' FROM follow_account ORDER BY key")
+    assert named == [("ada", None), ("bob", "1"), ("eve", None)]
+    shown = await admin.ok("item.show", key="ada")
+    values = {one["service"]: one["results"][0]["value"] for one in shown["services"] if one["results"]}
+    assert values["follower_check"] == {"accounts": accounts("bob", "eve")}
+    again = await submit(peer, followers, {"item": ada, "accounts": accounts("bob", "eve"), "complete": True})
+    assert again["duplicate"] is True
+    assert (await submit(peer, followers, {"item": ada, "accounts": []}))["code"] == "conflict"
+
+
+async def test_parts_of_ten_thousand(server: Server, admin: Admin, database: Database) -> None:
+    await admin.ok("item.add", items=[{"key": "star"}, {"key": "other"}], services=["follower_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("follower_check")
+    star = next(one["item"] for one in bucket["items"] if one["key"] == "star")
+    other = next(one["item"] for one in bucket["items"] if one["key"] == "other")
+    for start in (0, 10_000, 20_000, 10_000):  # the last one is a repeat, and harmless
+        part = {"item": star, "complete": False, "accounts": accounts(*(f"fan{n}" for n in range(start, start + 10_000)))}
+        stored = await submit(peer, bucket, part)
+        assert (stored["stored"], stored["remaining"], stored["closed"], stored["duplicate"]) == (1, 2, False, False)
+    state = (await admin.ok("item.show", key="star"))["services"][0]
+    assert (state["state"], state["results"]) == ("claimed", [])
+    last = {"item": star, "accounts": accounts("last")}
+    mixed = await submit(peer, bucket, last, {"item": other, "complete": False, "accounts": accounts("x")})
+    assert (mixed["stored"], mixed["remaining"], mixed["closed"]) == (2, 1, False)
+    assert await graph(database, "SELECT count(*) FROM follow WHERE followed = 'star'") == [(30_001,)]
+    # A final submit of parts alone puts the item back.
+    back = await submit(peer, bucket, {"item": other, "complete": False, "accounts": []}, final=True)
+    assert (back["stored"], back["remaining"], back["closed"]) == (1, 1, True)
+    late = await submit(peer, bucket, {"item": other, "complete": False, "accounts": []})
+    assert late["code"] == "stale_claim"
+
+
+async def test_parts_keep_a_bucket_alive(server: Server, admin: Admin) -> None:
+    await admin.ok("service.configure", service="follower_check", settings={"dead_after": 1})
+    await admin.ok("item.add", items=[{"key": "star"}], services=["follower_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("follower_check")
+    part = {"item": bucket["items"][0]["item"], "complete": False, "accounts": accounts("x")}
+    assert (await peer.push("bucket_dead"))["bucket_id"] == bucket["bucket_id"]
+    assert (await submit(peer, bucket, part))["stored"] == 1
+    assert (await admin.ok("bucket.show", bucket_id=bucket["bucket_id"]))["state"] == "claimed"
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({}, "Object missing required field `accounts`"),
+        ({"missing": True, "accounts": []}, "`missing` stands alone"),
+        ({"missing": True, "complete": False}, "`missing` stands alone"),
+        ({"accounts": [{"name": "x"}]}, None),
+        ({"accounts": [{"key": ""}]}, None),
+        ({"accounts": "x"}, None),
+        ({"missing": False}, None),
+    ],
+)
+async def test_wrong_results(server: Server, admin: Admin, result: Message, reason: str | None) -> None:
+    await admin.ok("item.add", items=[{"key": "ada"}], services=["follower_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("follower_check")
+    answer = await submit(peer, bucket, {"item": bucket["items"][0]["item"], **result})
+    assert answer["code"] == "bad_result", answer
+    if reason:
+        assert answer["detail"]["errors"][0]["reason"] == reason
+    gone = await submit(peer, bucket, {"item": bucket["items"][0]["item"], "missing": True})
+    assert gone["stored"] == 1
+
+
+async def test_only_accounts_that_are_small_enough_concern_them(admin: Admin) -> None:
+    items = [
+        {"key": "unknown"},
+        {"key": "small", "followers": 1000, "following": "1000"},
+        {"key": "loved", "followers": 1001, "following": 5},
+        {"key": "curious", "followers": 5, "following": "1001"},
+    ]
+    await admin.ok("item.add", items=items)
+    joined = {
+        item["key"]: {one["service"] for one in (await admin.ok("item.show", key=item["key"]))["services"]}
+        for item in items
+    }
+    both = {"dm_check", "follower_check", "following_check"}
+    assert joined == {
+        "unknown": both,
+        "small": both,
+        "loved": both - {"follower_check"},
+        "curious": both - {"following_check"},
+    }
+
+
+async def test_deleted_items_leave_no_edge(server: Server, admin: Admin, database: Database) -> None:
+    await admin.ok("item.add", items=[{"key": "ada"}, {"key": "bob"}], services=["following_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("following_check")
+    results = [{"item": one["item"], "accounts": accounts("x")} for one in bucket["items"]]
+    await submit(peer, bucket, *results)
+    await admin.ok("item.delete", keys=["ada"])
+    assert [row[:2] for row in await graph(database)] == [("bob", "x")]

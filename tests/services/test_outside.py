@@ -1,0 +1,151 @@
+"""Plugins that come from outside the package: one that does all that a plugin may, and one that does all wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.flow import callouts
+from coordinator.services import load_plugins, tables_of
+from coordinator.store import migrate
+from coordinator.store.pool import Database
+from tests.conftest import StartServer
+from tests.harness import Admin, Message, Server, Volunteer
+
+OUTSIDE = Path(__file__).parent / "outside"
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(OUTSIDE)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "link_alive"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+async def server(start_server: StartServer, database: Database) -> Server:
+    applied = await migrate.migrate(database, tables_of(load_plugins()))
+    assert [(one.plugin, one.number) for one in applied] == [("link_alive", 1), ("link_alive", 2)]
+    assert await migrate.migrate(database, tables_of(load_plugins())) == []
+    return await start_server()
+
+
+async def worker(server: Server, service: str, name: str = "worker") -> Volunteer:
+    peer = await server.volunteer(name)
+    await peer.ok("join", service=service)
+    return peer
+
+
+async def submit(peer: Volunteer, bucket: Message, results: list[Message], *, final: bool = True) -> Message:
+    return await peer.ask_for(
+        "submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=results, final=final
+    )
+
+
+async def rows(database: Database, sql: str) -> list[tuple[Any, ...]]:
+    async with database.connection() as db:
+        return [tuple(row) for row in await db.fetch(sql)]
+
+
+async def test_a_service_with_its_own_table(server: Server, admin: Admin, database: Database) -> None:
+    shown = await admin.ok("service.add", service="links", plugin="link_alive")
+    assert (shown["title"], shown["settings"]["bucket_size"], shown["settings"]["redirects"]) == ("Link check", 50, 3)
+    assert await admin.refused("service.configure", service="links", settings={"redirects": 11}) == "bad_message"
+    again = await admin.ok("service.configure", service="links", settings={"redirects": 5, "bucket_size": 2})
+    assert (again["settings"]["bucket_size"], again["settings"]["redirects"]) == (2, 5)
+    keys = ["https://a.example", "https://b.example", "ftp://c.example"]
+    await admin.ok("item.add", items=[{"key": key} for key in keys])
+    peer = await worker(server, "links")
+    bucket = await peer.bucket("links")
+    assert {one["key"] for one in bucket["items"]} == set(keys[:2])
+    first, second = bucket["items"]
+    bad = await submit(peer, bucket, [{"item": one["item"], "alive": True} for one in bucket["items"]])
+    assert bad["code"] == "bad_result"
+    assert bad["detail"]["errors"][0] == {
+        "item": first["item"], "reason": f"{first['key']} answers, so it has a status", "path": "$.results[0]"
+    }
+    part = await submit(peer, bucket, [{"item": first["item"], "alive": True, "status": 200}], final=False)
+    assert (part["stored"], part["remaining"]) == (1, 1)
+    assert (await submit(peer, bucket, [{"item": second["item"], "alive": False}]))["closed"]
+    repeat = await submit(peer, bucket, [{"item": second["item"], "alive": False}])
+    assert (repeat["type"], repeat["duplicate"]) == ("stored", True)
+    seen = await rows(database, "SELECT key, alive, claim FROM link_seen ORDER BY key")
+    assert sorted(seen) == sorted(
+        [(first["key"], True, bucket["claim"]), (second["key"], False, bucket["claim"])]
+    )
+    await admin.ok("item.delete", keys=[first["key"]])
+    assert await rows(database, "SELECT key FROM link_seen") == [(second["key"],)]
+
+
+@pytest.mark.parametrize(
+    ("do", "code"),
+    [
+        ("refuse", "bad_result"),
+        ("raise", "internal"),
+        ("exit", "internal"),
+        ("block", "internal"),
+        ("nonsense", "internal"),
+        ("store raises", "internal"),
+        ("store has no table", "internal"),
+        ("store swallows", "internal"),
+        ("store sleeps", "internal"),
+        ("store sends nonsense", "internal"),
+    ],
+)
+async def test_a_plugin_that_fails_harms_only_its_own_submits(
+    server: Server,
+    admin: Admin,
+    database: Database,
+    do: str,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(callouts, "DEADLINE", 0.3)
+    await admin.ok("service.add", service="bad", plugin="trouble")
+    await admin.ok("item.add", items=[{"key": "a"}, {"key": "b"}], services=["bad", "dm_check"])
+    peer = await worker(server, "bad")
+    bucket, good = await peer.bucket("bad"), await peer.bucket("dm_check")
+    first, second = (one["item"] for one in bucket["items"])
+    failing = peer.send(
+        "submit",
+        bucket_id=bucket["bucket_id"],
+        claim=bucket["claim"],
+        results=[{"item": first, "do": "nothing"}, {"item": second, "do": do}],
+        final=True,
+    )
+    assert (await peer.submit(good))["stored"] == 2  # the other service does not wait for it
+    answer = await failing
+    assert answer["code"] == code, answer
+    said = capsys.readouterr().out
+    assert ("plugin=trouble" in said) == (code == "internal")
+    assert await rows(database, "SELECT item_id FROM result r JOIN service s USING (service_id) WHERE name = 'bad'") == []
+    stored = await submit(peer, bucket, [{"item": item, "do": "nothing"} for item in (first, second)])
+    assert stored["stored"] == 2
+
+
+async def test_threads_that_never_come_back_are_used_up_and_no_more(
+    server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callouts, "DEADLINE", 0.1)
+    await admin.ok("service.add", service="bad", plugin="trouble")
+    await admin.ok("item.add", items=[{"key": "a"}], services=["bad", "dm_check"])
+    peer = await worker(server, "bad")
+    bucket, good = await peer.bucket("bad"), await peer.bucket("dm_check")
+    for do in ["block"] * 9 + ["nothing"]:
+        answer = await submit(peer, bucket, [{"item": bucket["items"][0]["item"], "do": do}])
+        assert answer["code"] == "internal"
+    assert (await peer.submit(good))["stored"] == 1
+
+
+async def test_a_select_that_answers_nonsense_takes_nothing(server: Server, admin: Admin) -> None:
+    await admin.ok("service.add", service="bad", plugin="trouble")
+    added = await admin.ok("item.add", items=[{"key": "nonsense"}])
+    assert added["added"] == 1
+    shown = await admin.ok("item.show", key="nonsense")
+    assert "bad" not in {one["service"] for one in shown["services"]}

@@ -1,0 +1,265 @@
+"""A workbench for tests of the store: a service of its own, workers, and buckets put where a test wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from coordinator.model import Boot, BucketId, Claimed, ClientId, Demand, Freed, ItemId, ServiceId, SessionId
+from coordinator.store import claims, clients, items, making, queue, results, services
+from coordinator.store.claims import Way
+from coordinator.store.making import NewBucket
+from coordinator.store.pool import Connection, Database
+from coordinator.store.results import Outcome, Settling
+
+DM = '{"dm":"DM"}'
+NON_DM = '{"dm":"NON_DM"}'
+
+WINDOW = 120.0
+"""Seconds in which a client may recollect, unless a test says otherwise."""
+
+PATIENCE = 10.0
+"""Seconds after which something that should have come at once has not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One session of a client."""
+
+    client_id: ClientId
+    session_id: SessionId
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self.client_id, self.session_id)
+
+
+def mask_of(claimed: Claimed, chosen: Iterable[int]) -> str:
+    """One '0' or '1' for each item of a bucket, '1' for the chosen ones."""
+    wanted = set(chosen)
+    return "".join("1" if item in wanted else "0" for item in claimed.items)
+
+
+def given(claimed: Claimed) -> list[ItemId]:
+    """The items that were handed out."""
+    return [item for item, bit in zip(claimed.items, claimed.settled, strict=True) if bit == "0"]
+
+
+def submit(
+    claimed: Claimed, chosen: Iterable[int] | None = None, *, value: str = DM, final: bool = True, by: str | None = None
+) -> Settling:
+    """A checked submit of the same value for all items that were handed out, or for some."""
+    wanted = given(claimed) if chosen is None else [ItemId(item) for item in chosen]
+    return Settling(
+        claimed.service_id,
+        claimed.bucket_id,
+        claimed.claim,
+        claimed.client_id if by is None else ClientId(by),
+        [(item, value) for item in wanted],
+        mask_of(claimed, wanted),
+        final,
+    )
+
+
+class Bench:
+    """One service on the test's database."""
+
+    def __init__(self, database: Database, service: ServiceId) -> None:
+        self.database = database
+        self.service = service
+        self.boot = Boot(1)
+        self._keys = 0
+
+    @classmethod
+    async def make(cls, database: Database, name: str = "probe", **settings: Any) -> Bench:
+        """A new service, without items."""
+        async with database.connection() as db:
+            service = await services.add(db, name, "dm_check", name, settings)
+        assert service is not None
+        return cls(database, service)
+
+    async def worker(self, name: str) -> Worker:
+        """A new session of that client, which is registered and has joined."""
+        async with self.database.connection() as db:
+            await clients.register(db, ClientId(name), name.encode(), name)
+            await clients.join(db, ClientId(name), self.service, "{}")
+        return Worker(ClientId(name), SessionId(uuid4()))
+
+    # Putting things in place
+
+    async def items(self, count: int) -> list[ItemId]:
+        """New items of the catalogue that have joined the service and are nowhere yet."""
+        keys = [f"s{self.service}k{self._keys + n}" for n in range(count)]
+        self._keys += count
+        async with self.database.transaction() as db:
+            new, _ = await items.add(db, [(key, "{}") for key in keys])
+            await db.execute("INSERT INTO item_service SELECT $1, unnest($2::bigint[])", self.service, new)
+        return sorted(new)
+
+    async def waiting(self, count: int, priority: int = 100, head_start: float = 0.0) -> list[ItemId]:
+        """New items that wait."""
+        keys = [f"s{self.service}k{self._keys + n}" for n in range(count)]
+        self._keys += count
+        async with self.database.transaction() as db:
+            new, _ = await items.add(db, [(key, "{}") for key in keys])
+            await items.join(db, self.service, new, priority, head_start)
+        return sorted(new)
+
+    async def bucket(
+        self, size: int | Sequence[ItemId], *, age: float = 0.0, priority: int = 100, attempts: int = 0
+    ) -> BucketId:
+        """A ready bucket of so many new items, or of these, whose rank lies `age` seconds back."""
+        chosen = await self.items(size) if isinstance(size, int) else list(size)
+        bucket = BucketId(uuid4())
+        async with self.database.transaction() as db:
+            rank = await db.fetchval("SELECT now() - make_interval(secs => $1)", age)
+            parts = await making.fragments(db, chosen)
+            frame = "[" + ",".join(parts[item] for item in chosen) + "]"
+            await making.put_buckets(
+                db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)]
+            )
+            await db.execute("UPDATE bucket SET attempts = $2 WHERE bucket_id = $1", bucket, attempts)
+        return bucket
+
+    # Doing
+
+    async def claim(self, *workers: Worker) -> list[Claimed]:
+        """One claim statement with one demand for each worker given."""
+        async with self.database.connection() as db:
+            return await claims.claim(db, self.service, [one.demand for one in workers], self.boot)
+
+    async def held(self, worker: Worker, size: int = 3, **where: Any) -> Claimed:
+        """A new bucket in the hands of a worker; the pool must be empty."""
+        bucket = await self.bucket(size, **where)
+        (claimed,) = await self.claim(worker)
+        assert claimed.bucket_id == bucket
+        return claimed
+
+    async def settle(self, *submits: Settling, window: float = WINDOW) -> list[Outcome | None]:
+        """The fast way, in one transaction."""
+        async with self.database.transaction() as db:
+            return await results.settle(db, submits, window)
+
+    async def settle_one(self, one: Settling, window: float = WINDOW) -> Outcome:
+        """The way by every rule, in one transaction."""
+        async with self.database.transaction() as db:
+            outcome, _ = await results.settle_one(db, one, window)
+        return outcome
+
+    async def release(self, claimed: Claimed, way: Way = claims.RELEASED) -> list[Freed]:
+        """End one claim."""
+        async with self.database.connection() as db:
+            return await claims.release_claim(db, claimed.bucket_id, claimed.claim, way, WINDOW)
+
+    async def cut_off(self, worker: Worker) -> list[Freed]:
+        """End a session."""
+        async with self.database.connection() as db:
+            return await claims.release_session(db, worker.client_id, worker.session_id, claims.CUT_OFF, WINDOW)
+
+    async def recollect(self, worker: Worker, named: Sequence[BucketId] = ()) -> list[claims.Regranted]:
+        """Give a client back what it may have back."""
+        async with self.database.transaction() as db:
+            return await claims.recollect(db, worker.client_id, worker.session_id, named, self.boot, WINDOW)
+
+    async def prioritize(self, chosen: Sequence[ItemId], priority: int = 0) -> BucketId | None:
+        """Put items into one urgent bucket, as `item.prioritize` does; None if nothing moved."""
+        async with self.database.transaction() as db:
+            await making.lock(db, [self.service])
+            now = await db.fetchval("SELECT now()")
+            urgent = await queue.take_for_priority(db, self.service, chosen, priority, 86_400.0, now)
+            if not urgent:
+                return None
+            bucket, ids = BucketId(uuid4()), [one.item_id for one in urgent]
+            parts = await making.fragments(db, ids)
+            frame = "[" + ",".join(parts[item] for item in ids) + "]"
+            rank, since = min(one.rank_at for one in urgent), min(one.since for one in urgent)
+            await making.put_buckets(db, [NewBucket(bucket, self.service, rank, since, priority, ids, frame)])
+            await queue.note_twins(db, self.service, [(bucket, ids)], urgent)
+        return bucket
+
+    async def delete(self, chosen: Sequence[ItemId]) -> list[Freed]:
+        """Remove items, as `item.delete` does."""
+        async with self.database.transaction() as db:
+            await making.lock(db, [row["service_id"] for row in await db.fetch("SELECT service_id FROM service")])
+            return await queue.delete(db, chosen)
+
+    # Looking, and moving the clock
+
+    async def execute(self, statement: str, *values: object) -> None:
+        async with self.database.connection() as db:
+            await db.execute(statement, *values)
+
+    async def value(self, statement: str, *values: object) -> Any:
+        async with self.database.connection() as db:
+            return await db.fetchval(statement, *values)
+
+    async def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        async with self.database.connection() as db:
+            return [dict(row) for row in await db.fetch(statement, *values)]
+
+    async def row(self, statement: str, *values: object) -> dict[str, Any]:
+        """The only row."""
+        (found,) = await self.rows(statement, *values)
+        return found
+
+    async def of(self, bucket: UUID) -> dict[str, Any]:
+        """A bucket's row; `bits` are its settled items, `due` is in how many seconds it is cut up."""
+        return await self.row(
+            """SELECT *, settled::text AS bits, extract(epoch FROM split_at - now())::float8 AS due
+                 FROM bucket WHERE bucket_id = $1""",
+            bucket,
+        )
+
+    async def ended(self, claim: int) -> str | None:
+        """How a claim ended, if it has."""
+        row = await self.row("SELECT ended, ended_at FROM claim WHERE claim = $1", claim)
+        assert (row["ended"] is None) == (row["ended_at"] is None)
+        return None if row["ended"] is None else str(row["ended"])
+
+    async def member(self, worker: Worker) -> dict[str, Any]:
+        """A membership's row; `wait` is for how many seconds it still has to wait."""
+        return await self.row(
+            """SELECT *, extract(epoch FROM wait_until - now())::float8 AS wait
+                 FROM client_service WHERE client_id = $1 AND service_id = $2""",
+            worker.client_id,
+            self.service,
+        )
+
+    async def stored(self) -> dict[tuple[int, int], Any]:
+        """All results of the service: (item, claim) and value."""
+        found = await self.rows("SELECT item_id, claim, value FROM result WHERE service_id = $1", self.service)
+        return {(row["item_id"], row["claim"]): row["value"] for row in found}
+
+    async def places(self, item: int) -> list[str]:
+        """Where an item is: 'waiting', 'quarantined', or the states of the open buckets that still want it."""
+        found = await self.rows(
+            """SELECT 'waiting' AS place FROM waiting WHERE service_id = $1 AND item_id = $2
+               UNION ALL SELECT 'quarantined' FROM quarantine WHERE service_id = $1 AND item_id = $2
+               UNION ALL SELECT b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
+                WHERE b.service_id = $1 AND b.state <> 'done' AND c.items @> ARRAY[$2]
+                  AND get_bit(b.settled, array_position(c.items, $2) - 1) = 0""",
+            self.service,
+            item,
+        )
+        return sorted(row["place"] for row in found)
+
+    async def forgive(self) -> None:
+        """Let nobody wait or be choosy any more."""
+        await self.execute("UPDATE client_service SET wait_until = NULL, report_until = NULL")
+        await self.execute("DELETE FROM giveback")
+
+
+async def blocked(db: Connection, count: int = 1) -> None:
+    """Wait until so many statements of this database stand still because of another one's lock."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await db.fetchval(
+                """SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+            )
+            if found >= count:
+                return
+            await asyncio.sleep(0.005)

@@ -1,0 +1,293 @@
+"""The catalogue, what waits, what an item's state is, results page by page, and the counts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from coordinator.model import ItemId
+from coordinator.store import claims, items
+from coordinator.store.items import BEGINNING, ResultRow
+from coordinator.store.pool import Database
+from tests.store.bench import Bench, blocked, submit
+
+
+async def _add(bench: Bench, *keys: str) -> tuple[list[ItemId], list[ItemId]]:
+    async with bench.database.transaction() as db:
+        return await items.add(db, [(key, "{}") for key in keys])
+
+
+async def _join(bench: Bench, chosen: list[ItemId], priority: int = 100, start: float = 0.0) -> int:
+    async with bench.database.transaction() as db:
+        return await items.join(db, bench.service, chosen, priority, start)
+
+
+# Adding and joining
+
+
+async def test_known_keys_are_told_apart_and_keep_their_attributes(bench: Bench) -> None:
+    async with bench.database.connection() as db:
+        new, known = await items.add(db, [("a", '{"n": 1}'), ("b", "{}")])
+        assert (len(new), known) == (2, [])
+        again, known = await items.add(db, [("c", "{}"), ("a", '{"n": 2}')])
+        assert (len(again), known) == (1, [new[0]])
+        story = await items.show(db, "a")
+        assert story is not None
+        assert story.attributes == {"n": 1}
+
+
+async def test_an_item_joins_a_service_once_and_is_never_reopened(bench: Bench) -> None:
+    new, _ = await _add(bench, "a", "b")
+    assert await _join(bench, new) == 2
+    assert await _join(bench, new) == 0
+    mine = await bench.held(await bench.worker("ada"), 1)
+    await bench.settle(submit(mine))
+    assert await _join(bench, list(mine.items)) == 0
+    assert await bench.places(mine.items[0]) == []
+
+
+async def test_of_two_that_add_the_same_new_key_at_once_the_second_finds_it_known(
+    bench: Bench, database: Database
+) -> None:
+    """Else the item does not join the services of the second request, and nobody is told."""
+    async with database.transaction() as db:
+        first, _ = await items.add(db, [("a", "{}")])
+        second = asyncio.ensure_future(_add(bench, "a", "b"))
+        await blocked(db)
+    new, known = await second
+    assert len(new) == 1
+    assert known == first
+
+
+async def test_an_item_that_is_added_while_it_is_deleted_leaves_nothing_behind(
+    bench: Bench, database: Database
+) -> None:
+    other = await Bench.make(database, "other")
+    (item,) = await other.items(1)
+    key = await bench.value("SELECT key FROM item WHERE item_id = $1", item)
+    async with database.transaction() as db:
+        _, known = await items.add(db, [(key, "{}")])
+        await items.join(db, bench.service, known, 100, 0.0)
+        deleted = asyncio.ensure_future(other.delete([item]))
+        await blocked(db)
+    await deleted
+    assert await bench.value("SELECT count(*) FROM item WHERE item_id = $1", item) == 0
+    for table in ("item_service", "waiting"):
+        assert await bench.value(f"SELECT count(*) FROM {table} WHERE item_id = $1", item) == 0
+
+
+async def test_an_item_that_joins_while_it_is_prioritised_does_not_wait_as_well(
+    bench: Bench, database: Database
+) -> None:
+    (item,), _ = await _add(bench, "a")
+    async with database.transaction() as db:
+        await items.join(db, bench.service, [item], 100, 0.0)
+        urgent = asyncio.ensure_future(bench.prioritize([item]))
+        await blocked(db)
+    await urgent
+    assert await bench.places(item) == ["ready"]
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_all_pages_of_what_waits_together_are_all_of_it_in_rank_order(bench: Bench, limit: int) -> None:
+    expected = []
+    for priority, start in ((100, 0.0), (0, 86_400.0), (200, -86_400.0)):
+        expected += [(start, item) for item in await bench.waiting(10, priority, start)]
+    expected.sort(key=lambda one: (-one[0], one[1]))
+    other = await Bench.make(bench.database, "other")
+    await other.waiting(3)
+    seen, after, last = [], (BEGINNING, 0), None
+    while True:
+        async with bench.database.connection() as db:
+            page = await items.waiting(db, bench.service, after, limit)
+        seen += page
+        if len(page) < limit:
+            break
+        last = page[-1]
+        after = (last.rank_at, last.item_id)
+    assert [one.item_id for one in seen] == [item for _, item in expected]
+    assert {(one.priority, one.since - one.rank_at) for one in seen} == {
+        (100, timedelta()),
+        (0, timedelta(days=1)),
+        (200, timedelta(days=-1)),
+    }
+
+
+# State
+
+
+async def _state(bench: Bench, item: int) -> list[tuple[str, str]]:
+    key = await bench.value("SELECT key FROM item WHERE item_id = $1", item)
+    async with bench.database.connection() as db:
+        story = await items.show(db, key)
+    assert story is not None
+    return story.states
+
+
+async def test_an_items_state_in_each_of_its_services(bench: Bench, database: Database) -> None:
+    other = await Bench.make(database, "zother")
+    ada = await bench.worker("ada")
+    (item,) = await bench.waiting(1)
+    assert await _state(bench, item) == [("probe", "waiting")]
+    await other.execute("INSERT INTO item_service VALUES ($1, $2)", other.service, item)
+    await other.execute("INSERT INTO quarantine VALUES ($1, $2, 3)", other.service, item)
+    assert await _state(bench, item) == [("probe", "waiting"), ("zother", "quarantined")]
+    await bench.execute("DELETE FROM waiting")
+    rest = await bench.items(2)
+    await bench.bucket([rest[0], item, rest[1]])
+    assert (await _state(bench, item))[0] == ("probe", "ready")
+    (mine,) = await bench.claim(ada)
+    assert (await _state(bench, item))[0] == ("probe", "claimed")
+    await bench.execute("UPDATE bucket SET state = 'dead'")
+    assert (await _state(bench, item))[0] == ("probe", "claimed")
+    await bench.settle(submit(mine, [item], final=False))
+    assert (await _state(bench, item))[0] == ("probe", "settled")
+    assert await _state(bench, rest[0]) == [("probe", "claimed")]
+    assert await bench.prioritize([item]) is not None
+    assert (await _state(bench, item))[0] == ("probe", "ready")
+
+
+async def test_an_item_leads_to_all_its_results_and_their_origin(bench: Bench) -> None:
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    first = await bench.held(ada, 1)
+    await bench.settle(submit(first))
+    await bench.prioritize(list(first.items))
+    (second,) = await bench.claim(bob)
+    await bench.settle_one(submit(second))
+    await bench.execute("UPDATE claim SET invalidated_by = 1 WHERE claim = $1", second.claim)
+    async with bench.database.connection() as db:
+        story = await items.show(db, await db.fetchval("SELECT key FROM item"))
+        assert await items.show(db, "nobody") is None
+    assert story is not None
+    assert [(one.claim, one.client_id, one.session_id, one.bucket_id, one.valid) for one in story.results] == [
+        (second.claim, "bob", bob.session_id, second.bucket_id, False),
+        (first.claim, "ada", ada.session_id, first.bucket_id, True),
+    ]
+
+
+# Results, page by page
+
+
+async def _all_results(bench: Bench, limit: int, **filters: Any) -> list[ResultRow]:
+    """All pages, as whoever reads them does: a page that is not full is the last."""
+    seen: list[ResultRow] = []
+    after = (0, 0)
+    while True:
+        async with bench.database.connection() as db:
+            page = await items.results(db, bench.service, after, limit, **filters)
+        seen += page
+        if len(page) < limit:
+            return seen
+        after = (page[-1].claim, page[-1].item)
+
+
+async def _history(bench: Bench) -> None:
+    """Settled buckets of one to three items by two clients, one an hour; some claims without a result."""
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    for n in range(14):
+        worker = ada if n % 2 else bob
+        mine = await bench.held(worker, 1 + n % 3)
+        if n % 7 == 3:
+            await bench.release(mine, claims.UNDELIVERED)
+            (mine,) = await bench.claim(worker)
+        await bench.settle(submit(mine))
+        if n % 5 == 4:
+            await bench.delete(mine.items)
+    await bench.execute("UPDATE result SET at = at - interval '1 h' * (1000 - claim)")
+    await bench.execute(
+        "UPDATE claim SET begun_at = begun_at - interval '1 h' * (1000 - claim), "
+        "ended_at = ended_at - interval '1 h' * (1000 - claim)"
+    )
+
+
+async def _expected(bench: Bench, where: str, *values: object) -> list[tuple[int, int]]:
+    found = await bench.rows(
+        f"SELECT claim, item_id FROM result JOIN claim USING (claim) WHERE {where} ORDER BY 1, 2", *values
+    )
+    return [(row["claim"], row["item_id"]) for row in found]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+async def test_all_pages_of_results_together_are_all_of_them(bench: Bench, limit: int) -> None:
+    await _history(bench)
+    found = await _all_results(bench, limit)
+    assert [(one.claim, one.item) for one in found] == await _expected(bench, "true")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+async def test_results_of_one_client_or_of_a_time_page_by_page(bench: Bench, limit: int) -> None:
+    await _history(bench)
+    found = await _all_results(bench, limit, client="ada")
+    assert [(one.claim, one.item) for one in found] == await _expected(bench, "client_id = 'ada'")
+    times: list[datetime] = [row["at"] for row in await bench.rows("SELECT DISTINCT at FROM result ORDER BY at")]
+    since, until = times[2], times[-2]
+    found = await _all_results(bench, limit, since=since, until=until)
+    assert [(one.claim, one.item) for one in found] == await _expected(bench, "at >= $1 AND at < $2", since, until)
+    assert found
+
+
+async def test_results_of_one_item_page_by_page(bench: Bench) -> None:
+    ada = await bench.worker("ada")
+    (item,) = await bench.items(1)
+    for _ in range(5):
+        await bench.prioritize([item])
+        (mine,) = await bench.claim(ada)
+        await bench.settle_one(submit(mine))
+    key = await bench.value("SELECT key FROM item")
+    for limit in (1, 2, 9):
+        assert len(await _all_results(bench, limit, key=key)) == 5
+        assert await _all_results(bench, limit, key=key, client="bob") == []
+
+
+async def test_claims_that_kept_no_result_do_not_hide_those_behind_them(bench: Bench) -> None:
+    ada = await bench.worker("ada")
+    for n in range(8):
+        mine = await bench.held(ada, 1)
+        await bench.settle(submit(mine))
+        if 1 <= n <= 6:
+            await bench.delete(mine.items)
+    assert len(await _all_results(bench, 2)) == 2
+
+
+# Counts
+
+
+async def test_counts_agree_with_counting(bench: Bench, database: Database) -> None:
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    await bench.waiting(5)
+    await bench.execute("INSERT INTO quarantine SELECT $1, $2, 3", bench.service, (await bench.items(1))[0])
+    done, part, dead, twice = [await bench.held(ada, 4) for _ in range(4)]
+    await bench.settle(submit(done), submit(part, part.items[:1], final=False))
+    await bench.execute("UPDATE bucket SET state = 'dead' WHERE bucket_id = $1", dead.bucket_id)
+    await bench.prioritize(twice.items[:2])
+    (urgent,) = await bench.claim(bob)
+    await bench.settle_one(submit(urgent, twice.items[:1], final=False))
+    await bench.bucket(3)
+    every = [row["item_id"] for row in await bench.rows("SELECT item_id FROM item_service")]
+    places = {item: await bench.places(item) for item in every}
+    async with database.connection() as db:
+        row = next(row for row in await items.counts(db) if row["service_id"] == bench.service)
+    assert row["items"] == len(every)
+    assert row["settled"] == len({item for item, _ in await bench.stored()}) == 4 + 1 + 1
+    for place in ("waiting", "quarantined", "ready"):
+        assert row[place] == sum(found == [place] for found in places.values())
+    assert (row["claimed"], row["dead"]) == (3 + 4 + 1, 4)
+    assert (row["ready_buckets"], row["claimed_buckets"], row["dead_buckets"]) == (1, 3, 1)
+
+
+async def test_the_oldest_unclaimed_of_each_priority(bench: Bench, database: Database) -> None:
+    await bench.waiting(2)
+    await bench.waiting(1, priority=0, head_start=86_400.0)
+    await bench.bucket(2, age=500)
+    async with database.connection() as db:
+        oldest = {row["priority"]: row for row in await items.oldest(db) if row["name"] == "probe"}
+        now = await db.fetchval("SELECT now()")
+    assert set(oldest) == {0, 100}
+    assert (now - oldest[100]["since"]).total_seconds() == pytest.approx(500, abs=5)
+    assert (now - oldest[0]["since"]).total_seconds() == pytest.approx(0, abs=5)

@@ -1,0 +1,173 @@
+"""The plans of the statements that run all the time: none of them reads a whole table, however old the statistics.
+
+200,000 buckets, mostly done, and 300,000 waiting items; each plan is looked at as a prepared generic one, which is
+what the pool's connections use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
+from coordinator.store import claims, items, making, queue, results
+from coordinator.store.pool import Connection, Database
+from tests.conftest import TEMPLATE
+
+BIG = frozenset({"bucket", "bucket_items", "waiting", "claim", "result", "item"})
+
+# 190,000 done, 9,000 ready, 600 claimed, 400 dead; three items each, none of them in the catalogue.
+_FILL = """
+INSERT INTO service (name, plugin, title) VALUES ('many', 'dm_check', 'many');
+INSERT INTO client (client_id, screen_name) SELECT 'c' || n, 'c' FROM generate_series(1, 500) n;
+INSERT INTO client_service (client_id, service_id)
+SELECT client_id, service_id FROM client, service WHERE name = 'many';
+INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim, client_id, session_id,
+                    boot, touched_at, indexed)
+SELECT gen_random_uuid(), s.service_id,
+       CASE WHEN n <= 190000 THEN 'done' WHEN n <= 199000 THEN 'ready' WHEN n <= 199600 THEN 'claimed' ELSE 'dead' END,
+       now() - interval '1 s' * (200000 - n), now(), 100, CASE WHEN n <= 190000 THEN B'111' ELSE B'000' END, n,
+       CASE WHEN n > 199000 THEN 'c' || (n % 500) + 1 END, CASE WHEN n > 199000 THEN gen_random_uuid() END,
+       CASE WHEN n > 199000 THEN 1 END, CASE WHEN n > 199000 THEN now() END, n > 189000
+  FROM generate_series(1, 200000) n, service s WHERE s.name = 'many';
+INSERT INTO bucket_items (bucket_id, items, frame, open)
+SELECT bucket_id, ARRAY[claim * 3, claim * 3 + 1, claim * 3 + 2], '[]', indexed FROM bucket;
+INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at, ended)
+SELECT claim, bucket_id, service_id, 'c' || (claim % 500) + 1, gen_random_uuid(), 1, B'111',
+       CASE WHEN state = 'done' THEN 3 ELSE 0 END, now(), CASE WHEN state = 'done' THEN now() END,
+       CASE WHEN state = 'done' THEN 'settled' END
+  FROM bucket WHERE claim NOT BETWEEN 190001 AND 199000;
+INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
+SELECT s.service_id, n + 1000000, now() + interval '1 ms' * n, now(), 100
+  FROM generate_series(1, 300000) n, service s WHERE s.name = 'many';
+INSERT INTO item (key) SELECT 'k' || n FROM generate_series(1, 400000) n;
+INSERT INTO result (item_id, service_id, claim, value)
+SELECT claim * 3, service_id, claim, '1' FROM claim WHERE claim <= 100000;
+SELECT setval('claim_number', 200000);
+"""
+
+@dataclass
+class Filled:
+    """A filled database, and how old its statistics are."""
+
+    dsn: str
+    statistics: str
+
+
+@pytest.fixture(scope="module", params=["never gathered", "gathered when the tables were empty"])
+def filled(request: pytest.FixtureRequest, template: str) -> Iterator[Filled]:
+    """A database of the module's own, filled once for each state of the statistics."""
+    name = "plans"
+    head, _, query = template.partition("?")
+    dsn = f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+
+    async def fill() -> None:
+        connection = await asyncpg.connect(template)
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await connection.close()
+        connection = await asyncpg.connect(dsn)
+        # Autovacuum must not come between: the statistics are part of the test.
+        for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+            await connection.execute(f"ALTER TABLE {row['tablename']} SET (autovacuum_enabled = false)")
+        if request.param != "never gathered":
+            await connection.execute("VACUUM ANALYZE")
+        await connection.execute(_FILL)
+        await connection.close()
+
+    async def drop() -> None:
+        connection = await asyncpg.connect(template)
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await connection.close()
+
+    asyncio.run(fill())
+    yield Filled(dsn, request.param)
+    asyncio.run(drop())
+
+
+@pytest.fixture
+async def many(filled: Filled) -> AsyncIterator[Database]:
+    """A pool on it."""
+    database = Database(filled.dsn)
+    await database.open()
+    yield database
+    await database.close()
+
+
+def _statements() -> dict[str, str]:
+    """What nodes run for every ask, submit and release, for every look at the clock, and for pages of what waits."""
+    found = {
+        f"{module.__name__.rpartition('.')[2]}.{name}": value
+        for module in (claims, results, making)
+        for name, value in vars(module).items()
+        if isinstance(value, str) and re.match(r"\s*(WITH|SELECT|UPDATE|DELETE)\b", value) and " FROM " in value
+        and name not in PARTS
+    }
+    for module, names in ((items, ("_WAITING", "_STATES")), (queue, ("_LOCK_OPEN", "_PLACES", "_TAKE_OUT"))):
+        found |= {f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name) for name in names}
+    return found
+
+
+PARTS = frozenset(name for name in vars(claims) if name.startswith("_HELD_") and name != "_HELD_COUNT")
+"""Beginnings of statements."""
+
+
+def _nodes(plan: dict[str, Any], rescanned: bool = False) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Every node of a plan, and whether it is run anew for each row of another one."""
+    yield plan, rescanned
+    for child in plan.get("Plans", ()):
+        inner = plan["Node Type"] == "Nested Loop" and child.get("Parent Relationship") == "Inner"
+        yield from _nodes(child, rescanned or inner)
+
+
+async def _plan(db: Connection, statement: str) -> dict[str, Any]:
+    parameters = max((int(number) for number in re.findall(r"\$(\d+)", statement)), default=0)
+    await db.execute(f"PREPARE looked_at AS {statement}")
+    values = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
+    text = await db.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE looked_at {values}")
+    await db.execute("DEALLOCATE looked_at")
+    plan: dict[str, Any] = (json.loads(text) if isinstance(text, str) else text)[0]["Plan"]
+    return plan
+
+
+async def _bad(db: Connection) -> list[str]:
+    found = []
+    for name, statement in _statements().items():
+        for node, rescanned in _nodes(await _plan(db, statement)):
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in BIG:
+                found.append(f"{name}: reads all of {node['Relation Name']}")
+            if node["Node Type"] == "LockRows" and rescanned:
+                found.append(f"{name}: locks rows again for each row of another scan")
+    return found
+
+
+async def test_no_hot_statement_reads_a_whole_table(many: Database, filled: Filled) -> None:
+    async with many.connection() as db:
+        assert await _bad(db) == [], filled.statistics
+
+
+async def test_nor_with_fresh_statistics(many: Database) -> None:
+    async with many.connection() as db:
+        await db.execute("ANALYZE", timeout=60)
+        assert await _bad(db) == []
+
+
+async def test_a_claim_of_so_many_buckets_hands_out_no_more(many: Database) -> None:
+    async with many.connection() as db:
+        service = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = 'many'"))
+        for asked in (1, 3, 64):
+            session = SessionId(uuid4())
+            demands = [Demand(ClientId(f"c{n % 50 + 1}"), session) for n in range(asked)]
+            got = await claims.claim(db, service, demands, Boot(2))
+            assert len(got) == asked
+            assert await db.fetchval("SELECT count(*) FROM bucket WHERE session_id = $1", session) == asked
+        marked = await claims.mark_dead(db, service, 0.0)
+        assert len(marked) == 500
+        assert await db.fetchval("SELECT count(*) FROM bucket WHERE state = 'dead'") == 900
