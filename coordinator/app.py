@@ -35,6 +35,7 @@ from coordinator.flow.roster import Roster
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
+from coordinator.flow.undo import Undo
 from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
 from coordinator.observe import logs
@@ -195,11 +196,21 @@ class Node:
             await nodes.former_boots(db, name, self.boot)
             await self._expiry.free_crashed(db)
         operation = Operation(
-            self._db, self._catalogue, self._grant, maker, self._releases, self._signals, tally, name, callouts
+            self._db,
+            self._catalogue,
+            self._grant,
+            maker,
+            self._releases,
+            self._signals,
+            tally,
+            name,
+            callouts,
+            self._memberships,
         )
         self._service_life = ServiceLife(
             self._db, self._catalogue, self._grant, self._releases, self._signals, callouts
         )
+        self._undo = Undo(self._db, self._catalogue, self._releases, self._signals, callouts)
         limits = Limits(
             max_message_bytes=settings.max_message_bytes,
             max_buckets_per_ask=10,
@@ -239,6 +250,7 @@ class Node:
                 database=self._db,
                 operation=operation,
                 service_life=self._service_life,
+                undo=self._undo,
                 limits=limits,
                 card=card,
                 hello_timeout=settings.hello_timeout,
@@ -256,10 +268,11 @@ class Node:
         signals.on("work", lambda signal: self._grant.wake(ServiceId(signal["service"])))
         signals.on("lost", self._releases.on_lost)
         signals.on("dead", self._expiry.on_dead)
-        signals.on("client", lambda signal: self._spawn(self._reload(ClientId(signal["client"]))))
+        signals.on("client", self._on_client)
         signals.on("services", lambda signal: self._spawn(self._reload_services()))
         signals.on("token", self._on_token)
         signals.on("drain", self._on_drain)
+        signals.on("node", lambda signal: None)  # hearing it is enough: this node is not alone any more
         signals.resync = lambda: self._spawn(self._resync())
         self._catalogue.changed = self._service_changed
 
@@ -275,9 +288,11 @@ class Node:
                 ("expiry", self._expiry.run()),
                 ("releases", self._releases.run()),
                 ("services", self._service_life.run()),
+                ("undo", self._undo.run()),
                 ("listener", self._listener.run()),
             )
         ]
+        self._signals.tell("node")
         try:
             self.port, self.ops_port = await self._listener.open(
                 settings.host,
@@ -351,6 +366,13 @@ class Node:
             "draining": self._draining,
             "database": {"reachable": reachable, "version": version},
         }
+
+    def _on_client(self, signal: dict[str, Any]) -> None:
+        client = ClientId(signal["client"])
+        if signal.get("unregistered"):
+            for identity in self._roster.identities(client):
+                identity.registered = False
+        self._spawn(self._reload(client))
 
     async def _reload(self, client: ClientId) -> None:
         while True:

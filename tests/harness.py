@@ -52,16 +52,16 @@ class Peer:
             async for frame in self.connection:
                 message = json.loads(frame)
                 waiting = self._answers.pop(message.get("ref"), None)
-                if waiting is not None:
+                if waiting is not None and not waiting.done():
                     waiting.set_result(message)
-                else:
+                elif waiting is None:
                     self.pushes.put_nowait(message)
         except ConnectionClosed:
             pass
         finally:
             self._closed.set_result(self.connection.close_code or 1006)
 
-    def send(self, kind: str, **fields: Any) -> asyncio.Future[Message]:
+    def send(self, kind: str, /, **fields: Any) -> asyncio.Future[Message]:
         """Send a request without waiting; the future is its answer."""
         self._refs += 1
         answer = self._answers[self._refs] = asyncio.get_running_loop().create_future()
@@ -70,17 +70,17 @@ class Peer:
         )
         return answer
 
-    async def ask_for(self, kind: str, **fields: Any) -> Message:
+    async def ask_for(self, kind: str, /, **fields: Any) -> Message:
         """Send a request and wait for its answer, be it an error."""
         return await asyncio.wait_for(self.send(kind, **fields), PATIENCE)
 
-    async def ok(self, kind: str, **fields: Any) -> Message:
+    async def ok(self, kind: str, /, **fields: Any) -> Message:
         """Send a request that must not be refused."""
         answer = await self.ask_for(kind, **fields)
         assert answer["type"] != "error", answer
         return answer
 
-    async def refused(self, kind: str, **fields: Any) -> str:
+    async def refused(self, kind: str, /, **fields: Any) -> str:
         """Send a request that must be refused; returns the code."""
         answer = await self.ask_for(kind, **fields)
         assert answer["type"] == "error", answer

@@ -20,9 +20,10 @@ from msgspec import inspect as shapes
 from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
 from coordinator.cli.admin_client import AdminClient, connected
 from coordinator.cli.exits import exits
+from coordinator.cli.export import write_export
 from coordinator.cli.output import write_answer, write_rows
 from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS, LEADS
-from coordinator.wire.admin import REQUESTS, AdminHello
+from coordinator.wire.admin import REQUESTS, AdminHello, ResultExport
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
 
@@ -32,7 +33,7 @@ Directly = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
 _ABOUT = ("keys", "key", "items", "bucket_id", "client_id", "token_id", "invalidation_id", "service", "node")
 """What a request can be about; of those that it has and needs, the first."""
 
-_ASKS_FIRST = frozenset({"item.delete"})
+_ASKS_FIRST = frozenset({"item.delete", "result.invalidate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def command_for(request: type[Request], directly: Directly | None = None) -> Cal
 
     def command(**values: Any) -> None:
         message = _message(request, fields, values)
-        if tag in _ASKS_FIRST and not values["yes"]:
+        if tag in _ASKS_FIRST and not (values["yes"] or getattr(message, "dry_run", False)):
             _ask(tag)
         as_json = values["json"]
         if directly is not None and values["database"] is not None:
@@ -146,6 +147,9 @@ def command_for(request: type[Request], directly: Directly | None = None) -> Cal
 
 async def _ask_server(server: str, token: str | None, message: Request, whole: bool, as_json: bool) -> None:
     async with connected(server, token) as client:
+        if isinstance(message, ResultExport):
+            await write_export(client, message, whole=whole)
+            return
         if whole:
             await _write_pages(client, message, as_json)
             return

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import asyncpg
 import structlog
@@ -31,6 +31,9 @@ log = structlog.get_logger()
 
 DEADLINE = 5.0
 """Seconds that a plugin may take for one submit."""
+
+LONG = 600.0
+"""Seconds that it may take for millions of results."""
 
 THREADS = 8
 """Threads of one plugin at once: those that never come back use them up, and then its submits fail at once."""
@@ -100,6 +103,22 @@ class Callouts:
             Internal, Unavailable: as `within`.
         """
         await self.within(entry, db, "forget", lambda: entry.plugin.forget(db, items))
+
+    async def follow(
+        self,
+        entry: Entry,
+        db: Connection,
+        hook: Literal["invalidate", "reinstate"],
+        claims: Sequence[ClaimNumber],
+    ) -> None:
+        """What came through these claims does not count any more, or again, as of this transaction.
+
+        Raises:
+            Internal, Unavailable: as `within`.
+        """
+        plugin = entry.plugin
+        step = plugin.invalidate if hook == "invalidate" else plugin.reinstate
+        await self.within(entry, db, hook, lambda: step(db, claims), LONG)
 
     async def within(
         self, entry: Entry, db: Connection, hook: str, call: Callable[[], Awaitable[None]], deadline: float = DEADLINE

@@ -197,6 +197,8 @@ class Grant:
         Raises:
             Unavailable: the database is away.
         """
+        if not count:
+            return []
         line = self.line(service)
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Claimed | None]] = [loop.create_future() for _ in range(count)]

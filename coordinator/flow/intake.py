@@ -25,6 +25,7 @@ from coordinator.store.pool import Database
 from coordinator.store.results import Settling
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
+from coordinator.wire.frames import MAX_DEPTH
 
 MOST_NAMED = 1000
 """Items that an error names; a bad submit must not be answered by something larger than itself."""
@@ -130,7 +131,8 @@ class Intake:
         try:
             rows, items = await self._callouts.read(aim.entry, submit.results)
         except BadResult:
-            if too_deep(bytes(submit.results).decode()):
+            # One level is the message itself.
+            if too_deep(bytes(submit.results).decode(), MAX_DEPTH - 1):
                 raise BadMessage("A message nests no deeper than 16.", detail={"path": "$.results"}) from None
             # Two checks come before the shape: a claim that has ended, and items that are not in the bucket.
             if not aim.current:

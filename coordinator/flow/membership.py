@@ -229,10 +229,10 @@ class Memberships:
         async with self._database.connection() as db:
             await self._load(db, identity)
         await self._grant.all_delivered()
+        self._signals.tell("client", client=by.client_id, unregistered=True)
         released = await self._releases.free_client(
             by.client_id, None, claims.UNREGISTERED, "released", spare=by
         )
-        self.changed(by.client_id)
         return wire.Unregistered(released=released)
 
     def services(self, by: Holder) -> wire.ServiceList:

@@ -5,19 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from coordinator import credentials
-from coordinator.errors import BadMessage, NotFound, UnknownBucket, UnknownService
+from coordinator.errors import NotFound, UnknownBucket, UnknownService
 from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
+from coordinator.flow.membership import Memberships
 from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
 from coordinator.flow.release import Releases
+from coordinator.flow.rows import (
+    Fields,
+    cursor,
+    moment_of,
+    moment_or_none,
+    number,
+    page,
+    result_page,
+    result_row,
+    time_text,
+)
 from coordinator.flow.service_life import service_row
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
@@ -31,9 +43,6 @@ MAX_ATTRIBUTES = 4096
 """Bytes that the attributes of one item take as JSON."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-Fields = dict[str, Any]
-"""What an `ok` carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,9 @@ class Operation:
         tally: Tally,
         node: str,
         callouts: Callouts,
+        memberships: Memberships,
     ) -> None:
+        self._memberships = memberships
         self._callouts = callouts
         self._node = node
         self._database = database
@@ -81,7 +92,7 @@ class Operation:
         """All services, by name."""
         rows = sorted((service_row(entry) for entry in self._catalogue.all()), key=lambda row: row["service"])
         names = [row for row in rows if request.after is None or row["service"] > request.after]
-        return _page(names[: request.limit], request.limit, lambda row: row["service"], len(names))
+        return page(names[: request.limit], request.limit, lambda row: row["service"], len(names))
 
     async def service_show(self, request: wire.ServiceShow) -> Fields:
         """One service, with its items and buckets by state."""
@@ -199,8 +210,8 @@ class Operation:
         entry = self._service(request.service)
         after = (items.BEGINNING, 0)
         if request.after is not None:
-            moment, item = _cursor(request.after, 2)
-            after = (_moment(moment, "$.after"), _number(item))
+            moment, item = cursor(request.after, 2)
+            after = (moment_of(moment, "$.after"), number(item))
         async with self._database.connection() as db:
             found = await items.waiting(db, entry.service.service_id, after, request.limit)
         rows = [
@@ -209,7 +220,7 @@ class Operation:
                 "item": one.item_id,
                 "key": one.key,
                 "priority": one.priority,
-                "since": _time(one.since),
+                "since": time_text(one.since),
             }
             for one in found
         ]
@@ -230,7 +241,7 @@ class Operation:
                 {
                     "service": service,
                     "state": state,
-                    "results": [_result_row(row) for row in story.results if row.service == service],
+                    "results": [result_row(row) for row in story.results if row.service == service],
                 }
                 for service, state in story.states
             ],
@@ -239,14 +250,14 @@ class Operation:
     async def item_quarantined(self, request: wire.ItemQuarantined) -> Fields:
         """Items that broke clients."""
         service = None if request.service is None else self._service(request.service).service.service_id
-        after = (0, 0) if request.after is None else tuple(map(_number, _cursor(request.after, 2)))
+        after = (0, 0) if request.after is None else tuple(map(number, cursor(request.after, 2)))
         async with self._database.connection() as db:
             rows = await queue.quarantined(db, service, (after[0], after[1]), request.limit)
         full = len(rows) == request.limit
         last = f"{rows[-1]['service_id']}|{rows[-1]['item']}" if full else None
         return {
             "rows": [
-                {**{k: v for k, v in row.items() if k != "service_id"}, "since": _time(row["since"])}
+                {**{k: v for k, v in row.items() if k != "service_id"}, "since": time_text(row["since"])}
                 for row in rows
             ],
             "next": last,
@@ -269,20 +280,22 @@ class Operation:
     async def result_list(self, request: wire.ResultList) -> Fields:
         """Results of a service with their origin, in the order of their claims."""
         entry = self._service(request.service)
-        after = (0, 0) if request.after is None else tuple(map(_number, _cursor(request.after, 2)))
         async with self._database.connection() as db:
-            found = await items.results(
+            return await result_page(
                 db,
                 entry.service.service_id,
-                (after[0], after[1]),
-                request.limit,
+                request,
                 key=request.key,
                 client=request.client_id,
-                since=None if request.since is None else _moment(request.since, "$.since"),
-                until=None if request.until is None else _moment(request.until, "$.until"),
+                since=moment_or_none(request.since, "$.since"),
+                until=moment_or_none(request.until, "$.until"),
             )
-        last = f"{found[-1].claim}|{found[-1].item}" if len(found) == request.limit else None
-        return {"rows": [_result_row(row) for row in found], "next": last}
+
+    async def result_export(self, request: wire.ResultExport) -> Fields:
+        """One page of all results of a service; the format is the asker's affair."""
+        entry = self._service(request.service)
+        async with self._database.connection() as db:
+            return await result_page(db, entry.service.service_id, request)
 
     async def stats(self, request: wire.Stats) -> Fields:
         """Each service's items and buckets by state, and what waits longest."""
@@ -299,9 +312,9 @@ class Operation:
                     "oldest": [
                         {
                             "priority": one["priority"],
-                            "since": _time(one["since"]),
+                            "since": time_text(one["since"]),
                             # Nothing that arrives after that can come before it.  protocol.md, "Rank"
-                            "overtaken_until": _time(one["rank_at"] + timedelta(seconds=most[row["name"]])),
+                            "overtaken_until": time_text(one["rank_at"] + timedelta(seconds=most[row["name"]])),
                         }
                         for one in oldest
                         if one["name"] == row["name"]
@@ -343,7 +356,7 @@ class Operation:
             "claim": row["claim"],
             "attempts": row["attempts"],
             "remaining": row["remaining"],
-            "touched_at": None if row["touched_at"] is None else _time(row["touched_at"]),
+            "touched_at": None if row["touched_at"] is None else time_text(row["touched_at"]),
         }
 
     async def bucket_release(self, request: wire.BucketRelease) -> Fields:
@@ -393,7 +406,7 @@ class Operation:
         # The claim statement looks at the database, so nothing new goes out; what is out is taken, then all are told.
         await self._grant.all_delivered()
         released = await self._releases.free_client(client, service, claims.DEACTIVATED, "deactivated")
-        self._signals.tell("client", client=client)
+        await self._tell_changed(client)
         return {"deactivated": 1, "released": released}
 
     async def client_activate(self, request: wire.ClientActivate) -> Fields:
@@ -404,8 +417,13 @@ class Operation:
             done = await clients.reactivate(db, client, service)
         if not done:
             raise NotFound(f"There is no client {request.client_id!r}" + (" in that service." if service else "."))
-        self._signals.tell("client", client=client)
+        await self._tell_changed(client)
         return {"activated": 1}
+
+    async def _tell_changed(self, client: ClientId) -> None:
+        """The other nodes hear of it soon; on this one it is in force when the admin is answered."""
+        self._signals.tell("client", client=client)
+        await self._memberships.reload(client)
 
     async def client_forget_secret(self, request: wire.ClientForgetSecret) -> Fields:
         """Let whoever registers next bind a secret of its own; who has the old one is not registered any more."""
@@ -448,7 +466,7 @@ class Operation:
 
     async def activity_list(self, request: wire.ActivityList) -> Fields:
         """The activity log, newest first."""
-        before = 2**62 if request.after is None else _number(request.after)
+        before = 2**62 if request.after is None else number(request.after)
         async with self._database.connection() as db:
             rows = await tokens.activity(
                 db,
@@ -456,8 +474,8 @@ class Operation:
                 request.limit,
                 target=request.client_id,
                 action=request.action,
-                since=None if request.since is None else _moment(request.since, "$.since"),
-                until=None if request.until is None else _moment(request.until, "$.until"),
+                since=moment_or_none(request.since, "$.since"),
+                until=moment_or_none(request.until, "$.until"),
             )
         return {
             "rows": [{k: v for k, v in _with_times(row).items() if k != "activity_id"} for row in rows],
@@ -466,7 +484,7 @@ class Operation:
 
     async def node_list(self, request: wire.NodeList) -> Fields:
         """The starts of nodes."""
-        after = 0 if request.after is None else _number(request.after)
+        after = 0 if request.after is None else number(request.after)
         async with self._database.connection() as db:
             rows = await nodes.page(db, after, request.limit)
         return {
@@ -502,7 +520,7 @@ def _client_row(row: Fields) -> Fields:
             {
                 **{k: v for k, v in one.items() if k not in ("client_id", "inactive", "profile")},
                 "active": one["joined"] and one["inactive"] is None,
-                "last_access": _time(one["last_access"]),
+                "last_access": time_text(one["last_access"]),
             }
             for one in row["services"]
         ],
@@ -510,7 +528,7 @@ def _client_row(row: Fields) -> Fields:
 
 
 def _with_times(row: Fields) -> Fields:
-    return {k: _time(v) if isinstance(v, datetime) else v for k, v in row.items()}
+    return {k: time_text(v) if isinstance(v, datetime) else v for k, v in row.items()}
 
 
 def _bucket(name: str) -> BucketId:
@@ -559,47 +577,3 @@ def _refuse_numbers(value: object) -> None:
 def _counts(row: Fields) -> Fields:
     counts = {key: value for key, value in row.items() if key not in ("service_id", "name", "title")}
     return {"service": row["name"], **counts}
-
-
-def _result_row(row: items.ResultRow) -> Fields:
-    return {
-        "service": row.service,
-        "item": row.item,
-        "key": row.key,
-        "value": row.value,
-        "client_id": row.client_id,
-        "session_id": str(row.session_id),
-        "bucket_id": str(row.bucket_id),
-        "claim": row.claim,
-        "at": _time(row.at),
-        "valid": row.valid,
-    }
-
-
-def _page(rows: list[Fields], limit: int, name: Any, found: int) -> Fields:
-    return {"rows": rows, "next": name(rows[-1]) if rows and found > limit else None}
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _moment(text: str, path: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadMessage("A time is given as RFC 3339, in UTC.", detail={"path": path}) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _cursor(after: str, parts: int) -> list[str]:
-    found = after.rsplit("|", parts - 1)
-    if len(found) != parts:
-        raise BadMessage("`after` is the `next` of the page before.", detail={"path": "$.after"})
-    return found
-
-
-def _number(text: str) -> int:
-    if not re.fullmatch(r"\d{1,18}", text):
-        raise BadMessage("`after` is the `next` of the page before.", detail={"path": "$.after"})
-    return int(text)

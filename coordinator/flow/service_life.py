@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+import asyncpg
 import structlog
 
-from coordinator.errors import Exists, NotFound, PeerError, ServiceRevoked, Unavailable
+from coordinator.errors import Exists, NotFound, ServiceRevoked, Unavailable
 from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
@@ -177,8 +178,8 @@ class ServiceLife:
                         await self._fill(self._catalogue.by_id(service))
             except Unavailable:
                 continue
-            except PeerError as failure:
-                log.warning("a service could not be filled", error=failure.message)
+            except asyncpg.PostgresError:
+                log.exception("a service could not be filled; trying on")
 
     async def _free_revoked(self) -> None:
         """A node that had not heard of the revoke may have handed out in between."""

@@ -32,7 +32,7 @@ class Signals:
 
     A signal is a small object with its `kind`: `work {service}`, `services {}`, `client {client, reason?}`,
     `lost {claims: [[client, bucket, claim]], reason}`, `dead {claims, release_after}`, `token {token}`,
-    `drain {node}`.
+    `drain {node}`, `node {}` (one has started).
     """
 
     def __init__(self, database: Database, boot: Boot) -> None:
@@ -45,7 +45,7 @@ class Signals:
         self._looked = 0.0
         self.resync: Callable[[], None] = lambda: None
         """Called when signals may have been missed: what they would have told is to be read again."""
-        self.alone = True
+        self.alone = False
         """No other node runs; then wake-ups need not leave this one."""
 
     def on(self, kind: str, heard: Heard) -> None:
@@ -126,6 +126,7 @@ class Signals:
             return
         if signal.get("from") == self._boot:
             return
+        self.alone = False
         heard = self._heard.get(signal.get("kind"))
         if heard is not None:
             heard(signal)

@@ -23,6 +23,7 @@ from coordinator.errors import (
 )
 from coordinator.flow.operation import Operation
 from coordinator.flow.service_life import ServiceLife
+from coordinator.flow.undo import Undo
 from coordinator.serve.client_channel import in_words
 from coordinator.serve.connection import Peer, Spawn, Wire
 from coordinator.store import tokens
@@ -52,6 +53,7 @@ class AdminSteps:
     database: Database
     operation: Operation
     service_life: ServiceLife
+    undo: Undo
     limits: Limits
     card: ServerCard
     hello_timeout: float
@@ -88,6 +90,9 @@ class AdminSession(Peer):
             wire.BucketShow: operation.bucket_show,
             wire.BucketRelease: operation.bucket_release,
             wire.ResultList: operation.result_list,
+            wire.ResultExport: operation.result_export,
+            wire.ResultInvalidate: steps.undo.invalidate,
+            wire.ResultReinstate: steps.undo.reinstate,
             wire.ClientList: operation.client_list,
             wire.ClientShow: operation.client_show,
             wire.ClientDeactivate: operation.client_deactivate,

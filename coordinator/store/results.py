@@ -203,7 +203,7 @@ stored AS (
     RETURNING a.whole OR $4 AS closed, a.whole, length(b.settled) - bit_count(b.settled)::int AS remaining),
 ended AS (
     UPDATE claim c
-       SET settled = c.settled + $5::int,
+       SET settled = c.settled + $5::int, parts = c.parts + $9::int,
            ended_at = CASE WHEN t.closed THEN now() END,
            ended = CASE WHEN t.whole THEN 'settled' WHEN t.closed THEN 'partial' END
       FROM stored t WHERE c.claim = $2),

@@ -175,6 +175,32 @@ class ResultList(Request, tag="result.list"):
     after: After | None = None
 
 
+class ResultExport(Request, tag="result.export"):
+    """All results, page by page: `rows` as `result.list` has them; whoever asks writes them in that `format`."""
+
+    service: Name
+    format: Literal["jsonl", "csv"]
+    limit: PageSize = 1000
+    after: After | None = None
+
+
+class ResultInvalidate(Request, tag="result.invalidate"):
+    """Takes back all that came through some claims: `count` of results, `invalidation_id` (`null` when dry)."""
+
+    dry_run: bool
+    requeue: bool
+    client_id: Name | None = None
+    service: Name | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class ResultReinstate(Request, tag="result.reinstate"):
+    """Undoes `result.invalidate`: `count` of results."""
+
+    invalidation_id: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+
 class ClientList(Request, tag="client.list"):
     """`rows` of `client_id, screen_name, state, connected, health, services: [...]`."""
 
@@ -295,6 +321,9 @@ REQUESTS: tuple[type[Request], ...] = (
     BucketShow,
     BucketRelease,
     ResultList,
+    ResultExport,
+    ResultInvalidate,
+    ResultReinstate,
     ClientList,
     ClientShow,
     ClientDeactivate,

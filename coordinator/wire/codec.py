@@ -165,15 +165,15 @@ def forbidden(value: object, path: str = "$") -> PeerError | None:
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
-def too_deep(frame: str) -> bool:
-    """Whether the frame, which is JSON, nests deeper than MAX_DEPTH."""
-    if frame.count("[") + frame.count("{") <= MAX_DEPTH:
+def too_deep(text: str, most: int = MAX_DEPTH) -> bool:
+    """Whether a text, which is JSON, nests deeper than `most`."""
+    if text.count("[") + text.count("{") <= most:
         return False
     depth = 0
-    for token in _TOKENS.findall(frame):
+    for token in _TOKENS.findall(text):
         if token in ("[", "{"):
             depth += 1
-            if depth > MAX_DEPTH:
+            if depth > most:
                 return True
         elif token in ("]", "}"):
             depth -= 1

@@ -33,9 +33,8 @@ class Room(Bench):
     entry: Entry
 
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
-        super().__init__(database, bench.service)
+        super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.boot = node.boot
         self.maker = Maker(database)
         self.operation: Operation = node._listener._admin.operation
 

@@ -62,7 +62,8 @@ async def test_parts_of_ten_thousand(server: Server, admin: Admin, database: Dat
     star = next(one["item"] for one in bucket["items"] if one["key"] == "star")
     other = next(one["item"] for one in bucket["items"] if one["key"] == "other")
     for start in (0, 10_000, 20_000, 10_000):  # the last one is a repeat, and harmless
-        part = {"item": star, "complete": False, "accounts": accounts(*(f"fan{n}" for n in range(start, start + 10_000)))}
+        fans = accounts(*(f"fan{n}" for n in range(start, start + 10_000)))
+        part = {"item": star, "complete": False, "accounts": fans}
         stored = await submit(peer, bucket, part)
         assert (stored["stored"], stored["remaining"], stored["closed"], stored["duplicate"]) == (1, 2, False, False)
     state = (await admin.ok("item.show", key="star"))["services"][0]
@@ -114,7 +115,7 @@ async def test_wrong_results(server: Server, admin: Admin, result: Message, reas
 
 
 async def test_only_accounts_that_are_small_enough_concern_them(admin: Admin) -> None:
-    items = [
+    items: list[Message] = [
         {"key": "unknown"},
         {"key": "small", "followers": 1000, "following": "1000"},
         {"key": "loved", "followers": 1001, "following": 5},

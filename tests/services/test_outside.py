@@ -124,7 +124,8 @@ async def test_a_plugin_that_fails_harms_only_its_own_submits(
     assert answer["code"] == code, answer
     said = capsys.readouterr().out
     assert ("plugin=trouble" in said) == (code == "internal")
-    assert await rows(database, "SELECT item_id FROM result r JOIN service s USING (service_id) WHERE name = 'bad'") == []
+    nothing = "SELECT item_id FROM result JOIN service USING (service_id) WHERE name = 'bad'"
+    assert await rows(database, nothing) == []
     stored = await submit(peer, bucket, [{"item": item, "do": "nothing"} for item in (first, second)])
     assert stored["stored"] == 2
 

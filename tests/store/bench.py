@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from coordinator.model import Boot, BucketId, Claimed, ClientId, Demand, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import claims, clients, items, making, queue, results, services
+from coordinator.store import claims, clients, items, making, nodes, queue, results, services
 from coordinator.store.claims import Way
 from coordinator.store.making import NewBucket
 from coordinator.store.pool import Connection, Database
@@ -67,10 +67,10 @@ def submit(
 class Bench:
     """One service on the test's database."""
 
-    def __init__(self, database: Database, service: ServiceId) -> None:
+    def __init__(self, database: Database, service: ServiceId, boot: Boot) -> None:
         self.database = database
         self.service = service
-        self.boot = Boot(1)
+        self.boot = boot
         self._keys = 0
 
     @classmethod
@@ -78,8 +78,9 @@ class Bench:
         """A new service, without items."""
         async with database.connection() as db:
             service = await services.add(db, name, "dm_check", name, settings)
+            boot = await nodes.begin(db, name, "1", 3600.0)
         assert service is not None
-        return cls(database, service)
+        return cls(database, service, boot)
 
     async def worker(self, name: str) -> Worker:
         """A new session of that client, which is registered and has joined."""

@@ -72,7 +72,7 @@ async def test_a_claim_says_what_it_hands_out(bench: Bench) -> None:
     assert (claimed.items, claimed.settled, claimed.session_id) == (tuple(items), "010", ada.session_id)
     row = await bench.row("SELECT *, given::text AS bits FROM claim WHERE claim = $1", claimed.claim)
     assert (row["bits"], row["bucket_id"], row["client_id"], row["session_id"], row["boot"], row["ended"]) == (
-        "101", bucket, "ada", ada.session_id, 1, None,
+        "101", bucket, "ada", ada.session_id, bench.boot, None,
     )  # fmt: skip
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.model import Boot
-from coordinator.store import claims
+from coordinator.store import claims, nodes
 from coordinator.store.claims import Way
 from tests.store.bench import WINDOW, Bench, submit
 
 WAYS = [
     claims.CUT_OFF,
     claims.RELEASED,
+    claims.GIVEN_UP,
     claims.DEAD,
     claims.UNDELIVERED,
     claims.DRAINED,
@@ -42,19 +42,20 @@ async def test_each_way_back(bench: Bench, way: Way) -> None:
     )  # fmt: skip
     row = await bench.of(mine.bucket_id)
     assert (row["state"], row["bits"], row["claim"], row["split_at"]) == ("ready", "1000", mine.claim, None)
-    failed = way.ended in ("cut_off", "dead")
+    failed = way.ended in ("cut_off", "dead", "partial")
     assert row["attempts"] == (1 if failed else 0)
     assert await bench.ended(mine.claim) == way.ended
     kept_off = await bench.rows("SELECT client_id, times, extract(epoch FROM until - now())::float8 AS s FROM giveback")
-    if way.ended in ("cut_off", "released"):
+    costs = way.ended in ("cut_off", "released", "partial")
+    if costs:
         assert [(one["client_id"], one["times"]) for one in kept_off] == [("ada", 1)]
         assert kept_off[0]["s"] == pytest.approx(30, abs=5)
     else:
         assert kept_off == []
     member = await bench.member(ada)
-    assert (member["streak"], member["wait_until"]) == (1 if way.ended in ("cut_off", "released") else 0, None)
+    assert (member["streak"], member["wait_until"]) == (int(costs), None)
     assert (member["given_back"], member["disconnects"], member["dead"]) == (
-        int(way.ended == "released"), int(way.ended == "cut_off"), int(way.ended == "dead"),
+        int(way.ended in ("released", "partial")), int(way.ended == "cut_off"), int(way.ended == "dead"),
     )  # fmt: skip
 
 
@@ -173,16 +174,20 @@ async def test_freeing_all_of_a_client_or_of_a_service(bench: Bench) -> None:
 async def test_the_end_of_a_node_frees_what_its_sessions_held_but_not_what_is_kept(bench: Bench) -> None:
     ada, bob = await bench.worker("ada"), await bench.worker("bob")
     crashed, kept = await bench.held(ada), await bench.held(bob)
-    bench.boot = Boot(2)
-    alive = await bench.held(ada)
     async with bench.database.connection() as db:
+        dead, bench.boot = bench.boot, await nodes.begin(db, "other", "1", 60)
+        alive = await bench.held(ada)
         await claims.keep(db, [bob.session_id], 60)
-        assert await claims.claims_of_boot(db, Boot(1)) == [(crashed.bucket_id, crashed.claim)]
-        freed = await claims.release_boots(db, [Boot(1)], claims.CRASHED)
+        assert await claims.claims_of_boot(db, dead) == [(crashed.bucket_id, crashed.claim, ada.session_id)]
+        assert await claims.release_crashed(db) == []
+        await nodes.set_state(db, dead, "gone")
+        freed = await claims.release_crashed(db)
+        assert await claims.release_crashed(db) == []
     assert [one.bucket_id for one in freed] == [crashed.bucket_id]
     assert (await bench.of(kept.bucket_id))["state"] == "claimed"
     assert (await bench.of(alive.bucket_id))["state"] == "claimed"
     assert (await bench.of(crashed.bucket_id))["attempts"] == 0
+    assert await bench.ended(crashed.claim) == "crashed"
 
 
 async def test_what_is_kept_is_freed_when_its_client_does_not_come_in_time(bench: Bench) -> None:
@@ -245,3 +250,13 @@ async def test_an_empty_submit_does_not_revive_a_dead_bucket(bench: Bench) -> No
         after = await bench.of(mine.bucket_id)
         assert (after["state"], after["touched_at"]) == ("dead", before["touched_at"])
         await settle(submit(mine))
+
+
+async def test_a_final_submit_of_nothing_is_a_giveback_that_counts_as_an_attempt(bench: Bench) -> None:
+    ada = await bench.worker("ada")
+    mine = await bench.held(ada)
+    outcome = (await bench.settle(submit(mine, [])))[0] or await bench.settle_one(submit(mine, []))
+    assert (outcome.stored, outcome.remaining, outcome.closed, outcome.freed) == (0, 3, True, True)
+    row, member = await bench.of(mine.bucket_id), await bench.member(ada)
+    assert (row["state"], row["attempts"], member["given_back"], member["streak"]) == ("ready", 1, 1, 1)
+    assert await bench.claim(ada) == []

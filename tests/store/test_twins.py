@@ -121,6 +121,21 @@ async def test_a_copy_that_comes_back_after_the_other_was_settled_is_not_handed_
     assert await bench.places(pair.item) == []
 
 
+@pytest.mark.parametrize("settled", ["first", "second"])
+@pytest.mark.parametrize("back", ["released", "final"])
+async def test_when_the_settled_copy_comes_back_the_other_ones_result_is_still_discarded(
+    bench: Bench, ada: Worker, bob: Worker, settled: str, back: str
+) -> None:
+    pair = await _pair(bench, ada, bob)
+    done, other = (pair.first, pair.second) if settled == "first" else (pair.second, pair.first)
+    await bench.settle_one(submit(done, [pair.item], final=back == "final"))
+    if back == "released":
+        await bench.release(done)
+    late = await bench.settle_one(submit(other))
+    assert (late.stored, late.discarded, late.closed) == (len(other.items) - 1, 1, True)
+    assert sum(item == pair.item for item, _ in await bench.stored()) == 1
+
+
 async def test_both_copies_back_at_once_leave_the_item_in_one(bench: Bench, ada: Worker) -> None:
     pair = await _pair(bench, ada, ada)
     await bench.cut_off(ada)

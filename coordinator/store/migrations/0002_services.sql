@@ -22,5 +22,7 @@ CREATE TABLE invalidation (
     reinstated_at timestamptz,
     requeued    bigint                         -- items of claims up to here wait again; null: all, or none were to
 );
+-- Results that left their items unsettled stand in no row of `result`, but came through the claim all the same.
+ALTER TABLE claim ADD COLUMN parts integer NOT NULL DEFAULT 0;
 CREATE INDEX invalidation_open ON invalidation (invalidation_id) WHERE requeued IS NOT NULL;
 CREATE INDEX claim_invalidated ON claim (invalidated_by, claim) WHERE invalidated_by IS NOT NULL;

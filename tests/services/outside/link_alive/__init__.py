@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ class LinkAlive(Plugin):
     title = "Link check"
     Result = LinkResult
     Settings = LinkSettings
-    defaults = {"bucket_size": 50}
+    defaults: ClassVar[Mapping[str, Any]] = {"bucket_size": 50}
     tables = Tables("link_alive", files("link_alive").joinpath("migrations"))
 
     def select(self, item: Item) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -52,10 +53,8 @@ class Trouble(Plugin):
                 case "store has no table":
                     await connection.execute("INSERT INTO nowhere VALUES (1)")
                 case "store swallows":
-                    try:
+                    with suppress(asyncpg.PostgresError):
                         await connection.execute("SELECT 1 / 0")
-                    except asyncpg.PostgresError:
-                        pass
                 case "store sleeps":
                     await asyncio.sleep(3600)
                 case "store sends nonsense":

@@ -1,0 +1,257 @@
+"""Results are taken back and given back, and go out."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from coordinator.flow import undo
+from coordinator.store.pool import Database
+from tests.conftest import StartServer
+from tests.harness import Admin, Message, Server, Volunteer
+
+
+async def sizes(admin: Admin, size: int) -> None:
+    await admin.ok("service.configure", service="dm_check", settings={"bucket_size": size})
+
+
+async def state(admin: Admin, key: str, service: str = "dm_check") -> tuple[str, list[tuple[str, bool]]]:
+    """An item's state, and client and validity of each result, newest first."""
+    shown = await admin.ok("item.show", key=key)
+    found = next(one for one in shown["services"] if one["service"] == service)
+    return found["state"], [(row["client_id"], row["valid"]) for row in found["results"]]
+
+
+async def invalidate(admin: Admin, *, dry_run: bool = False, requeue: bool = False, **which: str) -> Message:
+    return await admin.ok("result.invalidate", dry_run=dry_run, requeue=requeue, **which)
+
+
+async def test_a_wrong_client_is_found_undone_and_its_items_are_checked_again(server: Server, admin: Admin) -> None:
+    await sizes(admin, 5)
+    await admin.add(20, services=["dm_check"])
+    wrong, right = await server.volunteer("wrong"), await server.volunteer("right")
+    bad = [await wrong.bucket() for _ in range(2)]
+    good = [await right.bucket() for _ in range(2)]
+    for bucket in bad:
+        await wrong.submit(bucket, "DM")
+    for bucket in good:
+        await right.submit(bucket, "NON_DM")
+    keys = {item["key"] for bucket in bad for item in bucket["items"]}
+    assert {row["key"] for row in (await admin.ok("result.list", service="dm_check", client_id="wrong"))["rows"]} == keys
+    dry = await invalidate(admin, client_id="wrong", dry_run=True, requeue=True)
+    assert (dry["count"], dry["invalidation_id"]) == (10, None)
+    assert await state(admin, next(iter(keys))) == ("settled", [("wrong", True)])
+    done = await invalidate(admin, client_id="wrong", requeue=True)
+    assert done["count"] == 10
+    assert isinstance(done["invalidation_id"], int)
+    assert {row["key"] for row in (await admin.ok("item.waiting", service="dm_check"))["rows"]} == keys
+    for key in keys:
+        assert await state(admin, key) == ("waiting", [("wrong", False)])
+    assert (await invalidate(admin, client_id="wrong", requeue=True))["count"] == 0
+    checked = [await right.bucket() for _ in range(2)]
+    assert {item["key"] for bucket in checked for item in bucket["items"]} == keys
+    await right.submit(checked[0], "NON_DM")
+    await right.submit(checked[1], "NON_DM")
+    for key in keys:
+        assert await state(admin, key) == ("settled", [("right", True), ("wrong", False)])
+    back = await admin.ok("result.reinstate", invalidation_id=done["invalidation_id"])
+    assert back["count"] == 10
+    for key in keys:
+        assert await state(admin, key) == ("settled", [("right", True), ("wrong", True)])
+    assert await admin.refused("result.reinstate", invalidation_id=done["invalidation_id"]) == "not_found"
+    assert await admin.refused("result.reinstate", invalidation_id=4711) == "not_found"
+    log = (await admin.ok("activity.list", action="result.invalidate"))["rows"]
+    assert [row["outcome"] for row in log] == ["ok"] * 3
+
+
+async def test_without_requeue_nothing_waits(server: Server, admin: Admin, volunteer: Volunteer) -> None:
+    await admin.add(3, services=["dm_check"])
+    await volunteer.submit(await volunteer.bucket())
+    assert (await invalidate(admin, service="dm_check"))["count"] == 3
+    assert await state(admin, "account0") == ("settled", [("volunteer", False)])
+
+
+async def test_what_has_a_newer_valid_result_does_not_wait(server: Server, admin: Admin) -> None:
+    await admin.add(2, services=["dm_check"])
+    first, second = await server.volunteer("first"), await server.volunteer("second")
+    await first.submit(await first.bucket())
+    await admin.ok("item.prioritize", keys=["account0"], service="dm_check")
+    await second.submit(await second.bucket())
+    assert (await invalidate(admin, client_id="first", requeue=True))["count"] == 2
+    assert await state(admin, "account0") == ("settled", [("second", True), ("first", False)])
+    assert await state(admin, "account1") == ("waiting", [("first", False)])
+    # Of those whose newest is taken an older valid one is left: it was to be checked again, and is.
+    third = await invalidate(admin, client_id="second", requeue=True)
+    assert (await state(admin, "account0"))[0] == "waiting"
+    await admin.ok("result.reinstate", invalidation_id=third["invalidation_id"])
+
+
+async def test_a_time_window(server: Server, admin: Admin, database: Database) -> None:
+    await sizes(admin, 4)
+    await admin.add(12, services=["dm_check"])
+    peer = await server.volunteer("peer")
+    buckets = [await peer.bucket() for _ in range(3)]
+    moments = []
+    for bucket in buckets:
+        async with database.connection() as db:
+            moments.append((await db.fetchval("SELECT now()")).isoformat())
+        await peer.submit(bucket)
+    # All were claimed before the first moment: what counts is when the results were stored.
+    assert (await invalidate(admin, since=moments[1], until=moments[2], dry_run=True))["count"] == 4
+    assert (await invalidate(admin, since=moments[2], dry_run=True))["count"] == 4
+    assert (await invalidate(admin, until=moments[1], dry_run=True))["count"] == 4
+    late = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert (await invalidate(admin, since=late, dry_run=True))["count"] == 0
+    answer = await admin.ask_for("result.invalidate", dry_run=True, requeue=False, since="yesterday")
+    assert (answer["code"], answer["detail"]["path"]) == ("bad_message", "$.since")
+
+
+async def test_a_claim_under_way_is_ended_so_that_no_later_result_is_taken_back_unseen(
+    server: Server, admin: Admin, volunteer: Volunteer
+) -> None:
+    await admin.add(4, services=["dm_check"])
+    bucket = await volunteer.bucket()
+    items = [one["item"] for one in bucket["items"]]
+    await volunteer.submit(bucket, items=items[:1], final=False)
+    assert (await invalidate(admin, client_id="volunteer", requeue=True))["count"] == 1
+    lost = await volunteer.push("bucket_lost")
+    assert (lost["bucket_id"], lost["reason"]) == (bucket["bucket_id"], "released")
+    assert (await volunteer.submit(bucket, items=items[1:]))["code"] == "stale_claim"
+    other = await server.volunteer("other")
+    seen = set()
+    for _ in range(2):
+        again = await other.bucket()
+        seen |= {one["item"] for one in again["items"]}
+        await other.submit(again)
+    assert seen == set(items)
+    async with server.database.connection() as db:
+        valid = await db.fetchval("SELECT count(*) FROM result JOIN claim USING (claim) WHERE invalidated_by IS NULL")
+    assert valid == 4
+
+
+async def test_what_a_request_leaves_is_done_behind_it(
+    start_server: StartServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undo, "PATIENCE", 0.0)
+    monkeypatch.setattr(undo, "CLAIMS", 1)
+    monkeypatch.setattr(undo, "LOOK", 0.1)
+    quick = await start_server(node_name="quick")
+    admin = await quick.admin()
+    await sizes(admin, 2)
+    await admin.add(10, services=["dm_check"])
+    peer = await quick.volunteer("peer")
+    for _ in range(5):
+        await peer.submit(await peer.bucket())
+    assert (await invalidate(admin, client_id="peer", requeue=True))["count"] == 10
+    async with asyncio.timeout(10):
+        while len((await admin.ok("item.waiting", service="dm_check"))["rows"]) < 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    async with quick.database.connection() as db:
+        assert await db.fetchval("SELECT requeued IS NULL FROM invalidation")
+
+
+async def test_the_follow_graph_follows(server: Server, admin: Admin, database: Database) -> None:
+    await admin.ok("item.add", items=[{"key": "ada"}], services=["following_check"])
+    first, second = await server.volunteer("first"), await server.volunteer("second")
+    edges = "SELECT follower, followed, first_claim, last_claim FROM follow ORDER BY 2"
+
+    async def check(peer: Volunteer, *keys: str, complete: bool = True) -> int:
+        await peer.ok("join", service="following_check")
+        bucket = await peer.bucket("following_check")
+        result = {"item": bucket["items"][0]["item"], "accounts": [{"key": key} for key in keys], "complete": complete}
+        await peer.ok(
+            "submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=[result], final=True
+        )
+        return int(bucket["claim"])
+
+    a = await check(first, "bob", "eve")
+    await admin.ok("item.prioritize", keys=["ada"], service="following_check")
+    b = await check(second, "bob", "zoe", complete=False)  # a part alone: no result, and yet something to take back
+    async with database.connection() as db:
+        rows = [tuple(row) for row in await db.fetch(edges)]
+        assert rows == [("ada", "bob", a, b), ("ada", "eve", a, a), ("ada", "zoe", b, b)]
+        gone = await invalidate(admin, client_id="second", service="following_check")
+        assert gone["count"] == 0
+        assert [tuple(row) for row in await db.fetch(edges)] == [("ada", "bob", a, a), ("ada", "eve", a, a)]
+        await admin.ok("result.reinstate", invalidation_id=gone["invalidation_id"])
+        assert [tuple(row) for row in await db.fetch(edges)] == rows
+
+
+async def test_unknown_ones(admin: Admin) -> None:
+    for which in ({"client_id": "nobody"}, {"service": "nothing"}):
+        assert await admin.refused("result.invalidate", dry_run=True, requeue=False, **which) == "not_found"
+    assert await admin.refused("result.export", service="nothing", format="csv") == "not_found"
+    assert await admin.refused("result.export", service="dm_check", format="xml") == "bad_message"
+
+
+PROGRAM = """
+import resource, sys
+from coordinator.cli import build
+try:
+    build()(sys.argv[1:], standalone_mode=False)
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+FILL = """
+WITH made AS (INSERT INTO item (key) SELECT 'k' || n || CASE WHEN n = 5 THEN ', "quoted"' ELSE '' END
+                FROM generate_series($1::int, $2::int) n RETURNING item_id),
+b AS (INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
+      SELECT DISTINCT item_id / 180 + 1000000 * $1, gen_random_uuid(), 1, 'peer', gen_random_uuid(), 1, B'1', 180,
+             'settled', now()
+        FROM (SELECT DISTINCT item_id / 180 * 180 AS item_id FROM made) m)
+INSERT INTO result (item_id, service_id, claim, value)
+SELECT item_id, 1, item_id / 180 + 1000000 * $1, '{"dm": "DM"}' FROM made"""
+
+
+async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
+    """What `result export` says on standard error, and how much memory it took at most (KiB)."""
+    with path.open("wb") as out:
+        command = [
+            sys.executable, "-c", PROGRAM, "result", "export", "dm_check", "--server", server.url,
+            "--token", await server.token("operator"), *words,
+        ]  # fmt: skip
+        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=asyncio.subprocess.PIPE)
+        _, said = await process.communicate()
+    *lines, memory = said.decode().strip().splitlines()
+    assert process.returncode == 0, lines
+    return int(memory), "\n".join(lines)
+
+
+async def test_export_of_many_results_takes_no_more_memory(server: Server, database: Database, tmp_path: Path) -> None:
+    async with database.connection() as db:
+        await db.execute(FILL, 1, 2_000)
+    few, _ = await export(server, tmp_path / "few", "--format", "jsonl")
+    async with database.connection() as db:
+        await db.execute(FILL, 2_001, 100_000)
+    many, _ = await export(server, tmp_path / "many", "--format", "jsonl")
+    assert many < few + 8 * 1024
+    rows = [json.loads(line) for line in (tmp_path / "many").read_text().splitlines()]
+    assert len(rows) == len({row["item"] for row in rows}) == 100_000
+    assert rows[0].keys() == {
+        "service", "item", "key", "value", "client_id", "session_id", "bucket_id", "claim", "at", "valid"
+    }  # fmt: skip
+
+
+async def test_an_export_goes_on_after_where_it_was_broken_off(
+    server: Server, database: Database, tmp_path: Path
+) -> None:
+    async with database.connection() as db:
+        await db.execute(FILL, 1, 2_500)
+    _, said = await export(server, tmp_path / "first", "--format", "csv", "--limit", "700")
+    after = said.rpartition("--after ")[2].strip("'")
+    _, said = await export(server, tmp_path / "rest", "--format", "csv", "--after", after)
+    assert said == ""
+    text = (tmp_path / "first").read_text(newline="") + (tmp_path / "rest").read_text(newline="")
+    rows = list(csv.DictReader(StringIO(text, newline="")))
+    assert len({row["item"] for row in rows}) == len(rows) == 2_500
+    assert {row["key"] for row in rows} >= {"k1", 'k5, "quoted"'}
+    assert json.loads(rows[0]["value"]) == {"dm": "DM"}
+    assert rows[0]["valid"] == "true"
