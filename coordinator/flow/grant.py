@@ -328,19 +328,21 @@ class Grant:
         waiting: dict[SessionId, deque[Ticket]] = {}
         for ticket in tickets:
             waiting.setdefault(ticket.holder.session_id, deque()).append(ticket)
-        served = set()
-        orphans = []
+        served: set[Ticket] = set()
+        orphans: list[tuple[Ticket, Claimed]] = []
         for one in claimed:
             ticket = waiting[one.session_id].popleft()
             served.add(ticket)
             lost_sense = ticket.withdrawn or (ticket.answer is not None and ticket.answer.done())
-            taken = not lost_sense and self.take_in(one, ticket.holder)
-            self._resolve(line, ticket, one if taken else None)
-            if not taken:
-                orphans.append(one)
-            elif ticket.answer is None:
+            if lost_sense or not self.take_in(one, ticket.holder):
+                orphans.append((ticket, one))
+                continue
+            self._resolve(line, ticket, one)
+            if ticket.answer is None:
                 self.push(one, ticket.holder)
-        await self._take_back(orphans)
+        await self._take_back([one for _, one in orphans])
+        for ticket, _ in orphans:  # only now, so that the end of its session finds nothing to charge for
+            self._resolve(line, ticket, None)
         return served
 
     async def _take_back(self, orphans: list[Claimed]) -> None:

@@ -69,7 +69,7 @@ class Releases:
         try:
             while True:
                 try:
-                    await self._end_session(holder, keep=keep, way=way)
+                    await self._end_session(holder, [one.bucket_id for one in held], keep=keep, way=way)
                     break
                 except Unavailable:
                     await asyncio.sleep(RETRY)
@@ -81,17 +81,22 @@ class Releases:
             log.info("session ended while holding", session=str(holder.session_id), client=holder.client_id,
                      buckets=len(held), kept=keep)
 
-    async def _end_session(self, holder: Holder, *, keep: bool, way: Way) -> None:
-        freed: list[Freed] = []
+    async def _end_session(
+        self, holder: Holder, delivered: Sequence[BucketId], *, keep: bool, way: Way
+    ) -> None:
+        client, session = holder.client_id, holder.session_id
         async with self._database.connection() as db:
             if keep:
-                await claims.keep(db, [holder.session_id], self._reconnect_window)
+                await claims.keep(db, [session], self._reconnect_window)
             else:
-                freed = await claims.release_session(
-                    db, holder.client_id, holder.session_id, way, self._recollect_window
-                )
-            await clients.end_session(db, holder.session_id)
-        self._wake(freed)
+                if delivered:
+                    self._wake(
+                        await claims.release_session(db, client, session, way, self._recollect_window, delivered)
+                    )
+                # A claim that came through but was never delivered costs nothing.
+                undelivered = claims.UNDELIVERED if way is claims.CUT_OFF else way
+                self._wake(await claims.release_session(db, client, session, undelivered, self._recollect_window))
+            await clients.end_session(db, session)
 
     async def give_back(self, release: Release, by: Holder) -> Released:
         """A client returns one bucket.

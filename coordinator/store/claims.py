@@ -192,7 +192,8 @@ counted AS (
 _HELD_BY_SESSION = """
 WITH held AS MATERIALIZED (
     SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE client_id = $5 AND session_id = $6 ORDER BY bucket_id FOR UPDATE),"""
+     WHERE client_id = $5 AND session_id = $6 AND ($7::uuid[] IS NULL OR bucket_id = ANY ($7))
+     ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_CLIENT = """
 WITH held AS MATERIALIZED (
@@ -266,10 +267,16 @@ TAKEN = Way("taken")
 
 
 async def release_session(
-    db: Connection, client: ClientId, session: SessionId, way: Way, recollect_window: float
+    db: Connection,
+    client: ClientId,
+    session: SessionId,
+    way: Way,
+    recollect_window: float,
+    buckets: Sequence[BucketId] | None = None,
 ) -> list[Freed]:
-    """Free all that one session holds; safe to repeat.  `recollect_window` in seconds."""
-    return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session)
+    """Free what one session holds, all or only these buckets; safe to repeat.  `recollect_window` in seconds."""
+    only = None if buckets is None else list(buckets)
+    return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session, only)
 
 
 async def release_client(

@@ -18,7 +18,8 @@ from tests.store.bench import Bench, Worker
 
 # Everything that the clock looks at, of one service.
 _LATER = """
-UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}), kept_until = kept_until - make_interval(secs => {0}),
+UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}),
+                  kept_until = kept_until - make_interval(secs => {0}),
                   split_at = split_at - make_interval(secs => {0}) WHERE service_id = {1} AND state <> 'done';
 UPDATE claim SET begun_at = begun_at - make_interval(secs => {0}), ended_at = ended_at - make_interval(secs => {0})
  WHERE service_id = {1};
@@ -61,7 +62,7 @@ class Room(Bench):
         """Let so much time pass for everything in this service."""
         await self.execute(_LATER.format(float(seconds), int(self.service)))
 
-    async def make(self, *, wanted: bool = False, needy: bool = False) -> Made:
+    async def fill(self, *, wanted: bool = False, needy: bool = False) -> Made:
         """One run of the maker."""
         return await self.maker.make(self.entry, wanted=wanted, needy=needy)
 
@@ -76,7 +77,7 @@ class Room(Bench):
                 async with self.database.connection() as db:
                     one = await claims.claim_choosy(db, self.service, worker.demand, self.boot)
                 more = [] if one is None else [one]
-            if not more and not (await self.make(wanted=True)).buckets:
+            if not more and not (await self.fill(wanted=True)).buckets:
                 break
             got += more
         return got
@@ -92,9 +93,7 @@ class Room(Bench):
         )
 
     async def prioritise(self, keys: list[str], priority: int = 0) -> None:
-        await self.operation.item_prioritize(
-            wire.ItemPrioritize(keys=keys, service=self.name, priority=priority)
-        )
+        await self.operation.item_prioritize(wire.ItemPrioritize(keys=keys, service=self.name, priority=priority))
 
     async def remove(self, keys: list[str]) -> None:
         await self.operation.item_delete(wire.ItemDelete(keys=keys))

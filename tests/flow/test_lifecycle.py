@@ -167,7 +167,7 @@ async def test_an_item_is_not_missed_while_its_bucket_is_cut_up(open_room: OpenR
     """Who deletes or prioritises an item waits for the cut, and must then find it in its new bucket."""
     room = await open_room()
     await room.add([f"k{n}" for n in range(30)])
-    await room.make(wanted=True)
+    await room.fill(wanted=True)
     await room.execute("UPDATE bucket SET attempts = 3, split_at = now()")
     item = (await room.ids())["k7"]
     # The cut has locked its bucket and stands still where it puts in the new ones.
@@ -179,5 +179,3 @@ async def test_an_item_is_not_missed_while_its_bucket_is_cut_up(open_room: OpenR
         await blocked(db, 2)
     await asyncio.gather(cutting, meanwhile)
     assert await room.places(item) == ([] if step == "delete" else ["ready"])
-
-

@@ -420,5 +420,10 @@ def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path) -> None:
 def _chosen() -> settings:
     """The profile that was asked for; a quick run if none was."""
     quick = settings().max_examples == settings.get_profile("default").max_examples
-    counts = {"max_examples": 30, "stateful_step_count": 30} if quick else {}
-    return settings(deadline=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck), **counts)
+    return settings(
+        max_examples=30 if quick else settings().max_examples,
+        stateful_step_count=30 if quick else settings().stateful_step_count,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )

@@ -40,9 +40,9 @@ def _taken(item: int, priority: int = 100, rank: float = 0.0) -> Taken:
     return Taken(ItemId(item), at, at, priority, f'{{"item": {item}}}')
 
 
-taken_items = st.lists(
-    st.tuples(st.sampled_from([0, 50, 100, 200]), st.integers(-100_000, 100_000)), max_size=60
-).map(lambda rows: [_taken(n, priority, rank) for n, (priority, rank) in enumerate(rows)])
+taken_items = st.lists(st.tuples(st.sampled_from([0, 50, 100, 200]), st.integers(-100_000, 100_000)), max_size=60).map(
+    lambda rows: [_taken(n, priority, rank) for n, (priority, rank) in enumerate(rows)]
+)
 
 
 @given(taken=taken_items, size=st.integers(1, 9), short=st.booleans())
@@ -51,7 +51,8 @@ def test_cutting_loses_nothing_doubles_nothing_and_mixes_no_priorities(
 ) -> None:
     buckets, rest = cut(taken, _entry(size), short=short)
     by_id = {one.item_id: one for one in taken}
-    assert Counter([item for one in buckets for item in one.items] + [one.item_id for one in rest]) == Counter(list(by_id))
+    put = [item for one in buckets for item in one.items]
+    assert Counter(put + [one.item_id for one in rest]) == Counter(list(by_id))
     for one in buckets:
         assert {by_id[item].priority for item in one.items} == {one.priority}
         assert one.since == min(by_id[item].since for item in one.items)
@@ -123,7 +124,7 @@ async def test_what_clients_get_is_in_no_order_of_the_queue(open_room: OpenRoom)
     for n in range(10):
         await room.worker(f"w{n}")
     await room.add([f"k{n:04}" for n in range(2000)])
-    await room.make()
+    await room.fill()
     got = await room.claim(*[await room.worker("w0")] * 200)
     assert len(got) == 200
     order = [item for one in got for item in one.items]
@@ -151,11 +152,11 @@ async def test_the_pool_is_kept_at_twice_what_the_clients_may_ask_for(open_room:
     for name in ("ada", "bob"):
         await room.worker(name)
     await room.add([f"k{n}" for n in range(100)])
-    await room.make()
+    await room.fill()
     assert await _ready(room) == [3] * 8
-    assert (await room.make()).buckets == 0
+    assert (await room.fill()).buckets == 0
     assert len(await room.claim(*[await room.worker("ada")] * 5)) == 5
-    assert (await room.make()).buckets == 5
+    assert (await room.fill()).buckets == 5
     assert await room.value("SELECT count(*) FROM waiting") == 100 - 13 * 3
 
 
@@ -164,7 +165,7 @@ async def test_a_run_takes_no_more_than_it_may(open_room: OpenRoom, monkeypatch:
     room = await open_room(bucket_size=3, max_buckets_per_ask=10)
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(40)])
-    assert (await room.make()).buckets == 4
+    assert (await room.fill()).buckets == 4
     assert await room.value("SELECT count(*) FROM waiting") == 28
 
 
@@ -172,15 +173,15 @@ async def test_short_buckets_only_when_someone_wants_one(open_room: OpenRoom) ->
     room = await open_room(bucket_size=4)
     await room.worker("ada")
     await room.add(["a", "b", "c"])
-    await room.make()
+    await room.fill()
     assert await _ready(room) == []
     assert await room.value("SELECT count(*) FROM waiting") == 3
-    await room.make(wanted=True)
+    await room.fill(wanted=True)
     assert await _ready(room) == [3]
     await room.add([f"k{n}" for n in range(6)])
-    await room.make(wanted=True)
+    await room.fill(wanted=True)
     assert await _ready(room) == [4, 3], "one is ready, so nobody needs another short one"
-    await room.make(needy=True)
+    await room.fill(needy=True)
     assert await _ready(room) == [4, 3, 2]
 
 
@@ -189,7 +190,7 @@ async def test_what_is_left_over_waits_on_with_its_rank(open_room: OpenRoom) -> 
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(6)])
     before = {row["item_id"]: row for row in await room.rows("SELECT * FROM waiting")}
-    await room.make()
+    await room.fill()
     after = await room.rows("SELECT * FROM waiting")
     assert len(after) == 2
     assert all(row == before[row["item_id"]] for row in after)
@@ -199,10 +200,10 @@ async def test_what_ranks_before_the_back_of_a_full_pool_does_not_wait_behind_it
     room = await open_room(bucket_size=2, max_buckets_per_ask=1)
     ada = await room.worker("ada")
     await room.add([f"k{n}" for n in range(20)])
-    await room.make()
+    await room.fill()
     assert await _ready(room) == [2, 2]
     await room.add(["urgent"], priority=0)
-    await room.make()
+    await room.fill()
     (first,) = await room.claim(ada)
     assert first.items == ((await room.ids())["urgent"],)
 
@@ -226,8 +227,8 @@ async def test_only_one_makes_buckets_of_a_service_at_a_time(open_room: OpenRoom
     await room.add(["a", "b"])
     async with room.database.transaction() as db:
         assert await store.try_lock(db, room.service)
-        assert await room.make(wanted=True) == replace(await room.make(wanted=True), buckets=0, busy=True)
-    assert (await room.make(wanted=True)).buckets == 1
+        assert await room.fill(wanted=True) == replace(await room.fill(wanted=True), buckets=0, busy=True)
+    assert (await room.fill(wanted=True)).buckets == 1
 
 
 async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
@@ -235,8 +236,8 @@ async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
     await room.worker("ada")
     await room.add(["a", "b", "c"])
     await room.remove(["b"])
-    await room.make(wanted=True)
-    while (await room.make(wanted=True)).buckets:
+    await room.fill(wanted=True)
+    while (await room.fill(wanted=True)).buckets:
         pass
     ids = await room.ids()
     assert {key: await room.places(item) for key, item in ids.items()} == {"a": ["ready"], "c": ["ready"]}

@@ -119,9 +119,7 @@ class Bench:
             rank = await db.fetchval("SELECT now() - make_interval(secs => $1)", age)
             parts = await making.fragments(db, chosen)
             frame = "[" + ",".join(parts[item] for item in chosen) + "]"
-            await making.put_buckets(
-                db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)]
-            )
+            await making.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])
             await db.execute("UPDATE bucket SET attempts = $2 WHERE bucket_id = $1", bucket, attempts)
         return bucket
 

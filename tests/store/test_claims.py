@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from coordinator.model import ClaimNumber, Claimed
+from coordinator.model import Claimed, ClaimNumber
 from coordinator.store import claims
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, Worker

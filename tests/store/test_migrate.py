@@ -62,9 +62,7 @@ async def test_a_migration_from_the_future_is_refused(empty: Database) -> None:
             await step(empty)
 
 
-async def test_a_migration_that_fails_leaves_nothing_behind(
-    empty: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     good = migrate.shipped()[0]
     bad = migrate.Migration(2, "bad", "CREATE TABLE half (a int); SELECT 1 / 0")
     monkeypatch.setattr(migrate, "shipped", lambda: [good, bad])

@@ -110,7 +110,9 @@ def _statements() -> dict[str, str]:
         f"{module.__name__.rpartition('.')[2]}.{name}": value
         for module in (claims, results, making)
         for name, value in vars(module).items()
-        if isinstance(value, str) and re.match(r"\s*(WITH|SELECT|UPDATE|DELETE)\b", value) and " FROM " in value
+        if isinstance(value, str)
+        and re.match(r"\s*(WITH|SELECT|UPDATE|DELETE)\b", value)
+        and " FROM " in value
         and name not in PARTS
     }
     for module, names in ((items, ("_WAITING", "_STATES")), (queue, ("_LOCK_OPEN", "_PLACES", "_TAKE_OUT"))):
