@@ -62,8 +62,8 @@ class Catalogue:
         self._reads = 0
         self._newest = 0
 
-    async def load(self, db: Connection) -> None:
-        """Read the services again.
+    async def load(self, db: Connection) -> list[Entry]:
+        """Read the services again; returns those that are new or have changed.
 
         Raises:
             ConfigError: a service that is there from the start needs a plugin that is not installed, or refuses
@@ -74,8 +74,9 @@ class Catalogue:
         mine = self._reads
         rows = await store.load(db)
         if mine < self._newest:
-            return  # a later read was faster, and knows more
+            return []  # a later read was faster, and knows more
         self._newest = mine
+        changed = []
         for row in rows:
             if self._rows.get(row.service_id) == row:
                 continue
@@ -92,6 +93,8 @@ class Catalogue:
             self._rows[row.service_id] = row
             self._by_id[row.service_id] = self._by_name[row.name] = entry
             self.changed(entry)
+            changed.append(entry)
+        return changed
 
     def _entry(self, row: store.Row) -> Entry:
         kind = self.plugins.get(row.plugin)

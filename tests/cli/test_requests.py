@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,38 @@ def test_tables_for_people(ask: Run, server: Scripted) -> None:
     shown = ask("item", "show", "ada").stdout
     for word in ("ada", "dm_check", "settled", "dm: DM", "yes"):
         assert word in shown
+
+
+def test_taking_results_back_asks_first_unless_it_is_dry(ask: Run, server: Scripted) -> None:
+    server.answers["result.invalidate"] = {"count": 3, "invalidation_id": None}
+    words = ("result", "invalidate", "--client-id", "ada", "--requeue")
+    assert ask(*words, "--no-dry-run").exit_code == 2
+    assert server.asked == []
+    assert ask(*words, "--dry-run").exit_code == 0
+    assert ask(*words, "--no-dry-run", "--yes").exit_code == 0
+    assert [one["dry_run"] for one in server.asked] == [True, False]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> None:
+    columns = ("service", "item", "key", "value", "client_id", "session_id", "bucket_id", "claim", "at", "valid")
+    row = dict.fromkeys(columns, "x") | {"value": {"a": [1, "b,c"]}, "valid": True}
+
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": [row, row], "next": "5" if message["after"] is None else None}
+
+    server.answers["result.export"] = answer
+    done = ask("result", "export", "dm_check", "--format", form)
+    assert done.exit_code == 0, done.output
+    if form == "jsonl":
+        assert [json.loads(line) for line in done.stdout.splitlines()] == [row] * 4
+    else:
+        header, *rows = csv.reader(StringIO(done.stdout))
+        assert tuple(header) == columns
+        assert len(rows) == 4
+        assert json.loads(rows[0][3]) == row["value"]
+    one = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
+    assert "--after '5'" in one.stderr
 
 
 def test_refused_is_1(ask: Run, server: Scripted) -> None:

@@ -63,15 +63,17 @@ def test_cutting_loses_nothing_doubles_nothing_and_mixes_no_priorities(
     for priority, count in Counter(one.priority for one in taken).items():
         sizes = sorted((len(one.items) for one in buckets if one.priority == priority), reverse=True)
         left = [one for one in rest if one.priority == priority]
+        front = min(one.rank_at for one in taken if one.priority == priority)
         whole, odd = divmod(count, size)
-        if short:
-            assert sizes == [size] * whole + [odd] * bool(odd)
-            assert left == []
-        else:
-            assert sizes == [size] * whole
+        if sizes == [size] * whole:
             assert len(left) == odd
+            assert not (odd and short)
+            assert not left or all(one.rank_at <= front for one in buckets), "what stays behind is not overtaken"
             cut_off = [by_id[item].rank_at for one in buckets if one.priority == priority for item in one.items]
             assert not (cut_off and left) or max(cut_off) <= min(one.rank_at for one in left), "the youngest stay"
+        else:
+            assert (sizes, left) == ([size] * whole + [odd], [])
+            assert short or any(one.rank_at > front for one in buckets), "short only if wanted, or else overtaken"
 
 
 @pytest.mark.parametrize(("priority", "seconds"), [(100, 0), (0, 1000), (50, 500), (200, -1000), (150, -500)])

@@ -44,7 +44,8 @@ async def test_a_wrong_client_is_found_undone_and_its_items_are_checked_again(se
     for bucket in good:
         await right.submit(bucket, "NON_DM")
     keys = {item["key"] for bucket in bad for item in bucket["items"]}
-    assert {row["key"] for row in (await admin.ok("result.list", service="dm_check", client_id="wrong"))["rows"]} == keys
+    listed = await admin.ok("result.list", service="dm_check", client_id="wrong")
+    assert {row["key"] for row in listed["rows"]} == keys
     dry = await invalidate(admin, client_id="wrong", dry_run=True, requeue=True)
     assert (dry["count"], dry["invalidation_id"]) == (10, None)
     assert await state(admin, next(iter(keys))) == ("settled", [("wrong", True)])
@@ -249,7 +250,7 @@ async def test_an_export_goes_on_after_where_it_was_broken_off(
     after = said.rpartition("--after ")[2].strip("'")
     _, said = await export(server, tmp_path / "rest", "--format", "csv", "--after", after)
     assert said == ""
-    text = (tmp_path / "first").read_text(newline="") + (tmp_path / "rest").read_text(newline="")
+    text = ((tmp_path / "first").read_bytes() + (tmp_path / "rest").read_bytes()).decode()
     rows = list(csv.DictReader(StringIO(text, newline="")))
     assert len({row["item"] for row in rows}) == len(rows) == 2_500
     assert {row["key"] for row in rows} >= {"k1", 'k5, "quoted"'}

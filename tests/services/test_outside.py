@@ -82,6 +82,25 @@ async def test_a_service_with_its_own_table(server: Server, admin: Admin, databa
     assert await rows(database, "SELECT key FROM link_seen") == [(second["key"],)]
 
 
+async def test_its_table_follows_when_results_are_taken_back(
+    server: Server, admin: Admin, database: Database
+) -> None:
+    await admin.ok("service.add", service="links", plugin="link_alive")
+    await admin.ok("item.add", items=[{"key": "https://a.example"}])
+    peer = await worker(server, "links")
+    bucket = await peer.bucket("links")
+    await submit(peer, bucket, [{"item": bucket["items"][0]["item"], "alive": False}])
+    done = await admin.ok("result.invalidate", service="links", dry_run=False, requeue=False)
+    assert await rows(database, "SELECT counts FROM link_seen") == [(False,)]
+    await admin.ok("result.reinstate", invalidation_id=done["invalidation_id"])
+    assert await rows(database, "SELECT counts FROM link_seen") == [(True,)]
+    # If it fails, nothing was done.
+    async with database.connection() as db:
+        await db.execute("ALTER TABLE link_seen RENAME TO link_hidden")
+    assert await admin.refused("result.invalidate", service="links", dry_run=False, requeue=False) == "internal"
+    assert (await admin.ok("result.list", service="links"))["rows"][0]["valid"] is True
+
+
 @pytest.mark.parametrize(
     ("do", "code"),
     [

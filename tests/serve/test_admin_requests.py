@@ -1,0 +1,255 @@
+"""Every admin request, for an admin and an operator: good, with something missing, wrong, and of what is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from coordinator.wire import admin as wire
+from coordinator.wire.codec import tag_of
+from tests.conftest import StartServer
+from tests.harness import Admin, Message, Server
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request: its good fields, and for each way of being wrong the fields that are others, and the answer.
+
+    `needs` are the fields whose absence is `bad_message`; `unknown` names what is not there, and is answered as
+    `unknown_is` says (None: with `ok`, since a list of nothing is a list).
+    """
+
+    good: Message
+    has: set[str]
+    needs: tuple[str, ...] = ()
+    wrong: Message = field(default_factory=dict)
+    unknown: Message | None = None
+    unknown_is: str | None = "not_found"
+
+
+LISTED = {"rows", "next"}
+SERVICE = {"service", "plugin", "title", "state", "settings"}
+NO_BUCKET = str(uuid4())
+SCHEMA = {"type": "object"}
+
+# "$bucket", "$token" and "$invalidation" are replaced by those of the test.
+TABLE: dict[type[Any], Row] = {
+    wire.ServiceList: Row({}, LISTED, wrong={"limit": 0}),
+    wire.ServiceShow: Row(
+        {"service": "dm_check"}, SERVICE | {"counts"}, ("service",), {"service": 5}, {"service": "nothing"}
+    ),
+    wire.ServiceAdd: Row(
+        {"service": "links", "plugin": "generic", "settings": {"result_schema": SCHEMA}},
+        SERVICE,
+        ("service", "plugin"),
+        {"service": "no name"},
+        {"plugin": "nothing"},
+    ),
+    wire.ServiceConfigure: Row(
+        {"service": "dm_check", "settings": {"bucket_size": 9}},
+        SERVICE,
+        ("service", "settings"),
+        {"settings": {"bucket_size": 0}},
+        {"service": "nothing"},
+    ),
+    **{
+        one: Row({"service": "dm_check"}, SERVICE, ("service",), {"service": None}, {"service": "nothing"})
+        for one in (wire.ServicePause, wire.ServiceResume, wire.ServiceRevoke, wire.ServiceRestore)
+    },
+    wire.ItemAdd: Row(
+        {"items": [{"key": "new"}]},
+        {"added", "known", "refused"},
+        ("items",),
+        {"priority": 201},
+        {"services": ["nothing"]},
+        "unknown_service",
+    ),
+    wire.ItemPrioritize: Row(
+        {"keys": ["account0"], "service": "dm_check"},
+        {"prioritized", "unknown"},
+        ("keys", "service"),
+        {"keys": []},
+        {"service": "nothing"},
+    ),
+    wire.ItemDelete: Row({"keys": ["account1"]}, {"deleted", "unknown"}, ("keys",), {"keys": "account1"}),
+    wire.ItemWaiting: Row({"service": "dm_check"}, LISTED, ("service",), {"limit": 1001}, {"service": "nothing"}),
+    wire.ItemShow: Row(
+        {"key": "account0"}, {"item", "key", "attributes", "services"}, ("key",), {"key": 5}, {"key": "nobody"}
+    ),
+    wire.ItemQuarantined: Row({}, LISTED, wrong={"after": 5}, unknown={"service": "nothing"}),
+    wire.ItemRetry: Row(
+        {"keys": ["account0"], "service": "dm_check"},
+        {"retried", "unknown"},
+        ("keys", "service"),
+        {"keys": [5]},
+        {"service": "nothing"},
+    ),
+    wire.BucketList: Row({}, LISTED, wrong={"state": "lost"}, unknown={"service": "nothing"}),
+    wire.BucketShow: Row(
+        {"bucket_id": "$bucket"},
+        {"bucket_id", "service", "state", "client_id", "claim", "attempts", "remaining", "items"},
+        ("bucket_id",),
+        {"bucket_id": 5},
+        {"bucket_id": NO_BUCKET},
+    ),
+    wire.BucketRelease: Row(
+        {"bucket_id": "$bucket"}, {"released"}, ("bucket_id",), {"bucket_id": None}, {"bucket_id": NO_BUCKET}
+    ),
+    wire.ResultList: Row({"service": "dm_check"}, LISTED, ("service",), {"since": "late"}, {"service": "nothing"}),
+    wire.ResultExport: Row(
+        {"service": "dm_check", "format": "csv"},
+        LISTED,
+        ("service", "format"),
+        {"format": "xml"},
+        {"service": "nothing"},
+    ),
+    wire.ResultInvalidate: Row(
+        {"client_id": "volunteer", "dry_run": True, "requeue": True},
+        {"count", "invalidation_id"},
+        ("dry_run", "requeue"),
+        {"until": "late"},
+        {"client_id": "nobody"},
+    ),
+    wire.ResultReinstate: Row(
+        {"invalidation_id": "$invalidation"},
+        {"count"},
+        ("invalidation_id",),
+        {"invalidation_id": "7"},
+        {"invalidation_id": 4711},
+    ),
+    wire.ClientList: Row({}, LISTED, wrong={"state": "lost"}, unknown={"service": "nothing"}),
+    wire.ClientShow: Row(
+        {"client_id": "volunteer"},
+        {"client_id", "screen_name", "state", "connected", "health", "services"},
+        ("client_id",),
+        {"client_id": ""},
+        {"client_id": "nobody"},
+    ),
+    wire.ClientDeactivate: Row(
+        {"client_id": "volunteer", "service": "dm_check"},
+        {"deactivated", "released"},
+        ("client_id",),
+        {"client_id": "x" * 65},
+        {"client_id": "nobody"},
+    ),
+    wire.ClientActivate: Row(
+        {"client_id": "volunteer"}, {"activated"}, ("client_id",), {"service": 5}, {"client_id": "nobody"}
+    ),
+    wire.ClientForgetSecret: Row(
+        {"client_id": "volunteer"}, {"forgotten", "released"}, ("client_id",), {"client_id": 5}, {"client_id": "nobody"}
+    ),
+    wire.TokenIssue: Row(
+        {"role": "viewer", "label": "screen"},
+        {"token_id", "token", "role", "label"},
+        ("role", "label"),
+        {"role": "king"},
+    ),
+    wire.TokenList: Row({}, LISTED, wrong={"limit": "all"}),
+    wire.TokenRevoke: Row({"token_id": "$token"}, {"revoked"}, ("token_id",), {"token_id": 5}, {"token_id": "none"}),
+    wire.ActivityList: Row({}, LISTED, wrong={"since": "late"}, unknown={"client_id": "nobody"}, unknown_is=None),
+    wire.NodeList: Row({}, LISTED, wrong={"after": "x"}),
+    wire.NodeDrain: Row({"node": "second"}, {"draining"}, (), {"node": 5}, {"node": "nowhere"}),
+    wire.Stats: Row({}, {"services"}),
+    wire.LimitsShow: Row({}, {"limits"}),
+    wire.Health: Row({}, {"live", "ready", "database", "draining"}),
+}
+
+REQUESTS = [one for one in wire.REQUESTS if one is not wire.AdminHello]
+roles = pytest.mark.parametrize("role", ["admin", "operator"])
+requests = pytest.mark.parametrize("request_", REQUESTS, ids=tag_of)
+
+
+def test_no_request_lacks_a_row() -> None:
+    assert set(TABLE) == set(REQUESTS)
+
+
+def may(role: str, request: type[Any]) -> bool:
+    return role == "admin" or request not in wire.ADMIN_ONLY
+
+
+def test_what_an_operator_may_not() -> None:
+    assert {tag_of(one) for one in wire.ADMIN_ONLY} == {
+        "token.issue",
+        "token.list",
+        "token.revoke",
+        "item.delete",
+        "service.add",
+        "service.revoke",
+        "service.restore",
+        "client.forget_secret",
+        "node.drain",
+    }
+
+
+async def stage(server: Server, good: Message) -> Message:
+    """The good fields, with what they name made first."""
+    if "$bucket" in good.values():
+        peer = await server.volunteer("holder")
+        return {"bucket_id": (await peer.bucket())["bucket_id"]}
+    admin = await server.admin()
+    if "$token" in good.values():
+        return {"token_id": (await admin.ok("token.issue", role="viewer", label="x"))["token_id"]}
+    if "$invalidation" in good.values():
+        done = await admin.ok("result.invalidate", service="dm_check", dry_run=False, requeue=False)
+        return {"invalidation_id": done["invalidation_id"]}
+    return good
+
+
+@roles
+@requests
+async def test_each_request(
+    start_server: StartServer, server: Server, admin: Admin, request_: type[Any], role: str
+) -> None:
+    row, tag = TABLE[request_], tag_of(request_)
+    if "node" in row.good:
+        await start_server(node_name=row.good["node"])
+    await server.volunteer("volunteer")
+    await admin.add(3)
+    good = await stage(server, row.good)
+    asker = await server.admin(role)
+
+    for name in row.needs:
+        fields = {key: value for key, value in good.items() if key != name}
+        answer = await asker.ask_for(tag, **fields)
+        assert (answer["type"], answer["code"]) == ("error", "bad_message"), (name, answer)
+        assert answer["detail"]["path"].startswith("$")
+    if row.wrong:
+        expected = "bad_message" if shape_only(request_, {**good, **row.wrong}) or may(role, request_) else "forbidden"
+        answer = await asker.ask_for(tag, **{**good, **row.wrong})
+        assert (answer["type"], answer["code"]) == ("error", expected), answer
+    assert await asker.refused(tag, **good, nonsense=1) == "unsupported"
+    if row.unknown is not None:
+        answer = await asker.ask_for(tag, **{**good, **row.unknown})
+        expected_unknown = row.unknown_is if may(role, request_) else "forbidden"
+        assert answer.get("code") == expected_unknown, answer
+    answer = await asker.ask_for(tag, **good)
+    if may(role, request_):
+        assert answer["type"] == "ok", answer
+        assert row.has <= answer.keys()
+    else:
+        assert answer["code"] == "forbidden"
+    if tag not in ("stats", "limits", "health"):
+        noted = (await admin.ok("activity.list", action=tag))["rows"]
+        assert noted[0]["outcome"] == ("ok" if may(role, request_) else "forbidden")
+        assert noted[0]["who"] == f"{role}:test {role}"
+
+
+def shape_only(request: type[Any], fields: Message) -> bool:
+    """Whether the fields are refused for their shape, before anyone asks who sent them."""
+    try:
+        msgspec.convert({"type": tag_of(request), **fields}, request)
+    except msgspec.ValidationError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("role", ["viewer", "enrolment"])
+async def test_other_tokens_do_not_open_the_channel(server: Server, role: str) -> None:
+    peer = await Admin.open(f"{server.url}/v1/admin", server.stack)
+    answer = await peer.ask_for("hello", protocol=1, token=await server.token(role))
+    assert answer["code"] == "forbidden"
+    assert await peer.close_code() == 4501
