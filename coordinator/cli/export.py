@@ -34,13 +34,16 @@ async def write_export(client: AdminClient, message: ResultExport, *, whole: boo
     if message.format == "csv" and after is None:
         sys.stdout.write(",".join(COLUMNS) + "\r\n")
     try:
+        page = await client.request(message)
         while True:
-            page = await client.request(structs.replace(message, after=after))
-            # Writing may wait for a pipe, and the connection has to be answered meanwhile.
+            more = page["next"] if whole else None
+            # The server works on the next page while this one is written; and writing may wait for a pipe.
+            coming = None if more is None else await client.post(structs.replace(message, after=more))
             await asyncio.to_thread(sys.stdout.write, _text(page["rows"], message.format))
             after = page["next"]
-            if after is None or not whole:
+            if coming is None:
                 break
+            page = await coming
     except CoordinatorError:
         if after is not None:
             _tell(after)

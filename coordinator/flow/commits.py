@@ -11,7 +11,6 @@ import asyncio
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-import asyncpg
 import structlog
 
 from coordinator.errors import PeerError, Unavailable

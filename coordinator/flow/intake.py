@@ -148,7 +148,8 @@ class Intake:
         strangers = [item for item in items if item not in given]
         if strangers:
             raise UnassignedItems(
-                f"{len(strangers)} of the items are not in this bucket.", detail={"items": strangers[:MOST_NAMED], "count": len(strangers)}
+                f"{len(strangers)} of the items are not in this bucket.",
+                detail={"items": strangers[:MOST_NAMED], "count": len(strangers)},
             )
 
 

@@ -16,8 +16,8 @@ from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
-from coordinator.flow.membership import Memberships
 from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
+from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
 from coordinator.flow.rows import (
     Fields,

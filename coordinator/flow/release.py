@@ -16,7 +16,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.roster import Holder, Roster
 from coordinator.flow.signals import Signals, batches
-from coordinator.model import SessionId, Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId
+from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.store import claims, clients, results
 from coordinator.store.claims import Way
 from coordinator.store.pool import STATEMENT_DEADLINE, Database

@@ -350,9 +350,11 @@ SELECT bucket_id FROM bucket WHERE bucket_id = ANY ($1::uuid[]) AND state = 'rea
 _LEAVE_TWINS = """
 WITH gone AS (
     DELETE FROM twin t
-     USING bucket b
+     USING bucket b JOIN bucket_items c USING (bucket_id)
      WHERE b.bucket_id = ANY ($1::uuid[]) AND b.state = 'ready' AND b.bucket_id IN (t.first_id, t.second_id)
        AND ($2::bigint[] IS NULL OR t.item_id = ANY ($2))
+       -- What was settled here is remembered until the other copy is back: its result is to be discarded.
+       AND get_bit(b.settled, array_position(c.items, t.item_id) - 1) = 0
     RETURNING b.bucket_id, t.item_id),
 bits AS (
     SELECT c.bucket_id, string_agg(CASE WHEN g.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
@@ -484,7 +486,8 @@ async def held_count(db: Connection, client: ClientId, service: ServiceId) -> in
 
 
 _CLAIMS_OF_BOOT = """
-SELECT bucket_id, claim, session_id FROM bucket WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
+SELECT bucket_id, claim, session_id FROM bucket
+ WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
 
 
 async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:

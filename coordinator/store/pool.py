@@ -75,8 +75,10 @@ class Database:
                     "application_name": "coordinator",
                     "jit": "off",  # every hot statement is short
                     "timezone": "UTC",
-                    # The plan of a queue statement must not follow statistics that are minutes old.
+                    # The plan of a queue statement must not follow statistics that are minutes old: all of them
+                    # have an index to go by, and a scan of a table that was small once is what hurts.
                     "plan_cache_mode": "force_generic_plan",
+                    "enable_seqscan": "off",
                 },
             )
             async with self.connection() as connection:

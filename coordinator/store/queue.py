@@ -48,6 +48,9 @@ SELECT b.bucket_id FROM bucket b
    AND b.state <> 'done' AND ($2::int IS NULL OR b.service_id = $2)
  ORDER BY b.bucket_id FOR UPDATE"""
 
+# Whoever lets a known item join a service holds a lock that this one waits for.
+_LOCK_ITEMS = "SELECT FROM item WHERE item_id = ANY ($1::bigint[]) ORDER BY item_id FOR UPDATE"
+
 _PLACES = """
 SELECT n.item_id, b.bucket_id, b.state, b.priority, b.since
   FROM bucket b JOIN bucket_items c USING (bucket_id)
@@ -119,13 +122,14 @@ async def take_for_priority(
     in quarantine.  Settled ones, and ones new to the service, are taken too.
     """
     locked = [row["bucket_id"] for row in await db.fetch(_LOCK_OPEN, list(items), service)]
+    await db.execute(_LOCK_ITEMS, list(items))
+    await db.execute(_JOIN, service, sorted(items))  # waits for whoever lets them join just now
     places: dict[ItemId, list[Any]] = {}
     for row in await db.fetch(_PLACES, locked, list(items)):
         places.setdefault(ItemId(row["item_id"]), []).append(row)
     waiting = {row["item_id"]: row["since"] for row in await db.fetch(_FROM_WAITING, service, list(items))}
     quarantined = {row["item_id"] for row in await db.fetch(_QUARANTINED_HERE, service, list(items))}
     twins = {row["item_id"] for row in await db.fetch(_TWINS_HERE, service, list(items))}
-    await db.execute(_JOIN, service, sorted(items))
     urgent: list[Urgent] = []
     out: list[ItemId] = []
     for item in items:
@@ -183,6 +187,7 @@ async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
     """Remove items with everything about them; returns the claimed buckets that are empty, and so over, by that."""
     ids = list(items)
     locked = [row["bucket_id"] for row in await db.fetch(_LOCK_OPEN, ids, None)]
+    await db.execute(_LOCK_ITEMS, ids)
     ended = await db.fetch(_TAKE_OUT, locked, ids)
     for statement in _DELETE:
         await db.execute(statement, ids)

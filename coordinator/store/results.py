@@ -161,7 +161,13 @@ _STORED = """
 SELECT item_id, value::text AS value FROM result
  WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim = $3"""
 
-_ANY_LEFT = "SELECT EXISTS (SELECT FROM item WHERE item_id = ANY ($1::bigint[]))"
+# Whether an item is still in the catalogue, and was not settled through another bucket: then it was never discarded.
+_ANY_LEFT = """
+SELECT EXISTS (
+    SELECT FROM item i
+     WHERE i.item_id = ANY ($1::bigint[])
+       AND NOT EXISTS (SELECT FROM result r JOIN claim k USING (claim)
+                        WHERE r.item_id = i.item_id AND r.service_id = $2 AND k.bucket_id <> $3))"""
 
 _EQUAL = "SELECT bool_and(a::jsonb = b::jsonb) FROM unnest($1::text[], $2::text[]) AS pair (a, b)"
 
@@ -241,7 +247,9 @@ async def settle_one(
         if not same:
             raise Conflict("Another result is stored for that claim and item.")
         missing = [item for item, _ in submit.rows if item not in known]
-        deleted = bool(submit.rows) and given.issuperset(missing) and not await db.fetchval(_ANY_LEFT, missing)
+        deleted = bool(submit.rows) and given.issuperset(missing) and not await db.fetchval(
+            _ANY_LEFT, missing, submit.service_id, submit.bucket_id
+        )
         if not (repeated or deleted):
             raise StaleClaim("Your claim of that bucket has ended.")
         left = sum(row["settled"][places[item]] == "0" for item in given)

@@ -68,10 +68,15 @@ class Room(Bench):
 
     # What clients and admins do
 
-    async def ask(self, worker: Worker, count: int) -> list[Claimed]:
-        """What an ask is served with, as the grant does it: the pool, then what waits, then what is not given back."""
+    async def ask(self, worker: Worker, count: int, *, first: str | None = None) -> list[Claimed]:
+        """What an ask is served with, as the grant does it: the pool, then what waits, then what is not given back.
+
+        `first` is a statement on the service that runs before each claim.
+        """
         got: list[Claimed] = []
         while len(got) < count:
+            if first is not None:
+                await self.execute(first, self.service)
             more = await self.claim(*[worker] * (count - len(got)))
             if not more:
                 async with self.database.connection() as db:
