@@ -218,21 +218,15 @@ class Settings(BaseSettings):
     tls_cert: Annotated[Path, AfterValidator(_folder)] | None = _setting(
         None, "Certificate chain in PEM; with --tls-key, the port speaks TLS.", "a file"
     )
-    tls_key: Annotated[Path, AfterValidator(_folder)] | None = _setting(
-        None, "Private key in PEM.", "a file"
-    )
+    tls_key: Annotated[Path, AfterValidator(_folder)] | None = _setting(None, "Private key in PEM.", "a file")
     plaintext: bool = _setting(
         False, "Listen beyond loopback without TLS, for use behind a proxy that does TLS.", "true or false"
     )
     hello_timeout: float = _seconds(5.0, 0.1, 300, "How long a connection may take to say hello")
     ping_interval: float = _seconds(20.0, 0.1, 3600, "How often a peer is pinged")
     ping_timeout: float = _seconds(20.0, 0.1, 3600, "How long a peer may take to answer a ping")
-    reconnect_window: float = _seconds(
-        60.0, 0, 86_400, "How long buckets are kept for clients that a drain cut off"
-    )
-    recollect_window: float = _seconds(
-        120.0, 0, 86_400, "How long a client that was cut off may have its buckets back"
-    )
+    reconnect_window: float = _seconds(60.0, 0, 86_400, "How long buckets are kept for clients that a drain cut off")
+    recollect_window: float = _seconds(120.0, 0, 86_400, "How long a client that was cut off may have its buckets back")
     drain_grace: float = _seconds(30.0, 0, 3600, "How long a drain waits for submits")
     node_lease: float = _seconds(15.0, 1, 600, "How long a node that says nothing counts as alive")
     max_sessions: int = _whole(20_000, 1, 1_000_000, "Sessions on this node.")
@@ -240,9 +234,7 @@ class Settings(BaseSettings):
     messages_per_minute: int = _whole(60_000, 1, 100_000_000, "Messages on one connection.")
     registrations_per_minute: int = _whole(600, 1, 1_000_000, "Registrations from one address.")
     max_message_bytes: int = _whole(1 << 20, 4096, 64 << 20, "Largest frame, in bytes.")
-    log_format: Literal["json", "console"] = _setting(
-        "json", "How the log is written.", "one of json, console"
-    )
+    log_format: Literal["json", "console"] = _setting("json", "How the log is written.", "one of json, console")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
         "info", "The least of what is logged.", "one of debug, info, warning, error"
     )

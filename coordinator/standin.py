@@ -61,9 +61,7 @@ class Reply:
 class _Fault(Exception):
     """An answer other than 200."""
 
-    def __init__(
-        self, status: HTTPStatus, code: int, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: HTTPStatus, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.reply = Reply(status, {"errors": [{"code": code, "message": message}]}, headers or {})
 

@@ -128,9 +128,7 @@ class Volunteer(Peer):
         return await self.ask_for("submit", **submission(bucket, dm, items=items, final=final))
 
 
-def submission(
-    bucket: Message, dm: str = "DM", *, items: Iterable[int] | None = None, final: bool = True
-) -> Message:
+def submission(bucket: Message, dm: str = "DM", *, items: Iterable[int] | None = None, final: bool = True) -> Message:
     """The fields of a submit of one dm_check result for all items of a bucket, or for some."""
     chosen = [item["item"] for item in bucket["items"]] if items is None else list(items)
     return {

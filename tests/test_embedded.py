@@ -354,9 +354,7 @@ def test_server_that_somebody_else_started(folder: Path) -> None:
     with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL, **who) as other:
         try:
             until(lambda: running_dsn(folder))
-            with pytest.raises(
-                EmbeddedError, match=rf"{folder}/data.*not started by this program.*{other.pid}"
-            ):
+            with pytest.raises(EmbeddedError, match=rf"{folder}/data.*not started by this program.*{other.pid}"):
                 EmbeddedPostgres(folder).start()
             assert other.poll() is None
         finally:
@@ -453,4 +451,3 @@ def test_what_is_in_the_way(folder: Path) -> None:
     assert f"{folder}/file" in refusal(folder / "file")
     with pytest.raises(EmbeddedError, match=f"{folder}/file"):
         own_folder(folder / "file")
-

@@ -69,9 +69,7 @@ async def test_friendship_says_whether_the_target_takes_messages(caller: Caller)
         status, _, body = await caller.get(f"{SHOW}?source_screen_name=a&target_screen_name={name}")
         assert status == 200
         assert body["relationship"]["source"]["can_dm"] is Accounts.can_dm(name)
-    status, _, body = await caller.get(
-        f"{SHOW}?source_screen_name=SenAlexander&target_screen_name=royblunt"
-    )
+    status, _, body = await caller.get(f"{SHOW}?source_screen_name=SenAlexander&target_screen_name=royblunt")
     assert body["relationship"]["source"]["following"] is True
 
 
@@ -135,9 +133,7 @@ async def test_only_get(caller: Caller) -> None:
         b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000 + b"\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_refused_and_the_connection_closed(
-    caller: Caller, request_: bytes
-) -> None:
+async def test_what_is_not_http_is_refused_and_the_connection_closed(caller: Caller, request_: bytes) -> None:
     status, headers, _ = await caller.raw(request_)
     assert (status, headers["connection"]) == (400, "close")
 

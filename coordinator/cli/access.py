@@ -15,16 +15,12 @@ DEFAULT_SERVER = "ws://127.0.0.1:8765"
 Server = Annotated[str, typer.Option(metavar="URL", help="The server: ws://, wss://, http:// or https://.")]
 Token = Annotated[
     str | None,
-    typer.Option(
-        metavar="TOKEN", help="Admin token. Default: COORDINATOR_TOKEN, else the file DATA/admin-token."
-    ),
+    typer.Option(metavar="TOKEN", help="Admin token. Default: COORDINATOR_TOKEN, else the file DATA/admin-token."),
 ]
 DataFolder = Annotated[
     Path | None, typer.Option(metavar="DATA", help="Data folder of the server, if it runs on this machine.")
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="For programs: one JSON object a line, and no tables.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line, and no tables.")]
 
 
 def find_token(token: str | None, data: Path | None) -> str | None:

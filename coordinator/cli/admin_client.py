@@ -158,9 +158,7 @@ class AdminClient:
             if code == close:
                 return Refused(name, message)
         reason = self._socket.close_reason
-        return Unreached(
-            f"The connection to {self._url} has ended (code {code}{f', {reason}' if reason else ''})."
-        )
+        return Unreached(f"The connection to {self._url} has ended (code {code}{f', {reason}' if reason else ''}).")
 
     def _end(self, why: CoordinatorError) -> None:
         self._ended = why

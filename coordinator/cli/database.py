@@ -34,9 +34,7 @@ db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
 @db.command("migrate")
 @exits
-def migrate_(
-    database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False
-) -> None:
+def migrate_(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Bring the schema to what this program needs; safe to repeat, and while others do the same.
 
     Example: `coordinator db migrate --database postgresql://coordinator@db.example.org/coordinator`
@@ -49,9 +47,7 @@ def migrate_(
 
 @db.command("status")
 @exits
-def status(
-    database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False
-) -> None:
+def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Tell which migrations are applied, and which `db migrate` would apply.
 
     Example: `coordinator db status --data ./data`

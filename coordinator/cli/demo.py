@@ -158,9 +158,7 @@ def daemon_command(number: int, services: list[str], server: str, api: str, data
 
 
 @asynccontextmanager
-async def _daemons(
-    count: int, services: list[str], port: int, standin: StandIn, data: Path
-) -> AsyncIterator[Daemons]:
+async def _daemons(count: int, services: list[str], port: int, standin: StandIn, data: Path) -> AsyncIterator[Daemons]:
     daemons = Daemons(logs=_logs(count, data))
     async with AsyncExitStack() as stack:
         for number, log in enumerate(daemons.logs, start=1):
@@ -204,9 +202,7 @@ async def _gone(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _watch(
-    admin: AdminClient, progress: Progress, daemons: Daemons, console: Console, exit_: bool
-) -> None:
+async def _watch(admin: AdminClient, progress: Progress, daemons: Daemons, console: Console, exit_: bool) -> None:
     """Show how it goes, until all is settled."""
     with Live(console=console, auto_refresh=False, transient=exit_) as live:
         while True:

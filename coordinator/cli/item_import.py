@@ -135,9 +135,7 @@ def batch_refusal(batch: Batch) -> Callable[[dict[str, Any]], Bad]:
     return found
 
 
-async def _answer(
-    client: AdminClient, message: ItemAdd, answer: asyncio.Future[dict[str, Any]]
-) -> dict[str, Any]:
+async def _answer(client: AdminClient, message: ItemAdd, answer: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
     for again in range(_TRIES):
         try:
             return await answer

@@ -40,6 +40,7 @@ THREADS = 8
 
 T = TypeVar("T")
 
+
 class Callouts:
     """Asks plugins."""
 

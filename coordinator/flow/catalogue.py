@@ -201,9 +201,7 @@ def membership_of(entry: Entry, identity: Identity) -> Membership:
 def card_of(entry: Entry, identity: Identity) -> ServiceCard:
     """A service with all that a client needs in order to work for it."""
     seen = membership_of(entry, identity)
-    return ServiceCard(
-        service=seen.service, state=seen.state, joined=seen.joined, active=seen.active, **entry.card
-    )
+    return ServiceCard(service=seen.service, state=seen.state, joined=seen.joined, active=seen.active, **entry.card)
 
 
 COMMON = tuple(field.name for field in dataclasses.fields(ServiceSettings))

@@ -93,9 +93,7 @@ class Commits:
     async def _store(self, batch: list[_Waiting]) -> None:
         try:
             async with self._database.transaction() as db:
-                outcomes = await results.settle(
-                    db, [one.settling for one in batch], self._recollect_window
-                )
+                outcomes = await results.settle(db, [one.settling for one in batch], self._recollect_window)
         except Unavailable as failure:
             for one in batch:
                 _fail(one, failure)

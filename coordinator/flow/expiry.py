@@ -131,9 +131,7 @@ class Expiry:
                 told = [[one.client_id, str(one.bucket_id), one.claim] for one in marked]
                 for part in batches(told):
                     self._signals.tell("dead", claims=part, release_after=settings.release_after)
-                freed = await claims.release_dead(
-                    db, service, settings.release_after, self._recollect_window
-                )
+                freed = await claims.release_dead(db, service, settings.release_after, self._recollect_window)
                 self._releases.tell_lost(freed, "released")
                 self._releases.wake(one.service_id for one in freed)
                 wanting = self._grant.waiting_clients(service)
@@ -159,9 +157,7 @@ class Expiry:
         for client, bucket, claim in signal["claims"]:
             held = self._roster.held(ClientId(client), BucketId(UUID(bucket)))
             if held is not None and held.claim == ClaimNumber(claim):
-                held.holder.push(
-                    BucketDead(bucket_id=bucket, claim=claim, release_after=signal["release_after"])
-                )
+                held.holder.push(BucketDead(bucket_id=bucket, claim=claim, release_after=signal["release_after"]))
 
     async def _recheck(self) -> None:
         for entry in self._catalogue.all():

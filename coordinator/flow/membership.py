@@ -66,9 +66,7 @@ class Memberships:
         self._boot = boot
         self._registration = registration
 
-    async def hello(
-        self, hello: wire.Hello, session: SessionId, address: str
-    ) -> tuple[Identity, dict[str, int]]:
+    async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
         """Who this is, and its own counters; the session enters the roster next.  An unknown client id is welcome.
 
         Raises:
@@ -156,9 +154,7 @@ class Memberships:
             if not again:
                 await self._enrol(db, register.enrolment_token)
             if not await clients.register(db, by.client_id, identity.secret_hash, screen_name):
-                raise Unauthorized(
-                    "That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS
-                )
+                raise Unauthorized("That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS)
             for entry, profile in choices:
                 await clients.join(db, by.client_id, entry.service.service_id, msgspec.json.encode(profile).decode())
             await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, None)
@@ -193,9 +189,7 @@ class Memberships:
             choices = msgspec.convert(services, list[wire.Choice])
         except msgspec.ValidationError as failure:
             what, _, inner = str(failure).partition(" - at `$")
-            raise BadRegistration(
-                f"services: {what}.", detail={"path": "$.services" + inner.rstrip("`")}
-            ) from None
+            raise BadRegistration(f"services: {what}.", detail={"path": "$.services" + inner.rstrip("`")}) from None
         found = []
         for place, choice in enumerate(choices):
             entry = self._catalogue.living(choice.service)
@@ -230,9 +224,7 @@ class Memberships:
             await self._load(db, identity)
         await self._grant.all_delivered()
         self._signals.tell("client", client=by.client_id, unregistered=True)
-        released = await self._releases.free_client(
-            by.client_id, None, claims.UNREGISTERED, "released", spare=by
-        )
+        released = await self._releases.free_client(by.client_id, None, claims.UNREGISTERED, "released", spare=by)
         return wire.Unregistered(released=released)
 
     def services(self, by: Holder) -> wire.ServiceList:
@@ -323,9 +315,7 @@ def _name(value: object, path: str) -> str:
     if value is None:
         raise BadRegistration(f"{path[2:]} is missing.", detail={"path": path})
     if not isinstance(value, str) or not _NAME.match(value) or value.endswith("\n"):
-        raise BadRegistration(
-            f"{path[2:]} is 1 to 64 letters, digits, or one of _ . -", detail={"path": path}
-        )
+        raise BadRegistration(f"{path[2:]} is 1 to 64 letters, digits, or one of _ . -", detail={"path": path})
     return value
 
 

@@ -302,9 +302,7 @@ class Operation:
         async with self._database.connection() as db:
             counts = await items.counts(db)
             oldest = await items.oldest(db)
-        most = {
-            entry.service.name: entry.service.settings.max_head_start for entry in self._catalogue.all()
-        }
+        most = {entry.service.name: entry.service.settings.max_head_start for entry in self._catalogue.all()}
         return {
             "services": [
                 {
@@ -323,7 +321,6 @@ class Operation:
                 for row in counts
             ]
         }
-
 
     # Buckets
 
@@ -373,9 +370,7 @@ class Operation:
         await self._tally.flush(self._database)
         service = None if request.service is None else self._service(request.service).service.service_id
         async with self._database.connection() as db:
-            rows = await clients.page(
-                db, request.after or "", request.limit, request.state, service, request.search
-            )
+            rows = await clients.page(db, request.after or "", request.limit, request.state, service, request.search)
         return {
             "rows": [_client_row(row) for row in rows],
             "next": rows[-1]["client_id"] if len(rows) == request.limit else None,

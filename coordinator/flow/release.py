@@ -78,12 +78,15 @@ class Releases:
             identity.end_leaving()
             self._roster.forget(identity)
         if held:
-            log.info("session ended while holding", session=str(holder.session_id), client=holder.client_id,
-                     buckets=len(held), kept=keep)
+            log.info(
+                "session ended while holding",
+                session=str(holder.session_id),
+                client=holder.client_id,
+                buckets=len(held),
+                kept=keep,
+            )
 
-    async def _end_session(
-        self, holder: Holder, delivered: Sequence[BucketId], *, keep: bool, way: Way
-    ) -> None:
+    async def _end_session(self, holder: Holder, delivered: Sequence[BucketId], *, keep: bool, way: Way) -> None:
         client, session = holder.client_id, holder.session_id
         async with self._database.connection() as db:
             if keep:
@@ -178,9 +181,7 @@ class Releases:
 
     # Back to its client
 
-    async def recollect(
-        self, by: Holder, holds: Sequence[Hold]
-    ) -> tuple[Recollection, list[Claimed]]:
+    async def recollect(self, by: Holder, holds: Sequence[Hold]) -> tuple[Recollection, list[Claimed]]:
         """Give a client back those of its cut-off buckets that nobody has claimed since.
 
         Returns what to answer, and the claims; the caller pushes them behind its answer.
@@ -271,8 +272,6 @@ class Releases:
             self._wake(freed)
         if orphans:
             log.info("freed claims that no session holds", buckets=len(orphans), seconds=monotonic() - begun)
-
-
 
 
 def _id(name: str) -> BucketId | None:

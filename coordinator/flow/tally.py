@@ -44,7 +44,8 @@ class Tally:
         try:
             async with database.connection() as db:
                 await clients.count(
-                    db, [(client, service, *numbers) for (client, service), numbers in counts.items()]  # type: ignore[misc]  # four numbers
+                    db,
+                    [(client, service, *numbers) for (client, service), numbers in counts.items()],  # type: ignore[misc]  # four numbers
                 )
         except BaseException:
             for key, numbers in counts.items():

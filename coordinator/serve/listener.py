@@ -89,9 +89,7 @@ class Listener:
         self._servers.append(main)
         ops_port = None
         if ops is not None:
-            beside = await serve(
-                self._serve, ops[0], ops[1], process_request=self._on_ops_request, server_header=None
-            )
+            beside = await serve(self._serve, ops[0], ops[1], process_request=self._on_ops_request, server_header=None)
             self._servers.append(beside)
             ops_port = _port(beside)
         return _port(main), ops_port

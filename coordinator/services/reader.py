@@ -90,9 +90,7 @@ class Reader:
         except (msgspec.MsgspecError, RecursionError):
             decoded = self._explain(raw)
         encode = self._encode
-        rows = [
-            (one.item, "{" + _ITEM_PREFIX.sub(b"", encode(one), count=1).decode()) for one in decoded
-        ]
+        rows = [(one.item, "{" + _ITEM_PREFIX.sub(b"", encode(one), count=1).decode()) for one in decoded]
         refuse_twice(rows)
         if not self._wanted:
             return Rows(rows)
@@ -100,9 +98,7 @@ class Reader:
         names = list(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))
         results = [(one.item, shape(**{name: getattr(one, sent) for name, sent in names})) for one in decoded]
         parts = {item for item, result in results if self.plugin.is_part(result)}
-        return Rows(
-            [one for one in rows if one[0] not in parts], [one for one in rows if one[0] in parts], results
-        )
+        return Rows([one for one in rows if one[0] not in parts], [one for one in rows if one[0] in parts], results)
 
     def items(self, raw: Raw) -> list[ItemId]:
         """Only which items a submit is about.

@@ -91,9 +91,7 @@ SELECT m.client_id, extract(epoch FROM greatest(m.wait_until, m.report_until) - 
   FROM client_service m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
 
 
-async def claim(
-    db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot
-) -> list[Claimed]:
+async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot) -> list[Claimed]:
     """Hand out the front of the ready pool, one bucket for each demand, in the order of the demands.
 
     Returns at most one bucket a demand.  Clients that gave something back lately are not served here
@@ -319,9 +317,7 @@ async def release_dead(
     return await _free(db, _RELEASE_DEAD, DEAD, recollect_window, service, release_after)
 
 
-async def _free(
-    db: Connection, statement: str, way: Way, recollect_window: float, *which: object
-) -> list[Freed]:
+async def _free(db: Connection, statement: str, way: Way, recollect_window: float, *which: object) -> list[Freed]:
     # In one transaction with what follows: nobody may claim a twin's item in between.
     async with db.transaction():
         rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, *which)
@@ -492,9 +488,7 @@ SELECT bucket_id, claim, session_id FROM bucket
 
 async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:
     """What the database believes this node's sessions hold; asked after a time without database."""
-    return [
-        (row["bucket_id"], row["claim"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)
-    ]
+    return [(row["bucket_id"], row["claim"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]
 
 
 _WHOSE = """

@@ -41,9 +41,7 @@ async def add(db: Connection, items: Sequence[tuple[str, str]]) -> tuple[list[It
     return new, [item for item in have if item not in added]
 
 
-async def join(
-    db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float
-) -> int:
+async def join(db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float) -> int:
     """Let items wait in a service where they have no state yet; returns how many that were.
 
     `head_start` is what the priority is worth, in seconds.
@@ -61,9 +59,7 @@ SELECT w.item_id, i.key, w.rank_at, w.since, w.priority
 BEGINNING = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
 
-async def waiting(
-    db: Connection, service: ServiceId, after: tuple[datetime, int], limit: int
-) -> list[WaitingItem]:
+async def waiting(db: Connection, service: ServiceId, after: tuple[datetime, int], limit: int) -> list[WaitingItem]:
     """Items that are not in a bucket, in rank order, from behind `after` (rank, item) on."""
     return [
         WaitingItem(ItemId(row["item_id"]), row["key"], row["rank_at"], row["since"], row["priority"])

@@ -91,9 +91,7 @@ class Database:
         except LOST as failure:
             raise Unavailable(f"The database cannot be reached: {failure or type(failure).__name__}") from failure
         if not OLDEST <= version <= NEWEST:
-            raise ConfigError(
-                f"database: it is Postgres {version}; versions {OLDEST} to {NEWEST} were expected"
-            )
+            raise ConfigError(f"database: it is Postgres {version}; versions {OLDEST} to {NEWEST} were expected")
         if fsync != "on":
             raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
 
@@ -137,9 +135,7 @@ class Database:
             Unavailable: as `connection`.
         """
         try:
-            connection = await asyncpg.connect(
-                self.dsn, timeout=CONNECT_DEADLINE, command_timeout=STATEMENT_DEADLINE
-            )
+            connection = await asyncpg.connect(self.dsn, timeout=CONNECT_DEADLINE, command_timeout=STATEMENT_DEADLINE)
             await connection.add_listener(channel, heard)
         except LOST as failure:
             raise Unavailable("The database cannot be reached.") from failure
@@ -148,9 +144,7 @@ class Database:
 
 async def _prepare(connection: Connection) -> None:
     # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
-    await connection.set_type_codec(
-        "jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary"
-    )
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
 
 
 def _jsonb(text: str) -> bytes:

@@ -106,9 +106,7 @@ SELECT bucket_id, remaining, remaining = 0 OR final AS closed, now() AS at,
        EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
 
 
-async def settle(
-    db: Connection, submits: Sequence[Settling], recollect_window: float
-) -> list[Outcome | None]:
+async def settle(db: Connection, submits: Sequence[Settling], recollect_window: float) -> list[Outcome | None]:
     """Store many submits, of different buckets, within a transaction; None for each that was passed over.
 
     `recollect_window` (seconds) is how long a bucket that failed too often stays whole.
@@ -147,9 +145,7 @@ async def _copy(db: Connection, submits: Sequence[Settling], at: datetime) -> No
     await db.copy_records_to_table(
         "result",
         columns=("item_id", "service_id", "claim", "at", "value"),
-        records=[
-            (item, one.service_id, one.claim, at, value) for one in submits for item, value in one.rows
-        ],
+        records=[(item, one.service_id, one.claim, at, value) for one in submits for item, value in one.rows],
     )
 
 
@@ -247,8 +243,10 @@ async def settle_one(
         if not same:
             raise Conflict("Another result is stored for that claim and item.")
         missing = [item for item, _ in submit.rows if item not in known]
-        deleted = bool(submit.rows) and given.issuperset(missing) and not await db.fetchval(
-            _ANY_LEFT, missing, submit.service_id, submit.bucket_id
+        deleted = (
+            bool(submit.rows)
+            and given.issuperset(missing)
+            and not await db.fetchval(_ANY_LEFT, missing, submit.service_id, submit.bucket_id)
         )
         if not (repeated or deleted):
             raise StaleClaim("Your claim of that bucket has ended.")

@@ -35,9 +35,7 @@ async def load(db: Connection) -> list[Row]:
     return [Row(**row) for row in await db.fetch(_ALL)]
 
 
-async def add(
-    db: Connection, name: str, plugin: str, title: str, settings: Mapping[str, Any]
-) -> ServiceId | None:
+async def add(db: Connection, name: str, plugin: str, title: str, settings: Mapping[str, Any]) -> ServiceId | None:
     """A new service; None if the name is taken."""
     found = await db.fetchval(_ADD, name, plugin, title, orjson.dumps(settings).decode())
     return None if found is None else ServiceId(found)

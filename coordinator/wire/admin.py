@@ -362,4 +362,3 @@ class Refusal(Struct, frozen=True):
     index: int
     key: str | None
     reason: str
-

@@ -174,18 +174,7 @@ class Report(Request, tag="report"):
 
 
 ClientRequest = (
-    Hello
-    | Register
-    | Unregister
-    | Services
-    | Join
-    | Leave
-    | Activate
-    | Ask
-    | Submit
-    | Release
-    | Recollect
-    | Report
+    Hello | Register | Unregister | Services | Join | Leave | Activate | Ask | Submit | Release | Recollect | Report
 )
 
 # Answers

@@ -84,13 +84,9 @@ class Codec(Generic[R]):
             return Undecodable(fault, ref)
         kind = generic.get("type")
         if not isinstance(kind, str):
-            return Undecodable(
-                BadMessage("A message has a string as its type.", detail={"path": "$.type"}), ref
-            )
+            return Undecodable(BadMessage("A message has a string as its type.", detail={"path": "$.type"}), ref)
         if kind not in self.types:
-            return Undecodable(
-                Unsupported(f"There is no request {kind[:64]!r} here.", detail={"path": "$.type"}), ref
-            )
+            return Undecodable(Unsupported(f"There is no request {kind[:64]!r} here.", detail={"path": "$.type"}), ref)
         what, path = where(failure)
         unknown = _UNKNOWN.match(what)
         if unknown:

@@ -105,9 +105,7 @@ def asyncapi() -> Json:
         },
         "defaultContentType": "application/json",
         "channels": {channel.name: _channel(channel) for channel in CHANNELS},
-        "operations": {
-            name: operation for channel in CHANNELS for name, operation in _operations(channel).items()
-        },
+        "operations": {name: operation for channel in CHANNELS for name, operation in _operations(channel).items()},
         "components": {
             "messages": {
                 _key(channel, one.__name__): _message(channel, one)
@@ -237,8 +235,7 @@ def _channel(channel: Channel) -> Json:
         "title": channel.title,
         "description": f"WebSocket, subprotocol `{frames.SUBPROTOCOL}`. The first message is `hello`.",
         "messages": {
-            one.__name__: _ref("components", "messages", _key(channel, one.__name__))
-            for one in channel.messages()
+            one.__name__: _ref("components", "messages", _key(channel, one.__name__)) for one in channel.messages()
         },
         "bindings": {"ws": {"method": "GET"}},
     }

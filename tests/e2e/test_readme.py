@@ -87,7 +87,6 @@ class Serving:
 
 def a_free_port() -> int:
 
-
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -114,9 +113,7 @@ def test_the_commands_for_running_it_for_real(folder: Path) -> None:
     names = [*[one.screen_name for one in sample.accounts()][:50], "JohnBoozman"]
     (folder / "accounts.csv").write_text("screen_name\n" + "\n".join(dict.fromkeys(names)) + "\n")
     check = folder / "check.sh"
-    check.write_text(
-        "#!/bin/sh\nexec sed -u -n 's/.*\"item\": *\\([0-9]*\\).*/{\"item\": \\1, \"dm\": \"DM\"}/p'\n"
-    )
+    check.write_text('#!/bin/sh\nexec sed -u -n \'s/.*"item": *\\([0-9]*\\).*/{"item": \\1, "dm": "DM"}/p\'\n')
     check.chmod(0o755)
     serving = Serving(folder, a_free_port())
     process = serving.start()

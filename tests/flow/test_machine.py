@@ -79,10 +79,12 @@ class Facts:
     """Claims that have ended."""
     acknowledged: list[Settling] = field(default_factory=list)
 
-    def hold(self, claimed: Claimed) -> None:
+    def hold(self, claimed: Claimed, *, kept: bool = False) -> None:
+        """`kept`: it never went back to the pool, so that an item may have been settled in its other copy."""
         assert claimed.bucket_id not in self.held, "two hold one bucket"
         assert claimed.claim > self.numbers.get(claimed.bucket_id, 0), "claim numbers grow"
-        strange = [item for item in given(claimed) if item not in self.open]
+        known = self.open | (self.twice if kept else set())
+        strange = [item for item in given(claimed) if item not in known]
         assert not strange, f"handed out, though settled or deleted: {strange}"
         assert given(claimed), "an empty bucket was handed out"
         self.held[claimed.bucket_id] = claimed
@@ -316,7 +318,7 @@ class Life(RuleBasedStateMachine):
                 self.facts.drop(bucket)
             assert self.facts.numbers[bucket] == back.former, "somebody else had it meanwhile"
             assert back.claimed.session_id == worker.session_id
-            self.facts.hold(back.claimed)
+            self.facts.hold(back.claimed, kept=held is not None)
 
     # The clock
 

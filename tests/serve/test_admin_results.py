@@ -167,9 +167,7 @@ async def test_the_follow_graph_follows(server: Server, admin: Admin, database: 
         await peer.ok("join", service="following_check")
         bucket = await peer.bucket("following_check")
         result = {"item": bucket["items"][0]["item"], "accounts": [{"key": key} for key in keys], "complete": complete}
-        await peer.ok(
-            "submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=[result], final=True
-        )
+        await peer.ok("submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=[result], final=True)
         return int(bucket["claim"])
 
     a = await check(first, "bob", "eve")

@@ -66,7 +66,10 @@ async def test_a_service_is_added_while_clients_are_connected(admin: Admin, volu
     assert len(bucket["items"]) == 30
     results = [{"item": one["item"], "alive": True} for one in bucket["items"]]
     bad = await volunteer.ask_for(
-        "submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], final=True,
+        "submit",
+        bucket_id=bucket["bucket_id"],
+        claim=bucket["claim"],
+        final=True,
         results=[{**results[0], "alive": "yes"}, *results[1:]],
     )
     assert bad["code"] == "bad_result"
@@ -190,7 +193,10 @@ async def test_revoked_takes_what_is_held_and_restore_brings_it_back(
         pushes = [await peer.pushes.get() for _ in range(2)]
         assert {"type": "service", "service": "dm_check", "state": "revoked"} in pushes
         assert {
-            "type": "bucket_lost", "bucket_id": bucket["bucket_id"], "claim": bucket["claim"], "reason": "revoked"
+            "type": "bucket_lost",
+            "bucket_id": bucket["bucket_id"],
+            "claim": bucket["claim"],
+            "reason": "revoked",
         } in pushes
     assert await far.refused("ask", service="dm_check", count=1) == "service_revoked"
     assert (await volunteer.submit(held))["code"] == "service_revoked"
@@ -250,9 +256,7 @@ async def test_items_that_are_added_meanwhile_are_neither_missed_nor_forced_upon
     other = await start_server(node_name="other")
     admins = [await server.admin(), await other.admin()]
     adding = [
-        asyncio.ensure_future(admin.add(1, f"n{place}x{n}x"))
-        for n in range(40)
-        for place, admin in enumerate(admins)
+        asyncio.ensure_future(admin.add(1, f"n{place}x{n}x")) for n in range(40) for place, admin in enumerate(admins)
     ]
     await admins[0].ok("service.add", **LINKS)
     await asyncio.gather(*adding)
@@ -263,7 +267,10 @@ async def test_forgetting_a_secret(server: Server, admin: Admin, volunteer: Volu
     await admin.add(3)
     bucket = await volunteer.bucket()
     assert await admin.ok("client.forget_secret", client_id="volunteer") == {
-        "type": "ok", "ref": 3, "forgotten": 1, "released": 1
+        "type": "ok",
+        "ref": 3,
+        "forgotten": 1,
+        "released": 1,
     }
     lost = await volunteer.push("bucket_lost")
     assert (lost["bucket_id"], lost["reason"]) == (bucket["bucket_id"], "released")

@@ -287,9 +287,7 @@ async def test_a_partial_update_of_the_last_items_closes(admin: Admin, volunteer
     assert (last["remaining"], last["closed"]) == (0, True)
 
 
-async def test_update_of_an_item_that_is_not_in_the_bucket(
-    server: Server, admin: Admin, volunteer: Volunteer
-) -> None:
+async def test_update_of_an_item_that_is_not_in_the_bucket(server: Server, admin: Admin, volunteer: Volunteer) -> None:
     await admin.add(2)
     bucket = await volunteer.bucket()
     answer = await volunteer.submit(bucket, items=[*ids(bucket), 999_999])
@@ -350,9 +348,7 @@ async def test_a_bucket_never_updated_is_marked_dead_and_then_released(
     assert (await other.submit(again))["stored"] == 2
 
 
-async def test_an_update_of_a_dead_bucket_counts_and_revives_it(
-    start_server: StartServer, database: Database
-) -> None:
+async def test_an_update_of_a_dead_bucket_counts_and_revives_it(start_server: StartServer, database: Database) -> None:
     await configure(database, dead_after=1, release_after=60)
     server = await start_server()
     admin, slow = await server.admin(), await server.volunteer("slow")

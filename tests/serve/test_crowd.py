@@ -70,9 +70,7 @@ async def test_fifty_clients_settle_two_thousand_items_exactly_once(
         finally:
             done.set()
 
-    *counts, _ = await asyncio.gather(
-        *(work(server, f"client{n}", done, random.Random(n)) for n in range(50)), watch()
-    )
+    *counts, _ = await asyncio.gather(*(work(server, f"client{n}", done, random.Random(n)) for n in range(50)), watch())
     assert await value(database, "SELECT count(*) FROM result") == ITEMS
     assert await value(database, "SELECT count(DISTINCT item_id) FROM result") == ITEMS
     assert sum(count or 0 for count in counts) == ITEMS

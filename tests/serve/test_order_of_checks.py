@@ -222,9 +222,7 @@ async def test_a_stale_claim_comes_before_strange_items_and_bad_results(
     assert other.pushes.empty()
 
 
-async def test_strange_items_come_before_bad_results(
-    server: Server, volunteer: Volunteer, bucket: Message
-) -> None:
+async def test_strange_items_come_before_bad_results(server: Server, volunteer: Volunteer, bucket: Message) -> None:
     answer = await volunteer.ask_for(
         "submit",
         bucket_id=bucket["bucket_id"],
@@ -464,9 +462,7 @@ async def test_a_deleted_item_is_discarded(server: Server, admin: Admin, volunte
     assert (repeat["type"], repeat.get("stored")) == ("stored", 0), repeat
 
 
-async def test_a_submit_of_deleted_items_only_is_discarded(
-    admin: Admin, volunteer: Volunteer, bucket: Message
-) -> None:
+async def test_a_submit_of_deleted_items_only_is_discarded(admin: Admin, volunteer: Volunteer, bucket: Message) -> None:
     gone = bucket["items"][0]
     await admin.ok("item.delete", keys=[gone["key"]])
     stored = await volunteer.submit(bucket, items=[gone["item"]], final=False)

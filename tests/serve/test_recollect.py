@@ -214,9 +214,7 @@ async def test_after_the_window_nothing_comes_back(start_server: StartServer) ->
     await cut(server, volunteer)
 
     async def over() -> bool:
-        return bool(
-            await value(server.database, "SELECT now() > max(ended_at) + interval '0.3 seconds' FROM claim")
-        )
+        return bool(await value(server.database, "SELECT now() > max(ended_at) + interval '0.3 seconds' FROM claim"))
 
     await eventually(over, "time stands still")
     again, welcome = await join_again(server, "late", holds=[hold(bucket)])

@@ -67,7 +67,9 @@ async def test_a_service_with_its_own_table(server: Server, admin: Admin, databa
     bad = await submit(peer, bucket, [{"item": one["item"], "alive": True} for one in bucket["items"]])
     assert bad["code"] == "bad_result"
     assert bad["detail"]["errors"][0] == {
-        "item": first["item"], "reason": f"{first['key']} answers, so it has a status", "path": "$.results[0]"
+        "item": first["item"],
+        "reason": f"{first['key']} answers, so it has a status",
+        "path": "$.results[0]",
     }
     part = await submit(peer, bucket, [{"item": first["item"], "alive": True, "status": 200}], final=False)
     assert (part["stored"], part["remaining"]) == (1, 1)
@@ -75,16 +77,12 @@ async def test_a_service_with_its_own_table(server: Server, admin: Admin, databa
     repeat = await submit(peer, bucket, [{"item": second["item"], "alive": False}])
     assert (repeat["type"], repeat["duplicate"]) == ("stored", True)
     seen = await rows(database, "SELECT key, alive, claim FROM link_seen ORDER BY key")
-    assert sorted(seen) == sorted(
-        [(first["key"], True, bucket["claim"]), (second["key"], False, bucket["claim"])]
-    )
+    assert sorted(seen) == sorted([(first["key"], True, bucket["claim"]), (second["key"], False, bucket["claim"])])
     await admin.ok("item.delete", keys=[first["key"]])
     assert await rows(database, "SELECT key FROM link_seen") == [(second["key"],)]
 
 
-async def test_its_table_follows_when_results_are_taken_back(
-    server: Server, admin: Admin, database: Database
-) -> None:
+async def test_its_table_follows_when_results_are_taken_back(server: Server, admin: Admin, database: Database) -> None:
     await admin.ok("service.add", service="links", plugin="link_alive")
     await admin.ok("item.add", items=[{"key": "https://a.example"}])
     peer = await worker(server, "links")

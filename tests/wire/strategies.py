@@ -59,9 +59,7 @@ def _any_of(kind: shape.Type) -> st.SearchStrategy[Any]:
         case shape.BoolType():
             return st.booleans()
         case shape.IntType():
-            return st.integers(
-                -(2**53) if kind.ge is None else kind.ge, 2**53 if kind.le is None else kind.le
-            )
+            return st.integers(-(2**53) if kind.ge is None else kind.ge, 2**53 if kind.le is None else kind.le)
         case shape.FloatType():
             return st.floats(
                 kind.ge if kind.gt is None else kind.gt,

@@ -150,9 +150,7 @@ def test_wrong_shape(frame: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("ref", ["7", "-7", "0", '"seven"', '""', f'"{"r" * 64}"', '"é\\""'])
-@pytest.mark.parametrize(
-    "rest", ['"type": "nope"', '"type": "services", "x": 1', '"type": "join"', '"x": {}']
-)
+@pytest.mark.parametrize("rest", ['"type": "nope"', '"type": "services", "x": 1', '"type": "join"', '"x": {}'])
 def test_a_refusal_keeps_the_ref(ref: str, rest: str) -> None:
     refusal = refused(f'{{"ref": {ref}, {rest}}}')
     assert refusal.ref == json.loads(ref)
@@ -271,9 +269,7 @@ def test_what_only_looks_like_u0000() -> None:
     assert message == client.Join(service="s", profile={"a": "\\u0000"})
 
 
-@pytest.mark.parametrize(
-    "half", ["\\ud800", "\\udfff", "\\ud800x", "\\ud800\\u0041", "\\ud800\\ud800", "\ud800"]
-)
+@pytest.mark.parametrize("half", ["\\ud800", "\\udfff", "\\ud800x", "\\ud800\\u0041", "\\ud800\\ud800", "\ud800"])
 @pytest.mark.parametrize(
     "frame",
     [
@@ -329,9 +325,7 @@ def test_a_second_type_is_refused() -> None:
 json_text = plain.map(json.dumps)
 odd_value = st.one_of(
     json_text,
-    st.sampled_from(
-        ['"\\ud800"', '"\\u0000"', "1e999", "9" * 5000, nested(20), nested(3000), "NaN", "-0", "1E2"]
-    ),
+    st.sampled_from(['"\\ud800"', '"\\u0000"', "1e999", "9" * 5000, nested(20), nested(3000), "NaN", "-0", "1E2"]),
 )
 FIELDS = sorted({field for one in (*client.ANSWERS, *admin.REQUESTS) for field in one.__struct_fields__})
 TYPES = sorted({tag_of(one) for one in (*client.ANSWERS, *admin.REQUESTS)})

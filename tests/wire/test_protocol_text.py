@@ -34,14 +34,10 @@ class Section:
 
     def rows(self, first: str) -> list[Row]:
         """The table whose first heading that is, without its headings; empty if there is none."""
-        table = re.search(
-            rf"^\| {re.escape(first)} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)*)", self.text, re.MULTILINE
-        )
+        table = re.search(rf"^\| {re.escape(first)} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)*)", self.text, re.MULTILINE)
         if table is None:
             return []
-        return [
-            tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table[1].splitlines()
-        ]
+        return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table[1].splitlines()]
 
     def names(self, first: str) -> list[str]:
         """The first column of that table, without its quotes."""
@@ -124,9 +120,7 @@ def nested_names(message: Message) -> Iterator[str]:
                 yield from inside(kind.item_type)
 
     for name, field in fields_of(message).items():
-        yield from inside(
-            shape.type_info(PUBLISHED[message, name]) if (message, name) in PUBLISHED else field.type
-        )
+        yield from inside(shape.type_info(PUBLISHED[message, name]) if (message, name) in PUBLISHED else field.type)
 
 
 def bounds(kind: shape.Type) -> Iterator[int]:
@@ -261,9 +255,7 @@ def test_examples_of_a_push(push: Message) -> None:
 def test_examples_elsewhere() -> None:
     """Those outside the sections of messages: a request of the client channel and what it is answered."""
     elsewhere = "".join(
-        part.text
-        for title, part in PARTS.items()
-        if title not in ("Client requests", "Pushes", "Admin requests")
+        part.text for title, part in PARTS.items() if title not in ("Client requests", "Pushes", "Admin requests")
     )
     codec = Codec(*CLIENT.answers)
     blocks = _blocks(elsewhere)
@@ -295,9 +287,7 @@ def test_order_of_checks_names_codes() -> None:
 def test_close_codes() -> None:
     table = sections("###", PARTS["Errors"].text)["Close codes"].names("close")
     assert [int(code) for code in table] == sorted(frames.Close)
-    mentioned = set(re.findall(r"\b(?:close |with )(\d{4})\b", TEXT)) | set(
-        re.findall(r"\b(4[45]\d\d)\b", TEXT)
-    )
+    mentioned = set(re.findall(r"\b(?:close |with )(\d{4})\b", TEXT)) | set(re.findall(r"\b(4[45]\d\d)\b", TEXT))
     assert {"4500", "4501", "4502", "4503", "4429", "1012"} <= mentioned
     assert {int(code) for code in mentioned} <= set(frames.Close)
 
