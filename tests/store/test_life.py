@@ -104,9 +104,9 @@ async def _dead_too_long(walk: Walk) -> object:
         return await claims.release_dead(db, walk.bench.service, 0.0, WINDOW)
 
 
-async def _drain(walk: Walk) -> object:
+async def _drain(walk: Walk) -> None:
     async with walk.database.connection() as db:
-        return await claims.keep(db, [walk.mine.session_id], 60.0)
+        await claims.keep(db, [walk.mine.session_id], 60.0)
 
 
 async def _split(walk: Walk) -> object:
