@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from coordinator.app import Node
 from coordinator.config import Settings
@@ -26,6 +27,12 @@ from tests.harness import Admin, Server, Volunteer
 
 TEMPLATE = "coordinator_template"
 _numbers = itertools.count(1)
+
+
+# `HYPOTHESIS_PROFILE=ci` runs the state machine as long as the gate wants it, by the same command as ever.
+settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadline=None)
+if os.environ.get("HYPOTHESIS_PROFILE"):
+    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,8 +109,8 @@ async def start_server(dsn: str, database: Database, tmp_path: Path) -> AsyncIte
     async with AsyncExitStack() as stack:
 
         async def start(**flags: Any) -> Server:
-            settings = Settings(**{"port": 0, "ops_port": 0, "data": tmp_path, **flags})
-            node = await stack.enter_async_context(Node(settings, dsn=dsn))
+            chosen = Settings(**{"port": 0, "ops_port": 0, "data": tmp_path, **flags})
+            node = await stack.enter_async_context(Node(chosen, dsn=dsn))
             return Server(node, database, stack)
 
         yield start
