@@ -359,7 +359,11 @@ class Grant:
         """Some got nothing: because they have to wait, are choosy, or there is nothing."""
         try:
             hungry, choosy = await self._why(line, left)
-            made = await self._maker.make(entry, wanted=True, needy=bool(choosy)) if hungry or choosy else None
+            # An ask that does not wait is told "nothing" only when there is nothing, not when another maker is busy.
+            patient = any(ticket.answer is not None for ticket in left)
+            made = None
+            if hungry or choosy:
+                made = await self._maker.make(entry, wanted=True, needy=bool(choosy), patient=patient)
         finally:
             line.put_back([ticket for ticket in left if ticket in line.flying])
         if made is None or made.buckets:
