@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
-import os
-import signal
-import socket
 import ssl
-import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 import structlog
-import uvloop
 
 from coordinator import __version__
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
+from coordinator.flow.activity import ActivityLog
 from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.commits import Commits
@@ -38,13 +33,12 @@ from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
 from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
-from coordinator.observe import logs
 from coordinator.serve.admin_channel import AdminSteps
 from coordinator.serve.client_channel import Steps
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Listener
 from coordinator.services import Plugin, load_plugins
-from coordinator.store import nodes, tokens
+from coordinator.store import activity, nodes, tokens
 from coordinator.store.pool import Database
 from coordinator.wire.client import Limits, ServiceChanged
 from coordinator.wire.frames import Close, ServerCard
@@ -151,6 +145,8 @@ class Node:
         self._tally = tally
         self._signals = Signals(self._db, self.boot)
         maker, callouts = Maker(self._db), Callouts(self._db)
+        self._activity = ActivityLog(self._db, name, settings.activity_retention)
+        callouts.faulted = self._activity.fault
         self._grant = Grant(self._db, self._catalogue, self._roster, maker, tally, self.boot)
         self._commits = Commits(self._db, settings.recollect_window)
         intake = Intake(
@@ -190,10 +186,13 @@ class Node:
             settings.recollect_window,
             settings.node_lease,
             self._lost_lease,
+            self._activity,
         )
         self._hear()
         async with self._db.connection() as db:
-            await nodes.former_boots(db, name, self.boot)
+            former = await nodes.former_boots(db, name, self.boot)
+            if former:
+                await activity.note_nodes(db, self._activity.who, former, "it started again")
             await self._expiry.free_crashed(db)
         operation = Operation(
             self._db,
@@ -289,6 +288,7 @@ class Node:
                 ("releases", self._releases.run()),
                 ("services", self._service_life.run()),
                 ("undo", self._undo.run()),
+                ("activity", self._activity.run()),
                 ("listener", self._listener.run()),
             )
         ]
@@ -457,119 +457,6 @@ class Node:
         if not self.boot:
             return
         await self._tally.flush(self._db)
+        await self._activity.flush()
         async with self._db.connection() as db:
             await nodes.set_state(db, self.boot, "gone")
-
-
-async def serve_until_signal(node: Node) -> bool:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
-
-    Returns whether the end was asked for; False: a part of the node failed, or its lease was lost.
-    """
-    loop = asyncio.get_running_loop()
-    drains: list[asyncio.Task[None]] = []
-
-    begun = 0.0
-
-    def on_signal() -> None:
-        nonlocal begun
-        if drains:
-            # A terminal and a parent process may both pass on the one that somebody sent.
-            if loop.time() > begun + 1.0:
-                node.stop()
-        else:
-            begun = loop.time()
-            drains.append(loop.create_task(node.drain("the node stops")))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    await node.wait_until_stopped()
-    for drain in drains:
-        drain.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await drain
-    return not node.failed
-
-
-def run(settings: Settings) -> int:
-    """Serve until a signal; returns the exit code: 0 after a drain, 1 after a failure."""
-    logs.configure(settings.log_format, settings.log_level)
-    if settings.processes > 1:
-        return uvloop.run(_run_many(settings))
-    return uvloop.run(_run_one(settings))
-
-
-async def _run_one(settings: Settings) -> int:
-    async with Node(settings) as node:
-        return 0 if await serve_until_signal(node) else 1
-
-
-# Several processes on one port: the first one owns the database and watches over the others.
-
-
-async def _run_many(settings: Settings) -> int:
-    async with home_of(settings) as home:
-        with _reserved_port(settings) as port:
-            return await _watch_over(settings, home.dsn, port)
-
-
-@contextlib.contextmanager
-def _reserved_port(settings: Settings) -> Iterator[int]:
-    """A port that the processes share; held, though not listened on, so that 0 is the same for all."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            held.bind((settings.host, settings.port))
-        except OSError as failure:
-            where = f"{settings.host}:{settings.port}"
-            raise ConfigError(f"port: cannot listen on {where}: {failure.strerror}") from failure
-        yield int(held.getsockname()[1])
-
-
-async def _watch_over(settings: Settings, dsn: str, port: int) -> int:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    context = multiprocessing.get_context("spawn")
-    children: dict[int, multiprocessing.process.BaseProcess] = {}
-
-    def start(index: int) -> None:
-        flags = settings.model_dump() | {
-            "port": port,
-            "ops_port": settings.ops_port + index if settings.ops_port else 0,
-            "node_name": f"{settings.node_name[:60]}-{index}",
-            "processes": 1,
-        }
-        children[index] = context.Process(target=_child, args=(flags, dsn), name=f"coordinator-{index}")
-        children[index].start()
-
-    def on_signal(number: int) -> None:
-        stopping.set()
-        for child in children.values():
-            if child.pid is not None and child.is_alive():
-                os.kill(child.pid, number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
-    for index in range(settings.processes):
-        start(index)
-    while any(child.is_alive() for child in children.values()) or not stopping.is_set():
-        for index, child in list(children.items()):
-            if not child.is_alive() and not stopping.is_set():
-                log.error("a process ended, starting it again", node=index, code=child.exitcode)
-                start(index)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2 if stopping.is_set() else 1.0):
-                await (asyncio.sleep(1) if stopping.is_set() else stopping.wait())
-    return 0 if all(child.exitcode == 0 for child in children.values()) else 1
-
-
-def _child(flags: dict[str, Any], dsn: str) -> None:
-    settings = Settings(**flags)
-    logs.configure(settings.log_format, settings.log_level)
-
-    async def serve() -> int:
-        async with Node(settings, dsn=dsn, shared_port=True) as node:
-            return 0 if await serve_until_signal(node) else 1
-
-    sys.exit(uvloop.run(serve()))

@@ -234,6 +234,7 @@ class Settings(BaseSettings):
     messages_per_minute: int = _whole(60_000, 1, 100_000_000, "Messages on one connection.")
     registrations_per_minute: int = _whole(600, 1, 1_000_000, "Registrations from one address.")
     max_message_bytes: int = _whole(1 << 20, 4096, 64 << 20, "Largest frame, in bytes.")
+    activity_retention: int = _whole(400, 1, 36_500, "How long the activity log is kept, in whole months; days.")
     log_format: Literal["json", "console"] = _setting("json", "How the log is written.", "one of json, console")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
         "info", "The least of what is logged.", "one of debug, info, warning, error"

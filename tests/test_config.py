@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "messages_per_minute": 60_000,
     "registrations_per_minute": 600,
     "max_message_bytes": 1 << 20,
+    "activity_retention": 400,
     "log_format": "json",
     "log_level": "info",
 }

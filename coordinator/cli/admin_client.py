@@ -35,6 +35,8 @@ _MOST_FRAME = 256 << 20
 """Pages may be larger than what the server takes; it is our own server."""
 
 _object: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_value: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 _CLOSED_FOR = {
     Close.BAD_CREDENTIALS: ("unauthorized", "The server does not know this token."),
@@ -69,12 +71,14 @@ class AdminClient:
         self._socket = socket
         self._refs = itertools.count(1)
         self._waiting: dict[object, asyncio.Future[dict[str, Any]]] = {}
+        self._as_raw: set[object] = set()
         self._ended: CoordinatorError | None = None
 
-    async def post(self, message: Request) -> asyncio.Future[dict[str, Any]]:
+    async def post(self, message: Request, *, raw: bool = False) -> asyncio.Future[dict[str, Any]]:
         """Send a request; its answer comes later, so that several may be under way.
 
-        The future raises Refused or Unreached.
+        With `raw`, the rows of the answer are msgspec.Raw, for those who only pass them on.  The future raises
+        Refused or Unreached.
         """
         ref = next(self._refs)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -84,12 +88,14 @@ class AdminClient:
             answer.set_exception(self._ended)
             return answer
         self._waiting[ref] = answer
+        if raw:
+            self._as_raw.add(ref)
         with suppress(ConnectionClosed):  # the reader tells why, also to this answer
             await self._socket.send(encode(structs.replace(message, ref=ref)), text=True)
         return answer
 
-    async def request(self, message: Request) -> dict[str, Any]:
-        """The fields of the answer.
+    async def request(self, message: Request, *, raw: bool = False) -> dict[str, Any]:
+        """The fields of the answer; `raw` as in `post`.
 
         Raises:
             Refused: the server answered with an error.
@@ -97,7 +103,7 @@ class AdminClient:
         """
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
-                return await (await self.post(message))
+                return await (await self.post(message, raw=raw))
         except TimeoutError:
             raise Unreached(f"{self._url} does not answer.") from None
 
@@ -133,7 +139,7 @@ class AdminClient:
         self._end(self._why_closed())
 
     def _take(self, frame: str | bytes) -> None:
-        fields = _object.decode(frame)
+        fields = self._fields(frame)
         kind, ref = fields.pop("type", None), fields.pop("ref", None)
         if kind == "error":
             refusal = Refused(
@@ -149,6 +155,15 @@ class AdminClient:
                 self._ended = refusal  # about the connection: the reason of the close that follows
         elif (answer := self._waiting.pop(ref, None)) is not None and not answer.done():
             answer.set_result(fields)
+
+    def _fields(self, frame: str | bytes) -> dict[str, Any]:
+        if not self._as_raw:
+            return _object.decode(frame)
+        fields = _raw.decode(frame)
+        if "ref" not in fields or (ref := _value.decode(fields["ref"])) not in self._as_raw:
+            return _object.decode(frame)
+        self._as_raw.discard(ref)
+        return {name: value if name == "rows" else _value.decode(value) for name, value in fields.items()}
 
     def _why_closed(self) -> CoordinatorError:
         if self._ended is not None:

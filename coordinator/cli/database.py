@@ -18,7 +18,7 @@ from coordinator.credentials import make_token
 from coordinator.embedded import running_dsn
 from coordinator.errors import ConfigError
 from coordinator.services import load_plugins, tables_of
-from coordinator.store import migrate, tokens
+from coordinator.store import activity, migrate, tokens
 from coordinator.store.pool import Database
 from coordinator.wire.admin import TokenIssue
 
@@ -89,7 +89,7 @@ async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
                 message.expires_in,
                 message.uses,
             )
-            await tokens.note(connection, "command line", "token.issue", new.token_id, "ok")
+            await activity.note(connection, "command line", "token.issue", new.token_id, "ok")
     return {"token_id": new.token_id, "token": new.token, "role": message.role, "label": message.label}
 
 

@@ -1,4 +1,7 @@
-"""`coordinator result export`: all results on standard output, page by page, so that memory does not grow with them."""
+"""`coordinator result export`: all results on standard output, page by page, so that memory does not grow with them.
+
+The rows of a page stay the text that the server has sent: JSON Lines need no look into them, and CSV but one.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,28 @@ from coordinator.cli.admin_client import AdminClient
 from coordinator.errors import CoordinatorError
 from coordinator.wire.admin import ResultExport
 
-COLUMNS = ("service", "item", "key", "value", "client_id", "session_id", "bucket_id", "claim", "at", "valid")
+PAGE = 20_000
+"""Rows that are asked for at a time; the server ends a page earlier if they are long."""
+
+
+class _Row(msgspec.Struct):
+    service: Any
+    item: Any
+    key: Any
+    value: msgspec.Raw
+    client_id: Any
+    session_id: Any
+    bucket_id: Any
+    claim: Any
+    at: Any
+    valid: bool
+
+
+COLUMNS = _Row.__struct_fields__
 """Of the CSV; `value` is JSON in it."""
 
-Row = dict[str, Any]
+_rows: msgspec.json.Decoder[list[_Row]] = msgspec.json.Decoder(list[_Row])
+_lines: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def write_export(client: AdminClient, message: ResultExport, *, whole: bool) -> None:
@@ -31,15 +52,17 @@ async def write_export(client: AdminClient, message: ResultExport, *, whole: boo
         Refused, Unreached: it was broken off; standard error says after what it can go on.
     """
     after = message.after
+    if whole:
+        message = structs.replace(message, limit=PAGE)
     if message.format == "csv" and after is None:
         sys.stdout.write(",".join(COLUMNS) + "\r\n")
     try:
-        page = await client.request(message)
+        page = await client.request(message, raw=True)
         while True:
             more = page["next"] if whole else None
             # The server works on the next page while this one is written; and writing may wait for a pipe.
-            coming = None if more is None else await client.post(structs.replace(message, after=more))
-            await asyncio.to_thread(sys.stdout.write, _text(page["rows"], message.format))
+            coming = None if more is None else await client.post(structs.replace(message, after=more), raw=True)
+            await asyncio.to_thread(_write, page["rows"], message.format)
             after = page["next"]
             if coming is None:
                 break
@@ -58,13 +81,25 @@ def _tell(after: str) -> None:
     typer.echo(f"There is more: --after '{after}'", err=True)
 
 
-def _text(rows: list[Row], form: str) -> str:
-    encode = msgspec.json.encode
+def _write(rows: msgspec.Raw, form: str) -> None:
     if form == "jsonl":
-        return "".join(f"{encode(row).decode()}\n" for row in rows)
+        sys.stdout.write("".join(f"{bytes(row).decode()}\n" for row in _lines.decode(rows)))
+        return
     text = StringIO()
-    writer = csv.writer(text)
-    for row in rows:
-        cells = {**row, "value": encode(row["value"]).decode(), "valid": "true" if row["valid"] else "false"}
-        writer.writerow([cells[name] for name in COLUMNS])
-    return text.getvalue()
+    write = csv.writer(text).writerow
+    for row in _rows.decode(rows):
+        write(
+            (
+                row.service,
+                row.item,
+                row.key,
+                bytes(row.value).decode(),
+                row.client_id,
+                row.session_id,
+                row.bucket_id,
+                row.claim,
+                row.at,
+                "true" if row.valid else "false",
+            )
+        )
+    sys.stdout.write(text.getvalue())

@@ -36,9 +36,9 @@ def _serve(settings: Settings) -> None:
 
     Example: `coordinator serve --port 8765 --data ./data`
     """
-    from coordinator import app  # the server's modules, which no other command needs
+    from coordinator import processes  # the server's modules, which no other command needs
 
-    code = app.run(settings)
+    code = processes.run(settings)
     if code:
         raise typer.Exit(code)
 

@@ -46,6 +46,7 @@ class Callouts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.faulted: Callable[[str, str, str], None] = lambda action, target, what: None
         self._threads: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(THREADS))
 
     async def select(self, entry: Entry, items: Sequence[Item]) -> list[ItemId]:
@@ -142,7 +143,7 @@ class Callouts:
             # The call of a plugin: whatever it raises is answered and logged, and nobody else notices.
             if entry.plugin.built_in or db.is_closed():
                 raise
-            raise _fault(entry, hook, failure) from failure
+            raise self._fault(entry, hook, failure) from failure
 
     async def _apart(self, entry: Entry, hook: str, call: Callable[[], T]) -> T:
         """Off the event loop and under the deadline, unless the plugin is one of ours."""
@@ -155,7 +156,20 @@ class Callouts:
             raise
         except Exception as failure:
             # As above: the call of a plugin.
-            raise _fault(entry, hook, failure) from failure
+            raise self._fault(entry, hook, failure) from failure
+
+    def _fault(self, entry: Entry, hook: str, failure: Exception) -> Internal:
+        slow = isinstance(failure, TimeoutError)
+        log.error(
+            "a plugin failed",
+            plugin=entry.service.plugin,
+            service=entry.service.name,
+            hook=hook,
+            error="it took too long" if slow else repr(failure),
+            exc_info=None if slow else failure,
+        )
+        self.faulted("plugin.fault", entry.service.name, f"{hook}: {'it took too long' if slow else repr(failure)}")
+        return Internal(f"The plugin of {entry.service.name} failed.", scope="service")
 
     async def _in_thread(self, plugin: Plugin, call: Callable[[], T]) -> T:
         # Not asyncio.to_thread: its threads are shared with others, and a process waits for them before it ends.
@@ -209,16 +223,3 @@ def _errors(plugin: Plugin, rows: Rows, items: Mapping[ItemId, Item]) -> list[di
         if answer is not None:
             raise TypeError(f"check answered {answer!r}; it raises or returns nothing")
     return errors
-
-
-def _fault(entry: Entry, hook: str, failure: Exception) -> Internal:
-    slow = isinstance(failure, TimeoutError)
-    log.error(
-        "a plugin failed",
-        plugin=entry.service.plugin,
-        service=entry.service.name,
-        hook=hook,
-        error="it took too long" if slow else repr(failure),
-        exc_info=None if slow else failure,
-    )
-    return Internal(f"The plugin of {entry.service.name} failed.", scope="service")

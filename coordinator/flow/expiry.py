@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from coordinator.errors import Unavailable
+from coordinator.flow.activity import ActivityLog
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.grant import Grant
 from coordinator.flow.making import Maker, frame, new_bucket_id
@@ -22,7 +23,7 @@ from coordinator.flow.roster import Roster
 from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, ClaimNumber, ClientId
-from coordinator.store import claims, clients, nodes, rechecks
+from coordinator.store import activity, claims, clients, nodes, rechecks
 from coordinator.store import making as store
 from coordinator.store.making import Broken, NewBucket
 from coordinator.store.pool import Connection, Database
@@ -57,6 +58,7 @@ class Expiry:
         recollect_window: float,
         lease: float,
         lost_lease: Callable[[], None],
+        activity_log: ActivityLog,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -70,6 +72,7 @@ class Expiry:
         self._recollect_window = recollect_window
         self._lease = lease
         self._lost_lease = lost_lease
+        self._activity = activity_log
         self._renewed = 0.0
 
     async def run(self) -> None:
@@ -86,8 +89,9 @@ class Expiry:
                 await self._tick()
             except Unavailable:
                 self._releases.doubt()
-            except Exception:
+            except Exception as failure:
                 # Whatever is wrong with one bucket or service must not stop the clock for the others.
+                self._activity.fault("node.fault", "clock", repr(failure))
                 log.exception("a step of the clock failed")
             await asyncio.sleep(max(0.05, TICK - (loop.time() - begun)))
 
@@ -112,7 +116,9 @@ class Expiry:
                 log.error("another node declared this one gone")
                 self._lost_lease()
             self._signals.alone = await nodes.others(db, self._boot) == 0
-            await nodes.expired(db, self._boot)
+            gone = await nodes.expired(db, self._boot)
+            if gone:
+                await activity.note_nodes(db, self._activity.who, gone, "its lease ran out")
             await self.free_crashed(db)
 
     async def free_crashed(self, db: Connection) -> None:
@@ -137,7 +143,10 @@ class Expiry:
                 wanting = self._grant.waiting_clients(service)
                 if wanting:
                     await clients.touch(db, service, wanting, settings.idle_after)
-                for client in await clients.make_idle(db, service, settings.idle_after, wanting):
+                idle = await clients.make_idle(db, service, settings.idle_after, wanting)
+                if idle:
+                    await activity.note_all(db, self._activity.who, "client.idle", idle, entry.service.name)
+                for client in idle:
                     self._signals.tell("client", client=client)
             kept = await claims.release_kept(db)
             self._releases.wake(one.service_id for one in kept)
@@ -189,6 +198,8 @@ class Expiry:
                 return
             await store.quarantine(db, broken.service_id, broken.items[0], broken.attempts)
             await store.close(db, [broken.bucket_id])
+            outcome = f"{self._catalogue.by_id(broken.service_id).service.name}, after {broken.attempts} attempts"
+            await activity.note_item(db, self._activity.who, "item.quarantine", broken.items[0], outcome)
             log.warning("item quarantined", item=broken.items[0], attempts=broken.attempts)
             return
         size = SMALL if len(broken.items) > SMALL else 1

@@ -29,7 +29,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.roster import Holder, Identity, Roster
 from coordinator.flow.signals import Signals
 from coordinator.model import Boot, ClientId, Membership, SessionId
-from coordinator.store import claims, clients, tokens
+from coordinator.store import activity, claims, clients, tokens
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import client as wire
 from coordinator.wire.frames import NAME_PATTERN, Close
@@ -159,7 +159,7 @@ class Memberships:
                 await clients.join(db, by.client_id, entry.service.service_id, msgspec.json.encode(profile).decode())
             await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, None)
             if not again:
-                await tokens.note(db, by.client_id, "client.register", by.client_id, "ok")
+                await activity.note(db, by.client_id, "client.register", by.client_id, "ok")
         async with self._database.connection() as db:
             await self._load(db, identity)
         self.changed(by.client_id)
@@ -216,7 +216,7 @@ class Memberships:
         try:
             async with self._database.transaction() as db:
                 await clients.unregister(db, by.client_id)
-                await tokens.note(db, by.client_id, "client.unregister", by.client_id, "ok")
+                await activity.note(db, by.client_id, "client.unregister", by.client_id, "ok")
         except BaseException:
             identity.registered = True  # as far as is known; the client repeats it
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -35,12 +35,15 @@ from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClientId, ItemId, ServiceId
 from coordinator.services import Item
-from coordinator.store import buckets, claims, clients, items, making, nodes, queue, services, tokens
+from coordinator.store import activity, buckets, claims, clients, export, items, making, nodes, queue, services, tokens
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import admin as wire
 
 MAX_ATTRIBUTES = 4096
 """Bytes that the attributes of one item take as JSON."""
+
+LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+"""Later than all that has been noted."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -294,8 +297,15 @@ class Operation:
     async def result_export(self, request: wire.ResultExport) -> Fields:
         """One page of all results of a service; the format is the asker's affair."""
         entry = self._service(request.service)
+        after = (0, 0) if request.after is None else tuple(map(number, cursor(request.after, 2)))
         async with self._database.connection() as db:
-            return await result_page(db, entry.service.service_id, request)
+            found = await export.page(
+                db, entry.service.service_id, entry.service.name, (after[0], after[1]), request.limit
+            )
+        return {
+            "rows": msgspec.Raw(f"[{','.join(found.rows)}]".encode()),
+            "next": None if found.last is None else f"{found.last[0]}|{found.last[1]}",
+        }
 
     async def stats(self, request: wire.Stats) -> Fields:
         """Each service's items and buckets by state, and what waits longest."""
@@ -461,20 +471,23 @@ class Operation:
 
     async def activity_list(self, request: wire.ActivityList) -> Fields:
         """The activity log, newest first."""
-        before = 2**62 if request.after is None else number(request.after)
+        until = moment_or_none(request.until, "$.until")
+        before = (until or LATEST, 0 if until else 2**62)
+        if request.after is not None:
+            moment, line = cursor(request.after, 2)
+            before = min(before, (moment_of(moment, "$.after"), number(line)))
         async with self._database.connection() as db:
-            rows = await tokens.activity(
+            rows = await activity.page(
                 db,
                 before,
                 request.limit,
                 target=request.client_id,
                 action=request.action,
                 since=moment_or_none(request.since, "$.since"),
-                until=moment_or_none(request.until, "$.until"),
             )
         return {
             "rows": [{k: v for k, v in _with_times(row).items() if k != "activity_id"} for row in rows],
-            "next": str(rows[-1]["activity_id"]) if len(rows) == request.limit else None,
+            "next": f"{rows[-1]['at'].isoformat()}|{rows[-1]['activity_id']}" if len(rows) == request.limit else None,
         }
 
     async def node_list(self, request: wire.NodeList) -> Fields:

@@ -87,7 +87,7 @@ def number(text: str) -> int:
 async def result_page(
     db: Connection,
     service: ServiceId,
-    request: wire.ResultList | wire.ResultExport,
+    request: wire.ResultList,
     *,
     key: str | None = None,
     client: str | None = None,

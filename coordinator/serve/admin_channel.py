@@ -26,7 +26,7 @@ from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
 from coordinator.serve.client_channel import in_words
 from coordinator.serve.connection import Peer, Spawn, Wire
-from coordinator.store import tokens
+from coordinator.store import activity, tokens
 from coordinator.store.pool import Database
 from coordinator.wire import admin as wire
 from coordinator.wire.client import Limits
@@ -199,7 +199,7 @@ class AdminSession(Peer):
         who = f"{self._token.role}:{self._token.label or self._token.token_id}"
         try:
             async with self._steps.database.connection() as db:
-                await tokens.note(
+                await activity.note(
                     db, who, tag_of(type(request)), _target(request), "ok" if error is None else error.code
                 )
         except Unavailable:

@@ -1,9 +1,8 @@
-"""Tokens (only their hashes are kept) and the activity log."""
+"""Tokens; only their hashes are kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from coordinator.store.pool import Connection
@@ -38,14 +37,6 @@ _REVOKE = "UPDATE token SET revoked_at = now() WHERE token_id = $1 AND revoked_a
 _LIST = """
 SELECT token_id, role, label, created_at, expires_at, uses_left, revoked_at IS NOT NULL AS revoked
   FROM token WHERE token_id > $1 ORDER BY token_id LIMIT $2"""
-
-_NOTE = "INSERT INTO activity (who, action, target, outcome) VALUES ($1, $2, $3, $4)"
-
-_ACTIVITY = """
-SELECT activity_id, at, who, action, target, outcome FROM activity
- WHERE activity_id < $1 AND ($2::text IS NULL OR target = $2) AND ($3::text IS NULL OR action = $3)
-   AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::timestamptz IS NULL OR at < $5)
- ORDER BY activity_id DESC LIMIT $6"""
 
 
 async def issue(
@@ -90,22 +81,3 @@ async def revoke(db: Connection, token_id: str) -> bool:
 async def page(db: Connection, after: str, limit: int) -> list[dict[str, Any]]:
     """Tokens by id, without the tokens themselves."""
     return [dict(row) for row in await db.fetch(_LIST, after, limit)]
-
-
-async def note(db: Connection, who: str, action: str, target: str | None, outcome: str) -> None:
-    """Write one line of the activity log."""
-    await db.execute(_NOTE, who, action, target, outcome)
-
-
-async def activity(
-    db: Connection,
-    before: int,
-    limit: int,
-    *,
-    target: str | None = None,
-    action: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> list[dict[str, Any]]:
-    """Lines of the activity log, newest first, from before `before` on."""
-    return [dict(row) for row in await db.fetch(_ACTIVITY, before, target, action, since, until, limit)]

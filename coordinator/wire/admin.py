@@ -180,7 +180,7 @@ class ResultExport(Request, tag="result.export"):
 
     service: Name
     format: Literal["jsonl", "csv"]
-    limit: PageSize = 1000
+    limit: Annotated[int, Meta(ge=1, le=20_000)] = 1000
     after: After | None = None
 
 

@@ -18,7 +18,7 @@ from tests.cli.conftest import Run
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that the app was run with."""
     seen: list[Settings] = []
-    app = types.ModuleType("coordinator.app")
+    processes = types.ModuleType("coordinator.processes")
 
     def run(settings: Settings) -> int:
         seen.append(settings)
@@ -26,9 +26,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
             raise UnknownSchema("The database was made by a newer version.")
         return 0
 
-    app.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "coordinator.app", app)
-    monkeypatch.setattr("coordinator.app", app, raising=False)
+    processes.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "coordinator.processes", processes)
+    monkeypatch.setattr("coordinator.processes", processes, raising=False)
     return seen
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -57,6 +56,17 @@ UPDATE bucket b SET shuffle = lpad(o.n::text, 32, '0')::uuid
 _numbers = itertools.count()
 
 
+PICK = st.integers(0, 999)
+"""One of what there is, by its place modulo their number: what is drawn never depends on what has happened."""
+
+PICKS = st.lists(PICK, min_size=1, max_size=5)
+
+
+def _picked(things: Sequence[T], picks: Iterable[int]) -> list[T]:
+    """Each of them once."""
+    return [things[place] for place in dict.fromkeys(pick % len(things) for pick in picks)] if things else []
+
+
 def _sorted(claimed: Iterable[Claimed]) -> list[Claimed]:
     """In an order that is the same each time."""
     return sorted(claimed, key=lambda one: (one.items, one.claim))
@@ -77,6 +87,8 @@ class Facts:
     """(item, claim) and value, of each acknowledged result."""
     past: list[Claimed] = field(default_factory=list)
     """Claims that have ended."""
+    lost: set[int] = field(default_factory=set)
+    """Those of them whose client was cut off, or did not come back to a drained node in time."""
     acknowledged: list[Settling] = field(default_factory=list)
 
     def hold(self, claimed: Claimed, *, kept: bool = False) -> None:
@@ -138,10 +150,20 @@ class Life(RuleBasedStateMachine):
             self.facts.alive[key] = ItemId(known[key])
             self.facts.open.add(ItemId(known[key]))
 
-    @precondition(lambda self: self.facts.alive)
-    @rule(data=st.data(), priority=st.sampled_from([0, 0, 50]))
-    def prioritise(self, data: st.DataObject, priority: int) -> None:
-        keys = self._some_keys(data)
+    @rule(picks=PICKS, priority=st.sampled_from([0, 0, 50]))
+    def prioritise(self, picks: list[int], priority: int) -> None:
+        self._prioritise(_picked(list(self.facts.alive), picks), priority)
+
+    @rule(pick=PICK, picks=PICKS, place=st.integers(0, len(CLIENTS) - 1), settle=st.booleans())
+    def prioritise_what_is_held(self, pick: int, picks: list[int], place: int, settle: bool) -> None:
+        """Two copies, and one of them settled in part: what chance alone seldom comes to."""
+        if claimed := self._one_held(pick):
+            self._prioritise([key for key, item in self.facts.alive.items() if item in given(claimed)], 0)
+            self.ask(place, 2)
+            if settle:
+                self.submit(pick, picks, "final with items left", DM)
+
+    def _prioritise(self, keys: list[str], priority: int) -> None:
         before = {key: self.run(self.room.places(self.facts.alive[key])) for key in keys}
         self.run(self.room.prioritise(keys, priority))
         for key in keys:
@@ -151,10 +173,9 @@ class Life(RuleBasedStateMachine):
             elif before[key] == []:
                 self.facts.open.add(item)  # settled ones are checked again
 
-    @precondition(lambda self: self.facts.alive)
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        keys = self._some_keys(data)
+    @rule(picks=PICKS)
+    def delete(self, picks: list[int]) -> None:
+        keys = _picked(list(self.facts.alive), picks)
         self.run(self.room.remove(keys))
         gone = {self.facts.alive.pop(key) for key in keys}
         self.facts.open -= gone
@@ -167,11 +188,11 @@ class Life(RuleBasedStateMachine):
                 assert not set(given(claimed)) & self.facts.open
                 self.facts.drop(bucket)
 
-    def _some_keys(self, data: st.DataObject) -> list[str]:
-        return data.draw(st.lists(st.sampled_from(list(self.facts.alive)), min_size=1, max_size=5, unique=True))
-
-    def _one_held(self, data: st.DataObject) -> Claimed:
-        return data.draw(st.sampled_from(_sorted(self.facts.held.values())))
+    def _one_held(self, pick: int) -> Claimed | None:
+        """A bucket that somebody holds; somebody asks for one first if nobody does."""
+        if not self.facts.held:
+            self.ask(pick % len(CLIENTS), 1)
+        return next(iter(_picked(_sorted(self.facts.held.values()), [pick])), None)
 
     @rule()
     def retry(self) -> None:
@@ -183,12 +204,11 @@ class Life(RuleBasedStateMachine):
         if found:
             self.run(self.room.retry([row["key"] for row in found]))
 
-    @precondition(lambda self: self.facts.held)
-    @rule(data=st.data())
-    def take_away(self, data: st.DataObject) -> None:
-        claimed = self._one_held(data)
-        assert self.run(self.room.node._releases.take(claimed.bucket_id)) == 1
-        self.facts.drop(claimed.bucket_id)
+    @rule(pick=PICK)
+    def take_away(self, pick: int) -> None:
+        if claimed := self._one_held(pick):
+            assert self.run(self.room.node._releases.take(claimed.bucket_id)) == 1
+            self.facts.drop(claimed.bucket_id)
 
     # Clients
 
@@ -200,17 +220,19 @@ class Life(RuleBasedStateMachine):
         for claimed in got:
             self.facts.hold(claimed)
 
-    @precondition(lambda self: self.facts.held)
     @rule(
-        data=st.data(),
+        pick=PICK,
+        picks=PICKS,
         how=st.sampled_from(["whole", "whole", "part", "final with items left", "nothing"]),
         value=st.sampled_from([DM, DM, NON_DM]),
     )
-    def submit(self, data: st.DataObject, how: str, value: str) -> None:
-        claimed = self._one_held(data)
+    def submit(self, pick: int, picks: list[int], how: str, value: str) -> None:
+        claimed = self._one_held(pick)
+        if claimed is None:
+            return
         chosen = given(claimed)
         if how in ("part", "final with items left"):
-            chosen = data.draw(st.lists(st.sampled_from(chosen), min_size=1, unique=True))
+            chosen = _picked(chosen, picks)
         elif how == "nothing":
             chosen = []
         one = submit(claimed, chosen, value=value, final=how in ("whole", "final with items left"))
@@ -233,17 +255,19 @@ class Life(RuleBasedStateMachine):
         if outcome.closed:
             self.facts.drop(claimed.bucket_id)
 
-    @precondition(lambda self: self.facts.acknowledged)
-    @rule(data=st.data())
-    def repeat(self, data: st.DataObject) -> None:
+    @rule(pick=PICK)
+    def repeat(self, pick: int) -> None:
         """The same message again stores nothing; it ends a claim that is still current only if it is final."""
-        one = data.draw(st.sampled_from(self.facts.acknowledged))
+        for one in _picked(self.facts.acknowledged, [pick]):
+            self._repeat(one)
+
+    def _repeat(self, one: Settling) -> None:
         held = self.facts.held.get(one.bucket_id)
         current = held is not None and held.claim == one.claim
         try:
             outcome = self.run(self.room.submit(one))
         except StaleClaim:
-            # Right only if no result of it is kept that was not deleted.
+            # Right only for a message that was empty, or not all of which was kept.
             assert not current
             assert not one.rows or any((item, one.claim) not in self.facts.stored for item, _ in one.rows)
             return
@@ -251,38 +275,36 @@ class Life(RuleBasedStateMachine):
         if current and outcome.closed:
             self.facts.drop(one.bucket_id)
 
-    @precondition(lambda self: self.facts.past)
-    @rule(data=st.data(), value=st.sampled_from([DM, NON_DM]))
-    def submit_late(self, data: st.DataObject, value: str) -> None:
+    @rule(pick=PICK, value=st.sampled_from([DM, NON_DM]))
+    def submit_late(self, pick: int, value: str) -> None:
         """Nothing that a former holder sends is stored."""
-        claimed = data.draw(st.sampled_from(_sorted(self.facts.past)))
-        try:
-            outcome = self.run(self.room.submit(submit(claimed, value=value)))
-        except (StaleClaim, Conflict):
-            return
-        assert outcome.stored == 0
-        assert outcome.closed
+        for claimed in _picked(_sorted(self.facts.past), [pick]):
+            try:
+                outcome = self.run(self.room.submit(submit(claimed, value=value)))
+            except (StaleClaim, Conflict):
+                continue
+            assert outcome.stored == 0
+            assert outcome.closed
 
-    @precondition(lambda self: self.facts.held)
-    @rule(data=st.data())
-    def submit_what_is_not_in_it(self, data: st.DataObject) -> None:
-        claimed = self._one_held(data)
+    @rule(pick=PICK)
+    def submit_what_is_not_in_it(self, pick: int) -> None:
+        claimed = self._one_held(pick)
+        if claimed is None:
+            return
         others = [item for item in self.facts.alive.values() if item not in claimed.items]
-        if others:
-            stranger = data.draw(st.sampled_from(others))
+        for stranger in _picked(others, [pick]):
             # The group commit takes what is checked; by every rule, nothing of it is stored.
             try:
                 self.run(self.room.settle_one(submit(claimed, [*given(claimed), stranger])))
             except UnassignedItems:
-                return
+                continue
             raise AssertionError("an item of no such bucket was accepted")
 
-    @precondition(lambda self: self.facts.held)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        claimed = self._one_held(data)
-        assert len(self.run(self.room.release(claimed))) == 1
-        self.facts.drop(claimed.bucket_id)
+    @rule(pick=PICK)
+    def release(self, pick: int) -> None:
+        if claimed := self._one_held(pick):
+            assert len(self.run(self.room.release(claimed))) == 1
+            self.facts.drop(claimed.bucket_id)
 
     @rule(place=st.integers(0, len(CLIENTS) - 1))
     def disconnect(self, place: int) -> None:
@@ -290,6 +312,7 @@ class Life(RuleBasedStateMachine):
         freed = {one.bucket_id for one in self.run(self.room.cut_off(worker))}
         assert freed == {b for b, one in self.facts.held.items() if one.session_id == worker.session_id}
         for bucket in freed:
+            self.facts.lost.add(self.facts.held[bucket].claim)
             self.facts.drop(bucket)
         self.workers[place] = self.run(self.room.worker(worker.client_id))
 
@@ -304,11 +327,11 @@ class Life(RuleBasedStateMachine):
         async with self.database.connection() as db:
             await claims.keep(db, [worker.session_id], 60.0)
 
-    @rule(data=st.data(), place=st.integers(0, len(CLIENTS) - 1))
-    def recollect(self, data: st.DataObject, place: int) -> None:
+    @rule(picks=st.lists(PICK, max_size=3), place=st.integers(0, len(CLIENTS) - 1))
+    def recollect(self, picks: list[int], place: int) -> None:
         worker = self.workers[place]
         self._hold_time()
-        named = [one.bucket_id for one in _sorted(self.facts.held.values()) if data.draw(st.booleans())]
+        named = [one.bucket_id for one in _picked(_sorted(self.facts.held.values()), picks)]
         for back in self.run(self.room.recollect(worker, named)):
             bucket = back.claimed.bucket_id
             held = self.facts.held.get(bucket)
@@ -316,6 +339,8 @@ class Life(RuleBasedStateMachine):
                 assert held.client_id == worker.client_id
                 assert held.claim == back.former
                 self.facts.drop(bucket)
+            else:
+                assert back.former in self.facts.lost, "given back, though it was not lost"
             assert self.facts.numbers[bucket] == back.former, "somebody else had it meanwhile"
             assert back.claimed.session_id == worker.session_id
             self.facts.hold(back.claimed, kept=held is not None)
@@ -342,8 +367,11 @@ class Life(RuleBasedStateMachine):
 
     def _see_what_the_clock_took(self) -> None:
         for bucket, claimed in list(self.facts.held.items()):
-            if self.run(self.room.ended(claimed.claim)) in ("dead", "drained"):
+            ended = self.run(self.room.ended(claimed.claim))
+            if ended in ("dead", "drained"):
                 self.facts.drop(bucket)
+            if ended == "drained":
+                self.facts.lost.add(claimed.claim)
 
     # Promises
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import resource
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.flow import undo
+from coordinator.store import export as store_export
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server, Volunteer
@@ -203,11 +206,11 @@ FILL = """
 WITH made AS (INSERT INTO item (key) SELECT 'k' || n || CASE WHEN n = 5 THEN ', "quoted"' ELSE '' END
                 FROM generate_series($1::int, $2::int) n RETURNING item_id),
 b AS (INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
-      SELECT DISTINCT item_id / 180 + 1000000 * $1, gen_random_uuid(), 1, 'peer', gen_random_uuid(), 1, B'1', 180,
-             'settled', now()
+      SELECT DISTINCT item_id / 180 + 1000000::bigint * $1, gen_random_uuid(), 1, 'peer', gen_random_uuid(),
+             1, B'1', 180, 'settled', now()
         FROM (SELECT DISTINCT item_id / 180 * 180 AS item_id FROM made) m)
 INSERT INTO result (item_id, service_id, claim, value)
-SELECT item_id, 1, item_id / 180 + 1000000 * $1, '{"dm": "DM"}' FROM made"""
+SELECT item_id, 1, item_id / 180 + 1000000::bigint * $1, '{"dm": "DM"}' FROM made"""
 
 
 async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
@@ -226,17 +229,54 @@ async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
 
 async def test_export_of_many_results_takes_no_more_memory(server: Server, database: Database, tmp_path: Path) -> None:
     async with database.connection() as db:
-        await db.execute(FILL, 1, 2_000)
+        await db.execute(FILL, 1, 20_000)
     few, _ = await export(server, tmp_path / "few", "--format", "jsonl")
+    of_node = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with database.connection() as db:
-        await db.execute(FILL, 2_001, 100_000)
+        await db.execute(FILL, 20_001, 200_000)
+    begun = time.monotonic()
     many, _ = await export(server, tmp_path / "many", "--format", "jsonl")
+    sys.stdout.write(f"{200_000 / (time.monotonic() - begun):,.0f} results a second\n")
     assert many < few + 8 * 1024
-    rows = [json.loads(line) for line in (tmp_path / "many").read_text().splitlines()]
-    assert len(rows) == len({row["item"] for row in rows}) == 100_000
-    assert rows[0].keys() == {
-        "service", "item", "key", "value", "client_id", "session_id", "bucket_id", "claim", "at", "valid"
-    }  # fmt: skip
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < of_node + 16 * 1024
+    with (tmp_path / "many").open() as lines:
+        rows = [(row["item"], row["claim"], tuple(row)) for row in map(json.loads, lines)]
+    assert len(rows) == len({item for item, _, _ in rows}) == 200_000
+    assert [claim for _, claim, _ in rows] == sorted(claim for _, claim, _ in rows)
+    assert {names for _, _, names in rows} == {
+        ("service", "item", "key", "value", "client_id", "session_id", "bucket_id", "claim", "at", "valid")
+    }
+
+
+@pytest.mark.parametrize(
+    ("window", "enough", "most", "limit"),
+    [(6000, 1 << 20, 2 << 20, 20_000), (1, 1, 1, 20_000), (7, 3000, 4000, 20_000), (6000, 9000, 9000, 5), (6, 1, 1, 3)],
+)
+async def test_an_export_has_the_rows_of_the_list_wherever_its_pages_end(
+    server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch, window: int, enough: int, most: int, limit: int
+) -> None:
+    for name, bound in (("WINDOW", window), ("ENOUGH", enough), ("MOST", most)):
+        monkeypatch.setattr(store_export, name, bound)
+    await sizes(admin, 5)
+    await admin.add(40, prefix='"é\\', services=["dm_check"])
+    for name in ("one", "two"):
+        peer = await server.volunteer(name)
+        for _ in range(4):
+            await peer.submit(await peer.bucket())
+    await invalidate(admin, client_id="two")
+    listed = (await admin.ok("result.list", service="dm_check", limit=1000))["rows"]
+    assert len(listed) == 40
+    assert {row["valid"] for row in listed} == {True, False}
+    rows: list[Message] = []
+    after: dict[str, str] = {}
+    while True:
+        page = await admin.ok("result.export", service="dm_check", format="jsonl", limit=limit, **after)
+        assert len(page["rows"]) <= limit
+        rows += page["rows"]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert rows == listed
 
 
 async def test_an_export_goes_on_after_where_it_was_broken_off(

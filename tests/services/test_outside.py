@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,3 +168,9 @@ async def test_a_select_that_answers_nonsense_takes_nothing(server: Server, admi
     assert added["added"] == 1
     shown = await admin.ok("item.show", key="nonsense")
     assert "bad" not in {one["service"] for one in shown["services"]}
+    async with asyncio.timeout(10):
+        while not (noted := (await admin.ok("activity.list", action="plugin.fault"))["rows"]):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert [(row["target"], row["outcome"]) for row in noted] == [
+        ("bad", "select: TypeError(\"select answered 'perhaps', not True or False\")")
+    ]

@@ -219,12 +219,58 @@ CREATE TABLE token (
     revoked_at  timestamptz
 );
 
+-- By months, so that what is old goes by dropping a table.
+CREATE SEQUENCE activity_number;
+
 CREATE TABLE activity (
-    activity_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    activity_id bigint NOT NULL DEFAULT nextval('activity_number'),
     at          timestamptz NOT NULL DEFAULT now(),
     who         text NOT NULL,
     action      text NOT NULL,
     target      text,
-    outcome     text NOT NULL
-);
-CREATE INDEX activity_at ON activity (at, activity_id);
+    outcome     text NOT NULL,
+    PRIMARY KEY (at, activity_id)
+) PARTITION BY RANGE (at);
+CREATE INDEX activity_action ON activity (action, at, activity_id);
+CREATE INDEX activity_target ON activity (target, at, activity_id);
+
+-- What belongs to no month that was made ready; its lines move to their month once that is made.
+CREATE TABLE activity_other PARTITION OF activity DEFAULT;
+
+-- Make this month and the next two ready, and drop those of which all is older than so many days.  It gives up, for
+-- the next one to try, rather than let whoever writes wait long.
+CREATE FUNCTION activity_keep(days integer) RETURNS void LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+DECLARE
+    first   timestamp;
+    since   timestamptz;
+    upto    timestamptz;
+    name    text;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('coordinator.activity')) THEN
+        RETURN;
+    END IF;
+    FOR ahead IN 0..2 LOOP
+        first := date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => ahead);
+        since := first AT TIME ZONE 'UTC';
+        upto := (first + interval '1 month') AT TIME ZONE 'UTC';
+        name := to_char(first, '"activity_"YYYY_MM');
+        CONTINUE WHEN to_regclass(name) IS NOT NULL;
+        EXECUTE format('CREATE TABLE %I (LIKE activity INCLUDING DEFAULTS)', name);
+        EXECUTE format('WITH moved AS (DELETE FROM activity_other WHERE at >= $1 AND at < $2 RETURNING *)
+                        INSERT INTO %I SELECT * FROM moved', name) USING since, upto;
+        EXECUTE format('ALTER TABLE activity ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, since, upto);
+    END LOOP;
+    FOR name IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'activity'::regclass AND c.relname ~ '^activity_\d{4}_\d{2}$'
+           AND (to_date(c.relname, '"activity_"YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC'
+               < now() - make_interval(days => days)
+    LOOP
+        EXECUTE format('DROP TABLE %I', name);
+    END LOOP;
+    DELETE FROM activity_other WHERE at < now() - make_interval(days => days);
+EXCEPTION WHEN lock_not_available THEN
+    NULL;
+END $$;
+
+SELECT activity_keep(400);

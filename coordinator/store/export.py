@@ -1,0 +1,74 @@
+"""All results of a service, page by page, as JSON that the database composes and nobody parses on its way out.
+
+A page goes over whole claims in windows of some thousand results, each one statement, so that it costs the same
+wherever it lies, and ends where it has enough rows or bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.model import ServiceId
+from coordinator.store.pool import Connection
+
+WINDOW = 6000
+"""Results that one statement reads: nearly a page of usual ones."""
+
+ENOUGH = 1 << 20
+"""Bytes with which a page ends at a window's end."""
+
+MOST = 2 << 20
+"""Bytes with which it ends anywhere; more than that only if one result alone takes more."""
+
+# The next claims that hold about a window of results; at least one.
+_SPAN = """
+SELECT min(claim), max(claim) FROM (
+    SELECT claim, sum(settled) OVER (ORDER BY claim) - settled AS before FROM (
+        SELECT claim, settled FROM claim
+         WHERE service_id = $1 AND claim >= $2 AND settled > 0 ORDER BY claim LIMIT 1000) c) w
+ WHERE before < $3"""
+
+# What all results of a claim share is composed once for each claim.
+_ROWS = """
+WITH span AS MATERIALIZED (
+    SELECT claim,
+           ',"client_id":' || to_json(client_id) || ',"session_id":"' || session_id || '","bucket_id":"' || bucket_id
+               || '","claim":' || claim || ',"at":"' AS origin,
+           CASE WHEN invalidated_by IS NULL THEN 'Z","valid":true}' ELSE 'Z","valid":false}' END AS tail
+      FROM claim WHERE service_id = $1 AND claim BETWEEN $2 AND $3 AND settled > 0)
+SELECT claim, item_id, line FROM (
+    SELECT claim, item_id, line, sum(octet_length(line)) OVER (ORDER BY claim, item_id) - octet_length(line) AS before
+      FROM (SELECT r.claim, r.item_id,
+                   $4 || r.item_id || ',"key":' || to_json(i.key) || ',"value":' || r.value || k.origin
+                      || to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || k.tail AS line
+              FROM result r JOIN span k USING (claim) JOIN item i USING (item_id)
+             WHERE r.claim BETWEEN $2 AND $3 AND (r.claim, r.item_id) > ($2, $5) AND r.service_id = $1
+             ORDER BY r.claim, r.item_id LIMIT $6) composed) measured
+ WHERE before < $7 ORDER BY claim, item_id"""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPage:
+    """Rows, each a JSON object, and the (claim, item) behind which the next page begins; None at the end."""
+
+    rows: list[str]
+    last: tuple[int, int] | None
+
+
+async def page(db: Connection, service: ServiceId, name: str, after: tuple[int, int], limit: int) -> ExportPage:
+    """Results of the service of that name in the order of their claims, from behind `after` (claim, item) on."""
+    head = f'{{"service":"{name}","item":'
+    found: list[str] = []
+    size = 0
+    claim, item = after
+    while True:
+        first, last = await db.fetchrow(_SPAN, service, claim, min(WINDOW, limit - len(found)))
+        if first is None:
+            return ExportPage(found, None)
+        item = item if first == claim else 0
+        rows = await db.fetch(_ROWS, service, first, last, head, item, limit - len(found), MOST - size)
+        found.extend(row["line"] for row in rows)
+        size += sum(len(row["line"]) for row in rows)
+        if rows and (len(found) >= limit or size >= ENOUGH):
+            return ExportPage(found, (rows[-1]["claim"], rows[-1]["item_id"]))
+        claim, item = last + 1, 0
