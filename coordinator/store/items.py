@@ -54,7 +54,9 @@ _WAITING = """
 SELECT w.item_id, i.key, w.rank_at, w.since, w.priority
   FROM (SELECT * FROM waiting WHERE service_id = $1 AND (rank_at, item_id) > ($2, $3)
          ORDER BY rank_at, item_id LIMIT $4) w
-  JOIN item i USING (item_id) ORDER BY w.rank_at, w.item_id"""
+ -- OFFSET 0 keeps this a look-up for each row: a join of its own choice may read the whole catalogue.
+ CROSS JOIN LATERAL (SELECT key FROM item WHERE item_id = w.item_id OFFSET 0) i
+ ORDER BY w.rank_at, w.item_id"""
 
 BEGINNING = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
