@@ -41,6 +41,8 @@ Ended = Literal[
 class ServiceSettings:
     """What can be set for each service while it runs.  Times are seconds.
 
+    A bucket is of `bucket_size` items; a client may have `max_buckets_per_ask` of one ask, and hold
+    `max_held_buckets`.  One of which nothing was settled for `dead_after` is dead, and `release_after` later anyone's.
     `max_head_start` caps what a priority is worth; `idle_after` makes a client inactive that has not worked
     for so long; `recheck_after` (None: never) lets old results become due again.
     """

@@ -76,7 +76,7 @@ class Plugin:
     `Result` is the shape of one result without `item`, `Profile` that of the profile, `Settings` that of the
     settings of its own, each a msgspec.Struct that forbids unknown fields; a `__post_init__` of theirs that raises
     ValueError refuses what the shape alone lets pass.  `defaults` are other defaults for the settings that all
-    services have.
+    services have, `tables` the migrations of its own tables.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""A plugin from outside, found by its entry point in a running `coordinator serve`; the README's, as it stands there."""
+"""Plugins from outside, found by their entry points in a running `coordinator serve`: the README's as it stands."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -285,16 +284,17 @@ async def test_forgetting_a_secret(server: Server, admin: Admin, volunteer: Volu
     assert await admin.refused("client.forget_secret", client_id="nobody") == "not_found"
 
 
-async def test_clients_work_on_while_services_come_and_go(server: Server) -> None:
+async def test_clients_work_on_while_services_come_and_go(start_server: StartServer) -> None:
     """Nobody is disconnected, nothing acknowledged is lost, nobody gets work of a service after it was revoked."""
+    server = await start_server(registrations_per_minute=10_000)
     admin = await server.admin()
     dice = random.Random(4)
     names = ["one", "two", "three"]
     for name in names:
         await admin.ok("service.add", service=name, plugin="dm_check", settings={"bucket_size": 5})
     await admin.add(3000, services=names)
-    acknowledged = 0
     over = asyncio.Event()
+    revocations = 0
 
     async def work(peer: Volunteer) -> int:
         done = 0
@@ -303,7 +303,7 @@ async def test_clients_work_on_while_services_come_and_go(server: Server) -> Non
             peer.send("ask", service=name, count=1)
         while not (over.is_set() and peer.pushes.empty()):
             try:
-                push = await asyncio.wait_for(peer.pushes.get(), 0.3)
+                push = await asyncio.wait_for(peer.pushes.get(), 0.5)
             except TimeoutError:
                 for name in names:
                     peer.send("ask", service=name, count=1)
@@ -312,6 +312,7 @@ async def test_clients_work_on_while_services_come_and_go(server: Server) -> Non
                 (revoked.add if push["state"] == "revoked" else revoked.discard)(push["service"])
             if push["type"] == "bucket":
                 assert push["service"] not in revoked
+                await asyncio.sleep(dice.random() / 2)
                 stored = await peer.submit(push)
                 if stored["type"] == "stored":
                     done += stored["stored"]
@@ -321,38 +322,39 @@ async def test_clients_work_on_while_services_come_and_go(server: Server) -> Non
         return done
 
     async def meddle() -> None:
-        for _ in range(40):
+        nonlocal revocations
+        for n in range(32):
             name = dice.choice(names)
-            match dice.randrange(4):
-                case 0:
+            match n % 8:
+                case 0 | 4:
                     await admin.ok("service.revoke", service=name)
-                    await asyncio.sleep(0.02)
+                    revocations += 1
+                    await asyncio.sleep(0.1)
                     await admin.ok("service.restore", service=name)
-                case 1:
+                case 1 | 5:
                     await admin.ok("service.pause", service=name)
                     await admin.ok("service.resume", service=name)
-                case 2:
+                case 2 | 3 | 6:
                     size = dice.randrange(1, 10)
                     await admin.ok("service.configure", service=name, settings={"bucket_size": size})
                 case _:
-                    pass
-            await asyncio.sleep(0.05)
+                    await admin.ok("service.add", service=f"more{n}", plugin="dm_check")
+            await asyncio.sleep(0.1)
         over.set()
 
-    async with AsyncExitStack() as stack:
-        peers = []
-        for n in range(12):
-            peer = await server.client()
-            await peer.hello(f"worker{n}")
-            choices = [{"service": name, "profile": {"source": "a"}} for name in names]
-            await peer.ok("register", screen_name=f"worker{n}", services=choices)
-            peers.append(peer)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(meddle())
-            working = [group.create_task(work(peer)) for peer in peers]
-        acknowledged = sum(task.result() for task in working)
-        await stack.aclose()
+    peers = []
+    for n in range(100):
+        peer = await server.client()
+        await peer.hello(f"worker{n}")
+        choices = [{"service": name, "profile": {"source": "a"}} for name in names]
+        await peer.ok("register", screen_name=f"worker{n}", services=choices)
+        peers.append(peer)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(meddle())
+        working = [group.create_task(work(peer)) for peer in peers]
+    acknowledged = sum(task.result() for task in working)
     async with server.database.connection() as db:
         assert await db.fetchval("SELECT count(*) FROM result") == acknowledged
-    assert acknowledged > 0
+    assert acknowledged > 1000
+    assert revocations == 8
     assert all(peer.connection.state.name == "OPEN" for peer in peers)

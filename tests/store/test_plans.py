@@ -79,8 +79,10 @@ def filled(template: str) -> Iterator[str]:
         await connection.close()
         connection = await asyncpg.connect(dsn)
         # Autovacuum must not come between: the statistics are part of the test.
-        for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
-            await connection.execute(f"ALTER TABLE {row['tablename']} SET (autovacuum_enabled = false)")
+        for row in await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        ):
+            await connection.execute(f"ALTER TABLE {row['relname']} SET (autovacuum_enabled = false)")
         for statement in (*_BEFORE.split(";"), _FILL):
             await connection.execute(statement)
         await connection.close()
