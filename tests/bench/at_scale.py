@@ -1,7 +1,8 @@
 """What the hot statements cost as the work grows: `python -m tests.bench.at_scale [--items N] [--buckets N]`.
 
 Fills a fresh embedded Postgres with 10 thousand, then with N waiting items (default 10 million) and N buckets (default
-1 million, nearly all done), and prints the median of each statement in both, and their ratio.  Takes some minutes and
+1 million, nearly all done), looks at the plans of all hot statements in both, and prints the medians of some, and
+their ratio.  Takes some minutes and
 some gigabytes, and cleans up behind itself.
 """
 
@@ -28,6 +29,7 @@ from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
 from coordinator.store.items import BEGINNING
 from coordinator.store.pool import Connection, Database
+from tests.store.test_plans import bad_plans
 
 ROUNDS = 101
 
@@ -83,8 +85,9 @@ async def _measure(dsn: str, count: int) -> dict[str, float]:
                 db, lambda db: claims.release_session(db, ClientId("c1"), SessionId(uuid4()), claims.CUT_OFF, 120.0)
             ),
         }
+        bad = await bad_plans(db)
+        assert not bad, f"with {count:,} items: {bad}"
     await database.close()
-    assert count > 0
     return found
 
 

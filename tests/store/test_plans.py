@@ -1,6 +1,6 @@
 """The plans of the statements that run all the time: none of them reads a whole table, however old the statistics.
 
-200,000 buckets, mostly done, and 300,000 waiting items; each plan is looked at as a prepared generic one, which is
+200,000 buckets, mostly done, and a million waiting items; each plan is looked at as a prepared generic one, which is
 what the pool's connections use.
 """
 
@@ -46,7 +46,7 @@ SELECT claim, bucket_id, service_id, 'c' || (claim % 500) + 1, gen_random_uuid()
   FROM bucket WHERE claim > 0 AND claim NOT BETWEEN 190001 AND 199000;
 INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT s.service_id, n + 1000000, now() + interval '1 ms' * n, now(), 100
-  FROM generate_series(1, 300000) n, service s WHERE s.name = 'many';
+  FROM generate_series(1, 1000000) n, service s WHERE s.name = 'many';
 INSERT INTO item (key) SELECT 'k' || n FROM generate_series(1, 400000) n;
 INSERT INTO result (item_id, service_id, claim, value)
 SELECT claim * 3, service_id, claim, '1' FROM claim WHERE claim <= 100000;
@@ -146,7 +146,7 @@ async def _plan(db: Connection, statement: str) -> dict[str, Any]:
     return plan
 
 
-async def _bad(db: Connection) -> list[str]:
+async def bad_plans(db: Connection) -> list[str]:
     found = []
     for name, statement in _statements().items():
         for node, rescanned in _nodes(await _plan(db, statement)):
@@ -159,9 +159,9 @@ async def _bad(db: Connection) -> list[str]:
 
 async def test_no_hot_statement_reads_a_whole_table(many: Database) -> None:
     async with many.connection() as db:
-        assert await _bad(db) == [], "with old statistics"
+        assert await bad_plans(db) == [], "with old statistics"
         await db.execute("ANALYZE", timeout=60)
-        assert await _bad(db) == [], "with fresh statistics"
+        assert await bad_plans(db) == [], "with fresh statistics"
 
 
 async def test_a_claim_of_so_many_buckets_hands_out_no_more(many: Database) -> None:
