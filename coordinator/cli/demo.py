@@ -94,7 +94,7 @@ async def _play(root: Path, clients: int, exit_: bool, console: Console) -> None
         services = await workable(admin)
         total = await _add_sample(admin, services)
         progress = Progress(services, total)
-        console.print(f"Server: ws://127.0.0.1:{node.port}", highlight=False)
+        console.print(f"Dashboard: http://127.0.0.1:{node.port}/", highlight=False)
         async with _daemons(clients, services, node.port, standin, root / "demo-clients") as daemons:
             await _watch(admin, progress, daemons, console, exit_)
             if exit_:

@@ -29,9 +29,6 @@ from coordinator.store.pool import Connection
 MAX_ATTEMPTS = 3
 """After so many claims that ended without settling it, a bucket is cut up.  protocol.md, "Give-backs" """
 
-# Drawn anew at each claim among the front of the pool: a run of the maker is 100 buckets of the usual size.  The order
-# of `shuffle` alone would not do: who takes the first one and returns it leaves those behind that rank later, so that
-# what was returned would nearly always come next.
 # Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY, one that has to
 # wait is not served at all.
 _CLAIM = """
@@ -44,13 +41,9 @@ WITH demand AS (
        AND (m.report_until IS NULL OR m.report_until <= now())
        AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
 picked AS MATERIALIZED (
-    SELECT b.bucket_id
-      FROM (SELECT bucket_id FROM bucket
-             WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
-             ORDER BY rank_at, shuffle LIMIT $5 + 128) w
-      JOIN bucket b USING (bucket_id)
-     WHERE b.state = 'ready' AND b.split_at IS NULL
-     ORDER BY b.rank_at, gen_random_uuid() LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
+    SELECT bucket_id FROM bucket
+     WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+     ORDER BY rank_at, shuffle LIMIT $5 FOR UPDATE SKIP LOCKED),
 paired AS (
     SELECT p.bucket_id, d.client_id, d.session_id
       FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p JOIN demand d USING (slot)),
@@ -69,20 +62,16 @@ SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t
 
 _CLAIM_CHOOSY = """
 WITH picked AS MATERIALIZED (
-    SELECT b.bucket_id
-      FROM (SELECT c.bucket_id FROM bucket c
-             WHERE c.service_id = $1 AND c.state = 'ready' AND c.split_at IS NULL
-               AND NOT EXISTS (SELECT FROM giveback g
-                                WHERE g.client_id = $2 AND g.bucket_id = c.bucket_id AND g.until > now())
-             ORDER BY c.rank_at, c.shuffle LIMIT 128) w
-      JOIN bucket b USING (bucket_id)
-     WHERE b.state = 'ready' AND b.split_at IS NULL
+    SELECT b.bucket_id FROM bucket b
+     WHERE b.service_id = $1 AND b.state = 'ready' AND b.split_at IS NULL
+       AND NOT EXISTS (SELECT FROM giveback g
+                        WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())
        AND EXISTS (SELECT FROM client_service m
                      JOIN client k ON k.client_id = m.client_id AND k.registered AND k.deactivated IS NULL
                     WHERE m.client_id = $2 AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
                       AND (m.wait_until IS NULL OR m.wait_until <= now())
                       AND (m.report_until IS NULL OR m.report_until <= now()))
-     ORDER BY b.rank_at, gen_random_uuid() LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
+     ORDER BY b.rank_at, b.shuffle LIMIT 1 FOR UPDATE SKIP LOCKED),
 taken AS (
     UPDATE bucket b
        SET state = 'claimed', claim = nextval('claim_number'), client_id = $2, session_id = $3, boot = $4,
@@ -470,11 +459,11 @@ async def recollect(
 
 _MARK_DEAD = """
 UPDATE bucket SET state = 'dead', touched_at = now()
- WHERE bucket_id = ANY (ARRAY (
+ WHERE bucket_id IN (
     SELECT bucket_id FROM bucket
      WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
        AND touched_at <= now() - make_interval(secs => $2)
-     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
+     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED)
 RETURNING service_id, bucket_id, claim, client_id, session_id,
           length(settled) - bit_count(settled)::int AS remaining"""
 
