@@ -126,6 +126,8 @@ class Maker:
             target = await store.workers(db, service) * settings.max_buckets_per_ask * 2
             most = max(settings.bucket_size, MAX_ITEMS_A_RUN)
             pool = await store.pool(db, service, target, most)
+            if patient and wanted and not needy and pool.ready:
+                return Made(pool.ready)  # another maker was quicker
             overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
             if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
                 return Made(0)
