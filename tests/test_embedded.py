@@ -248,6 +248,7 @@ def test_killed_program_and_killed_server(folder: Path) -> None:
         sql(news(first)["dsn"], "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)")
         pid = postmaster_of(folder)
         os.kill(pid, signal.SIGKILL)
+        until(lambda: running_dsn(folder) is None)  # a signal is not the end yet
         first.kill()
         first.wait()
     with started(folder) as postgres:
