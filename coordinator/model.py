@@ -106,6 +106,8 @@ class Claimed:
     items: tuple[ItemId, ...]
     settled: str
     frame: str
+    dead: bool = False
+    """Taken over from another session of the client, where it had been marked dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from coordinator.flow.tally import Tally
 from coordinator.model import Boot, Claimed, ClientId, Demand, ServiceId, SessionId
 from coordinator.store import claims
 from coordinator.store.pool import Database
-from coordinator.wire.client import Bucket
+from coordinator.wire.client import Bucket, BucketDead
 
 log = structlog.get_logger()
 
@@ -486,6 +486,10 @@ class Grant:
                 release_after=settings.release_after,
             )
         )
+        if claimed.dead:
+            holder.push(
+                BucketDead(bucket_id=str(claimed.bucket_id), claim=claimed.claim, release_after=settings.release_after)
+            )
 
 
 _FLIP = str.maketrans("01", "10")

@@ -85,7 +85,7 @@ LIFE: dict[tuple[State, Event], Outcome] = {
     ("dead", Event.RELEASE): Outcome("ready", answer="released", cost=True),
     ("dead", Event.DISCONNECT): Outcome("ready", attempt=True, cost=True),
     ("dead", Event.RECOLLECT): Outcome("claimed", answer="recollected", push="bucket"),
-    ("dead", Event.TAKE_OVER): Outcome("claimed", answer="recollected", push="bucket; bucket_lost released"),
+    ("dead", Event.TAKE_OVER): Outcome("dead", answer="recollected", push="bucket; bucket_dead; bucket_lost released"),
     ("dead", Event.LEAVE): _RELEASED,
     ("dead", Event.DRAIN): Outcome("dead", push="drain"),
     ("dead", Event.KEPT_TOO_LONG): Outcome("ready"),

@@ -93,10 +93,9 @@ def frame(fragments: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What one run did; `more` tells that a further run would find work."""
+    """What one run did: how many buckets it made."""
 
     buckets: int
-    more: bool = False
     busy: bool = False
     """Another node is making buckets of this service right now."""
 
@@ -141,4 +140,4 @@ class Maker:
             buckets, rest = await asyncio.to_thread(cut, taken, entry, short=short)
             await store.put_buckets(db, buckets)
             await store.put_back(db, service, rest)
-        return Made(len(buckets), more=len(taken) == limit < pool.waiting and pool.ready + len(buckets) < target)
+        return Made(len(buckets))

@@ -7,7 +7,7 @@ run it at once.  The table of states is beside `bucket` in the schema.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +29,9 @@ from coordinator.store.pool import Connection
 MAX_ATTEMPTS = 3
 """After so many claims that ended without settling it, a bucket is cut up.  protocol.md, "Give-backs" """
 
+# Drawn anew at each claim among the front of the pool: a run of the maker is 100 buckets of the usual size.  The order
+# of `shuffle` alone would not do: who takes the first one and returns it leaves those behind that rank later, so that
+# what was returned would nearly always come next.
 # Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY, one that has to
 # wait is not served at all.
 _CLAIM = """
@@ -41,9 +44,13 @@ WITH demand AS (
        AND (m.report_until IS NULL OR m.report_until <= now())
        AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
 picked AS MATERIALIZED (
-    SELECT bucket_id FROM bucket
-     WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
-     ORDER BY rank_at, shuffle LIMIT $5 FOR UPDATE SKIP LOCKED),
+    SELECT b.bucket_id
+      FROM (SELECT bucket_id FROM bucket
+             WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+             ORDER BY rank_at, shuffle LIMIT $5 + 128) w
+      JOIN bucket b USING (bucket_id)
+     WHERE b.state = 'ready' AND b.split_at IS NULL
+     ORDER BY b.rank_at, gen_random_uuid() LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
 paired AS (
     SELECT p.bucket_id, d.client_id, d.session_id
       FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p JOIN demand d USING (slot)),
@@ -62,16 +69,20 @@ SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t
 
 _CLAIM_CHOOSY = """
 WITH picked AS MATERIALIZED (
-    SELECT b.bucket_id FROM bucket b
-     WHERE b.service_id = $1 AND b.state = 'ready' AND b.split_at IS NULL
-       AND NOT EXISTS (SELECT FROM giveback g
-                        WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())
+    SELECT b.bucket_id
+      FROM (SELECT c.bucket_id FROM bucket c
+             WHERE c.service_id = $1 AND c.state = 'ready' AND c.split_at IS NULL
+               AND NOT EXISTS (SELECT FROM giveback g
+                                WHERE g.client_id = $2 AND g.bucket_id = c.bucket_id AND g.until > now())
+             ORDER BY c.rank_at, c.shuffle LIMIT 128) w
+      JOIN bucket b USING (bucket_id)
+     WHERE b.state = 'ready' AND b.split_at IS NULL
        AND EXISTS (SELECT FROM client_service m
                      JOIN client k ON k.client_id = m.client_id AND k.registered AND k.deactivated IS NULL
                     WHERE m.client_id = $2 AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
                       AND (m.wait_until IS NULL OR m.wait_until <= now())
                       AND (m.report_until IS NULL OR m.report_until <= now()))
-     ORDER BY b.rank_at, b.shuffle LIMIT 1 FOR UPDATE SKIP LOCKED),
+     ORDER BY b.rank_at, gen_random_uuid() LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
 taken AS (
     UPDATE bucket b
        SET state = 'claimed', claim = nextval('claim_number'), client_id = $2, session_id = $3, boot = $4,
@@ -391,6 +402,21 @@ SELECT b.bucket_id FROM bucket b
    AND b.state <> 'done'
  ORDER BY b.bucket_id FOR UPDATE"""
 
+# What was settled through another bucket meanwhile is not handed out again, unless nothing would be left by that.
+_SHED_SETTLED = """
+WITH shed AS (
+    SELECT b.bucket_id,
+           string_agg(CASE WHEN t.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
+      FROM bucket b JOIN bucket_items c USING (bucket_id)
+      CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS i (item_id, n)
+      LEFT JOIN twin t ON t.service_id = b.service_id AND t.item_id = i.item_id
+                      AND b.bucket_id IN (t.first_id, t.second_id) AND t.settled_by IS NOT NULL
+     WHERE b.bucket_id = ANY ($1::uuid[]) AND b.twins AND b.state IN ('claimed', 'dead')
+     GROUP BY b.bucket_id)
+UPDATE bucket b SET settled = b.settled | s.gone FROM shed s
+ WHERE b.bucket_id = s.bucket_id AND bit_count(b.settled | s.gone) < length(b.settled)"""
+
+# Who takes a bucket over from another session of its own holds it no longer by that.
 _RECOLLECT = """
 WITH again AS MATERIALIZED (
     SELECT b.bucket_id, b.claim AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
@@ -405,12 +431,14 @@ WITH again AS MATERIALIZED (
          OR (b.session_id <> $2 AND b.bucket_id = ANY ($4::uuid[])))),
 taken AS (
     UPDATE bucket b
-       SET state = 'claimed', claim = nextval('claim_number'), client_id = $1, session_id = $2, boot = $5,
-           touched_at = now(), kept_until = NULL, split_at = NULL,
+       SET state = CASE WHEN a.taken_from IS NULL THEN 'claimed' ELSE b.state END,
+           claim = nextval('claim_number'), client_id = $1, session_id = $2, boot = $5,
+           touched_at = CASE WHEN a.taken_from IS NULL THEN now() ELSE b.touched_at END,
+           kept_until = NULL, split_at = NULL,
            attempts = b.attempts - CASE WHEN a.cut_off IS TRUE THEN 1 ELSE 0 END
       FROM again a WHERE b.bucket_id = a.bucket_id
     RETURNING b.service_id, b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled,
-              a.former, a.taken_from, a.cut_off),
+              b.state = 'dead' AS dead, a.former, a.taken_from, a.cut_off),
 noted AS (
     INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
     SELECT claim, bucket_id, service_id, client_id, session_id, $5, ~settled FROM taken),
@@ -418,14 +446,20 @@ ended AS (
     UPDATE claim c SET ended = 'recollected', ended_at = coalesce(c.ended_at, now())
       FROM taken t WHERE c.claim = t.former),
 refund AS (
-    DELETE FROM giveback g USING taken t WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id),
+    UPDATE giveback g
+       SET times = g.times - 1,
+           until = least(g.until, now() + make_interval(secs => least(30 * 2 ^ least(g.times - 2, 10), 3600)))
+      FROM taken t WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id AND g.times > 1),
+refund_whole AS (
+    DELETE FROM giveback g USING taken t
+     WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id AND g.times = 1),
 calmed AS (
     UPDATE client_service m
        SET streak = greatest(m.streak - 1, 0), disconnects = greatest(m.disconnects - 1, 0),
            wait_until = CASE WHEN m.streak > 2 THEN m.wait_until END
      WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off))
 SELECT t.service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
-       c.items, c.frame, t.former, t.taken_from
+       c.items, c.frame, t.former, t.taken_from, t.dead
   FROM taken t JOIN bucket_items c USING (bucket_id) ORDER BY t.claim"""
 
 
@@ -453,17 +487,21 @@ async def recollect(
     candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
     if not candidates:
         return []
+    await db.execute(_SHED_SETTLED, candidates)
     rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
-    return [Regranted(_claimed(row), ClaimNumber(row["former"]), row["taken_from"]) for row in rows]
+    return [
+        Regranted(replace(_claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
+        for row in rows
+    ]
 
 
 _MARK_DEAD = """
 UPDATE bucket SET state = 'dead', touched_at = now()
- WHERE bucket_id IN (
+ WHERE bucket_id = ANY (ARRAY (
     SELECT bucket_id FROM bucket
      WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
        AND touched_at <= now() - make_interval(secs => $2)
-     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED)
+     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
 RETURNING service_id, bucket_id, claim, client_id, session_id,
           length(settled) - bit_count(settled)::int AS remaining"""
 

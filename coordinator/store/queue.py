@@ -95,6 +95,10 @@ INSERT INTO item_service (service_id, item_id) SELECT $1, unnest($2::bigint[]) O
 
 _QUARANTINED_HERE = "SELECT item_id FROM quarantine WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
 
+# Of an item that was settled through one copy, the other counts again from now on.
+_FORGET_SETTLED_TWINS = """
+DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL"""
+
 _TWINS_HERE = "SELECT item_id FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
 
 
@@ -129,6 +133,7 @@ async def take_for_priority(
         places.setdefault(ItemId(row["item_id"]), []).append(row)
     waiting = {row["item_id"]: row["since"] for row in await db.fetch(_FROM_WAITING, service, list(items))}
     quarantined = {row["item_id"] for row in await db.fetch(_QUARANTINED_HERE, service, list(items))}
+    await db.execute(_FORGET_SETTLED_TWINS, service, list(items))
     twins = {row["item_id"] for row in await db.fetch(_TWINS_HERE, service, list(items))}
     urgent: list[Urgent] = []
     out: list[ItemId] = []

@@ -47,11 +47,11 @@ CLIENTS = ("ada", "ada", "bob", "cleo")
 """Whose the sessions are; two of them are one client's."""
 
 SAME_ORDER = """
-UPDATE bucket b SET shuffle = lpad(o.n::text, 32, '0')::uuid
-  FROM (SELECT bucket_id, row_number() OVER (ORDER BY items) AS n
+UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
+  FROM (SELECT bucket_id, row_number() OVER (ORDER BY rank_at, items) AS n
           FROM bucket JOIN bucket_items USING (bucket_id) WHERE service_id = $1 AND state = 'ready') o
  WHERE b.bucket_id = o.bucket_id"""
-"""Takes chance out of the pool: an example must go the same way each time."""
+"""Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
 
 _numbers = itertools.count()
 
@@ -85,6 +85,8 @@ class Facts:
     numbers: dict[BucketId, int] = field(default_factory=dict)
     stored: dict[tuple[int, int], str] = field(default_factory=dict)
     """(item, claim) and value, of each acknowledged result."""
+    discarded: set[tuple[int, int]] = field(default_factory=set)
+    """(item, claim) of what a claim has brought too late; it brings nothing more of that item."""
     past: list[Claimed] = field(default_factory=list)
     """Claims that have ended."""
     lost: set[int] = field(default_factory=set)
@@ -168,10 +170,9 @@ class Life(RuleBasedStateMachine):
         self.run(self.room.prioritise(keys, priority))
         for key in keys:
             item = self.facts.alive[key]
-            if set(before[key]) & {"claimed", "dead"} and item in self.facts.open:
+            if set(before[key]) & {"claimed", "dead"}:
                 self.facts.twice.add(item)
-            elif before[key] == []:
-                self.facts.open.add(item)  # settled ones are checked again
+            self.facts.open.add(item)  # settled ones are checked again
 
     @rule(picks=PICKS)
     def delete(self, picks: list[int]) -> None:
@@ -244,11 +245,13 @@ class Life(RuleBasedStateMachine):
             assert conflict
             return
         assert not conflict
-        fresh = [item for item in chosen if item in self.facts.open and (item, claimed.claim) not in self.facts.stored]
+        over = self.facts.stored.keys() | self.facts.discarded
+        fresh = [item for item in chosen if item in self.facts.open and (item, claimed.claim) not in over]
         repeated = [key for key in keys if key in self.facts.stored]
         assert (outcome.stored, outcome.discarded) == (len(fresh), len(chosen) - len(fresh) - len(repeated))
         assert outcome.duplicate == (bool(chosen) and len(repeated) == len(chosen))
         self.facts.stored.update({(item, claimed.claim): value for item in fresh})
+        self.facts.discarded.update(key for key in keys if key not in self.facts.stored)
         self.facts.open -= set(fresh)
         self.facts.acknowledged.append(one)
         assert outcome.closed or not one.final

@@ -44,6 +44,37 @@ async def test_the_refund_leaves_what_earlier_givebacks_cost(bench: Bench) -> No
     assert (await bench.of(mine.bucket_id))["state"] == "claimed"
 
 
+async def test_the_refund_of_one_bucket_leaves_its_earlier_givebacks(bench: Bench) -> None:
+    ada = await bench.worker("ada")
+    mine = await bench.held(ada)
+    await bench.release(mine)
+    await bench.execute("UPDATE giveback SET until = now() - interval '1 second'")
+    await bench.execute("UPDATE client_service SET wait_until = NULL")
+    (again,) = await bench.claim(ada)
+    assert again.bucket_id == mine.bucket_id
+    await bench.cut_off(ada)
+    assert await bench.value("SELECT times FROM giveback") == 2
+    assert len(await bench.recollect(await bench.worker("ada"))) == 1
+    assert await bench.value("SELECT times FROM giveback") == 1
+    assert await bench.value("SELECT until <= now() + interval '30 seconds' FROM giveback")
+
+
+async def test_taking_a_bucket_over_does_not_start_its_time_anew(bench: Bench) -> None:
+    """Else two sessions that pass it to and fro would hold it for ever."""
+    ada = await bench.worker("ada")
+    mine = await bench.held(ada)
+    await bench.execute("UPDATE bucket SET touched_at = touched_at - interval '1 hour'")
+    held = await bench.of(mine.bucket_id)
+    also = await bench.worker("ada")
+    (back,) = await bench.recollect(also, [mine.bucket_id])
+    row = await bench.of(mine.bucket_id)
+    assert (row["state"], row["touched_at"], back.claimed.dead) == ("claimed", held["touched_at"], False)
+    await bench.execute("UPDATE bucket SET state = 'dead'")
+    (back,) = await bench.recollect(await bench.worker("ada"), [mine.bucket_id])
+    row = await bench.of(mine.bucket_id)
+    assert (row["state"], row["touched_at"], back.claimed.dead) == ("dead", held["touched_at"], True)
+
+
 async def test_a_bucket_set_aside_by_the_disconnect_is_whole_again(bench: Bench) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada, attempts=2)

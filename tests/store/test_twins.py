@@ -178,3 +178,45 @@ async def test_the_same_item_settled_through_both_at_once_is_stored_once(
         )
         assert sum(one.discarded for one in outcomes) == 1
         assert sum(item == pair.item for item, _ in await bench.stored()) == 1
+
+
+async def test_a_settled_item_is_checked_again_though_a_client_still_has_its_other_copy(
+    bench: Bench, ada: Worker, bob: Worker
+) -> None:
+    pair = await _pair(bench, ada, bob)
+    await bench.settle_one(submit(pair.second, [pair.item]))
+    assert await bench.places(pair.item) == ["claimed"]
+    assert await bench.prioritize([pair.item]) is not None
+    assert await bench.places(pair.item) == ["claimed", "ready"]
+    late = await bench.settle_one(submit(pair.first))
+    assert (late.stored, late.discarded, late.closed) == (3, 0, True)
+    assert await bench.places(pair.item) == []
+    stored = {claim for item, claim in await bench.stored() if item == pair.item}
+    assert stored == {pair.first.claim, pair.second.claim}
+
+
+@pytest.mark.parametrize("way", ["taken over", "kept"])
+async def test_what_was_settled_meanwhile_is_not_handed_out_again_by_a_recollect(
+    bench: Bench, ada: Worker, bob: Worker, way: str
+) -> None:
+    pair = await _pair(bench, ada, bob)
+    await bench.settle_one(submit(pair.second, [pair.item]))
+    if way == "kept":
+        async with bench.database.connection() as db:
+            await claims.keep(db, [ada.session_id], 60.0)
+    (back,) = await bench.recollect(await bench.worker("ada"), [pair.first.bucket_id])
+    assert back.claimed.settled == "010"
+    outcome = await bench.settle_one(submit(back.claimed))
+    assert (outcome.stored, outcome.discarded, outcome.closed) == (2, 0, True)
+
+
+async def test_a_recollect_never_hands_out_an_empty_bucket(bench: Bench, ada: Worker, bob: Worker) -> None:
+    mine = await bench.held(ada, 1)
+    urgent = await bench.prioritize(mine.items)
+    (claimed,) = await bench.claim(bob)
+    assert claimed.bucket_id == urgent
+    await bench.settle_one(submit(claimed))
+    (back,) = await bench.recollect(await bench.worker("ada"), [mine.bucket_id])
+    assert back.claimed.settled == "0"
+    outcome = await bench.settle_one(submit(back.claimed))
+    assert (outcome.stored, outcome.discarded, outcome.closed) == (0, 1, True)
