@@ -36,6 +36,9 @@ CLIENTS = 8
 BEFORE = 10.0
 """Seconds of work without anything beside it."""
 
+LEAST = 2.0
+"""Seconds that the clients' work is looked at, however quick the step was."""
+
 WORK = 1_000_000
 """Items of the service that the clients work on, in buckets of 20."""
 
@@ -108,8 +111,10 @@ class Work:
         begun = perf_counter()
         await step
         taken = perf_counter() - begun
+        await asyncio.sleep(LEAST - taken)
+        worked = perf_counter() - begun
         both = [f"{median(times):.1f} / {quantiles(times, n=100)[98]:.1f}" for times in (self.asks, self.submits)]
-        return name, f"{taken:.2f}", f"{len(self.submits) / taken:.0f}", *both
+        return name, f"{taken:.2f}", f"{len(self.submits) / worked:.0f}", *both
 
 
 async def _filled(database: Database, service: str) -> None:
@@ -145,7 +150,9 @@ async def _measure(server: Server, admin: Admin, count: int, dsn: str) -> Table:
             taken.update(answer)
 
         rows = f"{count:,} results"
-        table.add_row(*await work.beside(f"counting {rows}", ask("result.invalidate", service="old", dry_run=True)))
+        table.add_row(
+            *await work.beside(f"counting {rows}", ask("result.invalidate", service="old", dry_run=True, requeue=False))
+        )
         invalidate = ask("result.invalidate", service="old", dry_run=False, requeue=False)
         table.add_row(*await work.beside(f"taking back {rows}", invalidate))
         reinstate = ask("result.reinstate", invalidation_id=taken["invalidation_id"])
@@ -184,4 +191,4 @@ if __name__ == "__main__":
     logs.configure("console", "warning")
     made = Path(tempfile.mkdtemp(prefix="coordinator-scale-", dir="/tmp"))
     made.chmod(0o755)
-    asyncio.run(_main(made, chosen.items))
+    asyncio.run(_main(made, chosen.items // 180 * 180))
