@@ -114,7 +114,7 @@ class Signals:
             return
         self._looked = now
         try:
-            await connection.fetchval("SELECT 1")
+            await nodes.clock(connection)
         except LOST as failure:
             raise Unavailable("The connection that listens was lost.") from failure
 

@@ -266,7 +266,10 @@ async def put_back(db: Connection, service: ServiceId, items: Sequence[Taken]) -
         )
 
 
+_HAS_TWINS = "UPDATE bucket SET twins = true WHERE bucket_id = $1"
+
+
 async def move_twins(db: Connection, old: BucketId, new: BucketId, items: Sequence[ItemId]) -> None:
     """Items that stand in a second bucket too have moved from one bucket to another."""
     if int((await db.execute(_MOVE_TWINS, old, new, list(items))).split()[-1]):
-        await db.execute("UPDATE bucket SET twins = true WHERE bucket_id = $1", new)
+        await db.execute(_HAS_TWINS, new)

@@ -85,7 +85,10 @@ async def notify(db: Connection, payload: str) -> None:
     await db.execute(_NOTIFY, payload)
 
 
+_CLOCK = "SELECT now()"
+
+
 async def clock(db: Connection) -> datetime:
     """The database's time."""
-    now: datetime = await db.fetchval("SELECT now()")
+    now: datetime = await db.fetchval(_CLOCK)
     return now

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
 
 from coordinator.errors import ConfigError, Unavailable
+from coordinator.store.load import Load, counted_by
 
 Connection: TypeAlias = Any
 """An asyncpg connection (which has no types of its own)."""
@@ -48,11 +50,14 @@ OLDEST, NEWEST = 14, 18
 
 
 class Database:
-    """A pool of connections."""
+    """A pool of connections; `load` counts what goes through them."""
 
     def __init__(self, dsn: str, *, size: int = 10) -> None:
         self.dsn = dsn
+        self.load = Load()
+        self._connection_class = counted_by(self.load)
         self._size = size
+        self._taken = 0
         self._pool: Any = None
 
     async def open(self) -> None:
@@ -67,6 +72,7 @@ class Database:
                 self.dsn,
                 min_size=2,
                 max_size=self._size,
+                connection_class=self._connection_class,
                 timeout=CONNECT_DEADLINE,
                 command_timeout=STATEMENT_DEADLINE,
                 init=_prepare,
@@ -112,11 +118,17 @@ class Database:
         Raises:
             Unavailable: the database is away, or a deadline has passed; the outcome may be unknown.
         """
+        begun = perf_counter() if self._taken >= self._size else None
+        self._taken += 1
         try:
             async with self._pool.acquire(timeout=CONNECT_DEADLINE) as connection:
+                if begun is not None:
+                    self.load.waited(perf_counter() - begun)
                 yield connection
         except LOST as failure:
             raise Unavailable("The database cannot be reached.") from failure
+        finally:
+            self._taken -= 1
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -135,7 +147,12 @@ class Database:
             Unavailable: as `connection`.
         """
         try:
-            connection = await asyncpg.connect(self.dsn, timeout=CONNECT_DEADLINE, command_timeout=STATEMENT_DEADLINE)
+            connection = await asyncpg.connect(
+                self.dsn,
+                connection_class=self._connection_class,
+                timeout=CONNECT_DEADLINE,
+                command_timeout=STATEMENT_DEADLINE,
+            )
             await connection.add_listener(channel, heard)
         except LOST as failure:
             raise Unavailable("The database cannot be reached.") from failure
