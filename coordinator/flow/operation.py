@@ -36,6 +36,7 @@ from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClientId, ItemId, ServiceId
 from coordinator.services import Item
 from coordinator.store import activity, buckets, claims, clients, export, items, making, nodes, queue, services, tokens
+from coordinator.store.load import LoadSnapshot
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import admin as wire
 
@@ -308,7 +309,7 @@ class Operation:
         }
 
     async def stats(self, request: wire.Stats) -> Fields:
-        """Each service's items and buckets by state, and what waits longest."""
+        """Each service's items and buckets by state, what waits longest, and what this node asks of the database."""
         async with self._database.connection() as db:
             counts = await items.counts(db)
             oldest = await items.oldest(db)
@@ -329,7 +330,8 @@ class Operation:
                     ],
                 }
                 for row in counts
-            ]
+            ],
+            "database": _load(self._database.load.snapshot()),
         }
 
     # Buckets
@@ -580,6 +582,22 @@ def _refuse_numbers(value: object) -> None:
             raise ValueError("a whole number takes more than 64 bits")
         elif isinstance(one, float) and one and not 1e-15 <= abs(one) <= 1e15:
             raise ValueError("a number beyond 1e15 or below 1e-15")
+
+
+def _load(load: LoadSnapshot) -> Fields:
+    return {
+        "statements": [
+            {
+                "statement": one.statement,
+                "calls": one.calls,
+                "rows": one.rows,
+                "milliseconds": round(one.seconds * 1000, 3),
+            }
+            for one in load.statements
+        ],
+        "pool_waits": load.pool_waits,
+        "pool_waited": round(load.pool_seconds, 6),
+    }
 
 
 def _counts(row: Fields) -> Fields:

@@ -285,7 +285,7 @@ class NodeDrain(Request, tag="node.drain"):
 
 
 class Stats(Request, tag="stats"):
-    """`services: [{service, state, waiting, ready, claimed, dead, settled, quarantined, oldest}]`, `node`."""
+    """`services: [{service, state, waiting, ready, claimed, dead, settled, quarantined, oldest}]`, `database`."""
 
 
 class LimitsShow(Request, tag="limits"):
