@@ -33,6 +33,7 @@ from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
 from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
+from coordinator.observe.events import Events
 from coordinator.serve.admin_channel import AdminSteps
 from coordinator.serve.client_channel import Steps
 from coordinator.serve.limits import Addresses
@@ -81,6 +82,7 @@ class Node:
         self.failed = False
         """A part of the node has failed, or its lease was lost."""
         self.boot = Boot(0)
+        self.events = Events()
 
     async def __aenter__(self) -> Self:
         try:
@@ -108,6 +110,7 @@ class Node:
         if self._draining:
             return
         self._draining = True
+        self.events.emit("node", f"{self.settings.node_name} drains: {reason}")
         log.info("drain begins", reason=reason, sessions=len(self._listener.sessions))
         self._grant.stopped = True
         with contextlib.suppress(Unavailable):
@@ -145,7 +148,7 @@ class Node:
         self._tally = tally
         self._signals = Signals(self._db, self.boot)
         maker, callouts = Maker(self._db), Callouts(self._db)
-        self._activity = ActivityLog(self._db, name, settings.activity_retention)
+        self._activity = ActivityLog(self._db, name, settings.activity_retention, self.events)
         callouts.faulted = self._activity.fault
         self._grant = Grant(self._db, self._catalogue, self._roster, maker, tally, self.boot)
         self._commits = Commits(self._db, settings.recollect_window)
@@ -161,6 +164,7 @@ class Node:
             self.boot,
             settings.reconnect_window,
             settings.recollect_window,
+            self.events,
         )
         self._grant.on_lost_track = self._releases.doubt
         self._memberships = Memberships(
@@ -172,6 +176,7 @@ class Node:
             self._signals,
             self.boot,
             settings.registration,
+            self.events,
         )
         self._expiry = Expiry(
             self._db,
@@ -187,6 +192,7 @@ class Node:
             settings.node_lease,
             self._lost_lease,
             self._activity,
+            self.events,
         )
         self._hear()
         async with self._db.connection() as db:
@@ -244,6 +250,7 @@ class Node:
                 draining=lambda: self._draining,
                 crashed=lambda: self.crashed or self.failed,
                 drain_retry=DRAIN_RETRY,
+                events=self.events,
             ),
             AdminSteps(
                 database=self._db,
@@ -256,6 +263,7 @@ class Node:
                 messages_per_minute=settings.messages_per_minute,
                 spawn=self._spawn,
                 health=self._health,
+                events=self.events,
             ),
             allowed_origins=settings.allowed_origins,
             ready=self._reachable,
@@ -306,6 +314,7 @@ class Node:
                 f"host, port: cannot listen on {settings.host}:{settings.port} or "
                 f"{settings.ops_host}:{settings.ops_port}: {failure.strerror or failure}"
             ) from failure
+        self.events.emit("node", f"{settings.node_name} started, version {__version__}")
         log.info("serving", node=settings.node_name, host=settings.host, port=self.port, ops_port=self.ops_port)
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -327,6 +336,7 @@ class Node:
         except asyncio.CancelledError:
             raise
         except BaseException:
+            self.events.emit("fault", "a part of the node failed")
             log.exception("a part of the node failed")
             self.failed = True
             self._stopped.set()
@@ -340,6 +350,7 @@ class Node:
     def _spawn_done(self, task: asyncio.Task[None]) -> None:
         self._spawned.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
+            self.events.emit("fault", "a task of the node failed")
             log.error("a task of the node failed", exc_info=fault)
 
     async def _spawned_done(self) -> None:

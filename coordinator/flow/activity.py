@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from coordinator.errors import Unavailable
+from coordinator.observe.events import Events
 from coordinator.store import activity
 from coordinator.store.pool import Database
 
@@ -28,14 +29,17 @@ class ActivityLog:
     Faults are not written where they happen: that may be in a transaction that fails because of them.
     """
 
-    def __init__(self, database: Database, node: str, retention: int) -> None:
+    def __init__(self, database: Database, node: str, retention: int, events: Events) -> None:
         self.who = f"node:{node}"
         self._database = database
         self._retention = retention
+        self._events = events
         self._faults: dict[tuple[str, str], tuple[str, int]] = {}
 
     def fault(self, action: str, target: str, what: str) -> None:
         """Note a fault soon."""
+        # Without what was wrong: anyone may see events, and an exception may have anything in its words.
+        self._events.emit("fault", f"{action} {target}")
         _, times = self._faults.get((action, target), ("", 0))
         if times or len(self._faults) < MOST:
             self._faults[action, target] = (what[:500], times + 1)

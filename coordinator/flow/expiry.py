@@ -23,6 +23,7 @@ from coordinator.flow.roster import Roster
 from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, ClaimNumber, ClientId
+from coordinator.observe.events import Events
 from coordinator.store import activity, claims, clients, nodes, rechecks
 from coordinator.store import making as store
 from coordinator.store.making import Broken, NewBucket
@@ -59,6 +60,7 @@ class Expiry:
         lease: float,
         lost_lease: Callable[[], None],
         activity_log: ActivityLog,
+        events: Events,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -73,6 +75,7 @@ class Expiry:
         self._lease = lease
         self._lost_lease = lost_lease
         self._activity = activity_log
+        self._events = events
         self._renewed = 0.0
 
     async def run(self) -> None:
@@ -119,6 +122,7 @@ class Expiry:
             gone = await nodes.expired(db, self._boot)
             if gone:
                 await activity.note_nodes(db, self._activity.who, gone, "its lease ran out")
+                self._events.emit("node", f"{len(gone)} gone: the lease ran out")
             await self.free_crashed(db)
 
     async def free_crashed(self, db: Connection) -> None:
@@ -126,6 +130,11 @@ class Expiry:
         freed = await claims.release_crashed(db)
         await nodes.end_sessions(db)
         self._releases.wake(one.service_id for one in freed)
+        for one in freed:
+            name = self._catalogue.by_id(one.service_id).service.name if self._catalogue.knows(one.service_id) else None
+            self._events.emit(
+                "lost", "taken away: its node is gone", client=one.client_id, service=name, bucket=str(one.bucket_id)
+            )
         if freed:
             log.warning("freed what crashed nodes held", buckets=len(freed))
 
@@ -134,6 +143,11 @@ class Expiry:
             for entry in self._catalogue.all():
                 settings, service = entry.service.settings, entry.service.service_id
                 marked = await claims.mark_dead(db, service, settings.dead_after)
+                for one in marked:
+                    what = f"held for {settings.dead_after:g} s without a result, {one.remaining} items left"
+                    self._events.emit(
+                        "dead", what, client=one.client_id, service=entry.service.name, bucket=str(one.bucket_id)
+                    )
                 told = [[one.client_id, str(one.bucket_id), one.claim] for one in marked]
                 for part in batches(told):
                     self._signals.tell("dead", claims=part, release_after=settings.release_after)
@@ -200,6 +214,9 @@ class Expiry:
             await store.close(db, [broken.bucket_id])
             outcome = f"{self._catalogue.by_id(broken.service_id).service.name}, after {broken.attempts} attempts"
             await activity.note_item(db, self._activity.who, "item.quarantine", broken.items[0], outcome)
+            name = self._catalogue.by_id(broken.service_id).service.name
+            what = f"item {broken.items[0]}, after {broken.attempts} attempts"
+            self._events.emit("quarantine", what, service=name, bucket=str(broken.bucket_id))
             log.warning("item quarantined", item=broken.items[0], attempts=broken.attempts)
             return
         size = SMALL if len(broken.items) > SMALL else 1

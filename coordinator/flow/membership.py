@@ -29,6 +29,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.roster import Holder, Identity, Roster
 from coordinator.flow.signals import Signals
 from coordinator.model import Boot, ClientId, Membership, SessionId
+from coordinator.observe.events import Events
 from coordinator.store import activity, claims, clients, tokens
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import client as wire
@@ -56,6 +57,7 @@ class Memberships:
         signals: Signals,
         boot: Boot,
         registration: str,
+        events: Events,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -65,6 +67,7 @@ class Memberships:
         self._signals = signals
         self._boot = boot
         self._registration = registration
+        self._events = events
 
     async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
         """Who this is, and its own counters; the session enters the roster next.  An unknown client id is welcome.
@@ -162,6 +165,8 @@ class Memberships:
                 await activity.note(db, by.client_id, "client.register", by.client_id, "ok")
         async with self._database.connection() as db:
             await self._load(db, identity)
+        if not again:
+            self._events.emit("register", f"registered as {screen_name}", client=by.client_id)
         self.changed(by.client_id)
         for entry, _ in choices:
             self._grant.wake(entry.service.service_id)
@@ -223,6 +228,7 @@ class Memberships:
         async with self._database.connection() as db:
             await self._load(db, identity)
         await self._grant.all_delivered()
+        self._events.emit("register", "unregistered", client=by.client_id)
         self._signals.tell("client", client=by.client_id, unregistered=True)
         released = await self._releases.free_client(by.client_id, None, claims.UNREGISTERED, "released", spare=by)
         return wire.Unregistered(released=released)

@@ -17,6 +17,7 @@ from coordinator.flow.intake import bucket_of
 from coordinator.flow.roster import Holder, Roster
 from coordinator.flow.signals import Signals, batches
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
+from coordinator.observe.events import Events
 from coordinator.store import claims, clients, results
 from coordinator.store.claims import Way
 from coordinator.store.pool import STATEMENT_DEADLINE, Database
@@ -41,6 +42,7 @@ class Releases:
         boot: Boot,
         reconnect_window: float,
         recollect_window: float,
+        events: Events,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -50,6 +52,7 @@ class Releases:
         self._boot = boot
         self._reconnect_window = reconnect_window
         self._recollect_window = recollect_window
+        self._events = events
         self._in_doubt = asyncio.Event()
         self._moving: set[SessionId] = set()
         """Sessions whose claims are just being released or regranted: what is not in the roster is no orphan."""
@@ -78,6 +81,8 @@ class Releases:
             identity.end_leaving()
             self._roster.forget(identity)
         if held:
+            kept = "kept for it" if keep else "free for others"
+            self._events.emit("disconnect", f"while holding {len(held)} buckets, {kept}", client=holder.client_id)
             log.info(
                 "session ended while holding",
                 session=str(holder.session_id),
@@ -118,6 +123,13 @@ class Releases:
         if not freed:
             raise StaleClaim("Your claim of that bucket has ended.")
         self._roster.drop(by.client_id, bucket_id, claim)
+        self._events.emit(
+            "release",
+            f"given back with {freed[0].remaining} items left",
+            client=by.client_id,
+            service=self._catalogue.by_id(bucket.service_id).service.name,
+            bucket=str(bucket_id),
+        )
         self._wake(freed)
         return Released(bucket_id=str(bucket_id), remaining=freed[0].remaining)
 
@@ -159,6 +171,11 @@ class Releases:
 
     def tell_lost(self, freed: Sequence[Freed], reason: str, spare: Holder | None = None) -> None:
         """Tell the holders, on whatever node, that these claims are over."""
+        for one in freed:
+            name = self._catalogue.by_id(one.service_id).service.name if self._catalogue.knows(one.service_id) else None
+            self._events.emit(
+                "lost", f"taken away: {reason}", client=one.client_id, service=name, bucket=str(one.bucket_id)
+            )
         told = [[one.client_id, str(one.bucket_id), one.claim] for one in freed]
         for part in batches(told):
             spared = None if spare is None else str(spare.session_id)

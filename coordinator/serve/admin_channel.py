@@ -24,6 +24,7 @@ from coordinator.errors import (
 from coordinator.flow.operation import Operation
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
+from coordinator.observe.events import Events
 from coordinator.serve.client_channel import in_words
 from coordinator.serve.connection import Peer, Spawn, Wire
 from coordinator.store import activity, tokens
@@ -43,6 +44,11 @@ LARGEST = 16 * 1024 * 1024
 QUIET: frozenset[type[Request]] = frozenset({wire.Stats, wire.LimitsShow, wire.Health})
 """Asked again and again by live views; not noted in the activity log."""
 
+LOOKS: frozenset[type[Request]] = frozenset(
+    one for one in wire.REQUESTS if tag_of(one).endswith((".list", ".show", ".waiting", ".quarantined", ".export"))
+)
+"""Changes nothing, so it is no event; QUIET ones are not either."""
+
 Fields = dict[str, Any]
 
 
@@ -60,6 +66,7 @@ class AdminSteps:
     messages_per_minute: int
     spawn: Spawn
     health: Callable[[], Awaitable[Fields]]
+    events: Events
 
 
 class AdminSession(Peer):
@@ -148,6 +155,7 @@ class AdminSession(Peer):
             self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
+            self._steps.events.emit("fault", f"{tag_of(type(request))} could not be answered")
             log.exception("admin step failed", request=tag_of(type(request)))
             fault = Internal("Something went wrong here.")
             await self._note(request, fault)
@@ -197,6 +205,8 @@ class AdminSession(Peer):
         if type(request) in QUIET or self._token is None:
             return
         who = f"{self._token.role}:{self._token.label or self._token.token_id}"
+        if type(request) not in LOOKS:
+            self._tell(request, who, error)
         try:
             async with self._steps.database.connection() as db:
                 await activity.note(
@@ -204,6 +214,17 @@ class AdminSession(Peer):
                 )
         except Unavailable:
             log.warning("not noted in the activity log", request=tag_of(type(request)))
+
+    def _tell(self, request: Request, who: str, error: PeerError | None) -> None:
+        target = _target(request)
+        self._steps.events.emit(
+            "admin",
+            f"{tag_of(type(request))}{'' if target is None else f' {target}'}"
+            f" by {who}{'' if error is None else f': {error.code}'}",
+            client=getattr(request, "client_id", None),
+            service=getattr(request, "service", None),
+            bucket=getattr(request, "bucket_id", None),
+        )
 
 
 def _target(request: Request) -> str | None:

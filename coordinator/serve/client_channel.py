@@ -36,6 +36,7 @@ from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
 from coordinator.flow.roster import Identity, Roster
 from coordinator.model import Claimed, ClientId, SessionId
+from coordinator.observe.events import Events
 from coordinator.serve.connection import Peer, Spawn, Wire
 from coordinator.serve.limits import REFUSED_IN_A_ROW, Addresses
 from coordinator.store import claims
@@ -78,6 +79,7 @@ class Steps:
     draining: Callable[[], bool]
     crashed: Callable[[], bool]
     drain_retry: float
+    events: Events
 
 
 class ClientSession(Peer):
@@ -174,6 +176,7 @@ class ClientSession(Peer):
             self.refuse(in_words(failure), ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
+            self._steps.events.emit("fault", "a request could not be answered", client=self.client_id or None)
             log.exception("step failed", session=str(self.session_id), client=self.client_id)
             self.refuse(Internal("Something went wrong here."), ref)
         else:
@@ -234,6 +237,8 @@ class ClientSession(Peer):
             steps.grant.push(claimed, self)
         if steps.draining():
             self.drain("the node drains")
+        back = f", and got {len(regranted)} buckets back" if regranted else ""
+        steps.events.emit("connect", f"connected{back}", client=self.client_id)
         log.info("session began", session=str(self.session_id), client=self.client_id, address=self.address)
 
     async def _register(self, register: wire.Register) -> Answer:
@@ -330,6 +335,7 @@ class ClientSession(Peer):
             self.refuse(in_words(failure), ref)
         except Exception:
             # As in `take`: the edge of the connection.
+            self._steps.events.emit("fault", "a submit failed", client=self.client_id, bucket=submit.bucket_id[:36])
             log.exception("submit failed", session=str(self.session_id), bucket=submit.bucket_id)
             self.refuse(Internal("Something went wrong here."), ref)
         else:

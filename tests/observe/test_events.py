@@ -1,0 +1,60 @@
+"""What the steps tell, through real sockets."""
+
+from __future__ import annotations
+
+from coordinator.observe.events import KEEP, LONGEST, Events
+from tests.harness import Server
+from tests.serve.tools import eventually
+
+
+def test_the_ring_forgets_the_oldest_and_counts_go_on() -> None:
+    events = Events()
+    for number in range(KEEP + 5):
+        events.emit("connect", f"{number}")
+    assert (events.newest, events.counts["connect"]) == (KEEP + 5, KEEP + 5)
+    assert [one.text for one in events.since(KEEP + 3)] == [f"{KEEP + 3}", f"{KEEP + 4}"]
+    assert len(events.since(0)) == KEEP
+    assert events.since(0)[0].number == 6
+    assert events.since(events.newest) == []
+
+
+def test_a_row_says_when_in_utc_and_no_text_is_long() -> None:
+    events = Events()
+    events.emit("fault", "x" * 10_000, client="ada", service="dm_check", bucket="b")
+    row = events.since(0)[0].row()
+    assert row.at.endswith("Z")
+    assert (len(row.text), row.client_id, row.service, row.bucket_id) == (LONGEST, "ada", "dm_check", "b")
+
+
+async def test_the_steps_tell_what_happens(server: Server) -> None:
+    admin = await server.admin()
+    await admin.add(2)
+    await admin.ok("service.list")
+    volunteer = await server.volunteer("ada")
+    bucket = await volunteer.bucket()
+    await volunteer.ok("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
+    other = await server.volunteer("bob")
+    held = await other.bucket()
+    await admin.ok("bucket.release", bucket_id=held["bucket_id"])
+    events = server.node.events
+    told = [(one.kind, one.client, one.service, one.bucket) for one in events.since(0)]
+    assert told == [
+        ("node", None, None, None),
+        ("admin", None, None, None),
+        ("connect", "ada", None, None),
+        ("register", "ada", None, None),
+        ("release", "ada", "dm_check", bucket["bucket_id"]),
+        ("connect", "bob", None, None),
+        ("register", "bob", None, None),
+        ("lost", "bob", "dm_check", held["bucket_id"]),
+        ("admin", None, None, held["bucket_id"]),
+    ]
+    third = await server.volunteer("cleo")
+    await third.bucket()
+    third.cut()
+
+    async def noticed() -> bool:
+        return events.counts["disconnect"] == 1
+
+    await eventually(noticed, "the end of a session that held something is an event")
+    assert "1 bucket" in events.since(0)[-1].text
