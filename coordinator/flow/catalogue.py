@@ -124,6 +124,11 @@ class Catalogue:
         """Whether this node can work for the service of that id."""
         return service in self._by_id
 
+    def name_of(self, service: ServiceId) -> str | None:
+        """The name of the service of that id; None if this node cannot work for it."""
+        entry = self._by_id.get(service)
+        return None if entry is None else entry.service.name
+
     def get(self, name: str) -> Entry:
         """The service of that name.
 

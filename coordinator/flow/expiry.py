@@ -131,9 +131,12 @@ class Expiry:
         await nodes.end_sessions(db)
         self._releases.wake(one.service_id for one in freed)
         for one in freed:
-            name = self._catalogue.by_id(one.service_id).service.name if self._catalogue.knows(one.service_id) else None
             self._events.emit(
-                "lost", "taken away: its node is gone", client=one.client_id, service=name, bucket=str(one.bucket_id)
+                "lost",
+                "taken away: its node is gone",
+                client=one.client_id,
+                service=self._catalogue.name_of(one.service_id),
+                bucket=str(one.bucket_id),
             )
         if freed:
             log.warning("freed what crashed nodes held", buckets=len(freed))

@@ -82,7 +82,7 @@ class Releases:
             self._roster.forget(identity)
         if held:
             kept = "kept for it" if keep else "free for others"
-            self._events.emit("disconnect", f"while holding {len(held)} buckets, {kept}", client=holder.client_id)
+            self._events.emit("disconnect", f"while holding buckets: {len(held)}, {kept}", client=holder.client_id)
             log.info(
                 "session ended while holding",
                 session=str(holder.session_id),
@@ -127,7 +127,7 @@ class Releases:
             "release",
             f"given back with {freed[0].remaining} items left",
             client=by.client_id,
-            service=self._catalogue.by_id(bucket.service_id).service.name,
+            service=self._catalogue.name_of(bucket.service_id),
             bucket=str(bucket_id),
         )
         self._wake(freed)
@@ -172,9 +172,12 @@ class Releases:
     def tell_lost(self, freed: Sequence[Freed], reason: str, spare: Holder | None = None) -> None:
         """Tell the holders, on whatever node, that these claims are over."""
         for one in freed:
-            name = self._catalogue.by_id(one.service_id).service.name if self._catalogue.knows(one.service_id) else None
             self._events.emit(
-                "lost", f"taken away: {reason}", client=one.client_id, service=name, bucket=str(one.bucket_id)
+                "lost",
+                f"taken away: {reason}",
+                client=one.client_id,
+                service=self._catalogue.name_of(one.service_id),
+                bucket=str(one.bucket_id),
             )
         told = [[one.client_id, str(one.bucket_id), one.claim] for one in freed]
         for part in batches(told):

@@ -237,7 +237,7 @@ class ClientSession(Peer):
             steps.grant.push(claimed, self)
         if steps.draining():
             self.drain("the node drains")
-        back = f", and got {len(regranted)} buckets back" if regranted else ""
+        back = f", buckets that it got back: {len(regranted)}" if regranted else ""
         steps.events.emit("connect", f"connected{back}", client=self.client_id)
         log.info("session began", session=str(self.session_id), client=self.client_id, address=self.address)
 

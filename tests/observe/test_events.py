@@ -57,4 +57,4 @@ async def test_the_steps_tell_what_happens(server: Server) -> None:
         return events.counts["disconnect"] == 1
 
     await eventually(noticed, "the end of a session that held something is an event")
-    assert "1 bucket" in events.since(0)[-1].text
+    assert "buckets: 1" in events.since(0)[-1].text
