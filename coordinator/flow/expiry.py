@@ -42,6 +42,11 @@ SMALL = 20
 """A bucket that broke clients is cut into parts of this size, and those into single items."""
 
 
+def part_size(items: int) -> int:
+    """Of how many items each the parts are that a broken bucket is cut into."""
+    return SMALL if items > SMALL else 1
+
+
 class Expiry:
     """Carries out what is due."""
 
@@ -222,7 +227,7 @@ class Expiry:
             self._events.emit("quarantine", what, service=name, bucket=str(broken.bucket_id))
             log.warning("item quarantined", item=broken.items[0], attempts=broken.attempts)
             return
-        size = SMALL if len(broken.items) > SMALL else 1
+        size = part_size(len(broken.items))
         fragments = dict(zip(broken.all_items, msgspec.json.decode(broken.frame, type=list[msgspec.Raw]), strict=True))
         parts = [
             NewBucket(

@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import monotonic
 
 import msgspec
@@ -80,7 +81,8 @@ class Line:
     def take(self, most: int) -> list[Ticket]:
         """The next tickets, one of each client in turn."""
         taken: list[Ticket] = []
-        ready = [client for client in self.tickets if not self.aside(client)]
+        # No more than can be served in the first turn: a line may be of all the node's sessions.
+        ready = list(islice((client for client in self.tickets if not self.aside(client)), most))
         while ready and len(taken) < most:
             still = []
             for client in ready:

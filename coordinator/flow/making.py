@@ -15,9 +15,9 @@ from typing import TypeVar
 from uuid import UUID
 
 from coordinator.flow.catalogue import Entry
-from coordinator.model import BucketId
+from coordinator.model import BucketId, ServiceSettings
 from coordinator.store import making as store
-from coordinator.store.making import NewBucket, Taken
+from coordinator.store.making import NewBucket, Pool, Taken
 from coordinator.store.pool import Database
 
 MAX_ITEMS_A_RUN = 18_000
@@ -41,6 +41,35 @@ def head_start(priority: int, most: float) -> float:
     return (100 - priority) / 100 * most
 
 
+def pool_target(workers: int, settings: ServiceSettings) -> int:
+    """How many ready buckets there should be for so many clients that may ask: enough for two asks of each."""
+    return workers * settings.max_buckets_per_ask * 2
+
+
+def most_items(settings: ServiceSettings) -> int:
+    """How many items one run takes at most."""
+    return max(settings.bucket_size, MAX_ITEMS_A_RUN)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to do: take `limit` items, and let `short` buckets be made of what is left over."""
+
+    limit: int
+    short: bool
+
+
+def plan(pool: Pool, target: int, settings: ServiceSettings, *, wanted: bool, needy: bool) -> Plan | None:
+    """Whether a run has anything to do, and what; `wanted` and `needy` as in `Maker.make`."""
+    size = settings.bucket_size
+    overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
+    if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
+        return None
+    short = (wanted and pool.ready == 0) or needy or overtaken
+    limit = min(pool.waiting, max(1, target - pool.ready) * size, most_items(settings))
+    return Plan(limit, short) if short or limit >= size else None
+
+
 def cut(taken: Sequence[Taken], entry: Entry, *, short: bool) -> tuple[list[NewBucket], list[Taken]]:
     """Shuffle items and cut them into buckets; returns also those left over when `short` ones are not wanted.
 
@@ -51,16 +80,29 @@ def cut(taken: Sequence[Taken], entry: Entry, *, short: bool) -> tuple[list[NewB
     buckets: list[NewBucket] = []
     rest: list[Taken] = []
     groups = [list(one) for _, one in groupby(sorted(taken, key=_by_priority), key=lambda item: item.priority)]
-    # The worst rank first: what would stay behind but ranks before a bucket that is made must not wait behind it.
-    for items in sorted(groups, key=lambda group: group[0].rank_at, reverse=True):
-        rank, left = items[0].rank_at, len(items) % size
-        overtaken = any(rank < bucket.rank_at for bucket in buckets)
-        if left and not (short or overtaken):
+    behind = stay_behind([(items[0].rank_at, len(items)) for items in groups], size, short=short)
+    for items, left in zip(groups, behind, strict=True):
+        rank = items[0].rank_at
+        if left:
             # The youngest stay behind, so that what stays has waited least.
             rest.extend(items[-left:])
             del items[-left:]
         buckets.extend(_bucket(entry, part, rank) for part in shuffled_parts(items, size))
     return buckets, rest
+
+
+def stay_behind(groups: Sequence[tuple[datetime, int]], size: int, *, short: bool) -> list[int]:
+    """How many items of each priority wait on because they fill no bucket of `size`.
+
+    `groups` are the front rank and the number of items of each; none stay behind when `short` buckets are wanted.
+    """
+    # What would stay behind but ranks before a bucket that is made must not wait behind it.
+    back = max((rank for rank, count in groups if count >= size), default=None)
+    behind = []
+    for rank, count in groups:
+        overtaken = back is not None and rank < back
+        behind.append(0 if short or overtaken else count % size)
+    return behind
 
 
 def _by_priority(item: Taken) -> tuple[int, datetime, int]:
@@ -122,22 +164,16 @@ class Maker:
                 await store.lock(db, [service])
             elif not await store.try_lock(db, service):
                 return Made(0, busy=True)
-            target = await store.workers(db, service) * settings.max_buckets_per_ask * 2
-            most = max(settings.bucket_size, MAX_ITEMS_A_RUN)
-            pool = await store.pool(db, service, target, most)
+            target = pool_target(await store.workers(db, service), settings)
+            pool = await store.pool(db, service, target, most_items(settings))
             if patient and wanted and not needy and pool.ready:
                 return Made(pool.ready)  # another maker was quicker
-            overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
-            if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
+            run = plan(pool, target, settings, wanted=wanted, needy=needy)
+            if run is None:
                 return Made(0)
-            short = (wanted and pool.ready == 0) or needy or overtaken
-            missing = max(1, target - pool.ready) * settings.bucket_size
-            limit = min(pool.waiting, missing, most)
-            if not short and limit < settings.bucket_size:
-                return Made(0)
-            taken = await store.take_waiting(db, service, limit)
+            taken = await store.take_waiting(db, service, run.limit)
             # Shuffling 18,000 items takes 20 ms, which nobody else should wait for.
-            buckets, rest = await asyncio.to_thread(cut, taken, entry, short=short)
+            buckets, rest = await asyncio.to_thread(cut, taken, entry, short=run.short)
             await store.put_buckets(db, buckets)
             await store.put_back(db, service, rest)
         return Made(len(buckets))
