@@ -268,7 +268,8 @@ class EmbeddedPostgres:
         shutil.rmtree(new, ignore_errors=True)
         account.make_private(new)
         initdb = [str(bin_ / "initdb"), "-D", str(new), "-U", "postgres", "-E", "UTF8", "--locale=C"]
-        initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if _major(_version(bin_)) >= 17:  # older ones know no locale but the system's
+            initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         initdb += ["--auth-local=trust", "--auth-host=scram-sha-256"]
         single = [str(bin_ / "postgres"), "--single", "-D", str(new), "-c", "exit_on_error=on", "postgres"]
         for command, statement in ((initdb, ""), (single, f"CREATE DATABASE {DATABASE}\n")):
@@ -485,6 +486,11 @@ def _version(folder: Path, account: _Account | None = None) -> str | None:
         found = re.search(r"\) (\d[\w.]*)", _run([folder / "postgres", "--version"], account).stdout)
         return found[1] if found else None
     return None
+
+
+def _major(version: str | None) -> int:
+    found = re.match(r"\d+", version or "")
+    return int(found[0]) if found else 0
 
 
 def _has_cluster(data: Path) -> bool:
