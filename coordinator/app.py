@@ -33,11 +33,17 @@ from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
 from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
+from coordinator.observe.board import Board
 from coordinator.observe.events import Events
+from coordinator.observe.load import Load
+from coordinator.observe.recorder import Recorder
+from coordinator.observe.tables import Tables
 from coordinator.serve.admin_channel import AdminSteps
 from coordinator.serve.client_channel import Steps
+from coordinator.serve.feeds import Feeds
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Listener
+from coordinator.serve.stats_channel import StatsSteps
 from coordinator.services import Plugin, load_plugins
 from coordinator.store import activity, nodes, tokens
 from coordinator.store.pool import Database
@@ -145,12 +151,13 @@ class Node:
         async with self._db.connection() as db:
             await self._catalogue.load(db)
         self._roster, tally = Roster(), Tally()
-        self._tally = tally
         self._signals = Signals(self._db, self.boot)
         maker, callouts = Maker(self._db), Callouts(self._db)
         self._activity = ActivityLog(self._db, name, settings.activity_retention, self.events)
         callouts.faulted = self._activity.fault
         self._grant = Grant(self._db, self._catalogue, self._roster, maker, tally, self.boot)
+        self._load = Load(lambda: len(self._listener.sessions), lambda: tally.items, self._grant.demand)
+        self._recorder = Recorder(self._db, tally, self.events, self.boot)
         self._commits = Commits(self._db, settings.recollect_window)
         intake = Intake(
             self._db, self._catalogue, self._roster, self._commits, self._grant, self._signals, tally, callouts
@@ -165,6 +172,7 @@ class Node:
             settings.reconnect_window,
             settings.recollect_window,
             self.events,
+            tally,
         )
         self._grant.on_lost_track = self._releases.doubt
         self._memberships = Memberships(
@@ -193,6 +201,7 @@ class Node:
             self._lost_lease,
             self._activity,
             self.events,
+            self._load.take,
         )
         self._hear()
         async with self._db.connection() as db:
@@ -228,6 +237,9 @@ class Node:
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
         )
+        board = Board(self._db, self._catalogue, self._grant, self.boot)
+        self._tables = Tables(self._db, self._catalogue, board)
+        self._feeds = Feeds(board.topics, lambda text: self.events.emit("fault", text))
         card = ServerCard(name="coordinator", version=__version__, node=name)
         self._listener = Listener(
             Steps(
@@ -265,6 +277,19 @@ class Node:
                 health=self._health,
                 events=self.events,
             ),
+            StatsSteps(
+                database=self._db,
+                feeds=self._feeds,
+                table=self._tables.page,
+                viewers=settings.viewers,
+                card=card,
+                hello_timeout=settings.hello_timeout,
+                messages_per_minute=settings.messages_per_minute,
+                spawn=self._spawn,
+                events=self.events,
+                draining=lambda: self._draining,
+                drain_retry=DRAIN_RETRY,
+            ),
             allowed_origins=settings.allowed_origins,
             ready=self._reachable,
             pages={"/v1/asyncapi.json": ("application/json", msgspec.json.encode(asyncapi()))},
@@ -297,6 +322,9 @@ class Node:
                 ("services", self._service_life.run()),
                 ("undo", self._undo.run()),
                 ("activity", self._activity.run()),
+                ("load", self._load.run()),
+                ("feeds", self._feeds.run()),
+                ("recorder", self._recorder.run()),
                 ("listener", self._listener.run()),
             )
         ]
@@ -399,12 +427,11 @@ class Node:
         for client in {identity.client_id for identity in self._roster.identities()}:
             await self._reload(client)
         with contextlib.suppress(Unavailable):
-            for admin in list(self._listener.admins):
-                if admin.token_id is not None:
-                    async with self._db.connection() as db:
-                        good = await tokens.still_good(db, admin.token_id)
-                    if not good:
-                        admin.end(Close.DEACTIVATED, "the token was revoked")
+            for one in self._listener.of_token():
+                async with self._db.connection() as db:
+                    good = one.token_id is not None and await tokens.still_good(db, one.token_id)
+                if not good:
+                    one.end(Close.DEACTIVATED, "the token was revoked")
         await self._reload_services()
 
     async def _reload_services(self) -> None:
@@ -422,9 +449,8 @@ class Node:
         self._grant.wake(entry.service.service_id)
 
     def _on_token(self, signal: dict[str, Any]) -> None:
-        for admin in list(self._listener.admins):
-            if admin.token_id == signal["token"]:
-                admin.end(Close.DEACTIVATED, "the token was revoked")
+        for one in self._listener.of_token(signal["token"]):
+            one.end(Close.DEACTIVATED, "the token was revoked")
 
     def _on_drain(self, signal: dict[str, Any]) -> None:
         if signal["node"] == self.settings.node_name:
@@ -467,7 +493,7 @@ class Node:
     async def _say_goodbye(self) -> None:
         if not self.boot:
             return
-        await self._tally.flush(self._db)
+        await self._recorder.write()
         await self._activity.flush()
         async with self._db.connection() as db:
             await nodes.set_state(db, self.boot, "gone")

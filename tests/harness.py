@@ -147,6 +147,17 @@ class Admin(Peer):
         return await self.ok("item.add", items=[{"key": f"{prefix}{n}"} for n in range(count)], **more)
 
 
+class Viewer(Peer):
+    """A dashboard."""
+
+    async def snapshot(self, topic: str) -> Message:
+        """The next snapshot of that topic; those of others before it are passed over."""
+        while True:
+            message = await self.push("snapshot")
+            if message["topic"] == topic:
+                return message
+
+
 class Server:
     """A node under test."""
 
@@ -178,6 +189,12 @@ class Server:
         async with self.database.connection() as db:
             await tokens.issue(db, made.token_id, made.hash, role, f"test {role}", None, None)
         return made.token
+
+    async def viewer(self, **hello: Any) -> Viewer:
+        """A dashboard that has said hello."""
+        peer = await Viewer.open(f"{self.url}/v1/stats", self.stack)
+        await peer.ok("hello", protocol=1, **hello)
+        return peer
 
     async def admin(self, role: str = "admin") -> Admin:
         """An admin that has said hello."""

@@ -66,6 +66,7 @@ class Expiry:
         lost_lease: Callable[[], None],
         activity_log: ActivityLog,
         events: Events,
+        load: Callable[[], str],
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -81,6 +82,7 @@ class Expiry:
         self._lost_lease = lost_lease
         self._activity = activity_log
         self._events = events
+        self._load = load
         self._renewed = 0.0
 
     async def run(self) -> None:
@@ -118,7 +120,7 @@ class Expiry:
     async def _keep_lease(self) -> None:
         begun = asyncio.get_running_loop().time()
         async with self._database.connection() as db:
-            if await nodes.renew(db, self._boot, self._lease):
+            if await nodes.renew(db, self._boot, self._lease, self._load()):
                 self._renewed = begun
             else:
                 log.error("another node declared this one gone")
@@ -160,6 +162,8 @@ class Expiry:
                 for part in batches(told):
                     self._signals.tell("dead", claims=part, release_after=settings.release_after)
                 freed = await claims.release_dead(db, service, settings.release_after, self._recollect_window)
+                for _ in freed:
+                    self._tally.dead(service)
                 self._releases.tell_lost(freed, "released")
                 self._releases.wake(one.service_id for one in freed)
                 wanting = self._grant.waiting_clients(service)
@@ -176,7 +180,6 @@ class Expiry:
             await clients.purge_sessions(db)
         await self._recheck()
         await self._cut_broken()
-        await self._tally.flush(self._database)
         for entry in self._catalogue.all():
             if entry.service.state == "active":
                 made = await self._maker.make(entry, wanted=False)

@@ -242,6 +242,14 @@ class Grant:
         line = self._lines.get(service)
         return [] if line is None else list(line.tickets)
 
+    def demand(self) -> dict[str, tuple[int, int]]:
+        """For each service by name: buckets that sessions here wait for, and how many clients do."""
+        return {
+            name: (sum(line.pending.values()), len(line.tickets))
+            for service, line in self._lines.items()
+            if line.tickets and (name := self._catalogue.name_of(service)) is not None
+        }
+
     async def all_delivered(self) -> None:
         """Wait until every claim that has begun by now is in the roster."""
         for line in list(self._lines.values()):

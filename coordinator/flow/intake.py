@@ -95,6 +95,8 @@ class Intake:
         )
         if not outcome.duplicate:
             self._tally.stored(by.client_id, service, outcome.stored)
+        if outcome.freed and not (rows.rows or rows.parts):
+            self._tally.given_back(service)
         if outcome.closed:
             self._roster.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
         if outcome.calmed:

@@ -16,6 +16,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.roster import Holder, Roster
 from coordinator.flow.signals import Signals, batches
+from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.observe.events import Events
 from coordinator.store import claims, clients, results
@@ -43,6 +44,7 @@ class Releases:
         reconnect_window: float,
         recollect_window: float,
         events: Events,
+        tally: Tally,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -53,6 +55,7 @@ class Releases:
         self._reconnect_window = reconnect_window
         self._recollect_window = recollect_window
         self._events = events
+        self._tally = tally
         self._in_doubt = asyncio.Event()
         self._moving: set[SessionId] = set()
         """Sessions whose claims are just being released or regranted: what is not in the roster is no orphan."""
@@ -98,9 +101,11 @@ class Releases:
                 await claims.keep(db, [session], self._reconnect_window)
             else:
                 if delivered:
-                    self._wake(
-                        await claims.release_session(db, client, session, way, self._recollect_window, delivered)
-                    )
+                    freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
+                    if way is claims.CUT_OFF:
+                        for service in {one.service_id for one in freed}:
+                            self._tally.disconnected(service)
+                    self._wake(freed)
                 # A claim that came through but was never delivered costs nothing.
                 undelivered = claims.UNDELIVERED if way is claims.CUT_OFF else way
                 self._wake(await claims.release_session(db, client, session, undelivered, self._recollect_window))
@@ -123,6 +128,7 @@ class Releases:
         if not freed:
             raise StaleClaim("Your claim of that bucket has ended.")
         self._roster.drop(by.client_id, bucket_id, claim)
+        self._tally.given_back(bucket.service_id)
         self._events.emit(
             "release",
             f"given back with {freed[0].remaining} items left",

@@ -113,6 +113,11 @@ class Peer:
         if self.unread() > MOST_UNREAD:
             self.end(Close.SLOW_READER, "too slow a reader")
 
+    def push_frame(self, frame: bytes) -> None:
+        """Send what is a WebSocket frame already, the same for many peers."""
+        if self.alive:
+            self.connection.transport.write(frame)
+
     def refuse(self, error: PeerError, ref: Ref | None) -> None:
         """Answer with an error, and close if it is one that ends the connection."""
         self.push(error_frame(error, ref))

@@ -6,7 +6,7 @@ import asyncio
 import http
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -18,17 +18,21 @@ from coordinator.serve.admin_channel import AdminSession, AdminSteps
 from coordinator.serve.client_channel import ClientSession, Steps
 from coordinator.serve.connection import Pinger, Wire
 from coordinator.serve.limits import forwarded_for
+from coordinator.serve.stats_channel import StatsSession, StatsSteps
 from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
 
 log = structlog.get_logger()
 
-CLIENT, ADMIN = "/v1/client", "/v1/admin"
+CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
+CHANNELS = (CLIENT, STATS, ADMIN)
 
 IDLE_SLACK = 4.0
 """Seconds within which sessions that hold nothing are closed when the node drains, spread out."""
 
 SLICE = 0.05
 """Seconds between two groups of them."""
+
+S = TypeVar("S", AdminSession, StatsSession)
 
 Check = Callable[[], Awaitable[bool]]
 Pages = dict[str, tuple[str, bytes]]
@@ -42,6 +46,7 @@ class Listener:
         self,
         steps: Steps,
         admin: AdminSteps,
+        stats: StatsSteps,
         *,
         allowed_origins: Sequence[str],
         ready: Check,
@@ -49,6 +54,7 @@ class Listener:
     ) -> None:
         self._steps = steps
         self._admin = admin
+        self._stats = stats
         self._origins = frozenset(origin.lower() for origin in allowed_origins)
         self._ready = ready
         self._pages = pages
@@ -57,6 +63,7 @@ class Listener:
         self._open = 0
         self.sessions: set[ClientSession] = set()
         self.admins: set[AdminSession] = set()
+        self.viewers: set[StatsSession] = set()
 
     async def open(
         self, host: str, port: int, *, tls: ssl.SSLContext | None, shared_port: bool, ops: tuple[str, int] | None
@@ -105,7 +112,7 @@ class Listener:
         headers = request.headers
         if "websocket" not in headers.get("Upgrade", "").lower():
             return await self._page(path)
-        if path not in (CLIENT, ADMIN):
+        if path not in CHANNELS:
             return _plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
         origin = headers.get("Origin")
         if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
@@ -113,7 +120,9 @@ class Listener:
         steps = self._steps
         if steps.draining():
             return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
-        if path == CLIENT and self._open >= steps.limits.max_sessions:
+        # Each for itself: viewers take no places from clients.
+        here = {CLIENT: self._open, STATS: len(self.viewers)}.get(path, 0)
+        if here >= steps.limits.max_sessions:
             return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node is full.\n", retry_after=30)
         if steps.addresses.full(self._address(connection, request)):
             return _plain(
@@ -131,7 +140,7 @@ class Listener:
             if not self._steps.draining() and await self._ready():
                 return _plain(http.HTTPStatus.OK, "ready\n")
             return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
-        if path in (CLIENT, ADMIN) and not ops:
+        if path in CHANNELS and not ops:
             return _plain(http.HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket channel.\n")
         found = None if ops else self._pages.get(path)
         if found is None:
@@ -154,21 +163,24 @@ class Listener:
         assert isinstance(connection, Wire)
         assert connection.request is not None
         address = self._address(connection, connection.request)
-        if connection.request.path.partition("?")[0] == ADMIN:
-            await self._run_admin(AdminSession(connection, address, self._admin), address)
+        path = connection.request.path.partition("?")[0]
+        if path == ADMIN:
+            await self._run(AdminSession(connection, address, self._admin), self.admins)
+        elif path == STATS:
+            await self._run(StatsSession(connection, address, self._stats), self.viewers)
         else:
             await self._run_client(ClientSession(connection, address, self._steps), address)
 
-    async def _run_admin(self, session: AdminSession, address: str) -> None:
-        self._steps.addresses.enter(address)
-        self.admins.add(session)
+    async def _run(self, session: S, here: set[S]) -> None:
+        self._steps.addresses.enter(session.address)
+        here.add(session)
         self._pinger.add(session)
         try:
             await session.run()
         finally:
             self._pinger.remove(session)
-            self.admins.discard(session)
-            self._steps.addresses.leave(address)
+            here.discard(session)
+            self._steps.addresses.leave(session.address)
 
     async def _run_client(self, session: ClientSession, address: str) -> None:
         if self._steps.draining():  # it began while this connection was shaking hands
@@ -184,6 +196,11 @@ class Listener:
             self.sessions.discard(session)
             self._steps.addresses.leave(address)
             self._open -= 1
+
+    def of_token(self, token: str | None = None) -> list[AdminSession | StatsSession]:
+        """The sessions that live by that token, or by any."""
+        by_token: list[AdminSession | StatsSession] = [*self.admins, *self.viewers]
+        return [one for one in by_token if one.token_id is not None and token in (None, one.token_id)]
 
     # The end
 
@@ -204,6 +221,8 @@ class Listener:
             for session in idle[: int(slice_)]:
                 session.end(Close.RESTART, reason)
             await asyncio.sleep(SLICE)
+        for viewer in list(self.viewers):
+            viewer.end(Close.RESTART, reason)
         last = loop.time() + 5.0
         while self.sessions and loop.time() < last:
             for session in list(self.sessions)[: int(slice_) * 10]:

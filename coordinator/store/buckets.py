@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from coordinator.model import BucketId, ServiceId
@@ -46,3 +47,51 @@ async def show(db: Connection, bucket: BucketId) -> dict[str, Any] | None:
     if row is None:
         return None
     return {**dict(row), "items": [dict(item) for item in await db.fetch(_LEFT, bucket)]}
+
+
+# Open buckets: those held longest first, then the ready ones.  Each part walks a small index.
+_OPEN = """
+SELECT * FROM (
+    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts,
+           length(b.settled) - bit_count(b.settled)::int AS remaining,
+           extract(epoch FROM now() - b.touched_at)::float8 AS age,
+           coalesce(b.touched_at, 'infinity') AS place
+      FROM (SELECT * FROM bucket WHERE state = 'ready' AND split_at IS NULL
+            UNION ALL SELECT * FROM bucket WHERE split_at IS NOT NULL
+            UNION ALL SELECT * FROM bucket WHERE state IN ('claimed', 'dead')) b
+     WHERE ($3::int IS NULL OR b.service_id = $3) AND ($4::text IS NULL OR b.state = $4)) b
+ WHERE $1::timestamptz IS NULL OR (b.place, b.bucket_id) > ($1, $2)
+ ORDER BY b.place, b.bucket_id LIMIT $5"""
+
+_OPEN_OF_CLIENT = """
+SELECT * FROM (
+    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts,
+           length(b.settled) - bit_count(b.settled)::int AS remaining,
+           extract(epoch FROM now() - b.touched_at)::float8 AS age, b.touched_at AS place
+      FROM bucket b
+     WHERE b.client_id = $6 AND ($3::int IS NULL OR b.service_id = $3) AND ($4::text IS NULL OR b.state = $4)) b
+ WHERE $1::timestamptz IS NULL OR (b.place, b.bucket_id) > ($1, $2)
+ ORDER BY b.place, b.bucket_id LIMIT $5"""
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""How the driver tells `infinity`: where ready buckets stand."""
+
+
+async def open_page(
+    db: Connection,
+    after: tuple[datetime, BucketId] | None,
+    limit: int,
+    service: ServiceId | None = None,
+    state: str | None = None,
+    client: str | None = None,
+) -> list[dict[str, Any]]:
+    """Open buckets, those that are held longest first, from behind `after` (its `place`, bucket) on.
+
+    `age` is the seconds since it was claimed, last settled an item, or was marked dead; None while it is ready.
+    """
+    moment, bucket = after or (None, None)
+    if client is not None:
+        rows = await db.fetch(_OPEN_OF_CLIENT, moment, bucket, service, state, limit, client)
+    else:
+        rows = await db.fetch(_OPEN, moment, bucket, service, state, limit)
+    return [dict(row) for row in rows]

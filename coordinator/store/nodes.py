@@ -18,7 +18,8 @@ _FORMER = """
 UPDATE node SET state = 'gone' WHERE name = $1 AND boot <> $2 AND state <> 'gone' RETURNING boot"""
 
 _RENEW = """
-UPDATE node SET lease_until = now() + make_interval(secs => $2) WHERE boot = $1 AND state <> 'gone' RETURNING boot"""
+UPDATE node SET lease_until = now() + make_interval(secs => $2), load = $3
+ WHERE boot = $1 AND state <> 'gone' RETURNING boot"""
 
 _EXPIRED = """
 UPDATE node SET state = 'gone'
@@ -50,9 +51,19 @@ async def former_boots(db: Connection, name: str, boot: Boot) -> list[Boot]:
     return [Boot(row["boot"]) for row in await db.fetch(_FORMER, name, boot)]
 
 
-async def renew(db: Connection, boot: Boot, lease: float) -> bool:
-    """Renew the lease; False if another node has declared this one gone."""
-    return await db.fetchval(_RENEW, boot, lease) is not None
+async def renew(db: Connection, boot: Boot, lease: float, load: str = "{}") -> bool:
+    """Renew the lease and tell the node's load (JSON); False if another node has declared this one gone."""
+    return await db.fetchval(_RENEW, boot, lease, load) is not None
+
+
+_HERE = """
+SELECT name AS node, boot, state, lease_until, version, started_at, load
+  FROM node WHERE state <> 'gone' ORDER BY boot"""
+
+
+async def here(db: Connection) -> list[dict[str, Any]]:
+    """The nodes that run, each with the load that it told last."""
+    return [dict(row) for row in await db.fetch(_HERE)]
 
 
 async def expired(db: Connection, boot: Boot) -> list[Boot]:
@@ -78,6 +89,16 @@ async def others(db: Connection, boot: Boot) -> int:
 async def page(db: Connection, after: int, limit: int) -> list[dict[str, Any]]:
     """Starts of nodes, in order."""
     return [dict(row) for row in await db.fetch(_LIST, after, limit)]
+
+
+_NEWEST = """
+SELECT name AS node, boot, state, lease_until, version, started_at, load FROM node
+ WHERE boot < $1 AND ($3::text IS NULL OR state = $3) ORDER BY boot DESC LIMIT $2"""
+
+
+async def newest(db: Connection, before: int, limit: int, state: str | None) -> list[dict[str, Any]]:
+    """Starts of nodes, newest first, each with the load that it told last."""
+    return [dict(row) for row in await db.fetch(_NEWEST, before, limit, state)]
 
 
 async def notify(db: Connection, payload: str) -> None:

@@ -25,6 +25,10 @@ Health = Literal["ok", "watched", "flagged"]
 
 Step = Literal["minute", "hour"]
 
+EventKind = Literal[
+    "connect", "disconnect", "release", "dead", "lost", "fault", "admin", "health", "node", "quarantine", "register"
+]
+
 FIRST_ROWS = 50
 """Rows of a long table that stand in a snapshot; `get` has the rest."""
 
@@ -75,8 +79,9 @@ class Unsubscribed(Answer, tag="unsubscribed", kw_only=True):
 class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
     """Which rows of a table; each table takes those that its rows have, and refuses the others.
 
-    `search` is a part of a client's id or screen name.  `sort` is a column of `clients`, largest first but for
-    `client_id`.  `step`, `since` and `until` are of `history` (and `results`), `span` of `leaderboard`.
+    `state` is of the table's rows, `kind` of `events`.  `search` is a part of a client's id or screen name.  `sort` is
+    a column of `clients`, largest first but for `client_id`.  `step`, `since` and `until` are of `history` (and
+    `results`), `span` of `leaderboard`.
     """
 
     service: Name | None = None
@@ -84,6 +89,7 @@ class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
     key: Text | None = None
     state: Text | None = None
     health: Health | None = None
+    kind: EventKind | None = None
     search: Annotated[str, Meta(max_length=64)] | None = None
     sort: Literal["client_id", "settled", "held", "dead", "given_back", "last_access"] | None = None
     step: Step | None = None
@@ -300,11 +306,6 @@ class DatabaseLoad(Struct):
     pool_waits: int
     pool_waited: float
     statements: list[StatementRow]
-
-
-EventKind = Literal[
-    "connect", "disconnect", "release", "dead", "lost", "fault", "admin", "health", "node", "quarantine", "register"
-]
 
 
 class EventRow(Struct):

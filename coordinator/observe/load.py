@@ -1,0 +1,74 @@
+"""What a node costs and has to do, as it says itself with each renewal of its lease."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, process_time
+
+from msgspec import Struct, json
+
+TICK = 0.25
+"""Seconds between looks at whether the event loop is late."""
+
+Pending = dict[str, tuple[int, int]]
+"""For each service by name: buckets that were asked for and are not there, and by how many clients."""
+
+
+class NodeLoad(Struct):
+    """Since the last one: `cpu` in cores, `memory` in bytes, `lag` the seconds that the event loop was late."""
+
+    sessions: int = 0
+    items_per_second: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+    lag: float = 0.0
+    pending: Pending = {}
+
+
+class Load:
+    """Watches this process."""
+
+    def __init__(self, sessions: Callable[[], int], items: Callable[[], int], pending: Callable[[], Pending]) -> None:
+        self._sessions = sessions
+        self._items = items
+        self._pending = pending
+        self._lag = 0.0
+        self._since = monotonic()
+        self._cpu = process_time()
+        self._settled = items()
+
+    async def run(self) -> None:
+        """Notice how late the event loop is, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK
+            await asyncio.sleep(TICK)
+            self._lag = max(self._lag, loop.time() - due)
+
+    def take(self) -> str:
+        """The load since the last time, as JSON."""
+        now, cpu, settled = monotonic(), process_time(), self._items()
+        passed = max(now - self._since, 0.001)
+        load = NodeLoad(
+            self._sessions(),
+            round((settled - self._settled) / passed, 1),
+            round((cpu - self._cpu) / passed, 3),
+            resident(),
+            round(self._lag, 3),
+            self._pending(),
+        )
+        self._since, self._cpu, self._settled, self._lag = now, cpu, settled, 0.0
+        return json.encode(load).decode()
+
+
+def resident() -> int:
+    """Bytes of memory that this process has; where the system does not tell, the most that it had."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024

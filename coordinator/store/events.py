@@ -1,0 +1,89 @@
+"""What happened on all nodes; the newest KEEP of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coordinator.model import Boot
+from coordinator.store.pool import Connection
+
+KEEP = 100_000
+"""Events that are kept."""
+
+_WRITE = """
+INSERT INTO event (at, boot, kind, client_id, service, bucket_id, text)
+SELECT now() - make_interval(secs => age), $1, kind, client_id, service, bucket_id, text
+  FROM unnest($2::float8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+       WITH ORDINALITY AS e (age, kind, client_id, service, bucket_id, text, n) ORDER BY n"""
+
+# One statement for each way to look, each along an index backwards.
+_ALL = """
+SELECT event_id, at, kind, client_id, service, bucket_id, text FROM event
+ WHERE event_id < $1 ORDER BY event_id DESC LIMIT $2"""
+
+_OF_CLIENT = """
+SELECT event_id, at, kind, client_id, service, bucket_id, text FROM event
+ WHERE event_id < $1 AND client_id = $3 AND ($4::text IS NULL OR service = $4) AND ($5::text IS NULL OR kind = $5)
+ ORDER BY event_id DESC LIMIT $2"""
+
+_OF_KIND = """
+SELECT event_id, at, kind, client_id, service, bucket_id, text FROM event
+ WHERE event_id < $1 AND kind = $3 AND ($4::text IS NULL OR service = $4) ORDER BY event_id DESC LIMIT $2"""
+
+_OF_SERVICE = """
+SELECT event_id, at, kind, client_id, service, bucket_id, text FROM event
+ WHERE event_id < $1 AND service = $3 ORDER BY event_id DESC LIMIT $2"""
+
+_REACH = """
+SELECT coalesce((SELECT event_id FROM event ORDER BY event_id DESC LIMIT 1), 0) AS newest,
+       coalesce((SELECT event_id FROM event ORDER BY event_id LIMIT 1), 1) AS oldest"""
+
+_FAULTS = "SELECT count(*) FROM event WHERE kind = 'fault' AND at > now() - interval '1 hour'"
+
+_FORGET = "DELETE FROM event WHERE event_id <= (SELECT event_id FROM event ORDER BY event_id DESC LIMIT 1) - $1"
+
+Told = tuple[float, str, str | None, str | None, str | None, str]
+"""Seconds ago, kind, client, service by name, bucket, text."""
+
+
+async def write(db: Connection, boot: Boot, events: Sequence[Told]) -> None:
+    """Write what happened on one node, oldest first."""
+    await db.execute(_WRITE, boot, *([one[n] for one in events] for n in range(6)))
+
+
+async def page(
+    db: Connection,
+    before: int,
+    limit: int,
+    *,
+    client: str | None = None,
+    service: str | None = None,
+    kind: str | None = None,
+) -> list[dict[str, Any]]:
+    """Events, newest first, from before that number on."""
+    if client is not None:
+        rows = await db.fetch(_OF_CLIENT, before, limit, client, service, kind)
+    elif kind is not None:
+        rows = await db.fetch(_OF_KIND, before, limit, kind, service)
+    elif service is not None:
+        rows = await db.fetch(_OF_SERVICE, before, limit, service)
+    else:
+        rows = await db.fetch(_ALL, before, limit)
+    return [dict(row) for row in rows]
+
+
+async def reach(db: Connection) -> tuple[int, int]:
+    """The number of the newest event (0: there is none) and about how many there are."""
+    row = await db.fetchrow(_REACH)
+    return row["newest"], row["newest"] - row["oldest"] + 1
+
+
+async def faults(db: Connection) -> int:
+    """How many faults there were in the last hour."""
+    return int(await db.fetchval(_FAULTS))
+
+
+async def forget(db: Connection) -> None:
+    """Drop what is too old."""
+    await db.execute(_FORGET, KEEP)

@@ -1,0 +1,153 @@
+"""What was done in each second, minute and hour, and by each client on each day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from coordinator.model import ServiceId
+from coordinator.store.pool import Connection
+
+Step = Literal["second", "minute", "hour"]
+
+Counts = tuple[int, int, int, int, int, int]
+"""Items settled, submits stored, given back, dead, disconnects while holding, bad submits."""
+
+# A node adds what it counted up to half past a second to that second: so each second has one such count of each node.
+_ADD = """
+INSERT INTO history AS h (step, at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits)
+SELECT s.step, date_trunc(s.step, now() - interval '0.5 seconds'), d.service_id,
+       d.settled, d.buckets, d.given_back, d.dead, d.disconnects, d.bad_submits
+  FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS d (service_id, settled, buckets, given_back, dead, disconnects, bad_submits)
+ CROSS JOIN (VALUES ('hour'), ('minute'), ('second')) AS s (step)
+ ORDER BY 1, 2, 3
+ON CONFLICT (step, at, service_id) DO UPDATE
+   SET settled = h.settled + excluded.settled, buckets = h.buckets + excluded.buckets,
+       given_back = h.given_back + excluded.given_back, dead = h.dead + excluded.dead,
+       disconnects = h.disconnects + excluded.disconnects, bad_submits = h.bad_submits + excluded.bad_submits"""
+
+_ADD_DAYS = """
+INSERT INTO client_day AS c (day, client_id, service_id, settled)
+SELECT now()::date, client_id, service_id, settled
+  FROM unnest($1::text[], $2::int[], $3::bigint[]) AS d (client_id, service_id, settled)
+ ORDER BY client_id, service_id
+ON CONFLICT (day, client_id, service_id) DO UPDATE SET settled = c.settled + excluded.settled"""
+
+
+async def add(db: Connection, counts: Sequence[tuple[ServiceId, Counts]]) -> None:
+    """Add what a node counted of each service, to this second, minute and hour."""
+    await db.execute(_ADD, [one for one, _ in counts], *([numbers[n] for _, numbers in counts] for n in range(6)))
+
+
+async def add_days(db: Connection, settled: Sequence[tuple[str, int, int]]) -> None:
+    """Add (client, service, items settled) each to this day."""
+    await db.execute(_ADD_DAYS, *([one[n] for one in settled] for n in range(3)))
+
+
+_SECONDS = """
+SELECT now() AS now, h.at, h.service_id, h.settled, h.buckets
+  FROM (VALUES (1)) AS x (one) LEFT JOIN history h ON h.step = 'second' AND h.at >= now() - make_interval(secs => $1)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """One second of one service; `at` in seconds since 1970."""
+
+    at: int
+    service_id: ServiceId
+    settled: int
+    buckets: int
+
+
+async def seconds(db: Connection, last: float) -> tuple[float, list[Second]]:
+    """The database's time, and the rows of the last so many seconds; the newest one or two are still to grow."""
+    rows = await db.fetch(_SECONDS, last)
+    now: datetime = rows[0]["now"]
+    return now.timestamp(), [
+        Second(int(row["at"].timestamp()), ServiceId(row["service_id"]), row["settled"], row["buckets"])
+        for row in rows
+        if row["at"] is not None
+    ]
+
+
+_MINUTES = """
+SELECT s.service_id, m.at, m.settled
+  FROM service s
+ CROSS JOIN LATERAL (
+    SELECT at, settled FROM history
+     WHERE service_id = s.service_id AND step = 'minute' AND settled > 0
+       AND at <= date_trunc('minute', now() - interval '0.5 seconds')
+     ORDER BY at DESC LIMIT $1) m"""
+
+
+async def active_minutes(db: Connection, most: int) -> dict[ServiceId, list[tuple[int, int]]]:
+    """The last minutes of each service that had any item settled, however long ago: (start, items), newest first.
+
+    The start is in minutes since 1970; the newest one may not be over yet.
+    """
+    found: dict[ServiceId, list[tuple[int, int]]] = {}
+    for row in await db.fetch(_MINUTES, most):
+        minute = int(row["at"].timestamp()) // 60
+        found.setdefault(ServiceId(row["service_id"]), []).append((minute, row["settled"]))
+    return found
+
+
+_PAGE = """
+SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits FROM history
+ WHERE step = $1 AND (at, service_id) < ($2, $3) AND at >= $4
+ ORDER BY at DESC, service_id DESC LIMIT $5"""
+
+_PAGE_OF_SERVICE = """
+SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits FROM history
+ WHERE service_id = $6 AND step = $1 AND (at, service_id) < ($2, $3) AND at >= $4
+ ORDER BY at DESC LIMIT $5"""
+
+
+async def page(
+    db: Connection, step: Step, before: tuple[datetime, int], since: datetime, limit: int, service: ServiceId | None
+) -> list[dict[str, Any]]:
+    """Rows of one step, newest first, from before `before` (time, service) on."""
+    if service is None:
+        return [dict(row) for row in await db.fetch(_PAGE, step, *before, since, limit)]
+    return [dict(row) for row in await db.fetch(_PAGE_OF_SERVICE, step, *before, since, limit, service)]
+
+
+_FORGET = (
+    "DELETE FROM history WHERE step = 'second' AND at < now() - interval '10 minutes'",
+    "DELETE FROM history WHERE step = 'minute' AND at < now() - interval '7 days'",
+    "DELETE FROM client_day WHERE day < now()::date - 7",
+)
+
+
+async def forget(db: Connection) -> None:
+    """Drop what is too old: seconds after minutes, minutes and clients' days after days; hours are kept."""
+    for statement in _FORGET:
+        await db.execute(statement)
+
+
+_LEADERS = """
+SELECT l.client_id, c.screen_name, l.settled
+  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM client_day
+         WHERE day = now()::date AND ($1::int IS NULL OR service_id = $1) GROUP BY client_id) l
+  JOIN client c USING (client_id)
+ WHERE l.settled > 0 AND ($2::bigint IS NULL OR (-l.settled, l.client_id) > (-$2, $3))
+ ORDER BY l.settled DESC, l.client_id LIMIT $4"""
+
+_LEADERS_EVER = """
+SELECT l.client_id, c.screen_name, l.settled
+  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM client_service
+         WHERE $1::int IS NULL OR service_id = $1 GROUP BY client_id) l
+  JOIN client c USING (client_id)
+ WHERE l.settled > 0 AND ($2::bigint IS NULL OR (-l.settled, l.client_id) > (-$2, $3))
+ ORDER BY l.settled DESC, l.client_id LIMIT $4"""
+
+
+async def leaders(
+    db: Connection, limit: int, after: tuple[int, str] | None, *, service: ServiceId | None, ever: bool
+) -> list[dict[str, Any]]:
+    """Clients by items settled, of this day (by UTC) or of all time, from behind `after` (items, client) on."""
+    settled, client = after or (None, "")
+    return [dict(row) for row in await db.fetch(_LEADERS_EVER if ever else _LEADERS, service, settled, client, limit)]

@@ -1,0 +1,135 @@
+"""How much there is of what, from counters and small partial indexes, whatever the number of items.
+
+The three tables that grow without bound are counted by triggers, one row a statement (`count_change`), which are
+folded into one row a service (`service_count`).  Open buckets are few and are counted; what is settled is what is left.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from coordinator.model import ServiceId
+from coordinator.store.pool import Connection
+
+# Exact: one snapshot sees a change either here or there.
+_STATE = """
+WITH counted AS (
+    SELECT service_id, coalesce(sum(number) FILTER (WHERE what = 'joined'), 0)::bigint AS joined,
+           coalesce(sum(number) FILTER (WHERE what = 'waiting'), 0)::bigint AS waiting,
+           coalesce(sum(number) FILTER (WHERE what = 'quarantined'), 0)::bigint AS quarantined
+      FROM (SELECT service_id, what, number FROM service_count
+            UNION ALL SELECT service_id, what, number FROM count_change) c
+     GROUP BY service_id),
+twice AS (
+    SELECT service_id, count(*) AS twins FROM twin GROUP BY service_id),
+open AS (
+    SELECT service_id, state, priority, count(*) AS buckets, sum(length(settled) - bit_count(settled))::bigint AS items,
+           min(since) AS since, min(rank_at) AS rank_at
+      FROM (SELECT service_id, state, priority, settled, since, rank_at
+              FROM bucket WHERE state = 'ready' AND split_at IS NULL
+            UNION ALL SELECT service_id, state, priority, settled, since, rank_at
+              FROM bucket WHERE split_at IS NOT NULL
+            UNION ALL SELECT service_id, state, priority, settled, since, rank_at
+              FROM bucket WHERE state IN ('claimed', 'dead')) b
+     GROUP BY service_id, state, priority)
+SELECT s.service_id, coalesce(c.joined, 0) AS joined, coalesce(c.waiting, 0) AS waiting,
+       coalesce(c.quarantined, 0) AS quarantined, coalesce(t.twins, 0) AS twins,
+       o.state, o.priority, o.buckets, o.items, o.since, o.rank_at
+  FROM service s LEFT JOIN counted c USING (service_id) LEFT JOIN twice t USING (service_id)
+  LEFT JOIN open o USING (service_id)"""
+
+# The front of each queue by rank: what waits longest of a priority whose turn is near.  A priority that is not among
+# them has nothing that ranks before all of these.
+_FRONTS = """
+SELECT s.service_id, f.priority, min(f.since) AS since, min(f.rank_at) AS rank_at
+  FROM service s
+ CROSS JOIN LATERAL (
+    SELECT priority, since, rank_at FROM waiting w WHERE w.service_id = s.service_id
+     ORDER BY rank_at, item_id LIMIT 1000) f
+ GROUP BY 1, 2"""
+
+_FOLD = """
+WITH folded AS (
+    DELETE FROM count_change
+     WHERE change_id IN (SELECT change_id FROM count_change ORDER BY change_id LIMIT 10000 FOR UPDATE SKIP LOCKED)
+    RETURNING service_id, what, number)
+INSERT INTO service_count AS c (service_id, what, number)
+SELECT service_id, what, sum(number) FROM folded GROUP BY service_id, what ORDER BY service_id, what
+ON CONFLICT (service_id, what) DO UPDATE SET number = c.number + excluded.number"""
+
+
+@dataclass(slots=True)
+class Oldest:
+    """Since when the oldest unclaimed item of a priority waits, and its rank."""
+
+    since: datetime
+    rank_at: datetime
+
+
+@dataclass(slots=True)
+class ServiceState:
+    """Items and open buckets of one service; `ready`, `claimed` and `dead` are items in such buckets.
+
+    Each item is in one of waiting, ready, claimed, dead, settled, quarantined; their sum is `total`.
+    """
+
+    total: int
+    waiting: int
+    quarantined: int
+    ready: int = 0
+    claimed: int = 0
+    dead: int = 0
+    settled: int = 0
+    buckets: dict[str, int] = field(default_factory=lambda: {"ready": 0, "claimed": 0, "dead": 0})
+    oldest: dict[int, Oldest] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Items that a client could still settle."""
+        return self.waiting + self.ready + self.claimed + self.dead
+
+
+async def state(db: Connection) -> dict[ServiceId, ServiceState]:
+    """Every service as it is now; `oldest` has what stands in ready buckets."""
+    found: dict[ServiceId, ServiceState] = {}
+    twins: Mapping[ServiceId, int] = defaultdict(int)
+    for row in await db.fetch(_STATE):
+        service = ServiceId(row["service_id"])
+        twins = {**twins, service: row["twins"]}
+        one = found.setdefault(service, ServiceState(row["joined"], row["waiting"], row["quarantined"]))
+        if row["state"] is None:
+            continue
+        one.buckets[row["state"]] += row["buckets"]
+        setattr(one, row["state"], getattr(one, row["state"]) + row["items"])
+        if row["state"] == "ready":
+            one.oldest[row["priority"]] = Oldest(row["since"], row["rank_at"])
+    for service, one in found.items():
+        _count_once(one, twins[service])
+        one.settled = one.total - one.left - one.quarantined
+    return found
+
+
+def _count_once(one: ServiceState, twins: int) -> None:
+    """An item with a second copy stands in two open buckets, the first of which was claimed."""
+    for name in ("claimed", "dead", "ready"):
+        copies = min(twins, getattr(one, name))
+        setattr(one, name, getattr(one, name) - copies)
+        twins -= copies
+
+
+async def add_fronts(db: Connection, states: Mapping[ServiceId, ServiceState]) -> None:
+    """Let `oldest` tell also of what is in no bucket yet."""
+    for row in await db.fetch(_FRONTS):
+        one = states.get(ServiceId(row["service_id"]))
+        if one is None:
+            continue
+        known = one.oldest.setdefault(row["priority"], Oldest(row["since"], row["rank_at"]))
+        known.since, known.rank_at = min(known.since, row["since"]), min(known.rank_at, row["rank_at"])
+
+
+async def fold(db: Connection) -> int:
+    """Add up what has changed; any node may, at any time.  Returns how many counts changed by it."""
+    return int((await db.execute(_FOLD)).split()[-1])
