@@ -6,7 +6,7 @@ when it is stored; everything else is looked up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -79,7 +79,6 @@ class Intake:
         except (UnassignedItems, BadResult):
             self._tally.refused(by.client_id, service)
             raise
-        given = {item for item, _ in rows.rows}
         outcome = await self._commits.add(
             Settling(
                 service,
@@ -87,7 +86,7 @@ class Intake:
                 ClaimNumber(submit.claim),
                 by.client_id,
                 rows.rows,
-                "".join("1" if item in given else "0" for item in aim.items),
+                _mask(aim.items, [item for item, _ in rows.rows]),
                 submit.final,
                 rows.parts,
                 self._callouts.keep(aim.entry, rows, items, ClaimNumber(submit.claim), by.client_id),
@@ -146,6 +145,8 @@ class Intake:
         return rows, items
 
     def _refuse_strangers(self, aim: _Aim, items: list[ItemId]) -> None:
+        if "0" not in aim.given and set(aim.items).issuperset(items):
+            return
         given = {item for item, bit in zip(aim.items, aim.given, strict=True) if bit == "1"}
         strangers = [item for item in items if item not in given]
         if strangers:
@@ -153,6 +154,14 @@ class Intake:
                 f"{len(strangers)} of the items are not in this bucket.",
                 detail={"items": strangers[:MOST_NAMED], "count": len(strangers)},
             )
+
+
+def _mask(items: Sequence[ItemId], chosen: Sequence[ItemId]) -> str:
+    """One '0' or '1' for each of the items, '1' for the chosen ones."""
+    wanted = set(chosen)
+    if wanted.issuperset(items):
+        return "1" * len(items)
+    return "".join(["1" if item in wanted else "0" for item in items])
 
 
 def bucket_of(name: str) -> BucketId:

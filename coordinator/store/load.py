@@ -8,6 +8,7 @@ plugins from elsewhere) is `other`.  So there are never more names than constant
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -162,12 +163,18 @@ class CountedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ha
         return status
 
     async def copy_records_to_table(self, table_name: str, **options: Any) -> str:
+        return await self._copied(table_name, super().copy_records_to_table(table_name, **options))
+
+    async def copy_to_table(self, table_name: str, **options: Any) -> str:
+        return await self._copied(table_name, super().copy_to_table(table_name, **options))
+
+    async def _copied(self, table: str, copying: Awaitable[str]) -> str:
         begun, rows = perf_counter(), 0
         try:
-            status: str = await super().copy_records_to_table(table_name, **options)
+            status = await copying
             rows = rows_of(status)
         finally:
-            self.load.copied(table_name, rows, perf_counter() - begun)
+            self.load.copied(table, rows, perf_counter() - begun)
         return status
 
 
