@@ -31,6 +31,7 @@ from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
+from coordinator.flow.watch import Watch
 from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
 from coordinator.observe.board import Board
@@ -186,6 +187,7 @@ class Node:
             settings.registration,
             self.events,
         )
+        self._watch_clients = Watch(self._db, self._catalogue, tally, self._signals, self._activity.who, self.events)
         self._expiry = Expiry(
             self._db,
             self._catalogue,
@@ -195,6 +197,7 @@ class Node:
             self._releases,
             self._signals,
             tally,
+            self._watch_clients,
             self.boot,
             settings.recollect_window,
             settings.node_lease,

@@ -36,6 +36,9 @@ Ended = Literal[
 ]
 """How a claim ended."""
 
+Health = Literal["ok", "watched", "flagged"]
+"""Of a client in a service.  `watched`: something is odd, nothing is done yet.  `flagged`: it may hold less."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
@@ -79,6 +82,7 @@ class Membership:
     joined: bool
     inactive: Literal["idle", "admin"] | None
     profile: dict[str, Any]
+    health: Health = "ok"
 
 
 @dataclass(frozen=True, slots=True)

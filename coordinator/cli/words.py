@@ -20,7 +20,7 @@ FIELDS = {
     "client_id": "The client's id.",
     "dry_run": "Only say what would be done.",
     "expires_in": "Seconds until it ends; never unless given.",
-    "flagged": "Only clients whose health is not good.",
+    "flagged": "Only clients that are flagged as doing harm; or, false, only the others.",
     "format": "How it is written.",
     "invalidation_id": "The number that invalidating answered.",
     "items": "An item: its key, or a JSON object with `key` and attributes.",

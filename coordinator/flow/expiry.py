@@ -22,6 +22,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.roster import Roster
 from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
+from coordinator.flow.watch import Watch
 from coordinator.model import Boot, BucketId, ClaimNumber, ClientId
 from coordinator.observe.events import Events
 from coordinator.store import activity, claims, clients, nodes, rechecks
@@ -60,6 +61,7 @@ class Expiry:
         releases: Releases,
         signals: Signals,
         tally: Tally,
+        watch: Watch,
         boot: Boot,
         recollect_window: float,
         lease: float,
@@ -76,6 +78,7 @@ class Expiry:
         self._releases = releases
         self._signals = signals
         self._tally = tally
+        self._watch = watch
         self._boot = boot
         self._recollect_window = recollect_window
         self._lease = lease
@@ -154,6 +157,7 @@ class Expiry:
                 settings, service = entry.service.settings, entry.service.service_id
                 marked = await claims.mark_dead(db, service, settings.dead_after)
                 for one in marked:
+                    self._tally.look(one.client_id, service)
                     what = f"held for {settings.dead_after:g} s without a result, {one.remaining} items left"
                     self._events.emit(
                         "dead", what, client=one.client_id, service=entry.service.name, bucket=str(one.bucket_id)
@@ -180,6 +184,7 @@ class Expiry:
             await clients.purge_sessions(db)
         await self._recheck()
         await self._cut_broken()
+        await self._watch.look()
         for entry in self._catalogue.all():
             if entry.service.state == "active":
                 made = await self._maker.make(entry, wanted=False)

@@ -63,6 +63,8 @@ class Line:
     """Clients that have to wait; a timer brings them back."""
     choosy: set[ClientId] = field(default_factory=set)
     """Clients that lately gave back all that is at hand; anything new brings them back."""
+    full: set[ClientId] = field(default_factory=set)
+    """Flagged clients that hold what they may; looked at again as the choosy ones are."""
     flying: set[Ticket] = field(default_factory=set)
     """Tickets that a claim statement is under way for."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,7 +103,12 @@ class Line:
 
     def aside(self, client: ClientId) -> bool:
         """Whether a client is not to be served for now."""
-        return client in self.parked or client in self.choosy
+        return client in self.parked or client in self.choosy or client in self.full
+
+    def look_again(self) -> None:
+        """Something has changed: there may be work for those that were set aside."""
+        self.choosy.clear()
+        self.full.clear()
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were not served keep their place."""
@@ -193,6 +200,20 @@ class Grant:
         if count and (idle or not line.dry):
             line.woken.set()
 
+    def note_ask(self, holder: Holder, service: ServiceId, patience: float) -> None:
+        """A session asks: note if all that its client holds here has lain untouched for `patience` seconds.
+
+        Once for each such time, however many asks come in it.
+        """
+        held = [one.delivered_at for one in holder.identity.held.values() if one.service_id == service]
+        if not held:
+            return
+        moments = holder.identity.moments_in(service)
+        now = monotonic()
+        if now - max(min(held), moments.submitted, moments.hoarded) >= patience:
+            moments.hoarded = now
+            self._tally.hoarded(holder.client_id, service)
+
     async def ask_now(self, holder: Holder, service: ServiceId, count: int) -> list[Claimed]:
         """What is at hand, `count` buckets at most; the caller delivers it.
 
@@ -226,8 +247,14 @@ class Grant:
         line = self._lines.get(service)
         if line is not None:
             line.dry = False
-            line.choosy.clear()
+            line.look_again()
             line.woken.set()
+
+    def has_room(self, client: ClientId, service: ServiceId) -> None:
+        """A client holds one bucket less: it may have been served what it may hold."""
+        line = self._lines.get(service)
+        if line is not None and client in line.full:
+            self.wake(service)
 
     def close(self, service: ServiceId) -> None:
         """Nobody waits for that service any more: it was revoked."""
@@ -262,7 +289,7 @@ class Grant:
                 async with asyncio.timeout(POLL if line.tickets else None):
                     await line.woken.wait()
             except TimeoutError:
-                line.choosy.clear()
+                line.look_again()
             line.woken.clear()
             line.dry = False
             try:
@@ -298,7 +325,7 @@ class Grant:
             if entry.service.state != "active" or self.stopped:
                 self._answer_hurried(line)
                 return
-            tickets = self._worth_serving(line, line.take(BATCH))
+            tickets = await self._within_limits(line, self._worth_serving(line, line.take(BATCH)))
             if not tickets:
                 if all(line.aside(client) for client in line.tickets):
                     self._answer_set_aside(line)
@@ -320,6 +347,37 @@ class Grant:
             else:
                 worth.append(ticket)
         return worth
+
+    async def _within_limits(self, line: Line, tickets: list[Ticket]) -> list[Ticket]:
+        """Leave out what flagged clients asked for before they were: they may hold one bucket, on all nodes together.
+
+        Everyone else is held to what it may when it asks.
+        """
+        flagged = {
+            one.holder.client_id for one in tickets if one.holder.identity.health_in(line.service_id) == "flagged"
+        }
+        if not flagged:
+            return tickets
+        within: list[Ticket] = []
+        beyond: list[Ticket] = []
+        try:
+            for ticket in tickets:
+                client = ticket.holder.client_id
+                if client in flagged and (client in line.full or await self._holds(client, line.service_id)):
+                    beyond.append(ticket)
+                else:
+                    within.append(ticket)
+                if client in flagged:
+                    line.full.add(client)
+        except BaseException:
+            line.put_back(tickets)
+            raise
+        line.put_back(beyond)
+        return within
+
+    async def _holds(self, client: ClientId, service: ServiceId) -> bool:
+        async with self._database.connection() as db:
+            return await claims.held_count(db, client, service) > 0
 
     async def _claim(self, line: Line, entry: Entry, tickets: list[Ticket]) -> set[Ticket]:
         """One claim statement for many tickets; returns those that were served."""

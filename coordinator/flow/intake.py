@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from uuid import UUID
 
 from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, UnknownBucket
@@ -15,7 +16,7 @@ from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry, refuse_strangers
 from coordinator.flow.commits import Commits
 from coordinator.flow.grant import Grant
-from coordinator.flow.roster import Holder, Roster
+from coordinator.flow.roster import Held, Holder, Roster
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClaimNumber, ItemId
@@ -71,7 +72,9 @@ class Intake:
             PeerError: it is refused; nothing of it is stored.
             Unavailable: it is not known whether it was stored; the client repeats it.
         """
+        came = monotonic()
         bucket_id = bucket_of(submit.bucket_id)
+        held = by.identity.held.get(bucket_id)
         aim = await self._aim(bucket_id, ClaimNumber(submit.claim), by)
         service = aim.entry.service.service_id
         try:
@@ -93,11 +96,19 @@ class Intake:
             )
         )
         if not outcome.duplicate:
-            self._tally.stored(by.client_id, service, outcome.stored)
+            self._tally.stored(
+                by.client_id,
+                service,
+                outcome.stored,
+                whole=outcome.closed and not outcome.remaining,
+                seconds=None if held is None else _worked(held, came),
+                labels=rows.labels,
+            )
         if outcome.freed and not (rows.rows or rows.parts):
             self._tally.given_back(service)
         if outcome.closed:
             self._roster.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
+            self._grant.has_room(by.client_id, service)
         if outcome.calmed:
             self._grant.unpark(by.client_id, service)
         if outcome.freed:
@@ -162,6 +173,14 @@ def _mask(items: Sequence[ItemId], chosen: Sequence[ItemId]) -> str:
     if wanted.issuperset(items):
         return "1" * len(items)
     return "".join(["1" if item in wanted else "0" for item in items])
+
+
+def _worked(held: Held, came: float) -> float:
+    """Seconds that went into a submit which came then: since the one before, or since its bucket went out."""
+    moments = held.holder.identity.moments_in(held.service_id)
+    begun = max(held.delivered_at, moments.submitted)
+    moments.submitted = max(came, moments.submitted)
+    return max(0.0, came - begun)
 
 
 def bucket_of(name: str) -> BucketId:

@@ -382,7 +382,9 @@ class Operation:
         await self._tally.flush(self._database)
         service = None if request.service is None else self._service(request.service).service.service_id
         async with self._database.connection() as db:
-            rows = await clients.page(db, request.after or "", request.limit, request.state, service, request.search)
+            rows = await clients.page(
+                db, request.after or "", request.limit, request.state, service, request.search, request.flagged
+            )
         return {
             "rows": [_client_row(row) for row in rows],
             "next": rows[-1]["client_id"] if len(rows) == request.limit else None,
@@ -512,6 +514,9 @@ class Operation:
         return {"draining": name}
 
 
+_WORSE = ("ok", "watched", "flagged")
+
+
 def _client_row(row: Fields) -> Fields:
     joined = [one for one in row["services"] if one["joined"]]
     if row["deactivated"] is not None:
@@ -520,12 +525,14 @@ def _client_row(row: Fields) -> Fields:
         state = "unregistered"
     else:
         state = "inactive" if joined and all(one["inactive"] for one in joined) else "active"
+    worst = max(row["services"], key=lambda one: _WORSE.index(one["health"]), default=None)
     return {
         "client_id": row["client_id"],
         "screen_name": row["screen_name"],
         "state": state,
         "connected": row["connected"],
-        "health": "ok",
+        "health": worst["health"] if worst else "ok",
+        "reason": worst["reason"] if worst else None,
         "services": [
             {
                 **{k: v for k, v in one.items() if k not in ("client_id", "inactive", "profile")},

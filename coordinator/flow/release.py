@@ -105,6 +105,7 @@ class Releases:
                     if way is claims.CUT_OFF:
                         for service in {one.service_id for one in freed}:
                             self._tally.disconnected(service)
+                            self._tally.look(client, service)
                     self._wake(freed)
                 # A claim that came through but was never delivered costs nothing.
                 undelivered = claims.UNDELIVERED if way is claims.CUT_OFF else way
@@ -129,6 +130,7 @@ class Releases:
             raise StaleClaim("Your claim of that bucket has ended.")
         self._roster.drop(by.client_id, bucket_id, claim)
         self._tally.given_back(bucket.service_id)
+        self._tally.look(by.client_id, bucket.service_id)
         self._events.emit(
             "release",
             f"given back with {freed[0].remaining} items left",

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, Membership, ServiceId, SessionId
+from coordinator.model import BucketId, ClaimNumber, ClientId, Health, ItemId, Membership, ServiceId, SessionId
 
 
 class Holder(Protocol):
@@ -48,6 +48,17 @@ class Held:
     delivered_at: float
 
 
+@dataclass(slots=True)
+class Moments:
+    """When a client last submitted results in a service, and last asked for more with work lying untouched.
+
+    On this node, by its clock that never goes back; 0: not yet.
+    """
+
+    submitted: float = 0.0
+    hoarded: float = 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Identity:
     """One client id with one secret, however many sessions it has here.
@@ -62,6 +73,7 @@ class Identity:
     memberships: dict[ServiceId, Membership] = field(default_factory=dict)
     sessions: dict[SessionId, Holder] = field(default_factory=dict)
     held: dict[BucketId, Held] = field(default_factory=dict)
+    moments: dict[ServiceId, Moments] = field(default_factory=dict)
     arriving: int = 0
     leaving: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,6 +88,15 @@ class Identity:
             and membership.joined
             and membership.inactive is None
         )
+
+    def health_in(self, service: ServiceId) -> Health:
+        """How it works for a service, as was last read."""
+        membership = self.memberships.get(service)
+        return "ok" if membership is None else membership.health
+
+    def moments_in(self, service: ServiceId) -> Moments:
+        """Its moments in a service."""
+        return self.moments.setdefault(service, Moments())
 
     def held_in(self, service: ServiceId) -> int:
         """How many buckets of a service its sessions of this node hold."""

@@ -1,40 +1,141 @@
 """What clients did, counted in memory and added to the database once a second.
 
-Shown, never decided upon; a crash loses at most the last second of it.
+Shown, and looked at by the rules of health; a crash loses at most the last second of it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from coordinator.model import ClientId, ServiceId
-from coordinator.store import clients, history
+from coordinator.observe.health import WELL
+from coordinator.store import health, history
+from coordinator.store.health import Done, Figures
 from coordinator.store.pool import Database
+
+Key = tuple[ClientId, ServiceId]
+
+
+@dataclass(slots=True)
+class _Count:
+    """The fields of `Done`, and the kinds of results."""
+
+    worked: bool = False
+    assigned: int = 0
+    processed: int = 0
+    settled: int = 0
+    bad_submits: int = 0
+    refused: int = 0
+    hoarded: int = 0
+    finished: int = 0
+    seconds: float = 0.0
+    paced: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def then(self, later: _Count) -> _Count:
+        """Both, one after the other."""
+        return _Count(
+            self.worked or later.worked,
+            self.assigned + later.assigned,
+            self.processed + later.processed,
+            self.settled + later.settled,
+            self.bad_submits + later.bad_submits,
+            later.refused if later.processed else self.refused + later.refused,
+            later.hoarded if later.settled else self.hoarded + later.hoarded,
+            later.finished if later.bad_submits else self.finished + later.finished,
+            self.seconds + later.seconds,
+            self.paced + later.paced,
+            self.labels + later.labels,
+        )
+
+    def done(self, key: Key) -> Done:
+        """As the store takes it."""
+        return Done(
+            *key,
+            self.worked,
+            self.assigned,
+            self.processed,
+            self.settled,
+            self.bad_submits,
+            self.refused,
+            self.hoarded,
+            self.finished,
+            self.seconds,
+            self.paced,
+        )
 
 
 class Tally:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:
-        self._counts: defaultdict[tuple[ClientId, ServiceId], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        self._counts: dict[Key, _Count] = {}
         self._losses: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._known: dict[Key, Figures] = {}
         self.items = 0
         """Items settled through this node since it started."""
 
+    def _of(self, client: ClientId, service: ServiceId) -> _Count:
+        key = client, service
+        found = self._counts.get(key)
+        if found is None:
+            found = self._counts[key] = _Count()
+        return found
+
     def assigned(self, client: ClientId, service: ServiceId) -> None:
         """A bucket went to the client."""
-        self._counts[client, service][0] += 1
+        count = self._of(client, service)
+        count.worked = True
+        count.assigned += 1
 
-    def stored(self, client: ClientId, service: ServiceId, items: int) -> None:
-        """A submit of the client was stored."""
-        counts = self._counts[client, service]
-        counts[1] += 1
-        counts[2] += items
-        self.items += items
+    def stored(
+        self,
+        client: ClientId,
+        service: ServiceId,
+        items: int,
+        *,
+        whole: bool = False,
+        seconds: float | None = None,
+        labels: Mapping[str, int] | None = None,
+    ) -> None:
+        """A submit of the client was stored.
+
+        `whole`: nothing of its bucket is left; `seconds` (None: not known here) went into its items; `labels` are the
+        kinds of its results.
+        """
+        count = self._of(client, service)
+        count.worked = True
+        count.processed += 1
+        count.refused = 0
+        if items:
+            count.settled += items
+            self.items += items
+            count.hoarded = 0
+        if whole:
+            count.finished += 1
+        if seconds is not None:
+            count.seconds += seconds
+            count.paced += items
+        if labels:
+            count.labels.update(labels)
 
     def refused(self, client: ClientId, service: ServiceId) -> None:
         """A submit of the client was refused for what was in it."""
-        self._counts[client, service][3] += 1
+        count = self._of(client, service)
+        count.worked = True
+        count.bad_submits += 1
+        count.refused += 1
+        count.finished = 0
+
+    def hoarded(self, client: ClientId, service: ServiceId) -> None:
+        """The client asked for more while all that it held had lain untouched for long."""
+        self._of(client, service).hoarded += 1
+
+    def look(self, client: ClientId, service: ServiceId) -> None:
+        """Something of the client was counted elsewhere: look at it with the next flush."""
+        self._of(client, service)
 
     # What the client pays for is counted by the statement that takes the bucket; here it is for the history.
 
@@ -50,6 +151,11 @@ class Tally:
         """A session ended while it held something."""
         self._losses[service][2] += 1
 
+    def known(self) -> dict[Key, Figures]:
+        """What is known of the clients that were flushed since this was last asked."""
+        known, self._known = self._known, {}
+        return known
+
     async def flush(self, database: Database) -> None:
         """Add what was counted.
 
@@ -58,34 +164,40 @@ class Tally:
         """
         if not (self._counts or self._losses):
             return
-        counts, self._counts = self._counts, defaultdict(lambda: [0, 0, 0, 0])
+        counts, self._counts = self._counts, {}
         losses, self._losses = self._losses, defaultdict(lambda: [0, 0, 0])
         steps, days = _steps(counts, losses), _days(counts)
+        labels = [
+            (service, client, label, n)
+            for (client, service), count in counts.items()
+            for label, n in count.labels.items()
+        ]
         try:
             async with database.transaction() as db:
-                await clients.count(
-                    db,
-                    [(client, service, *numbers) for (client, service), numbers in counts.items()],  # type: ignore[misc]  # four numbers
-                )
+                known = await health.count(db, [count.done(key) for key, count in counts.items()], WELL)
+                if labels:
+                    await health.count_labels(db, labels)
                 if steps:
                     await history.add(db, steps)
                 if days:
                     await history.add_days(db, days)
         except BaseException:
-            for key, numbers in counts.items():
-                self._counts[key] = [a + b for a, b in zip(self._counts[key], numbers, strict=True)]
+            for key, count in counts.items():
+                later = self._counts.get(key)
+                self._counts[key] = count if later is None else count.then(later)
             for service, lost in losses.items():
                 self._losses[service] = [a + b for a, b in zip(self._losses[service], lost, strict=True)]
             raise
+        self._known.update({(one.client_id, one.service_id): one for one in known})
 
 
 def _steps(
-    counts: dict[tuple[ClientId, ServiceId], list[int]], losses: dict[ServiceId, list[int]]
+    counts: Mapping[Key, _Count], losses: Mapping[ServiceId, list[int]]
 ) -> list[tuple[ServiceId, history.Counts]]:
     """What the history is told of each service; nothing of buckets that were only handed out."""
     sums: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for (_, service), (_, processed, settled, bad) in counts.items():
-        for place, number in enumerate((settled, processed, bad)):
+    for (_, service), count in counts.items():
+        for place, number in enumerate((count.settled, count.processed, count.bad_submits)):
             sums[service][place] += number
     found = []
     for service in sums.keys() | losses.keys():
@@ -96,5 +208,5 @@ def _steps(
     return found
 
 
-def _days(counts: dict[tuple[ClientId, ServiceId], list[int]]) -> list[tuple[str, int, int]]:
-    return [(client, service, numbers[2]) for (client, service), numbers in counts.items() if numbers[2]]
+def _days(counts: Mapping[Key, _Count]) -> list[tuple[str, int, int]]:
+    return [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]

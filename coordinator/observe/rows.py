@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.rows import time_text
+from coordinator.model import Health
 from coordinator.observe.load import NodeLoad
 from coordinator.wire import stats as wire
 
@@ -16,7 +17,7 @@ Row = dict[str, Any]
 BEYOND = 2**62
 """Greater than any number of a row."""
 
-_HEALTH: tuple[wire.Health, ...] = ("ok", "watched", "flagged")
+_HEALTH: tuple[Health, ...] = ("ok", "watched", "flagged")
 
 
 def client_row(row: Row, catalogue: Catalogue) -> wire.ClientRow:

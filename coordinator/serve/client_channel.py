@@ -36,6 +36,7 @@ from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
 from coordinator.flow.roster import Identity, Roster
 from coordinator.model import Claimed, ClientId, SessionId
+from coordinator.observe import health
 from coordinator.observe.events import Events
 from coordinator.serve.connection import Peer, Spawn, Wire
 from coordinator.serve.limits import REFUSED_IN_A_ROW, Addresses
@@ -282,24 +283,25 @@ class ClientSession(Peer):
         refuse_strangers(entry, self.identity, idle_may=False)
         if self.draining:
             raise Draining("This node drains.", retry_after=steps.drain_retry, scope="server")
+        limit, most_held = health.limits(self.identity.health_in(service), settings)
         if ask.count == 0:
             steps.grant.withdraw(self, service)
-            return wire.Asked(service=ask.service, count=0, pending=0, limit=settings.max_buckets_per_ask)
-        room = settings.max_held_buckets - await self._held(service) - steps.grant.pending_of_client(self, service)
-        count = max(0, min(ask.count, settings.max_buckets_per_ask, room))
+            return wire.Asked(service=ask.service, count=0, pending=0, limit=limit)
+        room = most_held - await self._held(service) - steps.grant.pending_of_client(self, service)
+        count = max(0, min(ask.count, limit, room))
+        if count:
+            steps.grant.note_ask(self, service, health.patience(settings.dead_after))
         if ask.wait:
             # The answer comes before the pushes: they can only follow once the line's task has run.
             steps.grant.ask(self, service, count)
             pending = steps.grant.pending(self, service)
-            return wire.Asked(service=ask.service, count=count, pending=pending, limit=settings.max_buckets_per_ask)
+            return wire.Asked(service=ask.service, count=count, pending=pending, limit=limit)
         found = await steps.grant.ask_now(self, service, count)
         if not found:
             raise NoWork("There is nothing at hand.", retry_after=NOTHING, scope="service")
         ref = ask.ref if not isinstance(ask.ref, msgspec.UnsetType) else None
         pending = steps.grant.pending(self, service)
-        self._answer(
-            wire.Asked(service=ask.service, count=len(found), pending=pending, limit=settings.max_buckets_per_ask), ref
-        )
+        self._answer(wire.Asked(service=ask.service, count=len(found), pending=pending, limit=limit), ref)
         for claimed in found:
             steps.grant.push(claimed, self)
         return None

@@ -114,6 +114,14 @@ class Plugin:
         """
         return False
 
+    def label(self, result: Any) -> str:
+        """Of which kind a result is, in one of a few words, so that clients whose results are out of line are seen.
+
+        Clients that are given like items have like shares of each kind: say what tells a wrong result from a right
+        one, such as "missing", not what differs from item to item.  Unless overridden, nothing is compared.
+        """
+        return ""
+
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         """Keep what was found out in tables of the plugin's own, within the transaction that stores the submit."""
 
@@ -153,6 +161,11 @@ class Plugin:
     def stores(self) -> bool:
         """Whether `store` was."""
         return type(self).store is not Plugin.store
+
+    @property
+    def labels(self) -> bool:
+        """Whether `label` was."""
+        return type(self).label is not Plugin.label
 
     @property
     def built_in(self) -> bool:

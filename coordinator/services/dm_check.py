@@ -31,3 +31,6 @@ class DmCheck(Plugin):
     title = "DM check"
     Profile = DmProfile
     Result = DmResult
+
+    def label(self, result: DmResult) -> str:
+        return result.dm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
@@ -16,17 +17,25 @@ Raw = bytes | memoryview | msgspec.Raw
 _ItemId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
+MOST_LABELS = 16
+"""Kinds of results that a plugin may tell apart."""
+
+LONGEST_LABEL = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The results of one submit, read: (item, value as JSON text) in the order they came in.
 
-    `parts` leave their items unsettled.  `decoded` has the results as objects of the plugin's own type, parts too;
-    only for plugins that look at them, and in the order they came in.
+    `parts` leave their items unsettled; `labels` say how many of the others are of which kind.  `decoded` has the
+    results as objects of the plugin's own type, parts too; only for plugins that look at them, and in the order they
+    came in.
     """
 
     rows: list[tuple[ItemId, str]]
     parts: list[tuple[ItemId, str]] = field(default_factory=list)
     decoded: list[tuple[ItemId, Any]] = field(default_factory=list)
+    labels: Counter[str] = field(default_factory=Counter)
 
 
 class Readable(Protocol):
@@ -44,6 +53,14 @@ class Readable(Protocol):
     @property
     def stores(self) -> bool: ...
 
+    @property
+    def built_in(self) -> bool: ...
+
+    @property
+    def labels(self) -> bool: ...
+
+    def label(self, result: Any) -> str: ...
+
     def is_part(self, result: Any) -> bool: ...
 
 
@@ -56,7 +73,8 @@ class Reader:
 
     def __init__(self, plugin: Readable) -> None:
         self.plugin = plugin
-        self._wanted = plugin.checks or plugin.stores
+        # Only a plugin's own type has whatever else its hooks may look for; ours make do with the fields.
+        self._wanted = plugin.checks or plugin.stores or (plugin.labels and not plugin.built_in)
         self._plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
         self._encode = msgspec.json.Encoder().encode
         self._rows = self._decoder()
@@ -90,12 +108,29 @@ class Reader:
         rows = [(one.item, _without_item(encode(one).decode())) for one in decoded]
         refuse_twice(rows)
         if not self._wanted:
-            return Rows(rows)
+            return Rows(rows, labels=self._labels([value for _, value in rows], decoded))
         shape = self.plugin.Result
         names = list(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))
         results = [(one.item, shape(**{name: getattr(one, sent) for name, sent in names})) for one in decoded]
         parts = {item for item, result in results if self.plugin.is_part(result)}
-        return Rows([one for one in rows if one[0] not in parts], [one for one in rows if one[0] in parts], results)
+        return Rows(
+            [one for one in rows if one[0] not in parts],
+            [one for one in rows if one[0] in parts],
+            results,
+            self._labels(*_whole(rows, results, parts)),
+        )
+
+    def _labels(self, values: Sequence[str], results: Sequence[Any]) -> Counter[str]:
+        """How many of these results, which stand in `values` as JSON, are of which kind."""
+        labels: Counter[str] = Counter()
+        if not self.plugin.labels:
+            return labels
+        one_of = dict(zip(values, results, strict=True))
+        for value, times in Counter(values).items():  # few differ, and counting equal ones is ten times as fast
+            labels[self.plugin.label(one_of[value])] += times
+        if len(labels) > MOST_LABELS or not all(isinstance(one, str) and len(one) <= LONGEST_LABEL for one in labels):
+            raise TypeError(f"label answered {list(labels)[:3]!r}…; it answers one of a few short words")
+        return labels
 
     def items(self, raw: Raw) -> list[ItemId]:
         """Only which items a submit is about.
@@ -134,6 +169,14 @@ class Reader:
         if not errors:  # the whole is wrong though each part is right: cannot be, and must not pass
             raise BadMessage("The results cannot be read.", detail={"path": "$.results"})
         raise bad_results(self.plugin.service, errors)
+
+
+def _whole(
+    rows: Sequence[tuple[ItemId, str]], results: Sequence[tuple[ItemId, Any]], parts: set[ItemId]
+) -> tuple[list[str], list[Any]]:
+    """The values and the results that are no parts."""
+    values = [value for item, value in rows if item not in parts]
+    return values, [result for item, result in results if item not in parts]
 
 
 def bad_results(service: str, errors: Sequence[dict[str, Any]]) -> BadResult:

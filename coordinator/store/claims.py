@@ -193,7 +193,12 @@ counted AS (
                              ELSE m.wait_until END,
            given_back = m.given_back + CASE WHEN $4 = 'given_back' THEN f.n ELSE 0 END,
            disconnects = m.disconnects + CASE WHEN $4 = 'disconnects' THEN 1 ELSE 0 END,
-           dead = m.dead + CASE WHEN $4 = 'dead' THEN f.n ELSE 0 END
+           dead = m.dead + CASE WHEN $4 = 'dead' THEN f.n ELSE 0 END,
+           -- For its health, what goes back within a second goes back once: a client that stops returns all it has.
+           returned = m.returned + CASE WHEN $4 = 'dead' OR m.returned_at > now() - interval '1 second'
+                                        THEN 0 ELSE 1 END,
+           returned_at = CASE WHEN $4 = 'dead' THEN m.returned_at ELSE now() END,
+           well = 0
       FROM (SELECT client_id, service_id, count(*) AS n FROM freed JOIN payers USING (client_id, service_id)
              GROUP BY 1, 2) f
      WHERE m.client_id = f.client_id AND m.service_id = f.service_id)"""
@@ -456,6 +461,7 @@ refund_whole AS (
 calmed AS (
     UPDATE client_service m
        SET streak = greatest(m.streak - 1, 0), disconnects = greatest(m.disconnects - 1, 0),
+           returned = greatest(m.returned - 1, 0),
            wait_until = CASE WHEN m.streak > 2 THEN m.wait_until END
      WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off))
 SELECT t.service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
@@ -496,14 +502,25 @@ async def recollect(
 
 
 _MARK_DEAD = """
-UPDATE bucket SET state = 'dead', touched_at = now()
- WHERE bucket_id = ANY (ARRAY (
-    SELECT bucket_id FROM bucket
-     WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
-       AND touched_at <= now() - make_interval(secs => $2)
-     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
-RETURNING service_id, bucket_id, claim, client_id, session_id,
-          length(settled) - bit_count(settled)::int AS remaining"""
+WITH marked AS (
+    UPDATE bucket SET state = 'dead', touched_at = now()
+     WHERE bucket_id = ANY (ARRAY (
+        SELECT bucket_id FROM bucket
+         WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
+           AND touched_at <= now() - make_interval(secs => $2)
+         ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
+    RETURNING service_id, bucket_id, claim, client_id, session_id,
+              length(settled) - bit_count(settled)::int AS remaining),
+holders AS MATERIALIZED (
+    SELECT client_id, service_id FROM client_service
+     WHERE (client_id, service_id) IN (SELECT client_id, service_id FROM marked)
+     ORDER BY client_id, service_id FOR NO KEY UPDATE),
+counted AS (
+    UPDATE client_service m SET died = m.died + f.n, died_run = m.died_run + f.n, well = 0
+      FROM (SELECT client_id, service_id, count(*) AS n FROM marked JOIN holders USING (client_id, service_id)
+             GROUP BY 1, 2) f
+     WHERE m.client_id = f.client_id AND m.service_id = f.service_id)
+SELECT service_id, bucket_id, claim, client_id, session_id, remaining FROM marked"""
 
 
 async def mark_dead(db: Connection, service: ServiceId, dead_after: float) -> list[Freed]:

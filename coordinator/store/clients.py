@@ -23,7 +23,7 @@ class Client:
 
 _FIND = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
 
-_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile FROM client_service WHERE client_id = $1"
+_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM client_service WHERE client_id = $1"
 
 _COUNTERS = """
 SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 0)::bigint AS processed,
@@ -115,26 +115,6 @@ async def report(db: Connection, client: ClientId, service: ServiceId, seconds: 
     await db.execute(_REPORT, client, service, seconds)
 
 
-# Rows of client_service are locked in one order, so that no two statements wait for each other.
-_COUNT = """
-WITH locked AS MATERIALIZED (
-    SELECT FROM client_service
-     WHERE (client_id, service_id) IN (SELECT * FROM unnest($1::text[], $2::int[]))
-     ORDER BY client_id, service_id FOR NO KEY UPDATE)
-UPDATE client_service m
-   SET assigned = m.assigned + d.assigned, processed = m.processed + d.processed,
-       settled = m.settled + d.settled, bad_submits = m.bad_submits + d.bad_submits, last_access = now()
-  FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-    AS d (client_id, service_id, assigned, processed, settled, bad_submits)
- WHERE (SELECT count(*) FROM locked) > 0 AND m.client_id = d.client_id AND m.service_id = d.service_id"""
-
-
-async def count(db: Connection, deltas: Sequence[tuple[str, int, int, int, int, int]]) -> None:
-    """Add what a node counted: (client, service, assigned, processed, settled, bad submits) each."""
-    ordered = sorted(deltas)
-    await db.execute(_COUNT, *([one[n] for one in ordered] for n in range(6)))
-
-
 _IDLE = """
 UPDATE client_service m SET inactive = 'idle'
   FROM (SELECT client_id FROM client_service
@@ -217,12 +197,15 @@ _PAGE = (
    AND ($4::int IS NULL OR EXISTS (SELECT FROM client_service m
                                     WHERE m.client_id = c.client_id AND m.service_id = $4 AND m.joined))
    AND ($5::text IS NULL OR strpos(lower(c.client_id), lower($5)) > 0 OR strpos(lower(c.screen_name), lower($5)) > 0)
+   AND ($6::bool IS NULL OR $6 = EXISTS (SELECT FROM client_service m
+                                          WHERE m.client_id = c.client_id AND m.health = 'flagged'
+                                            AND ($4::int IS NULL OR m.service_id = $4)))
  ORDER BY c.client_id LIMIT $2"""
 )
 
 _SERVICES_OF = """
 SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,
-       m.given_back, m.dead, m.disconnects, m.bad_submits, m.last_access
+       m.given_back, m.dead, m.disconnects, m.bad_submits, m.health, m.health_reason AS reason, m.last_access
   FROM client_service m JOIN service s USING (service_id)
  WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
 
@@ -240,9 +223,10 @@ async def page(
     state: str | None = None,
     service: ServiceId | None = None,
     search: str | None = None,
+    flagged: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Clients by id, from behind `after` on, each with its `services`."""
-    return await _with_services(db, await db.fetch(_PAGE, after, limit, state, service, search))
+    return await _with_services(db, await db.fetch(_PAGE, after, limit, state, service, search, flagged))
 
 
 async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str, Any]]:

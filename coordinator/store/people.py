@@ -13,11 +13,7 @@ Sort = Literal["client_id", "settled", "held", "dead", "given_back", "last_acces
 ACTIVE = 120.0
 """Seconds for which a client counts as active after it worked, or wanted to (which is noted once a minute)."""
 
-# Memberships with the state of health of each.
-_MEMBERSHIP = "(SELECT m.*, 'ok'::text AS health, NULL::text AS health_reason FROM client_service m)"
-
-_PEOPLE = (
-    """
+_PEOPLE = """
 SELECT (SELECT count(*) FROM client WHERE registered) AS registered,
        (SELECT count(DISTINCT s.client_id) FROM session s JOIN node n USING (boot)
          WHERE s.ended_at IS NULL AND n.state <> 'gone') AS connected,
@@ -28,10 +24,8 @@ SELECT (SELECT count(*) FROM client WHERE registered) AS registered,
        (SELECT count(*) FROM client WHERE deactivated IS NOT NULL) AS deactivated,
        h.watched, h.flagged
   FROM (SELECT count(*) FILTER (WHERE NOT flagged) AS watched, count(*) FILTER (WHERE flagged) AS flagged
-          FROM (SELECT bool_or(health = 'flagged') AS flagged FROM """
-    + _MEMBERSHIP
-    + """ m WHERE health <> 'ok' GROUP BY client_id) unwell) h"""
-)
+          FROM (SELECT bool_or(health = 'flagged') AS flagged FROM client_service
+                 WHERE health <> 'ok' GROUP BY client_id) unwell) h"""
 
 _ACTIVE_IN = """
 SELECT s.service_id, (SELECT count(*) FROM client_service m
@@ -89,9 +83,7 @@ _BY_ID = (
     _ROW
     + "\n  FROM client c CROSS JOIN LATERAL ("
     + _SUMS
-    + " FROM "
-    + _MEMBERSHIP
-    + " m WHERE m.client_id = c.client_id) s"
+    + " FROM client_service m WHERE m.client_id = c.client_id) s"
     + _ALL_OF_IT
     + "\n WHERE c.client_id > $6"
     + _WHERE
@@ -109,9 +101,7 @@ SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS h
                    ELSE coalesce((extract(epoch FROM w.last_access) * 1000000)::bigint, 0) END AS value
       FROM client c LEFT JOIN ("""
     + _SUMS
-    + ", m.client_id AS id FROM "
-    + _MEMBERSHIP
-    + """ m GROUP BY m.client_id) s ON s.id = c.client_id
+    + """, m.client_id AS id FROM client_service m GROUP BY m.client_id) s ON s.id = c.client_id
       LEFT JOIN (SELECT client_id AS id, count(*) AS held FROM bucket
                   WHERE client_id IS NOT NULL AND $8 = 'held' GROUP BY client_id) b ON b.id = c.client_id"""
     + _ALL_OF_IT
@@ -122,15 +112,11 @@ SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS h
  ORDER BY c.value DESC, c.client_id LIMIT $5"""
 )
 
-_MEMBERSHIPS_OF = (
-    """
+_MEMBERSHIPS_OF = """
 SELECT m.client_id, m.service_id, m.joined, m.inactive, m.assigned, m.processed, m.settled, m.given_back, m.dead,
        m.disconnects, m.bad_submits, m.health, m.health_reason, m.last_access,
        (SELECT count(*) FROM bucket b WHERE b.client_id = m.client_id AND b.service_id = m.service_id) AS held
-  FROM """
-    + _MEMBERSHIP
-    + """ m WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, m.service_id"""
-)
+  FROM client_service m WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, m.service_id"""
 
 _SESSIONS_OF = """
 SELECT s.client_id, count(*) AS connected FROM session s JOIN node n USING (boot)

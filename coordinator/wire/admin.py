@@ -202,10 +202,11 @@ class ResultReinstate(Request, tag="result.reinstate"):
 
 
 class ClientList(Request, tag="client.list"):
-    """`rows` of `client_id, screen_name, state, connected, health, services: [...]`."""
+    """`rows` of `client_id, screen_name, state, connected, health, reason, services: [...]`."""
 
     state: Literal["active", "inactive", "deactivated", "unregistered"] | None = None
     service: Name | None = None
+    flagged: bool | None = None
     search: Text | None = None
     limit: PageSize = 100
     after: After | None = None

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from coordinator.model import Health
 from coordinator.wire.frames import Answer, Name, PageSize, Push, Request, ServerCard, Text, Time
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
@@ -19,9 +20,6 @@ Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database
 
 Table = Literal["clients", "services", "buckets", "results", "events", "nodes", "history", "leaderboard"]
 """What can be read in pages."""
-
-Health = Literal["ok", "watched", "flagged"]
-"""`watched`: something is odd, nothing is done yet.  `flagged`: it may hold less until it is well again."""
 
 Step = Literal["minute", "hour"]
 

@@ -15,7 +15,7 @@ from coordinator.services.contract import Plugin as Contract
 from coordinator.services.settings import Common
 
 TESTS = Path(__file__).parents[1]
-OWN_ACCOUNT = {"selects", "checks", "stores", "built_in"}
+OWN_ACCOUNT = {"selects", "checks", "stores", "labels", "built_in"}
 """What the coordinator asks; not for plugins to override."""
 
 HOOKS = sorted(name for name in vars(Plugin) if not name.startswith("_") and name not in OWN_ACCOUNT)
@@ -27,7 +27,7 @@ def texts(*folders: Path) -> str:
 
 def test_there_is_one_contract() -> None:
     assert Plugin is Contract
-    assert {"select", "check", "is_part", "store", "forget", "invalidate", "reinstate"} <= set(HOOKS)
+    assert {"select", "check", "is_part", "label", "store", "forget", "invalidate", "reinstate"} <= set(HOOKS)
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -17,11 +17,11 @@ import asyncpg
 import pytest
 
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
-from coordinator.store import claims, items, making, queue, results
+from coordinator.store import claims, health, items, making, queue, results
 from coordinator.store.pool import Connection, Database
 from tests.conftest import TEMPLATE
 
-BIG = frozenset({"bucket", "bucket_items", "waiting", "claim", "result", "item"})
+BIG = frozenset({"bucket", "bucket_items", "waiting", "claim", "result", "item", "client_service", "client_label"})
 
 # 190,000 done, 9,000 ready, 600 claimed, 400 dead; three items each, none of them in the catalogue.
 _FILL = """
@@ -110,7 +110,7 @@ def _statements() -> dict[str, str]:
     """What nodes run for every ask, submit and release, for every look at the clock, and for pages of what waits."""
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}": value
-        for module in (claims, results, making)
+        for module in (claims, results, making, health)
         for name, value in vars(module).items()
         if isinstance(value, str)
         and re.match(r"\s*(WITH|SELECT|UPDATE|DELETE)\b", value)

@@ -69,6 +69,11 @@ class FollowCheck(Plugin):
     def is_part(self, result: FollowResult) -> bool:
         return not result.complete
 
+    def label(self, result: FollowResult) -> str:
+        if result.missing is not UNSET:
+            return "missing"
+        return "some" if result.accounts else "none"
+
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         accounts: dict[str, str | None] = {}
         edges: list[graph.Edge] = []

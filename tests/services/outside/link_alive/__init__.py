@@ -39,6 +39,9 @@ class LinkAlive(Plugin):
         if result.alive and result.status is None:
             raise ValueError(f"{item.key} answers, so it has a status")
 
+    def label(self, result: LinkResult) -> str:
+        return "alive" if result.alive else "dead"
+
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         await connection.executemany(
             "INSERT INTO link_seen (item_id, claim, key, alive, at) VALUES ($1, $2, $3, $4, $5)",

@@ -1,0 +1,169 @@
+"""What clients did, added up for their counters and for the rules of their health, and what the rules found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from datetime import datetime
+
+from coordinator.model import ClientId, Health, ServiceId
+from coordinator.store.pool import Connection
+
+HOURS = 6
+"""Hours for which kinds of results are kept: a client that is slow, but works, comes to some hundreds in them."""
+
+PEERS = 100
+"""Clients of a service that one is compared with: those that worked last."""
+
+PACE_KEPT = 2000
+"""Items of a pace before the older half is forgotten: some buckets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a node counted of one client in one service.
+
+    `worked` is false where it is only to be looked at.  `refused` are submits refused since one was stored, `hoarded`
+    asks since an item was settled, `finished` buckets settled whole since a submit was refused; `seconds` went into
+    `paced` items.
+    """
+
+    client_id: ClientId
+    service_id: ServiceId
+    worked: bool = False
+    assigned: int = 0
+    processed: int = 0
+    settled: int = 0
+    bad_submits: int = 0
+    refused: int = 0
+    hoarded: int = 0
+    finished: int = 0
+    seconds: float = 0.0
+    paced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is known of one client in one service; the columns of `client_service`."""
+
+    client_id: ClientId
+    service_id: ServiceId
+    health: Health
+    health_reason: str | None
+    well: int
+    died: int
+    asked_on: int
+    hoarded: int
+    refused: int
+    returned: int
+    seconds: float
+    paced: int
+
+
+# Rows of client_service are locked in one order, so that no two statements wait for each other.  Half of a pace is
+# forgotten whenever it is of $14 items, and what died when $13 buckets in a row were settled whole.
+_COUNT = """
+WITH locked AS MATERIALIZED (
+    SELECT FROM client_service
+     WHERE (client_id, service_id) IN (SELECT * FROM unnest($1::text[], $2::int[]))
+     ORDER BY client_id, service_id FOR NO KEY UPDATE)
+UPDATE client_service m
+   SET assigned = m.assigned + d.assigned, processed = m.processed + d.processed,
+       settled = m.settled + d.settled, bad_submits = m.bad_submits + d.bad_submits,
+       last_access = CASE WHEN d.worked THEN now() ELSE m.last_access END,
+       well = least(CASE WHEN d.bad_submits > 0 THEN 0 ELSE m.well END + d.finished, $13),
+       died = CASE WHEN d.bad_submits = 0 AND m.well + d.finished >= $13 THEN 0 ELSE m.died END,
+       died_run = CASE WHEN d.settled > 0 THEN 0 ELSE m.died_run END,
+       asked_on = CASE WHEN d.settled > 0 THEN 0 WHEN m.died_run > 0 THEN m.asked_on + d.assigned ELSE m.asked_on END,
+       hoarded = CASE WHEN d.settled > 0 THEN 0 ELSE m.hoarded END + d.hoarded,
+       refused = CASE WHEN d.processed > 0 THEN 0 ELSE m.refused END + d.refused,
+       returned = CASE WHEN d.settled > 0 THEN 0 ELSE m.returned END,
+       seconds = CASE WHEN m.paced >= $14 THEN m.seconds / 2 ELSE m.seconds END + d.seconds,
+       paced = CASE WHEN m.paced >= $14 THEN m.paced / 2 ELSE m.paced END + d.paced
+  FROM unnest($1::text[], $2::int[], $3::bool[], $4::int[], $5::int[], $6::int[], $7::int[], $8::int[], $9::int[],
+              $10::int[], $11::float8[], $12::int[])
+    AS d (client_id, service_id, worked, assigned, processed, settled, bad_submits, refused, hoarded, finished,
+          seconds, paced)
+ WHERE (SELECT count(*) FROM locked) > 0 AND m.client_id = d.client_id AND m.service_id = d.service_id
+RETURNING m.client_id, m.service_id, m.health, m.health_reason, m.well, m.died, m.asked_on, m.hoarded, m.refused,
+          m.returned, m.seconds, m.paced"""
+
+
+async def count(db: Connection, done: Sequence[Done], well: int) -> list[Figures]:
+    """Add what a node counted; returns what is known of those clients now.
+
+    After `well` buckets settled whole in a row, those that died before are forgotten.
+    """
+    ordered = sorted(done, key=lambda one: (one.client_id, one.service_id))
+    columns = zip(*map(astuple, ordered), strict=True)
+    return [Figures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
+
+
+_COUNT_LABELS = """
+INSERT INTO client_label AS l (service_id, hour, client_id, label, n)
+SELECT service_id, date_trunc('hour', now()), client_id, label, n
+  FROM unnest($1::int[], $2::text[], $3::text[], $4::int[]) AS d (service_id, client_id, label, n) ORDER BY 1, 2, 3, 4
+ON CONFLICT (service_id, hour, client_id, label) DO UPDATE SET n = l.n + excluded.n"""
+
+_FORGET_LABELS = """
+DELETE FROM client_label WHERE service_id = ANY ($1::int[]) AND hour < now() - make_interval(hours => $2)"""
+
+
+async def count_labels(db: Connection, labels: Sequence[tuple[ServiceId, ClientId, str, int]]) -> None:
+    """Add how often clients gave which kind of result: (service, client, kind, times) each."""
+    await db.execute(_COUNT_LABELS, *([one[n] for one in labels] for n in range(4)))
+
+
+async def forget_labels(db: Connection, services: Sequence[ServiceId]) -> None:
+    """Drop the kinds of results of hours that nobody looks at any more."""
+    await db.execute(_FORGET_LABELS, list(services), HOURS)
+
+
+_PACES = """
+SELECT client_id, seconds, paced FROM client_service
+ WHERE service_id = $1 AND joined AND inactive IS NULL ORDER BY last_access DESC LIMIT $2"""
+
+_LABELS = """
+SELECT client_id, hour, label, n FROM client_label
+ WHERE service_id = $1 AND hour > now() - make_interval(hours => $3) AND client_id = ANY ($2::text[])"""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The clients that worked last in a service: (seconds, items) of each, and the kinds of their results by hour."""
+
+    paces: dict[ClientId, tuple[float, int]]
+    labels: dict[datetime, dict[ClientId, dict[str, int]]]
+
+
+async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) -> Peers:
+    """Those that others are compared with, and the kinds of results of `also`."""
+    paces = {
+        ClientId(row["client_id"]): (row["seconds"], row["paced"]) for row in await db.fetch(_PACES, service, PEERS)
+    }
+    labels: dict[datetime, dict[ClientId, dict[str, int]]] = {}
+    for row in await db.fetch(_LABELS, service, [*{*paces, *also}], HOURS):
+        labels.setdefault(row["hour"], {}).setdefault(row["client_id"], {})[row["label"]] = row["n"]
+    return Peers(paces, labels)
+
+
+_FIND = """
+UPDATE client_service SET health = $3, health_reason = $4
+ WHERE client_id = $1 AND service_id = $2 AND health = $5 RETURNING client_id"""
+
+
+async def find(
+    db: Connection, client: ClientId, service: ServiceId, health: Health, reason: str | None, before: Health
+) -> bool:
+    """Note what was found of a client; False if another node was faster."""
+    return await db.fetchval(_FIND, client, service, health, reason, before) is not None
+
+
+_UNWELL = """
+SELECT service_id, health, count(*) AS clients FROM client_service
+ WHERE health <> 'ok' GROUP BY service_id, health"""
+
+
+async def unwell(db: Connection) -> dict[tuple[ServiceId, Health], int]:
+    """How many clients of each service are watched, and flagged."""
+    return {(ServiceId(row["service_id"]), row["health"]): row["clients"] for row in await db.fetch(_UNWELL)}
