@@ -17,7 +17,7 @@ from coordinator.flow.rows import time_text
 from coordinator.model import Boot, ServiceId
 from coordinator.observe import rows
 from coordinator.observe.pace import MINUTES, eta, rates
-from coordinator.observe.paced import Paced
+from coordinator.observe.paced import SMALL_SHARE, Paced
 from coordinator.observe.speed import Speed
 from coordinator.store import buckets, events, history, nodes, people, statistics
 from coordinator.store.pool import Connection, Database
@@ -38,11 +38,11 @@ class Board:
         self._speed = Speed()
         self._state = Paced(database, _state)
         self._people = Paced(database, people.people)
-        self._nodes = Paced(database, nodes.here)
-        self._seconds = Paced(database, self._speed.look)
+        self._nodes = Paced(database, nodes.here, share=SMALL_SHARE)
+        self._seconds = Paced(database, self._speed.look, share=SMALL_SHARE)
         self._minutes = Paced(database, lambda db: history.active_minutes(db, MINUTES + 3), SLOWLY)
         self._faults = Paced(database, events.faults, SLOWLY)
-        self._events = Paced(database, _newest_events)
+        self._events = Paced(database, _newest_events, share=SMALL_SHARE)
         self._clients = Paced(database, _first_clients)
         self._buckets = Paced(database, lambda db: buckets.open_page(db, None, wire.FIRST_ROWS))
 

@@ -14,6 +14,9 @@ T = TypeVar("T")
 SHARE = 100
 """A look is not taken again before this many times as long as it took: at most a hundredth of one connection's time."""
 
+SMALL_SHARE = 10
+"""The same for looks that cost always the same, and little."""
+
 LONGEST = 60.0
 """Seconds after which it is taken again, however long it took."""
 
@@ -25,11 +28,16 @@ class Paced(Generic[T]):
     """What a look found, for all who ask until it is due again."""
 
     def __init__(
-        self, database: Database, look: Callable[[Connection], Awaitable[T]], least: float = EACH_SECOND
+        self,
+        database: Database,
+        look: Callable[[Connection], Awaitable[T]],
+        least: float = EACH_SECOND,
+        share: int = SHARE,
     ) -> None:
         self._database = database
         self._look = look
         self._least = least
+        self._share = share
         self._due = 0.0
         self._found: T
         self._looking = asyncio.Lock()
@@ -47,5 +55,5 @@ class Paced(Generic[T]):
                     self._found = await self._look(db)
                     now = monotonic()
                 # From the beginning on, so that who comes once a second comes in time.
-                self._due = max(begun + self._least, now + min(SHARE * (now - begun), LONGEST))
+                self._due = max(begun + self._least, now + min(self._share * (now - begun), LONGEST))
             return self._found
