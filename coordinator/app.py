@@ -44,6 +44,7 @@ from coordinator.serve.client_channel import Steps
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Listener
+from coordinator.serve.pages import Page, dashboard_pages
 from coordinator.serve.stats_channel import StatsSteps
 from coordinator.services import Plugin, load_plugins
 from coordinator.store import activity, nodes, tokens
@@ -295,7 +296,7 @@ class Node:
             ),
             allowed_origins=settings.allowed_origins,
             ready=self._reachable,
-            pages={"/v1/asyncapi.json": ("application/json", msgspec.json.encode(asyncapi()))},
+            pages={"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()},
         )
 
     def _hear(self) -> None:

@@ -18,6 +18,7 @@ from coordinator.serve.admin_channel import AdminSession, AdminSteps
 from coordinator.serve.client_channel import ClientSession, Steps
 from coordinator.serve.connection import Pinger, Wire
 from coordinator.serve.limits import forwarded_for
+from coordinator.serve.pages import Pages
 from coordinator.serve.stats_channel import StatsSession, StatsSteps
 from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
 
@@ -35,8 +36,6 @@ SLICE = 0.05
 S = TypeVar("S", AdminSession, StatsSession)
 
 Check = Callable[[], Awaitable[bool]]
-Pages = dict[str, tuple[str, bytes]]
-"""What plain GETs are answered: path → content type and body."""
 
 
 class Listener:
@@ -145,7 +144,7 @@ class Listener:
         found = None if ops else self._pages.get(path)
         if found is None:
             return _plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
-        return _response(http.HTTPStatus.OK, found[0], found[1])
+        return _response(http.HTTPStatus.OK, found.content_type, found.body, **found.headers)
 
     def _may_come_from(self, origin: str, headers: Headers, *, own: bool) -> bool:
         if origin.lower() in self._origins:
