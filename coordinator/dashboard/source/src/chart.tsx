@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { useCell } from "./cell";
 import { useApp } from "./context";
-import { rate } from "./words";
+import { rate, tick } from "./words";
 
 const HEIGHT = 240;
 const ROWS = 12;
@@ -154,12 +154,12 @@ function options(box: HTMLElement, lines: Line[], unit: string, tell: (at: numbe
   return {
     width,
     height: HEIGHT,
-    padding: [12, 8, 0, 0],
+    padding: [12, 28, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, Math.max(1, (high ?? 1) * 1.1)] } },
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, space: 90, values: (_plot, marks, _axis, _space, step) => marks.map((mark) => tick(mark, step)) },
       { ...axis, size: 52, values: (_plot, marks) => marks.map((mark) => rate(mark).replace(/[.,]0$/, "")) },
     ],
     series: [

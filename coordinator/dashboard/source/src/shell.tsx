@@ -43,7 +43,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
         Skip to the content
       </a>
       <header class="top">
-        <a class="brand" href={href([])}>
+        <a class="brand" href={href([])} aria-label="Coordinator, overview">
           <img src="assets/icon.svg" alt="" width="28" height="28" />
           <span>Coordinator</span>
         </a>
@@ -160,6 +160,7 @@ function ThemeButton() {
   const theme = useCell(preferences.theme);
   return (
     <button type="button" title="Light, dark, or as the system" onClick={() => nextTheme(preferences)}>
+      <span aria-hidden="true">◐ </span>
       <span class="unseen">Theme: </span>
       {{ system: "Auto", light: "Light", dark: "Dark" }[theme]}
     </button>

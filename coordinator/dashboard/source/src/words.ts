@@ -4,6 +4,8 @@ const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 3 });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
@@ -77,6 +79,11 @@ export function timeOfDay(time: string | number | Date): string {
 
 export function dayAndTime(time: string | number): string {
   return day.format(new Date(time));
+}
+
+/** A mark of a time axis whose marks are so many seconds apart. */
+export function tick(seconds: number, step: number): string {
+  return (step < 60 ? clock : step < 86_400 ? minute : date).format(seconds * 1000);
 }
 
 export function fullTime(time: string): string {

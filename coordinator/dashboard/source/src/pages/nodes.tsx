@@ -3,7 +3,7 @@ import { ActButton, useMay } from "../dialog";
 import { Ago, Badge, Card, Empty, Figure, Loading } from "../parts";
 import { type Column, Table } from "../table";
 import type { DatabaseLoad, NodeRow, Rows, StatementRow } from "../wire";
-import { bytes, count, milliseconds, NONE, rate, span } from "../words";
+import { bytes, count, milliseconds, NONE, plural, rate, span } from "../words";
 
 export function NodesPage() {
   const nodes = useTopic<Rows<NodeRow>>("nodes");
@@ -46,7 +46,7 @@ function nodeColumns(now: number, mayDrain: boolean): Column<NodeRow>[] {
     { title: "Loop late", figure: true, cell: (row) => milliseconds(row.lag * 1000) },
     { title: "Lease", figure: true, cell: (row) => leaseWords(row, now) },
     { title: "Up since", figure: true, cell: (row) => <Ago time={row.started_at} now={now} /> },
-    { title: "Version", wide: true, cell: (row) => row.version },
+    { title: "Version", figure: true, wide: true, cell: (row) => row.version },
     ...(mayDrain ? [{ title: "Operation", cell: (row: NodeRow) => <DrainButton row={row} /> }] : []),
   ];
 }
@@ -96,7 +96,7 @@ function Database({ load }: { load: DatabaseLoad }) {
         <Figure
           name="Pool"
           value={count(load.pool_size)}
-          note={`connections; ${count(load.pool_waits)} waits, ${span(load.pool_waited)} in all`}
+          note={`connections; ${plural(load.pool_waits, "wait")}, ${milliseconds(load.pool_waited * 1000)} in all`}
         />
       </dl>
       <Table

@@ -119,7 +119,7 @@ function Balance({ data }: { data: Data }) {
   );
 }
 
-/** The services in which there is most to do. */
+/** The services in which there is most to do; active ones first. */
 function Progress({ services }: { services: Rows<ServiceRow> | null }) {
   const rows = useMemo(
     () => [...(services?.rows ?? [])].sort((one, other) => toDo(other) - toDo(one)).slice(0, FEW),
@@ -135,7 +135,7 @@ function Progress({ services }: { services: Rows<ServiceRow> | null }) {
           <li key={row.service}>
             <div class="progress-head">
               <span>
-                <ServiceLink service={row.service} /> <span class="muted">{row.title}</span>
+                <ServiceLink service={row.service} /> <span class="muted wide">{row.title}</span>
               </span>
               <span class="muted">
                 {row.state === "active" ? `${rate(row.items_per_second)}/s · ${etaWords(row.items, row.eta)}` : row.state}
@@ -151,8 +151,8 @@ function Progress({ services }: { services: Rows<ServiceRow> | null }) {
   );
 }
 
-function toDo({ items }: ServiceRow): number {
-  return items.total - items.settled;
+function toDo({ items, state }: ServiceRow): number {
+  return state === "active" ? items.total - items.settled : -1;
 }
 
 function TopVolunteers({ leaders }: { leaders: Loaded<LeaderRow> }) {

@@ -5,7 +5,7 @@ import { Ago, Badge, Card, Empty, etaWords, Failure, Figure, ItemsBar, ItemsLege
 import { href } from "../route";
 import { PAST_SPANS, Past } from "../throughput";
 import type { Oldest, ServiceRow } from "../wire";
-import { count, percent, plural, rate } from "../words";
+import { count, percent, plural, rate, span } from "../words";
 
 export function ServicePage({ service }: { service: string }) {
   const loaded = useRows<ServiceRow>({ table: "services", filter: { service }, limit: 1, every: 1 });
@@ -119,13 +119,9 @@ function OldestList({ oldest, now }: { oldest: readonly Oldest[]; now: number })
         <li key={one.priority}>
           <b>Priority {one.priority}</b>: since <Ago time={one.since} now={now} />.{" "}
           <span class="muted">
-            {Date.parse(one.overtaken_until) > now ? (
-              <>
-                Can be overtaken by what arrives until <Ago time={one.overtaken_until} now={now} />.
-              </>
-            ) : (
-              "Nothing that arrives now can come before it."
-            )}
+            {Date.parse(one.overtaken_until) > now
+              ? `What arrives in the next ${span((Date.parse(one.overtaken_until) - now) / 1000)} can still come before it.`
+              : "Nothing that arrives from now on can come before it."}
           </span>
         </li>
       ))}
