@@ -159,7 +159,7 @@ function options(box: HTMLElement, lines: Line[], unit: string, tell: (at: numbe
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, Math.max(1, (high ?? 1) * 1.1)] } },
     axes: [
-      { ...axis, space: 90, values: (_plot, marks, _axis, _space, step) => marks.map((mark) => tick(mark, step)) },
+      { ...axis, size: 28, space: 90, values: (_plot, marks, _axis, _space, step) => marks.map((mark) => tick(mark, step)) },
       { ...axis, size: 52, values: (_plot, marks) => marks.map((mark) => rate(mark).replace(/[.,]0$/, "")) },
     ],
     series: [

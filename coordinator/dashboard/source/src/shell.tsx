@@ -162,7 +162,7 @@ function ThemeButton() {
     <button type="button" title="Light, dark, or as the system" onClick={() => nextTheme(preferences)}>
       <span aria-hidden="true">◐ </span>
       <span class="unseen">Theme: </span>
-      {{ system: "Auto", light: "Light", dark: "Dark" }[theme]}
+      <span class="theme-name">{{ system: "Auto", light: "Light", dark: "Dark" }[theme]}</span>
     </button>
   );
 }

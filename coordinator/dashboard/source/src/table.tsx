@@ -14,6 +14,8 @@ export interface Column<T> {
   figure?: boolean;
   /** What the server calls this column when rows are sorted by it. */
   sort?: string;
+  /** The column that names the row; the first unless told. */
+  names?: boolean;
   /** Left out where there is no room. */
   wide?: boolean;
 }
@@ -32,6 +34,7 @@ export function Table<T>({ caption, columns, loaded, keyOf, empty, sorted }: Tab
   if (loaded.rows === null) {
     return loaded.error === null ? <Loading rows={6} /> : <Failure text={loaded.error} again={loaded.again} />;
   }
+  const naming = columns.find((column) => column.names) ?? columns[0];
   return (
     <>
       {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
@@ -51,8 +54,8 @@ export function Table<T>({ caption, columns, loaded, keyOf, empty, sorted }: Tab
             <tbody>
               {loaded.rows.map((row) => (
                 <tr key={keyOf(row)}>
-                  {columns.map((column, place) =>
-                    place === 0 ? (
+                  {columns.map((column) =>
+                    column === naming ? (
                       <th key={column.title} scope="row">
                         {column.cell(row)}
                       </th>

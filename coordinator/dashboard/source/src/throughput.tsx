@@ -79,12 +79,14 @@ export function Past({ span, service }: { span: string; service: string | null }
   // From a full hour on, so that the question stays the same for a while.
   const since = Math.floor((now - length) / 3_600) * 3_600;
   const end = Math.floor(now / seconds) * seconds;
-  const { settled, error } = useHistory(step, since, service);
+  const { settled, from, error } = useHistory(step, since, service);
   const [times, lines] = useMemo((): [number[], Line[]] => {
-    const grid = Array.from({ length: settled === null ? 0 : (end - since) / seconds }, (_, at) => since + at * seconds);
+    const first = Math.ceil(from / seconds) * seconds;
+    const steps = settled === null ? 0 : Math.max(0, (end - first) / seconds);
+    const grid = Array.from({ length: steps }, (_, at) => first + at * seconds);
     const values = grid.map((at) => (settled?.get(at) ?? 0) / seconds);
     return [grid, [{ name: `average of each ${step}`, colour: "--chart", values, filled: true }]];
-  }, [settled, since, end, seconds, step]);
+  }, [settled, from, end, seconds, step]);
   return (
     <>
       {error !== null && <p class="refusal">{error}</p>}

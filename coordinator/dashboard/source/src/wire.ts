@@ -25,6 +25,7 @@ export interface Filter {
   key?: string;
   state?: string;
   health?: Health;
+  kind?: string;
   search?: string;
   sort?: "client_id" | "settled" | "held" | "dead" | "given_back" | "last_access";
   step?: Step;

@@ -7,12 +7,14 @@ import { type Column, Table } from "../table";
 import type { ClientInService, ClientRow } from "../wire";
 import { count, plural } from "../words";
 import { BucketTable } from "./buckets";
+import { EventPages } from "./events";
 import { ResultTable } from "./results";
 
 const TABS = [
   ["services", "Services"],
   ["buckets", "Buckets"],
   ["results", "Results"],
+  ["events", "Events"],
 ] as const;
 
 /** One client: what it did in each service, what it holds, what it found. */
@@ -56,6 +58,8 @@ export function ClientPage({ client }: { client: string }) {
               <BucketTable filter={{ client_id: client }} />
             ) : query.tab === "results" ? (
               <ResultTable client={client} services={row.services.map((one) => one.service)} />
+            ) : query.tab === "events" ? (
+              <EventPages filter={{ client_id: client }} />
             ) : (
               <Services row={row} now={now} onDone={loaded.again} />
             )}

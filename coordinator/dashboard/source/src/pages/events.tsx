@@ -1,10 +1,8 @@
-import { useState } from "preact/hooks";
 import { useCell } from "../cell";
-import { useApp, useNow, useRows } from "../context";
+import { useApp, useNow, useRows, useTopic } from "../context";
 import { Ago, Badge, Choice, ClientLink, Empty, Failure, Loading, ServiceLink } from "../parts";
-import { Search } from "../table";
-import type { EventRow } from "../wire";
-import { plural } from "../words";
+import { Pager, usePaging } from "../table";
+import type { EventRow, Filter, Rows, ServiceRow } from "../wire";
 
 const KINDS = [
   "connect",
@@ -20,48 +18,47 @@ const KINDS = [
   "node",
 ];
 
-/** As many as the server remembers. */
-const MOST = 1000;
-/** As many as are drawn at first. */
-const FIRST = 200;
+const LIMIT = 100;
 
 export function EventsPage() {
   const { query } = useCell(useApp().router.route);
-  const [all, setAll] = useState(false);
-  const now = useNow();
-  const loaded = useRows<EventRow>({ table: "events", limit: MOST, every: 2 });
-  const words = (query.search ?? "").toLowerCase();
-  const found = (loaded.rows ?? []).filter(
-    (row) => (!query.kind || row.kind === query.kind) && (!words || spoken(row).includes(words)),
-  );
-  const shown = all ? found : found.slice(0, FIRST);
+  const services = useTopic<Rows<ServiceRow>>("services");
+  const filter: Filter = {};
+  if (query.kind) filter.kind = query.kind;
+  if (query.service) filter.service = query.service;
   return (
     <>
       <div class="page-head">
         <h1 tabIndex={-1}>Events</h1>
-        <p class="lead">What has just happened, the newest first. The activity log keeps what operators did.</p>
+        <p class="lead">What has happened, the newest first.</p>
       </div>
       <div class="filters" role="search">
-        <Search name="search" label="Search" />
         <Choice name="kind" label="Kind" options={[["", "all kinds"], ...KINDS.map((kind) => [kind, kind] as const)]} />
+        <Choice
+          name="service"
+          label="Service"
+          options={[["", "all services"], ...(services?.data.rows ?? []).map((row) => [row.service, row.service] as const)]}
+        />
       </div>
       <section class="card" aria-label="Events">
-        {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
-        {loaded.rows === null ? loaded.error === null && <Loading rows={8} /> : <EventList rows={shown} now={now} />}
-        {shown.length < found.length && (
-          <p class="more">
-            <button type="button" onClick={() => setAll(true)}>
-              Show all {plural(found.length, "event")}
-            </button>
-          </p>
-        )}
+        <EventPages filter={filter} />
       </section>
     </>
   );
 }
 
-function spoken(row: EventRow): string {
-  return [row.kind, row.text, row.client_id, row.service, row.bucket_id].join(" ").toLowerCase();
+/** Events page by page; those of one client, say. */
+export function EventPages({ filter }: { filter: Filter }) {
+  const paging = usePaging();
+  const now = useNow();
+  const loaded = useRows<EventRow>({ table: "events", filter, after: paging.after, limit: LIMIT, every: 2 });
+  return (
+    <>
+      {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
+      {loaded.rows === null ? loaded.error === null && <Loading rows={8} /> : <EventList rows={loaded.rows} now={now} />}
+      <Pager paging={paging} loaded={loaded} limit={LIMIT} />
+    </>
+  );
 }
 
 export function EventList({ rows, now }: { rows: readonly EventRow[]; now: number }) {

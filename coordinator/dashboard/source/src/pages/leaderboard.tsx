@@ -7,11 +7,14 @@ import { count } from "../words";
 
 const LIMIT = 50;
 
-const COLUMNS: Column<LeaderRow>[] = [
-  { title: "Volunteer", cell: (row) => <ClientLink id={row.client_id} name={row.screen_name} /> },
-  { title: "Place", figure: true, cell: (row) => <Place place={row.place} /> },
-  { title: "Items settled", figure: true, cell: (row) => count(row.settled) },
-];
+function columns(most: number): Column<LeaderRow>[] {
+  return [
+    { title: "Place", cell: (row) => <Place place={row.place} /> },
+    { title: "Volunteer", names: true, cell: (row) => <ClientLink id={row.client_id} name={row.screen_name} /> },
+    { title: "Items settled", figure: true, cell: (row) => count(row.settled) },
+    { title: "Of the first here", wide: true, cell: (row) => <Meter share={row.settled / most} /> },
+  ];
+}
 
 export function LeaderboardPage() {
   const { query } = useCell(useApp().router.route);
@@ -28,20 +31,20 @@ export function LeaderboardPage() {
     <>
       <div class="page-head">
         <h1 tabIndex={-1}>Leaderboard</h1>
-        <p class="lead">Who has settled most{span === "day" ? " in the last day" : " of all time"}. Thanks to everyone.</p>
+        <p class="lead">Who has settled most{span === "day" ? " today (by UTC)" : " of all time"}. Thanks to everyone.</p>
         <Tabs
           name="span"
           label="Time counted"
           options={[
-            ["day", "Day"],
+            ["day", "Today"],
             ["all", "All time"],
           ]}
         />
       </div>
-      <section class="card" aria-label="Places">
+      <section class="card leaderboard" aria-label="Places">
         <Table
           caption="Volunteers by items settled"
-          columns={COLUMNS}
+          columns={columns(loaded.rows?.[0]?.settled || 1)}
           loaded={loaded}
           keyOf={(row) => row.client_id}
           empty={<Empty title="Nobody has settled anything yet.">The first place is free.</Empty>}
