@@ -1,0 +1,40 @@
+"""The committed bundle is what the source builds, and names what it is made of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from coordinator import dashboard
+from tests.e2e.browser import SOURCE, program
+
+BUILT = SOURCE.parent / "built"
+
+
+def test_the_built_files_are_what_the_source_builds(dashboard_source: Path, tmp_path: Path) -> None:
+    for command in (["run", "check"], ["run", "bundle", "--", str(tmp_path)]):
+        done = subprocess.run(
+            [program("npm"), *command], cwd=dashboard_source, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert made.keys() == dashboard.built().keys()
+    assert made == dashboard.built(), "npm run build in coordinator/dashboard/source, and commit what it makes"
+
+
+def test_every_package_in_the_bundle_has_its_licence_beside_it() -> None:
+    notices = dashboard.built()["assets/licences.txt"].decode()
+    package = json.loads((SOURCE / "package.json").read_text())
+    for name, version in package["dependencies"].items():
+        assert f"{name} {version} (" in notices
+    assert notices.count("Permission is hereby granted") == len(package["dependencies"])
+
+
+def test_versions_are_pinned_and_no_address_is_written_down() -> None:
+    package = json.loads((SOURCE / "package.json").read_text())
+    lock = json.loads((SOURCE / "package-lock.json").read_text())
+    for name, version in {**package["dependencies"], **package["devDependencies"]}.items():
+        assert lock["packages"][f"node_modules/{name}"]["version"] == version
+    assert not [name for name, one in lock["packages"].items() if "resolved" in one]
+    assert all("integrity" in one for name, one in lock["packages"].items() if name)
