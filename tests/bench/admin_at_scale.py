@@ -85,15 +85,17 @@ async def _fill(dsn: str, statements: str) -> None:
 
 
 class Work:
-    """Clients that ask and submit without pause; the times of both, in milliseconds."""
+    """Clients that ask and submit while something is measured; the times of both, in milliseconds."""
 
     def __init__(self) -> None:
         self.asks: list[float] = []
         self.submits: list[float] = []
+        self._on = asyncio.Event()
 
     async def go_on(self, client: Volunteer) -> None:
         """Until cancelled."""
         while True:
+            await self._on.wait()
             begun = perf_counter()
             await client.ok("ask", service="dm_check", count=1)
             while (bucket := await client.pushes.get())["type"] == "service":
@@ -108,11 +110,13 @@ class Work:
         """A row of the table: what the clients' work took while that step went on."""
         self.asks.clear()
         self.submits.clear()
+        self._on.set()
         begun = perf_counter()
         await step
         taken = perf_counter() - begun
         await asyncio.sleep(LEAST - taken)
         worked = perf_counter() - begun
+        self._on.clear()
         both = [f"{median(times):.1f} / {quantiles(times, n=100)[98]:.1f}" for times in (self.asks, self.submits)]
         return name, f"{taken:.2f}", f"{len(self.submits) / worked:.0f}", *both
 
