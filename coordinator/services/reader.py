@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from operator import attrgetter
 from typing import Annotated, Any, Protocol
 
 import msgspec
 
 from coordinator.errors import BadMessage, BadResult
 from coordinator.model import ItemId
+
+MOST_KNOWN = 1000
+"""Values of a result whose texts are kept."""
 
 Raw = bytes | memoryview | msgspec.Raw
 
@@ -77,6 +83,9 @@ class Reader:
         self._wanted = plugin.checks or plugin.stores or (plugin.labels and not plugin.built_in)
         self._plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
         self._encode = msgspec.json.Encoder().encode
+        self._known: dict[Any, str] = {}
+        """The texts of all values, where there are few: to look one up is cheaper than to encode it."""
+        self._value: Callable[[Any], Any] = attrgetter("item")
         self._rows = self._decoder()
 
     def _decoder(self) -> Callable[[Raw], list[Any]]:
@@ -91,6 +100,13 @@ class Reader:
             frozen=True,
             omit_defaults=True,
         )
+        choices = _choices(shape)
+        if choices:
+            self._value = attrgetter(*shape.__struct_encode_fields__)
+            self._known = {
+                self._value(one): _without_item(self._encode(one).decode())
+                for one in (row(0, *values) for values in product(*choices))
+            }
         return msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]  # made above, for this plugin
 
     def read(self, raw: Raw) -> Rows:
@@ -104,8 +120,11 @@ class Reader:
             decoded = self._rows(raw)
         except (msgspec.MsgspecError, RecursionError):
             decoded = self._explain(raw)
-        encode = self._encode
-        rows = [(one.item, _without_item(encode(one).decode())) for one in decoded]
+        known, value, encode = self._known, self._value, self._encode
+        if known:
+            rows = [(one.item, known[value(one)]) for one in decoded]
+        else:
+            rows = [(one.item, _without_item(encode(one).decode())) for one in decoded]
         refuse_twice(rows)
         if not self._wanted:
             return Rows(rows, labels=self._labels([value for _, value in rows], decoded))
@@ -197,6 +216,17 @@ def refuse_twice(rows: Sequence[tuple[ItemId, str]]) -> None:
     """Raises: BadMessage, if an item stands twice among the results."""
     if len({item for item, _ in rows}) != len(rows):
         raise BadMessage("An item stands twice among the results.", detail={"path": "$.results"})
+
+
+def _choices(shape: type[msgspec.Struct]) -> list[Sequence[str]]:
+    """The values of each field, if all fields are choices among a few strings; else nothing."""
+    if hasattr(shape, "__post_init__"):  # it may refuse some
+        return []
+    types = [msgspec.inspect.type_info(one.type) for one in msgspec.structs.fields(shape)]
+    choices = [one.values for one in types if isinstance(one, msgspec.inspect.LiteralType)]
+    strings = all(isinstance(value, str) for values in choices for value in values)
+    few = prod(len(values) for values in choices) <= MOST_KNOWN
+    return choices if choices and len(choices) == len(types) and strings and few else []  # type: ignore[return-value]  # strings
 
 
 def _fields(struct: type[msgspec.Struct]) -> Sequence[Any]:

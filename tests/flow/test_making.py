@@ -3,77 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from coordinator.flow.catalogue import Entry
-from coordinator.flow.making import cut, head_start, shuffled_parts
-from coordinator.model import ItemId, Service, ServiceId, ServiceSettings
+from coordinator.flow.making import head_start, shuffled_parts
 from coordinator.store import making as store
-from coordinator.store.making import Taken
 from tests.flow.conftest import OpenRoom
 from tests.flow.room import Room
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
-
 UNLIKELY = 5.0
 """Standard deviations: a fair shuffle goes beyond this once in 1.7 million runs."""
-
-
-@lru_cache
-def _entry(size: int) -> Entry:
-    """A service as far as cutting looks at it."""
-    settings = ServiceSettings(bucket_size=size)
-    nothing: Any = None
-    return Entry(Service(ServiceId(1), "s", "dm_check", "s", "active", settings), nothing, nothing, {})
-
-
-def _taken(item: int, priority: int = 100, rank: float = 0.0) -> Taken:
-    at = NOW + timedelta(seconds=rank)
-    return Taken(ItemId(item), at, at, priority, f'{{"item": {item}}}')
-
-
-taken_items = st.lists(st.tuples(st.sampled_from([0, 50, 100, 200]), st.integers(-100_000, 100_000)), max_size=60).map(
-    lambda rows: [_taken(n, priority, rank) for n, (priority, rank) in enumerate(rows)]
-)
-
-
-@given(taken=taken_items, size=st.integers(1, 9), short=st.booleans())
-def test_cutting_loses_nothing_doubles_nothing_and_mixes_no_priorities(
-    taken: list[Taken], size: int, short: bool
-) -> None:
-    buckets, rest = cut(taken, _entry(size), short=short)
-    by_id = {one.item_id: one for one in taken}
-    put = [item for one in buckets for item in one.items]
-    assert Counter(put + [one.item_id for one in rest]) == Counter(list(by_id))
-    for one in buckets:
-        assert {by_id[item].priority for item in one.items} == {one.priority}
-        assert one.since == min(by_id[item].since for item in one.items)
-        assert one.frame == "[" + ",".join(by_id[item].fragment for item in one.items) + "]"
-        run = [item for other in buckets if other.priority == one.priority for item in other.items]
-        assert one.rank_at == min(by_id[item].rank_at for item in run)
-    assert len({one.bucket_id for one in buckets}) == len(buckets)
-    for priority, count in Counter(one.priority for one in taken).items():
-        sizes = sorted((len(one.items) for one in buckets if one.priority == priority), reverse=True)
-        left = [one for one in rest if one.priority == priority]
-        front = min(one.rank_at for one in taken if one.priority == priority)
-        whole, odd = divmod(count, size)
-        if sizes == [size] * whole:
-            assert len(left) == odd
-            assert not (odd and short)
-            assert not left or all(one.rank_at <= front for one in buckets), "what stays behind is not overtaken"
-            cut_off = [by_id[item].rank_at for one in buckets if one.priority == priority for item in one.items]
-            assert not (cut_off and left) or max(cut_off) <= min(one.rank_at for one in left), "the youngest stay"
-        else:
-            assert (sizes, left) == ([size] * whole + [odd], [])
-            assert short or any(one.rank_at > front for one in buckets), "short only if wanted, or else overtaken"
 
 
 @pytest.mark.parametrize(("priority", "seconds"), [(100, 0), (0, 1000), (50, 500), (200, -1000), (150, -500)])

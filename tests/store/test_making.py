@@ -1,0 +1,142 @@
+"""The maker's statement: nothing lost, the front first, and nobody can foresee who is with whom."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coordinator.flow.making import stay_behind
+from coordinator.store import making as store
+from tests.store.bench import Bench
+
+UNLIKELY = 5.0
+"""Standard deviations: a fair shuffle goes beyond this once in 1.7 million runs."""
+
+
+async def make(bench: Bench, limit: int, size: int, *, short: bool = False) -> int:
+    async with bench.database.transaction() as db:
+        return await store.make(db, bench.service, limit, size, short=short)
+
+
+queues = st.lists(st.tuples(st.sampled_from([0, 50, 100, 200]), st.integers(-100_000, 100_000)), max_size=60)
+"""Of each waiting item the priority and the rank, in seconds."""
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(queue=queues, size=st.integers(1, 9), short=st.booleans())
+async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
+    bench: Bench, queue: list[tuple[int, int]], size: int, short: bool
+) -> None:
+    await bench.execute("TRUNCATE waiting, bucket, bucket_items")
+    items = await bench.waiting(len(queue)) if queue else []
+    for item, (priority, rank) in zip(items, queue, strict=True):
+        await bench.execute(
+            "UPDATE waiting SET priority = $2, rank_at = now() + make_interval(secs => $3), since = rank_at "
+            "WHERE item_id = $1",
+            item,
+            priority,
+            rank,
+        )
+    waiting = {row["item_id"]: row for row in await bench.rows("SELECT * FROM waiting")}
+    made = await make(bench, max(1, len(queue)), size, short=short)
+    buckets = await bench.rows("SELECT * FROM bucket JOIN bucket_items USING (bucket_id)")
+    rest = await bench.rows("SELECT * FROM waiting")
+    assert made == len(buckets)
+    put = [item for one in buckets for item in one["items"]]
+    assert Counter(put + [one["item_id"] for one in rest]) == Counter(list(waiting))
+    assert all(one == waiting[one["item_id"]] for one in rest), "what stays keeps its rank"
+    for one in buckets:
+        assert {waiting[item]["priority"] for item in one["items"]} == {one["priority"]}
+        assert one["since"] == min(waiting[item]["since"] for item in one["items"])
+        assert [part["item"] for part in msgspec.json.decode(one["frame"])] == one["items"]
+        run = [item for other in buckets if other["priority"] == one["priority"] for item in other["items"]]
+        assert one["rank_at"] == min(waiting[item]["rank_at"] for item in run)
+    groups = {
+        row["priority"]: [one for one in waiting.values() if one["priority"] == row["priority"]]
+        for row in waiting.values()
+    }
+    behind = stay_behind(
+        [(min(one["rank_at"] for one in group), len(group)) for group in groups.values()], size, short=short
+    )
+    assert Counter(one["priority"] for one in rest) == Counter(dict(zip(groups, behind, strict=True)))
+    for priority, count in Counter(row["priority"] for row in waiting.values()).items():
+        of_it = [one for one in buckets if one["priority"] == priority]
+        sizes = sorted((len(one["items"]) for one in of_it), reverse=True)
+        left = [one for one in rest if one["priority"] == priority]
+        front = min(row["rank_at"] for row in waiting.values() if row["priority"] == priority)
+        whole, odd = divmod(count, size)
+        if sizes == [size] * whole:
+            assert len(left) == odd
+            assert not (odd and short)
+            assert not left or all(one["rank_at"] <= front for one in buckets), "what stays behind is not overtaken"
+            cut_off = [waiting[item]["rank_at"] for one in of_it for item in one["items"]]
+            assert not (cut_off and left) or max(cut_off) <= min(one["rank_at"] for one in left), "the youngest stay"
+        else:
+            assert (sizes, left) == ([size] * whole + [odd], [])
+            assert short or any(one["rank_at"] > front for one in buckets), "short only if wanted, or else overtaken"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    ["{}", '{"followers": 3, "name": "Z\\"\\u00e9"}', '{"item": 5, "key": "x", "other": [1, {}]}', '{"key": null}'],
+)
+async def test_clients_see_items_with_their_attributes_and_no_attribute_hides_what_they_are(
+    bench: Bench, attributes: str
+) -> None:
+    (item,) = await bench.waiting(1)
+    await bench.execute("UPDATE item SET attributes = $2, key = $3 WHERE item_id = $1", item, attributes, 'k"\\\n1')
+    assert await make(bench, 10, 5, short=True) == 1
+    async with bench.database.connection() as db:
+        parts = await store.fragments(db, [item])
+    frame = await bench.value("SELECT frame FROM bucket_items")
+    assert json.loads(frame) == [{**json.loads(attributes), "item": item, "key": 'k"\\\n1'}]
+    assert frame == f"[{parts[item]}]"
+    assert frame.count('"item":') == 1
+
+
+async def _run(bench: Bench, items: Sequence[int], size: int) -> list[list[int]]:
+    """The places in the queue of the items of each bucket, after one run over all of them."""
+    await bench.execute("TRUNCATE waiting, bucket, bucket_items")
+    await bench.execute(
+        """INSERT INTO waiting SELECT $1, item_id, now() + n * interval '1 s', now(), 100
+             FROM unnest($2::bigint[]) WITH ORDINALITY AS i (item_id, n)""",
+        bench.service,
+        items,
+    )
+    assert await make(bench, len(items), size) == len(items) // size
+    place = {item: n for n, item in enumerate(items)}
+    rows = await bench.rows("SELECT items FROM bucket_items")
+    return [[place[item] for item in row["items"]] for row in rows]
+
+
+async def test_who_is_together_is_chance(bench: Bench) -> None:
+    """Over several runs: of neighbours in the queue, of the part of the queue, and of the order within a bucket."""
+    items, size, runs = await bench.waiting(3000), 30, 6
+    n, found = len(items), [await _run(bench, items, size) for _ in range(runs)]
+
+    together = sum(a in part and a + 1 in part for run in found for part in map(set, run) for a in part)
+    pairs, p = runs * (n - 1), (size - 1) / (n - 1)
+    # The pairs of a run depend on each other a little; twice the variance of independent ones is more than enough.
+    assert abs(together - pairs * p) < UNLIKELY * math.sqrt(2 * pairs * p * (1 - p))
+
+    # The mean place of a bucket's items varies as that of a random draw without replacement: not less, not more.
+    mean, variance = (n - 1) / 2, (n**2 - 1) / 12 / size * (n - size) / (n - 1)
+    scores = [(sum(part) / size - mean) ** 2 / variance for run in found for part in run]
+    assert abs(sum(scores) - len(scores)) < UNLIKELY * math.sqrt(2 * len(scores))
+
+    order = [(at - (size - 1) / 2, place - mean) for run in found for part in run for at, place in enumerate(part)]
+    spread = (size**2 - 1) / 12 * (n**2 - 1) / 12
+    assert abs(sum(a * b for a, b in order)) / math.sqrt(len(order) * spread) < UNLIKELY
+
+
+async def test_no_two_runs_are_alike(bench: Bench) -> None:
+    items = await bench.waiting(100)
+    first, other = [{frozenset(part) for part in await _run(bench, items, 10)} for _ in range(2)]
+    assert first != other
