@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,9 +35,23 @@ from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClientId, ItemId, ServiceId
 from coordinator.services import Item
-from coordinator.store import activity, buckets, claims, clients, export, items, making, nodes, queue, services, tokens
+from coordinator.store import (
+    activity,
+    buckets,
+    claims,
+    clients,
+    export,
+    items,
+    making,
+    nodes,
+    queue,
+    services,
+    statistics,
+    tokens,
+)
 from coordinator.store.load import LoadSnapshot
 from coordinator.store.pool import Connection, Database
+from coordinator.store.statistics import ServiceState
 from coordinator.wire import admin as wire
 
 MAX_ATTRIBUTES = 4096
@@ -102,8 +116,8 @@ class Operation:
         """One service, with its items and buckets by state."""
         entry = self._service(request.service)
         async with self._database.connection() as db:
-            counts = next(row for row in await items.counts(db) if row["name"] == request.service)
-        return {**service_row(entry), "counts": _counts(counts)}
+            states = await statistics.state(db)
+        return {**service_row(entry), "counts": _counts(entry, states)}
 
     # Items
 
@@ -311,25 +325,12 @@ class Operation:
     async def stats(self, request: wire.Stats) -> Fields:
         """Each service's items and buckets by state, what waits longest, and what this node asks of the database."""
         async with self._database.connection() as db:
-            counts = await items.counts(db)
-            oldest = await items.oldest(db)
-        most = {entry.service.name: entry.service.settings.max_head_start for entry in self._catalogue.all()}
+            states = await statistics.state(db)
+            await statistics.add_fronts(db, states)
         return {
             "services": [
-                {
-                    **_counts(row),
-                    "oldest": [
-                        {
-                            "priority": one["priority"],
-                            "since": time_text(one["since"]),
-                            # Nothing that arrives after that can come before it.  protocol.md, "Rank"
-                            "overtaken_until": time_text(one["rank_at"] + timedelta(seconds=most[row["name"]])),
-                        }
-                        for one in oldest
-                        if one["name"] == row["name"]
-                    ],
-                }
-                for row in counts
+                {**_counts(entry, states), "oldest": _oldest(entry, states)}
+                for entry in sorted(self._catalogue.all(), key=lambda entry: entry.service.name)
             ],
             "database": _load(self._database.load.snapshot()),
         }
@@ -607,6 +608,33 @@ def _load(load: LoadSnapshot) -> Fields:
     }
 
 
-def _counts(row: Fields) -> Fields:
-    counts = {key: value for key, value in row.items() if key not in ("service_id", "name", "title")}
-    return {"service": row["name"], **counts}
+def _counts(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> Fields:
+    """Items by where they are, and open buckets by state."""
+    one = states.get(entry.service.service_id) or ServiceState(0, 0, 0)
+    return {
+        "service": entry.service.name,
+        "state": entry.service.state,
+        "items": one.total,
+        "waiting": one.waiting,
+        "ready": one.ready,
+        "claimed": one.claimed,
+        "dead": one.dead,
+        "settled": one.settled,
+        "quarantined": one.quarantined,
+        **{f"{state}_buckets": count for state, count in one.buckets.items()},
+    }
+
+
+def _oldest(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> list[Fields]:
+    """For each priority, since when its oldest unclaimed item waits, and until when it can be overtaken at most."""
+    one = states.get(entry.service.service_id) or ServiceState(0, 0, 0)
+    most = timedelta(seconds=entry.service.settings.max_head_start)
+    return [
+        {
+            "priority": priority,
+            "since": time_text(oldest.since),
+            # Nothing that arrives after that can come before it.  protocol.md, "Rank"
+            "overtaken_until": time_text(oldest.rank_at + most),
+        }
+        for priority, oldest in sorted(one.oldest.items())
+    ]

@@ -33,7 +33,7 @@ from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.errors import Conflict, StaleClaim, UnassignedItems
 from coordinator.model import BucketId, Claimed, ItemId
-from coordinator.store import claims, items
+from coordinator.store import claims, statistics
 from coordinator.store.pool import Database
 from coordinator.store.results import Settling
 from tests.flow.room import Room, stop_clock
@@ -401,6 +401,19 @@ class Life(RuleBasedStateMachine):
         )
         assert {(row["item_id"], row["claim"]): f'{{"dm":"{row["dm"]}"}}' for row in stored} == facts.stored
         await self._check_places()
+        await self._check_counts()
+
+    async def _check_counts(self) -> None:
+        """What the counters say, folded or not, is what a scan finds."""
+        room, facts = self.room, self.facts
+        async with self.database.connection() as db:
+            if next(_numbers) % 3 == 0:
+                await statistics.fold(db)
+            state = (await statistics.state(db))[room.service]
+            waiting = await db.fetchval("SELECT count(*) FROM waiting WHERE service_id = $1", room.service)
+            quarantined = await db.fetchval("SELECT count(*) FROM quarantine WHERE service_id = $1", room.service)
+        assert (state.total, state.waiting, state.quarantined) == (len(facts.alive), waiting, quarantined)
+        assert (state.left, state.settled) == (len(facts.open) - quarantined, len(facts.alive) - len(facts.open))
 
     async def _check_places(self) -> None:
         room, facts = self.room, self.facts
@@ -459,9 +472,9 @@ class Life(RuleBasedStateMachine):
                 break
         assert not facts.open, "some items never came to their end"
         async with self.database.connection() as db:
-            row = next(row for row in await items.counts(db) if row["service_id"] == room.service)
-        assert (row["items"], row["settled"]) == (len(facts.alive), len(facts.alive))
-        assert (row["waiting"], row["quarantined"], row["ready"], row["claimed"], row["dead"]) == (0, 0, 0, 0, 0)
+            state = (await statistics.state(db))[room.service]
+        assert (state.total, state.settled) == (len(facts.alive), len(facts.alive))
+        assert (state.left, state.quarantined) == (0, 0)
 
 
 @pytest.mark.timeout(1200)
