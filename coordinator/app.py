@@ -34,6 +34,7 @@ from coordinator.flow.undo import Undo
 from coordinator.flow.watch import Watch
 from coordinator.home import home_of
 from coordinator.model import Boot, ClientId, ServiceId
+from coordinator.observe.asking import Asking
 from coordinator.observe.board import Board
 from coordinator.observe.events import Events
 from coordinator.observe.load import Load
@@ -241,7 +242,7 @@ class Node:
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
         )
-        board = Board(self._db, self._catalogue, self._grant, self.boot)
+        board = Board(self._db, self._catalogue, self._grant, self.boot, Asking(self._db, name, lambda: tally.submits))
         self._tables = Tables(self._db, self._catalogue, board)
         self._feeds = Feeds(board.topics, lambda text: self.events.emit("fault", text))
         card = ServerCard(name="coordinator", version=__version__, node=name)

@@ -76,6 +76,8 @@ class Tally:
         self._known: dict[Key, Figures] = {}
         self.items = 0
         """Items settled through this node since it started."""
+        self.submits = 0
+        """Submits stored through it."""
 
     def _of(self, client: ClientId, service: ServiceId) -> _Count:
         key = client, service
@@ -108,6 +110,7 @@ class Tally:
         count = self._of(client, service)
         count.worked = True
         count.processed += 1
+        self.submits += 1
         count.refused = 0
         if items:
             count.settled += items

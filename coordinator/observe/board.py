@@ -16,6 +16,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.rows import time_text
 from coordinator.model import Boot, ServiceId
 from coordinator.observe import rows
+from coordinator.observe.asking import Asking
 from coordinator.observe.pace import MINUTES, eta, rates
 from coordinator.observe.paced import SMALL_SHARE, Paced
 from coordinator.observe.speed import Speed
@@ -31,7 +32,7 @@ SLOWLY = 5.0
 class Board:
     """The topics as they are now."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, grant: Grant, boot: Boot) -> None:
+    def __init__(self, database: Database, catalogue: Catalogue, grant: Grant, boot: Boot, asking: Asking) -> None:
         self._catalogue = catalogue
         self._grant = grant
         self._boot = boot
@@ -52,6 +53,7 @@ class Board:
             "clients": self.clients,
             "buckets": self.buckets,
             "nodes": self.nodes,
+            "database": asking.look,
             "events": self.events,
         }
 

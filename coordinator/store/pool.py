@@ -56,7 +56,7 @@ class Database:
         self.dsn = dsn
         self.load = Load()
         self._connection_class = counted_by(self.load)
-        self._size = size
+        self.size = size
         self._taken = 0
         self._pool: Any = None
 
@@ -71,7 +71,7 @@ class Database:
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=2,
-                max_size=self._size,
+                max_size=self.size,
                 connection_class=self._connection_class,
                 timeout=CONNECT_DEADLINE,
                 command_timeout=STATEMENT_DEADLINE,
@@ -118,7 +118,7 @@ class Database:
         Raises:
             Unavailable: the database is away, or a deadline has passed; the outcome may be unknown.
         """
-        begun = perf_counter() if self._taken >= self._size else None
+        begun = perf_counter() if self._taken >= self.size else None
         self._taken += 1
         try:
             async with self._pool.acquire(timeout=CONNECT_DEADLINE) as connection:

@@ -12,7 +12,7 @@ from tests.conftest import StartServer
 from tests.harness import Server, Viewer
 from tests.serve.tools import eventually
 
-TOPICS = ["overview", "services", "clients", "buckets", "nodes", "events"]
+TOPICS = ["overview", "services", "clients", "buckets", "nodes", "database", "events"]
 
 
 async def stranger(server: Server, **options: Any) -> Viewer:
@@ -147,6 +147,9 @@ async def test_every_topic_comes_at_once_and_is_what_its_type_says(server: Serve
         ("nodes", wire.NodeRow),
     ]:
         assert set(found[topic]["rows"][0]) == set(row.__struct_fields__), topic
+    assert set(found["database"]) == set(wire.DatabaseLoad.__struct_fields__)
+    assert found["database"]["node"] == server.node.settings.node_name
+    assert "claims.claim" in {row["statement"] for row in found["database"]["statements"]}
     assert found["overview"]["buckets"] == {"ready": 0, "claimed": 1, "dead": 0}
     assert found["overview"]["items"]["claimed"] == 3
     assert found["buckets"]["rows"][0]["client_id"] == "ada"
