@@ -32,7 +32,7 @@ from coordinator.wire.frames import PROTOCOL, Answer, Close, Ref, Request, Serve
 
 log = structlog.get_logger()
 
-CODEC: Codec[Request] = Codec(*wire.REQUESTS)
+CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 
 Role = Literal["viewer", "operator", "admin"]
 

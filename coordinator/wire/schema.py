@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.errors import PeerError
-from coordinator.wire import admin, client, frames
+from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import tag_of
 from coordinator.wire.session import LEGAL, MOVES, Event, State
 
@@ -73,7 +73,8 @@ ADMIN = Channel(
     {one: admin.AdminWelcome if one is admin.AdminHello else admin.Ok for one in admin.REQUESTS},
     (),
 )
-CHANNELS = (CLIENT, ADMIN)
+STATS = Channel("stats", "/v1/stats", "Live statistics, read only", stats.ANSWERS, stats.PUSHES)
+CHANNELS = (CLIENT, STATS, ADMIN)
 
 
 def schema_of(message: type[Struct]) -> Json:

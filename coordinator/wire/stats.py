@@ -347,4 +347,34 @@ class Rows(Struct):
     rows: list[Any]
 
 
-REQUESTS: tuple[type[Request], ...] = (StatsHello, Subscribe, Unsubscribe, Get)
+ANSWERS: dict[type[Request], type[Answer]] = {
+    StatsHello: StatsWelcome,
+    Subscribe: Subscribed,
+    Unsubscribe: Unsubscribed,
+    Get: Page,
+}
+"""Each request with the answer that is no error."""
+
+PUSHES: tuple[type[Push], ...] = (Snapshot,)
+
+ROWS: dict[str, type[Struct]] = {
+    "clients": ClientRow,
+    "services": ServiceRow,
+    "buckets": BucketRow,
+    "events": EventRow,
+    "nodes": NodeRow,
+    "history": HistoryRow,
+    "leaderboard": LeaderRow,
+}
+"""What the rows of a table are; those of `results` are as on the admin channel."""
+
+TOPICS: dict[str, type[Struct]] = {
+    "overview": Overview,
+    "services": Rows,
+    "clients": Rows,
+    "buckets": Rows,
+    "nodes": Rows,
+    "database": DatabaseLoad,
+    "events": Rows,
+}
+"""What `snapshot.data` is; Rows of the table of the same name."""

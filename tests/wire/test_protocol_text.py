@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema_rs
 import msgspec
 import pytest
 from msgspec import inspect as shape
 
-from coordinator.wire import admin, client, frames
+from coordinator.observe.tables import FILTERS, STATES
+from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import Codec, Undecodable, error_frame, tag_of
-from coordinator.wire.schema import ADMIN, CLIENT, PUBLISHED, Channel, error_codes, schema_of, session_life
+from coordinator.wire.schema import ADMIN, CLIENT, PUBLISHED, STATS, Channel, error_codes, schema_of, session_life
 from coordinator.wire.session import NEEDS_REGISTRATION
 
 TEXT = (Path(__file__).parents[2] / "protocol.md").read_text()
@@ -78,18 +79,24 @@ def sections(marks: str, text: str) -> dict[str, Section]:
     return dict(zip(titles, map(Section, parts[2::2]), strict=True))
 
 
+SECTIONS_OF_MESSAGES = ("Client requests", "Pushes", "Stats channel", "Admin requests")
 PARTS = sections("##", TEXT)
 CLIENT_REQUESTS = sections("###", PARTS["Client requests"].text)
 PUSHES = sections("###", PARTS["Pushes"].text)
+STATS_MESSAGES = sections("###", PARTS["Stats channel"].text)
 ADMIN_REQUESTS = sections("###", PARTS["Admin requests"].text)
 
 REQUESTS = [
     pytest.param(channel, one, given, id=f"{channel.name}.{tag_of(one)}")
-    for channel, given in ((CLIENT, CLIENT_REQUESTS), (ADMIN, ADMIN_REQUESTS))
+    for channel, given in ((CLIENT, CLIENT_REQUESTS), (STATS, STATS_MESSAGES), (ADMIN, ADMIN_REQUESTS))
     for one in channel.answers
 ]
 each_request = pytest.mark.parametrize(("channel", "message", "given"), REQUESTS)
-each_push = pytest.mark.parametrize("push", client.PUSHES, ids=tag_of)
+each_push = pytest.mark.parametrize(
+    ("push", "section"),
+    [pytest.param(one, PUSHES[tag_of(one)], id=tag_of(one)) for one in CLIENT.pushes]
+    + [pytest.param(one, STATS_MESSAGES[tag_of(one)], id=f"stats.{tag_of(one)}") for one in STATS.pushes],
+)
 
 
 @cache
@@ -147,6 +154,8 @@ def choices(kind: shape.Type) -> Iterator[str]:
 def test_every_message_has_its_section_and_no_other_has() -> None:
     assert list(CLIENT_REQUESTS) == [tag_of(one) for one in CLIENT.answers]
     assert list(PUSHES) == [tag_of(one) for one in CLIENT.pushes]
+    ours = [tag_of(one) for one in (*STATS.answers, *STATS.pushes)]
+    assert list(STATS_MESSAGES) == [*ours, "Topics", "Tables", "Statistics"]
     assert list(ADMIN_REQUESTS) == [tag_of(one) for one in ADMIN.answers]
 
 
@@ -191,8 +200,7 @@ def test_nested_fields_of_a_request(channel: Channel, message: Message, given: d
 
 
 @each_push
-def test_fields_of_a_push(push: Message) -> None:
-    section = PUSHES[tag_of(push)]
+def test_fields_of_a_push(push: Message, section: Section) -> None:
     assert section.names(f"in `{tag_of(push)}`") == list(fields_of(push))
     assert section.names("field") == []
     assert set(nested_names(push)) <= section.words()
@@ -210,7 +218,7 @@ def test_refusals_of_a_request(channel: Channel, message: Any, given: dict[str, 
         assert ("not_registered" in codes) == (message in NEEDS_REGISTRATION)
         assert ("unknown_service" in codes) == ("service" in fields_of(message) or message is client.Register)
         assert ("unknown_bucket" in codes) == ("bucket_id" in fields_of(message))
-    elif message is not admin.AdminHello:
+    elif channel is ADMIN and message is not admin.AdminHello:
         assert ("forbidden" in codes) == (message in admin.ADMIN_ONLY)
 
 
@@ -243,8 +251,8 @@ def test_examples_of_a_request(channel: Channel, message: Any, given: dict[str, 
 
 
 @each_push
-def test_examples_of_a_push(push: Message) -> None:
-    examples = PUSHES[tag_of(push)].examples()
+def test_examples_of_a_push(push: Message, section: Section) -> None:
+    examples = section.examples()
     assert examples
     for block in examples:
         for frame in block:
@@ -254,9 +262,7 @@ def test_examples_of_a_push(push: Message) -> None:
 
 def test_examples_elsewhere() -> None:
     """Those outside the sections of messages: a request of the client channel and what it is answered."""
-    elsewhere = "".join(
-        part.text for title, part in PARTS.items() if title not in ("Client requests", "Pushes", "Admin requests")
-    )
+    elsewhere = "".join(part.text for title, part in PARTS.items() if title not in SECTIONS_OF_MESSAGES)
     codec = Codec(*CLIENT.answers)
     blocks = _blocks(elsewhere)
     assert blocks
@@ -267,6 +273,55 @@ def test_examples_elsewhere() -> None:
             codec.decode(json.dumps(request))
         assert error == json.loads(error_frame(refusal.value.error, refusal.value.ref))
         validator(frames.Error).validate(error)
+
+
+def names_within(kind: shape.Type) -> Iterator[str]:
+    """The fields of a type and of the types inside it."""
+    match kind:
+        case shape.StructType():
+            for field in kind.fields:
+                yield field.encode_name
+                yield from names_within(field.type)
+        case shape.UnionType():
+            for one in kind.types:
+                yield from names_within(one)
+        case shape.ListType():
+            yield from names_within(kind.item_type)
+
+
+def test_topics() -> None:
+    section = STATS_MESSAGES["Topics"]
+    assert list(stats.TOPICS) == list(get_args(stats.Topic))
+    for topic in ("overview", "database"):
+        named = [name for row in section.rows(f"in `{topic}`") for name in re.findall(r"`(\w+)`", row[0])]
+        assert named == list(fields_of(stats.TOPICS[topic]))
+        assert set(names_within(shape.type_info(stats.TOPICS[topic]))) <= section.words()
+    others = {topic for topic, kind in stats.TOPICS.items() if kind is stats.Rows}
+    assert others <= stats.ROWS.keys()
+    for block in STATS_MESSAGES["snapshot"].examples():
+        for frame in block:
+            told = msgspec.convert(frame["data"], stats.TOPICS[frame["topic"]])
+            assert msgspec.to_builtins(told) == frame["data"]
+
+
+def test_tables() -> None:
+    section = STATS_MESSAGES["Tables"]
+    filters, fields = section.text.split("| table | fields of a row |")
+    filtered, told = Section(filters), Section("| table | fields of a row |" + fields)
+    assert set(filtered.names("table")) == set(told.names("table")) == set(get_args(stats.Table))
+    assert set(stats.ROWS) == set(get_args(stats.Table)) - {"results"}
+    for row in filtered.rows("table"):
+        table = row[0].strip("` ")
+        named = set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", row[1])))
+        assert named == FILTERS[table], table
+        assert STATES.get(table, frozenset()) <= set(re.findall(r"`(\w+)`", row[1]))
+    for row in told.rows("table"):
+        table = row[0].strip("` ")
+        if table in stats.ROWS:
+            words = re.findall(r"`(\w+)`", row[1])
+            assert set(fields_of(stats.ROWS[table])) <= set(words), table
+    of_client = next(row[1] for row in told.rows("table") if row[0].strip("` ") == "clients")
+    assert set(fields_of(stats.ClientInService)) <= set(re.findall(r"`(\w+)`", of_client))
 
 
 def test_errors() -> None:
@@ -303,7 +358,7 @@ def test_limits() -> None:
 
 
 def test_channels() -> None:
-    assert PARTS["Channels"].names("path") == [CLIENT.path, ADMIN.path]
+    assert PARTS["Channels"].names("path") == [CLIENT.path, STATS.path, ADMIN.path]
     assert f"`{frames.SUBPROTOCOL}`" in PARTS["Channels"].text
     assert TEXT.startswith(f"# Protocol, version {frames.PROTOCOL}\n")
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.errors import PeerError
-from coordinator.wire import admin, client, frames
+from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import Codec, encode, error_frame, tag_of
 from coordinator.wire.schema import (
     CHANNELS,
@@ -88,7 +88,7 @@ def test_channels_hold_every_message_of_the_modules() -> None:
         }
 
     kinds = (frames.Request, frames.Answer, frames.Push)
-    for channel, module in zip(CHANNELS, (client, admin), strict=True):
+    for channel, module in zip(CHANNELS, (client, stats, admin), strict=True):
         named = set().union(*(concrete(module, kind) for kind in kinds))
         assert named == set(channel.messages()) - {frames.Error}
 
