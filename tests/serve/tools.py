@@ -166,7 +166,13 @@ class RawPeer:
         self.writer = writer
 
     @classmethod
-    async def open(cls, server: Server, stack: AsyncExitStack | None = None, receive_buffer: int = 0) -> RawPeer:
+    async def open(
+        cls,
+        server: Server,
+        stack: AsyncExitStack | None = None,
+        receive_buffer: int = 0,
+        path: str = "/v1/client",
+    ) -> RawPeer:
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -175,7 +181,7 @@ class RawPeer:
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
         (stack or server.stack).callback(writer.close)
         writer.write(
-            b"GET /v1/client HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\n".encode() + b"Host: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
