@@ -38,6 +38,7 @@ from coordinator.observe.asking import Asking
 from coordinator.observe.board import Board
 from coordinator.observe.events import Events
 from coordinator.observe.load import Load
+from coordinator.observe.metrics import Metrics
 from coordinator.observe.recorder import Recorder
 from coordinator.observe.tables import Tables
 from coordinator.serve.admin_channel import AdminSteps
@@ -297,8 +298,25 @@ class Node:
             ),
             allowed_origins=settings.allowed_origins,
             ready=self._reachable,
+            metrics=Metrics(
+                self._db,
+                self._catalogue,
+                self._roster,
+                self._grant,
+                tally,
+                self.events,
+                self._grant.waits,
+                self._sessions,
+                lambda: self._load.lag,
+                __version__,
+                name,
+            ).page,
             pages={"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()},
         )
+
+    def _sessions(self) -> dict[str, int]:
+        here = self._listener
+        return {"client": len(here.sessions), "stats": len(here.viewers), "admin": len(here.admins)}
 
     def _hear(self) -> None:
         signals = self._signals

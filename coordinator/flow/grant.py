@@ -24,6 +24,7 @@ from coordinator.flow.making import Maker
 from coordinator.flow.roster import Held, Holder, Roster
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, Claimed, ClientId, Demand, ServiceId, SessionId
+from coordinator.observe.durations import Waits
 from coordinator.store import claims
 from coordinator.store.pool import Database
 from coordinator.wire.client import Bucket, BucketDead
@@ -50,6 +51,7 @@ class Ticket:
     holder: Holder
     answer: asyncio.Future[Claimed | None] | None = None
     withdrawn: bool = False
+    asked_at: float = field(default_factory=monotonic)
 
 
 @dataclass(slots=True, eq=False)
@@ -162,6 +164,8 @@ class Grant:
         self.on_lost_track: Callable[[], None] = lambda: None
         """Called when it is not known whether a claim came through."""
         self.stopped = False
+        self.waits = Waits()
+        """How long clients of this node waited."""
 
     async def run(self) -> None:
         """Serve the lines until cancelled."""
@@ -406,6 +410,7 @@ class Grant:
                 orphans.append((ticket, one))
                 continue
             self._resolve(line, ticket, one)
+            self.waits.bucket.add(line.service_id, monotonic() - ticket.asked_at)
             if ticket.answer is None:
                 self.push(one, ticket.holder)
         await self._take_back([one for _, one in orphans])

@@ -95,6 +95,7 @@ class Intake:
                 self._callouts.keep(aim.entry, rows, items, ClaimNumber(submit.claim), by.client_id),
             )
         )
+        self._grant.waits.stored.add(service, monotonic() - came)
         if not outcome.duplicate:
             self._tally.stored(
                 by.client_id,

@@ -67,6 +67,19 @@ class _Count:
         )
 
 
+@dataclass(slots=True)
+class Total:
+    """What was counted for one service."""
+
+    assigned: int = 0
+    processed: int = 0
+    settled: int = 0
+    bad_submits: int = 0
+    given_back: int = 0
+    dead: int = 0
+    disconnects: int = 0
+
+
 class Tally:
     """Counts for each client and service, and for each service, since the last flush."""
 
@@ -76,6 +89,8 @@ class Tally:
         self._known: dict[Key, Figures] = {}
         self.items = 0
         """Items settled through this node since it started."""
+        self.totals: defaultdict[ServiceId, Total] = defaultdict(Total)
+        """What was counted for each service since this node started, up to the last flush."""
         self.submits = 0
         """Submits stored through it."""
 
@@ -192,6 +207,20 @@ class Tally:
                 self._losses[service] = [a + b for a, b in zip(self._losses[service], lost, strict=True)]
             raise
         self._known.update({(one.client_id, one.service_id): one for one in known})
+        self._add(counts, losses)
+
+    def _add(self, counts: Mapping[Key, _Count], losses: Mapping[ServiceId, list[int]]) -> None:
+        for (_, service), count in counts.items():
+            total = self.totals[service]
+            total.assigned += count.assigned
+            total.processed += count.processed
+            total.settled += count.settled
+            total.bad_submits += count.bad_submits
+        for service, (given_back, dead, disconnects) in losses.items():
+            total = self.totals[service]
+            total.given_back += given_back
+            total.dead += dead
+            total.disconnects += disconnects
 
 
 def _steps(

@@ -9,9 +9,11 @@ from collections import Counter, deque
 from datetime import UTC, datetime
 from itertools import islice
 from time import time
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from coordinator.wire.stats import EventKind, EventRow
+
+KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 KEEP = 1000
 """Events that are remembered."""

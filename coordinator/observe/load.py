@@ -49,6 +49,11 @@ class Load:
             await asyncio.sleep(TICK)
             self._lag = max(self._lag, loop.time() - due)
 
+    @property
+    def lag(self) -> float:
+        """The most that the event loop was late since the last `take`, in seconds."""
+        return self._lag
+
     def take(self) -> str:
         """The load since the last time, as JSON."""
         now, cpu, settled = monotonic(), process_time(), self._items()

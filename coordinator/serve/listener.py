@@ -50,6 +50,7 @@ class Listener:
         allowed_origins: Sequence[str],
         ready: Check,
         pages: Pages,
+        metrics: Callable[[], Awaitable[tuple[str, bytes]]],
     ) -> None:
         self._steps = steps
         self._admin = admin
@@ -57,6 +58,7 @@ class Listener:
         self._origins = frozenset(origin.lower() for origin in allowed_origins)
         self._ready = ready
         self._pages = pages
+        self._metrics = metrics
         self._pinger = Pinger(steps.limits.ping_interval, steps.limits.ping_timeout)
         self._servers: list[Server] = []
         self._open = 0
@@ -130,7 +132,10 @@ class Listener:
         return None
 
     async def _on_ops_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        return await self._page(request.path.partition("?")[0], ops=True)
+        path = request.path.partition("?")[0]
+        if path == "/metrics":
+            return _response(http.HTTPStatus.OK, *await self._metrics())
+        return await self._page(path, ops=True)
 
     async def _page(self, path: str, *, ops: bool = False) -> Response:
         if path == "/healthz":
