@@ -34,7 +34,7 @@ AT_ONCE = 2
 """Looks for pages at the same time: the other connections are for the work."""
 
 FILTERS: dict[str, frozenset[str]] = {
-    "clients": frozenset({"service", "state", "health", "search", "sort"}),
+    "clients": frozenset({"client_id", "service", "state", "health", "search", "sort"}),
     "services": frozenset({"service", "state"}),
     "buckets": frozenset({"service", "state", "client_id"}),
     "results": frozenset({"service", "key", "client_id", "since", "until"}),
@@ -147,7 +147,7 @@ class Tables:
         if get.after is not None:
             client, value = cursor(get.after, 2)
             after = (client, number(value))
-        wanted = people.Which(which.state, self._service(which), which.search, which.health)
+        wanted = people.Which(which.state, self._service(which), which.search, which.health, which.client_id)
         found, last = await people.page(db, wanted, which.sort or "client_id", after, get.limit)
         named = None if last is None else f"{last[0]}|{last[1]}"
         return [rows.client_row(row, self._catalogue) for row in found], named

@@ -78,17 +78,19 @@ _ALL_OF_IT = """
     SELECT coalesce(s.settled, 0) AS settled, coalesce(s.given_back, 0) AS given_back, coalesce(s.dead, 0) AS dead,
            s.last_access, coalesce(s.idle, false) AS idle, coalesce(s.health, 1) AS health) w"""
 
-# By id, from behind $6 on: stops when it has a page.
-_BY_ID = (
+_EACH = (
     _ROW
     + "\n  FROM client c CROSS JOIN LATERAL ("
     + _SUMS
     + " FROM client_service m WHERE m.client_id = c.client_id) s"
     + _ALL_OF_IT
-    + "\n WHERE c.client_id > $6"
-    + _WHERE
-    + "\n ORDER BY c.client_id LIMIT $5"
 )
+
+# The one that $6 names, if it is like that.
+_ONE = _EACH + "\n WHERE c.client_id = $6" + _WHERE + "\n LIMIT $5"
+
+# By id, from behind $6 on: stops when it has a page.
+_BY_ID = _EACH + "\n WHERE c.client_id > $6" + _WHERE + "\n ORDER BY c.client_id LIMIT $5"
 
 # In any other order ($8) all memberships are added up.  $6 and $7: client and value of the last row.
 _BY_VALUE = (
@@ -125,12 +127,16 @@ SELECT s.client_id, count(*) AS connected FROM session s JOIN node n USING (boot
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which clients: of that state, joined to that service, with that in id or screen name, of that (worst) health."""
+    """Which clients: of that state, joined to that service, with that in id or screen name, of that (worst) health.
+
+    `client` is one that is named.
+    """
 
     state: str | None = None
     service: ServiceId | None = None
     search: str | None = None
     health: str | None = None
+    client: str | None = None
 
 
 Place = tuple[str, int]
@@ -145,8 +151,13 @@ async def page(
     Each row has `services`, `connected` (sessions), and sums over the services; `health` is 1 to 3.
     """
     client, value = after or ("", None)
-    filters = (which.state, which.service, which.search, which.health, limit, client)
-    found = await (db.fetch(_BY_ID, *filters) if sort == "client_id" else db.fetch(_BY_VALUE, *filters, value, sort))
+    filters = (which.state, which.service, which.search, which.health, limit)
+    if which.client is not None:
+        found = [] if after is not None else await db.fetch(_ONE, *filters, which.client)
+    elif sort == "client_id":
+        found = await db.fetch(_BY_ID, *filters, client)
+    else:
+        found = await db.fetch(_BY_VALUE, *filters, client, value, sort)
     rows = [dict(row) for row in found]
     by_id = {row["client_id"]: row for row in rows}
     for row in rows:
