@@ -97,7 +97,7 @@ class Look:
     async def go(self, place: str = "") -> None:
         """Open a place, such as `clients?state=active`, as a link from elsewhere would."""
         await self.page.goto(f"{self.url}/#/{place}")
-        await self.page.locator("main h1").wait_for()
+        await self.page.locator("main h1, main .narrow").wait_for()
 
     async def live(self) -> None:
         """Wait until the connection is said to be live."""
@@ -105,9 +105,19 @@ class Look:
 
     async def settled(self) -> None:
         """Wait until nothing is still to be loaded, and no picture is still moving."""
-        await self.page.wait_for_function(
-            "() => !document.querySelector('.loading, [aria-busy=true]') && document.getAnimations().length === 0"
+        await self.until(
+            "!document.querySelector('.loading, [aria-busy=true]') && document.getAnimations().length === 0"
         )
+
+    async def until(self, expression: str) -> None:
+        """Wait until that is true in the page; the browser's own way of waiting is not allowed to run there."""
+        async with asyncio.timeout(PATIENCE / 1000):
+            while not await self.page.evaluate(expression):
+                await self.page.wait_for_timeout(50)
+
+    async def rows(self, count: int) -> None:
+        """Wait until the table has that many rows."""
+        await self.until(f"document.querySelectorAll('tbody tr').length === {count}")
 
     async def violations(self) -> list[str]:
         """What axe-core says of the page as it stands."""
@@ -118,7 +128,7 @@ class Look:
     async def too_wide(self) -> int:
         """Pixels that the page is wider than the window."""
         width = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        return int(width)
+        return max(0, int(width))
 
     async def text(self, selector: str) -> str:
         """What one element says."""

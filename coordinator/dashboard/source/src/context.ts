@@ -4,6 +4,7 @@ import { useCell } from "./cell";
 import type { Live } from "./live";
 import type { Preferences } from "./preferences";
 import type { Router } from "./route";
+import { Refused } from "./socket";
 import type { Toasts } from "./toasts";
 import type { Filter, Table, Topic } from "./wire";
 
@@ -37,6 +38,8 @@ export interface Loaded<T> {
   /** The rows are those of an earlier question. */
   stale: boolean;
   error: string | null;
+  /** The error is that there is no such thing. */
+  missing: boolean;
   again(): void;
 }
 
@@ -45,6 +48,9 @@ interface Answer<T> {
   rows: T[];
   next: string | null;
 }
+
+/** What the server says of a name that nothing has, or can have. */
+const NOWHERE = new Set(["not_found", "bad_message"]);
 
 export interface Question {
   table: Table;
@@ -62,7 +68,7 @@ export function useRows<T>({ table, filter = {}, after = null, limit = 100, ever
   const frozen = useCell(live.frozen) !== null;
   const question = JSON.stringify([table, filter, after, limit]);
   const [answer, setAnswer] = useState<Answer<T> | null>(null);
-  const [error, setError] = useState<string | null>(null);
+  const [error, setError] = useState<Error | null>(null);
   const [round, setRound] = useState(0);
   const known = useRef("");
   useEffect(() => {
@@ -78,7 +84,7 @@ export function useRows<T>({ table, filter = {}, after = null, limit = 100, ever
         setError(null);
       } catch (failure) {
         if (gone || !live.flowing) return; // a cut: it is read again when the connection is back
-        setError(failure instanceof Error ? failure.message : String(failure));
+        setError(failure as Error);
       }
       if (live.flowing) timer = setTimeout(() => void read(), every * 1000);
     };
@@ -92,7 +98,8 @@ export function useRows<T>({ table, filter = {}, after = null, limit = 100, ever
     rows: answer?.rows ?? null,
     next: answer?.next ?? null,
     stale: answer !== null && answer.question !== question,
-    error,
+    error: error?.message ?? null,
+    missing: error instanceof Refused && NOWHERE.has(error.code),
     again: () => setRound((one) => one + 1),
   };
 }

@@ -23,6 +23,8 @@ export class Live {
   /** The last known server and role; they outlive a cut. */
   readonly server = new Cell<ServerCard | null>(null);
   readonly role = new Cell<Role>("viewer");
+  /** What this server can be asked for. */
+  readonly topics = new Cell<readonly string[]>([]);
 
   /** Milliseconds that the server's clock is ahead of this one. */
   ahead = 0;
@@ -127,6 +129,7 @@ export class Live {
     this.backoff.reset();
     this.server.set(welcome.server);
     this.role.set(welcome.role);
+    this.topics.set(welcome.topics);
     this.link.set({ phase: "live", role: welcome.role, server: welcome.server });
     const topics = [...this.wanted.keys()];
     this.tell(
@@ -135,7 +138,8 @@ export class Live {
     );
   }
 
-  private tell(type: "subscribe" | "unsubscribe", topics: Topic[]): void {
+  private tell(type: "subscribe" | "unsubscribe", wanted: Topic[]): void {
+    const topics = wanted.filter((topic) => this.topics.value.includes(topic));
     if (this.session === null || this.link.value.phase !== "live" || topics.length === 0) return;
     const fields = type === "subscribe" ? { topics, interval: INTERVAL } : { topics };
     this.session.ask(type, fields).catch(() => undefined); // a cut subscribes anew

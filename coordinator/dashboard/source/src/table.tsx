@@ -140,7 +140,7 @@ export function Pager({ paging, loaded, limit }: { paging: Paging; loaded: Loade
         </a>
       )}
       <span class="muted">
-        Rows {count(first)} – {count(first + loaded.rows.length - 1)}
+        {loaded.stale ? "Loading …" : `Rows ${count(first)} to ${count(first + loaded.rows.length - 1)}`}
       </span>
       {loaded.next !== null && !loaded.stale && (
         <a href={to(paging.page + 1, loaded.next)} rel="next">

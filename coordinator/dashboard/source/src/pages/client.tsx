@@ -41,9 +41,9 @@ export function ClientPage({ client }: { client: string }) {
           </div>
         )}
       </div>
-      {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
+      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} again={loaded.again} />}
       {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
-      {loaded.rows !== null && row === undefined && <Empty title="There is no such client." />}
+      {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such client." />}
       {row !== undefined && (
         <>
           <dl class="figures-row">
@@ -134,7 +134,7 @@ function Services({ row, now, onDone }: { row: ClientRow; now: number; onDone():
     <Table
       caption="What it did in each service; assigned, held, given back and dead count buckets"
       columns={columns}
-      loaded={{ rows: row.services, next: null, stale: false, error: null, again: onDone }}
+      loaded={{ rows: row.services, next: null, stale: false, error: null, missing: false, again: onDone }}
       keyOf={(one) => one.service}
       empty={<Empty title="It has joined no service." />}
     />

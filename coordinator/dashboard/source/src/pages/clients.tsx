@@ -64,7 +64,7 @@ export function ClientsPage() {
 
 function filterOf(query: Record<string, string | undefined>): Filter {
   const filter: Filter = { sort: SORTS.find((sort) => sort === query.sort) ?? "settled" };
-  if (query.search) filter.search = query.search;
+  if (query.search) filter.search = query.search.slice(0, 64); // as much as the server takes
   if (query.state) filter.state = query.state;
   if (query.health) filter.health = query.health as Health;
   if (query.service) filter.service = query.service;

@@ -1,4 +1,5 @@
-import { useNow, useTopic } from "../context";
+import { useCell } from "../cell";
+import { useApp, useNow, useTopic } from "../context";
 import { ActButton, useMay } from "../dialog";
 import { Ago, Badge, Card, Empty, Figure, Loading } from "../parts";
 import { type Column, Table } from "../table";
@@ -8,6 +9,7 @@ import { bytes, count, milliseconds, NONE, plural, rate, span } from "../words";
 export function NodesPage() {
   const nodes = useTopic<Rows<NodeRow>>("nodes");
   const database = useTopic<DatabaseLoad>("database");
+  const offered = useCell(useApp().live.topics).includes("database");
   const now = useNow();
   const mayDrain = useMay("admin");
   return (
@@ -25,14 +27,15 @@ export function NodesPage() {
           empty={<Empty title="There are no nodes." />}
         />
       </section>
-      {database === null ? <Loading rows={4} /> : <Database load={database.data} />}
+      {database !== null && <Database load={database.data} />}
+      {database === null && offered && <Loading rows={4} />}
     </>
   );
 }
 
 /** Rows of a snapshot, for a table. */
 function ready<T>(rows: T[] | null) {
-  return { rows, next: null, stale: false, error: null, again: () => undefined };
+  return { rows, next: null, stale: false, error: null, missing: false, again: () => undefined };
 }
 
 function nodeColumns(now: number, mayDrain: boolean): Column<NodeRow>[] {

@@ -29,9 +29,9 @@ export function ServicePage({ service }: { service: string }) {
           </div>
         )}
       </div>
-      {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
+      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} again={loaded.again} />}
       {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
-      {loaded.rows !== null && row === undefined && <Empty title="There is no such service." />}
+      {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such service." />}
       {row !== undefined && <Figures row={row} />}
       {row !== undefined && (
         <div class="columns">

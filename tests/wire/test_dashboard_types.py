@@ -1,0 +1,36 @@
+"""The dashboard's types are the stats channel's: the same names with the same fields."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from coordinator import dashboard
+from coordinator.wire import frames, stats
+
+TYPES = Path(dashboard.__file__).parent / "source" / "src" / "wire.ts"
+
+_INTERFACE = re.compile(r"^export interface (\w+)(?:<T>)? \{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
+_FIELD = re.compile(r"^  (\w+)\??: ", re.MULTILINE)
+
+INTERFACES = {name: _FIELD.findall(body) for name, body in _INTERFACE.findall(TYPES.read_text(encoding="utf-8"))}
+
+OF_OTHERS = {"ResultRow", "WireError"}
+"""What the stats channel shares with the other two, and has no type of its own for."""
+
+
+@pytest.mark.parametrize("name", sorted(INTERFACES.keys() - OF_OTHERS))
+def test_an_interface_has_the_fields_of_its_type(name: str) -> None:
+    kind = getattr(stats, name, None) or getattr(frames, name)
+    fields = [field.encode_name for field in structs.fields(kind) if field.name != "ref"]
+    assert INTERFACES[name] == fields
+
+
+def test_the_words_of_the_wire_are_the_same() -> None:
+    text = TYPES.read_text(encoding="utf-8")
+    for name in ("Topic", "Table", "Health", "Step"):
+        (words,) = re.findall(rf"^export type {name} = (.*);$", text, re.MULTILINE)
+        assert re.findall(r'"(\w+)"', words) == list(getattr(stats, name).__args__)
