@@ -25,7 +25,8 @@ async def pages(viewer: Viewer, topic: str, limit: int = 2, **which: Any) -> lis
         assert set(page) == {"type", "ref", "topic", "rows", "next"}
         assert len(page["rows"]) <= limit
         if topic in wire.ROWS:
-            assert msgspec.to_builtins(msgspec.convert(page["rows"], list[wire.ROWS[topic]])) == page["rows"]  # type: ignore[name-defined]
+            kind: Any = wire.ROWS[topic]
+            assert msgspec.to_builtins([msgspec.convert(row, kind) for row in page["rows"]]) == page["rows"]
         rows += page["rows"]
         after = page["next"]
         if after is None:
@@ -129,11 +130,11 @@ async def test_losses_are_counted_once_by_client_and_history(busy: Server) -> No
     holder.cut()
     viewer = await busy.viewer()
 
-    async def all_counted() -> bool:
-        await recorded(busy)
+    async def cut_off() -> bool:
         return busy.node.events.counts["disconnect"] == 1
 
-    await eventually(all_counted, "the one that was cut off is counted")
+    await eventually(cut_off, "the end of the one that was cut is noticed")
+    await recorded(busy)
     (history,) = await pages(viewer, "history", service="dm_check", step="hour")
     clients = await pages(viewer, "clients")
     for name, expected in (("given_back", 2), ("disconnects", 1), ("bad_submits", 1), ("dead", 0)):
@@ -155,7 +156,7 @@ async def test_a_restart_loses_nothing(dsn: str, start_server: StartServer, tmp_
     await viewer.ok("subscribe", topics=["overview"])
 
     async def recent() -> bool:
-        return sum((await viewer.snapshot("overview"))["data"]["recent"]) == 9
+        return bool(sum((await viewer.snapshot("overview"))["data"]["recent"]) == 9)
 
     await eventually(recent, "the chart goes on where it was")
 
@@ -178,7 +179,7 @@ async def test_every_node_tells_of_all(start_server: StartServer, database: Data
         async def all_of_it(viewer: Viewer = viewer) -> bool:
             data = (await viewer.snapshot("overview"))["data"]
             assert data["items"]["settled"] == 9
-            return (sum(data["recent"]), data["demand"]["pending"], data["nodes"]) == (9, 4, 2)
+            return bool((sum(data["recent"]), data["demand"]["pending"], data["nodes"]) == (9, 4, 2))
 
         await eventually(all_of_it, "work and demand of both")
         assert sum(row["settled"] for row in await pages(viewer, "history")) == 9
