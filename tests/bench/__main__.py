@@ -1,0 +1,79 @@
+"""What the coordinator does with this machine: `python -m tests.bench [--long] [--json FILE] [--only PART …]`.
+
+A fresh embedded Postgres, a real `coordinator serve` with default settings, client processes on real sockets, all on
+this machine and all gone at the end.  The short form takes less than a minute; the long one, for the record, a quarter
+of an hour and some gigabytes.  Each figure stands beside what was measured in the same rounds: machines differ, and so
+does one machine from minute to minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import perf_counter
+
+import uvloop
+from rich.console import Console
+
+from tests.bench import crowd, growth, latency, observation, throughput
+from tests.bench.figures import Figure, table_of
+from tests.bench.world import World, world
+
+LONGEST = 1800.0
+"""Seconds after which it gives up."""
+
+Part = Callable[[World], Awaitable[list[Figure]]]
+
+
+def parts(*, long: bool) -> dict[str, Part]:
+    """What is measured, in this order."""
+    if long:
+        return {
+            "throughput": lambda world: throughput.measure(world, 7, 2000),
+            "latency": lambda world: latency.measure(world, 7, 1000, 8),
+            "observation": lambda world: observation.measure(world, 7, 1000),
+            "services": lambda world: growth.services(world, 5, (3, 10, 50)),
+            "history": lambda world: growth.history(world, 5, (1, 100, 10_000)),
+            "sessions": lambda world: crowd.measure(world, 5, (1, 100, 1000, 10_000), pings=True),
+        }
+    return {
+        "throughput": lambda world: throughput.measure(world, 5, 400),
+        "latency": lambda world: latency.measure(world, 5, 100, 2),
+        "history": lambda world: growth.history(world, 5, (1, 1000)),
+        "sessions": lambda world: crowd.measure(world, 5, (1, 1000), pings=False),
+    }
+
+
+async def main(chosen: argparse.Namespace) -> list[Figure]:
+    """Every part, each on a node of its own."""
+    figures: list[Figure] = []
+    async with asyncio.timeout(LONGEST), world() as here:
+        for name, part in parts(long=chosen.long).items():
+            if chosen.only and name not in chosen.only:
+                continue
+            begun = perf_counter()
+            await here.start()
+            found = await part(here)
+            await here.stop()
+            figures += found
+            Console(stderr=True).print(f"{name}: {perf_counter() - begun:.0f} s")
+    return figures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--long", action="store_true", help="the form for the record")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--only", nargs="*", metavar="PART", choices=list(parts(long=True)), help="only these parts")
+    chosen = parser.parse_args()
+    found = uvloop.run(main(chosen))
+    Console(width=None if sys.stdout.isatty() else 160).print(table_of(found))
+    if chosen.json is not None:
+        where = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+        chosen.json.write_text(json.dumps({**where, "figures": [one.as_json() for one in found]}, indent=1) + "\n")

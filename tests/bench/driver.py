@@ -1,0 +1,142 @@
+"""A client process: daemons that check nothing and so are as quick as can be, or workers that insert by themselves.
+
+Commands come in as JSON lines: `connect` (names), `work` (buckets), `direct` (dsn, connections), `insert` (buckets,
+claim).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+import msgspec
+import uvloop
+
+from tests.bench.peer import Peer, volunteer
+from tests.bench.rows import shuffled_buckets
+
+HOLD = 10
+"""Buckets that a daemon holds or has asked for; what it is given by one ask, by default."""
+
+
+class Item(msgspec.Struct):
+    item: int
+
+
+class Bucket(msgspec.Struct):
+    bucket_id: str
+    claim: int
+    items: list[Item]
+
+
+_bucket = msgspec.json.Decoder(Bucket)
+
+
+class Quota:
+    """How many buckets the daemons of this process still want."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, most: int) -> int:
+        taken = min(most, self.left)
+        self.left -= taken
+        return taken
+
+
+class Daemon:
+    """Asks for what it has room for, submits at once, asks again; one ask at a time, as the library does."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._connection = peer.connection
+        self._open = 0
+        self._asking = False
+
+    async def work(self, quota: Quota) -> int:
+        """Until the quota is used up; returns the items that were stored."""
+        stored = 0
+        await self._ask(quota)
+        while self._open or self._asking:
+            frame = await self._connection.recv(decode=False)
+            kind = frame[9:15]
+            if kind == b"bucket":
+                await self._connection.send(submit_of(_bucket.decode(frame)), text=True)
+            elif kind == b"stored":
+                stored += int(msgspec.json.decode(frame)["stored"])
+                self._open -= 1
+                await self._ask(quota)
+            elif kind == b'asked"':
+                self._asking = False
+                await self._ask(quota)
+            else:
+                raise AssertionError(frame)
+        return stored
+
+    async def _ask(self, quota: Quota) -> None:
+        if self._asking or self._open >= HOLD or not (count := quota.take(HOLD - self._open)):
+            return
+        self._asking = True
+        self._open += count
+        await self._connection.send(f'{{"type":"ask","service":"dm_check","count":{count}}}')
+
+
+def submit_of(bucket: Bucket) -> bytes:
+    """A final submit for the whole bucket."""
+    results = ",".join([f'{{"item":{one.item},"dm":"DM"}}' for one in bucket.items])
+    head = f'{{"type":"submit","bucket_id":"{bucket.bucket_id}","claim":{bucket.claim},"results":['
+    return f'{head}{results}],"final":true}}'.encode()
+
+
+class Direct:
+    """What people do who let workers write to the database themselves: one insert for each bucket."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def work(self, buckets: Iterator[tuple[int, list[int]]]) -> int:
+        done = 0
+        for claim, items in buckets:
+            await self._connection.execute(
+                """INSERT INTO result (item_id, service_id, claim, value)
+                   SELECT item_id, 1, $1, value::jsonb FROM unnest($2::bigint[], $3::text[]) AS r (item_id, value)""",
+                claim,
+                items,
+                ['{"dm":"DM"}'] * len(items),
+            )
+            done += len(items)
+        return done
+
+
+async def main(url: str) -> None:
+    """Until standard input ends."""
+    daemons: list[Daemon] = []
+    direct: list[Direct] = []
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        command = json.loads(line)
+        begun = perf_counter()
+        done = 0
+        if command["do"] == "connect":
+            daemons += [Daemon(await volunteer(url, name)) for name in command["names"]]
+        elif command["do"] == "work":
+            quota = Quota(command["buckets"])
+            done = sum(await asyncio.gather(*(daemon.work(quota) for daemon in daemons)))
+        elif command["do"] == "direct":
+            direct += [Direct(await asyncpg.connect(command["dsn"])) for _ in range(command["connections"])]
+        elif command["do"] == "insert":
+            buckets = list(shuffled_buckets(command["buckets"], command["claim"]))
+            begun = perf_counter()
+            waiting = iter(buckets)
+            done = sum(await asyncio.gather(*(one.work(waiting) for one in direct)))
+        sys.stdout.write(json.dumps({"items": done, "begun": begun, "ended": perf_counter()}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""How long things take from end to end, each beside what cannot be had for less."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import cycle
+from statistics import median
+from time import perf_counter
+from uuid import uuid4
+
+from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
+from coordinator.store import claims
+from coordinator.store.pool import Database
+from tests.bench.figures import Figure, percentile
+from tests.bench.peer import Peer, submission, volunteer
+from tests.bench.world import Program, World
+
+SESSIONS = 200
+
+
+async def measure(world: World, rounds: int, asks: int, kills: int) -> list[Figure]:
+    """All of them; `asks` and `kills` to a round."""
+    async with AsyncExitStack() as stack:
+        return [
+            *await ask_and_submit(world, rounds, asks, stack),
+            *await add_to_hands(world, rounds, asks // 4, stack),
+            *await kill_to_hands(world, rounds, kills, stack),
+        ]
+
+
+async def ask_and_submit(world: World, rounds: int, asks: int, stack: AsyncExitStack) -> list[Figure]:
+    """From an ask to the bucket, from a submit to its answer; the pool is full, the sessions take turns."""
+    peers = await _volunteers(world, SESSIONS, "turn", stack)
+    echo = await _echo(stack)
+    buckets, stored, trips, claimed = [], [], [], []
+    for _ in range(rounds):
+        await world.wait_items("dm_check", 2 * asks * 180)
+        await world.pool_filled("dm_check", asks + 20)
+        turn = cycle(peers)
+        asked, done, trip = [], [], []
+        for _ in range(asks):
+            peer = next(turn)
+            begun = perf_counter()
+            await peer.send("ask", service="dm_check", count=1)
+            bucket = await peer.until("bucket")
+            asked.append(perf_counter() - begun)
+            fields = submission(bucket)
+            begun = perf_counter()
+            await peer.send("submit", **fields)
+            await peer.until("stored")
+            done.append(perf_counter() - begun)
+            begun = perf_counter()
+            await echo.connection.send("7000" + "x" * 60)
+            await echo.connection.recv(decode=False)
+            trip.append(perf_counter() - begun)
+        buckets.append(asked)
+        stored.append(done)
+        trips.append(trip)
+        claimed.append(await _bare_claims(world, 50))
+    base = f"bare round trip of a frame that long {_ms(trips)}, bare claim statement {_ms(claimed)}"
+    return [
+        *_percentiles(f"ask → bucket, {SESSIONS} sessions in turn", buckets, (3, 10), base),
+        *_percentiles("submit → stored, 180 results", stored, None, ""),
+    ]
+
+
+async def add_to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack) -> list[Figure]:
+    """From an admin's `item.add` of one item, urgent or not, to the hands of an idle client that waits."""
+    (peer,) = await _volunteers(world, 1, "idle", stack)
+    admin = await world.admin()
+    stack.push_async_callback(admin.close)
+    await world.wait_items("dm_check", 0)
+    found = []
+    for number in range(rounds):
+        times = []
+        for n in range(count):
+            await peer.request("ask", service="dm_check", count=1)
+            await asyncio.sleep(0.01)  # it has looked, and waits
+            begun = perf_counter()
+            await admin.send("item.add", items=[{"key": f"new{number}-{n}"}], services=["dm_check"])
+            bucket = await peer.until("bucket")
+            times.append(perf_counter() - begun)
+            await admin.receive()
+            await peer.request("submit", **submission(bucket))
+        found.append(times)
+    return _percentiles("added → in the hands of a waiting client", found, (4, 15), "")
+
+
+async def kill_to_hands(world: World, rounds: int, kills: int, stack: AsyncExitStack) -> list[Figure]:
+    """From kill -9 of a client's process to its bucket in the hands of one that waits."""
+    found = []
+    for number in range(rounds):
+        await world.wait_items("dm_check", kills * 180)
+        names = [f"victim{number}-{n}" for n in range(kills)]
+        await world.register(names)
+        holders = [await Program.start("tests.bench.holder", world.url, name) for name in names]
+        for one in holders:
+            stack.push_async_callback(one.end)
+        for one in holders:
+            await one.hear()
+        (peer,) = await _volunteers(world, 1, f"heir{number}-", stack)
+        times = []
+        for one in holders:
+            await peer.request("ask", service="dm_check", count=1)
+            await asyncio.sleep(0.05)  # it has looked, and waits
+            begun = perf_counter()
+            one.process.kill()
+            bucket = await peer.until("bucket")
+            times.append(perf_counter() - begun)
+            await peer.request("submit", **submission(bucket))
+        await peer.close()
+        found.append(times)
+    return _percentiles("kill -9 → in the hands of another", found, (7, 50), "")
+
+
+async def _volunteers(world: World, count: int, prefix: str, stack: AsyncExitStack) -> list[Peer]:
+    names = [f"{prefix}{n}" for n in range(count)]
+    await world.register(names)
+    peers = [await volunteer(world.url, name) for name in names]
+    for peer in peers:
+        stack.push_async_callback(peer.close)
+    return peers
+
+
+async def _echo(stack: AsyncExitStack) -> Peer:
+    program = await Program.start("tests.bench.echo")
+    stack.push_async_callback(program.end)
+    peer = await Peer.open(f"ws://127.0.0.1:{(await program.hear())['port']}")
+    stack.push_async_callback(peer.close)
+    return peer
+
+
+async def _bare_claims(world: World, count: int) -> list[float]:
+    """The claim statement by itself, for one bucket; taken back each time."""
+    database = Database(world.dsn, size=2)
+    await database.open()
+    times: list[float] = []
+    async with database.connection() as db:
+        service = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = 'dm_check'"))
+        demand = Demand(ClientId("turn0"), SessionId(uuid4()))
+        for _ in range(count):
+            undo = db.transaction()
+            await undo.start()
+            begun = perf_counter()
+            assert await claims.claim(db, service, [demand], Boot(1))
+            times.append(perf_counter() - begun)
+            await undo.rollback()
+    await database.close()
+    return times
+
+
+def _percentiles(
+    name: str, rounds: Sequence[Sequence[float]], goals: tuple[float, float] | None, base: str
+) -> list[Figure]:
+    p50, p99 = ("", "") if goals is None else (f"<= {goals[0]}", f"<= {goals[1]}")
+    return [
+        Figure(f"{name}, p50", "ms", [percentile(one, 0.5) * 1000 for one in rounds], p50, base),
+        Figure(f"{name}, p99", "ms", [percentile(one, 0.99) * 1000 for one in rounds], p99),
+    ]
+
+
+def _ms(rounds: Sequence[Sequence[float]]) -> str:
+    return f"{median(percentile(one, 0.5) for one in rounds) * 1000:.2f} ms"

@@ -1,0 +1,30 @@
+"""What observing costs: the same work with a node as it is, and with one that counts and records nothing."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from tests.bench.figures import Figure
+from tests.bench.rows import SIZE
+from tests.bench.throughput import Daemons
+from tests.bench.world import World
+
+
+async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
+    """In pairs, the first of which warms up; each node works a little before it is measured."""
+    ratios = []
+    for number in range(rounds + 1):
+        rates = []
+        for program in ((), ("-m", "tests.bench.uncounted")) if number % 2 else (("-m", "tests.bench.uncounted"), ()):
+            await world.stop()
+            await world.start(*program)
+            async with AsyncExitStack() as stack:
+                daemons = await Daemons.start(world, 16, stack)
+                await world.wait_items("dm_check", (buckets + 400) * SIZE)
+                await daemons.run(world, 100)
+                await world.pool_filled("dm_check", 300)
+                rates.append((await daemons.run(world, buckets)).rate)
+        counted, uncounted = rates if number % 2 else rates[::-1]
+        if number:
+            ratios.append(counted / uncounted)
+    return [Figure("observation on against off", "times", ratios, ">= 0.98")]

@@ -1,0 +1,198 @@
+"""Items settled per second, end to end, beside what Postgres takes of the same rows without any of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+
+from tests.bench.figures import Figure
+from tests.bench.rows import SIZE, shuffled_buckets
+from tests.bench.world import Cost, Program, World
+
+PROCESSES = 2
+CONNECTIONS = 16
+"""Of the workers that insert by themselves, as many as there are daemons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Items per second, and what it cost."""
+
+    rate: float
+    buckets: int
+    cost: Cost
+    clients: float
+    seconds: float
+
+
+class Daemons:
+    """Some daemons, in processes of their own."""
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self.programs = programs
+
+    @classmethod
+    async def start(cls, world: World, count: int, stack: AsyncExitStack, prefix: str = "daemon") -> Daemons:
+        """Connected and registered."""
+        programs = []
+        names = [f"{prefix}{n}" for n in range(count)]
+        await world.register(names)
+        for n in range(PROCESSES):
+            program = await Program.start("tests.bench.driver", world.url)
+            stack.push_async_callback(program.end)
+            programs.append(program)
+            await program.say("connect", names=names[n::PROCESSES])
+        for program in programs:
+            await program.hear()
+        return cls(programs)
+
+    async def run(self, world: World, buckets: int) -> Round:
+        """Settle so many buckets."""
+        before, cpu = await world.cost(), sum(one.cpu for one in self.programs)
+        for one in self.programs:
+            await one.say("work", buckets=buckets // PROCESSES)
+        done = [await one.hear() for one in self.programs]
+        items = sum(one["items"] for one in done)
+        assert items == buckets // PROCESSES * PROCESSES * SIZE, f"{items} items of {buckets} buckets were stored"
+        seconds = max(one["ended"] for one in done) - min(one["begun"] for one in done)
+        spent = (await world.cost()).since(before)
+        return Round(items / seconds, buckets, spent, sum(one.cpu for one in self.programs) - cpu, seconds)
+
+
+class Direct:
+    """Workers that insert by themselves: one statement for each bucket."""
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self._programs = programs
+
+    @classmethod
+    async def start(cls, world: World, stack: AsyncExitStack) -> Direct:
+        programs = []
+        for _ in range(PROCESSES):
+            program = await Program.start("tests.bench.driver", world.url)
+            stack.push_async_callback(program.end)
+            await program.ask("direct", dsn=world.dsn, connections=CONNECTIONS // PROCESSES)
+            programs.append(program)
+        return cls(programs)
+
+    async def run(self, buckets: int) -> float:
+        """Items per second."""
+        each = buckets // PROCESSES
+        for n, one in enumerate(self._programs):
+            await one.say("insert", buckets=each, claim=-(n + 1) * 10_000_000)
+        done = [await one.hear() for one in self._programs]
+        seconds = max(one["ended"] for one in done) - min(one["begun"] for one in done)
+        return float(sum(one["items"] for one in done) / seconds)
+
+
+async def bare_copy(world: World, buckets: int) -> float:
+    """Items per second by COPY of batches of 18,000 over one connection, each committed."""
+    at = datetime.now(UTC)
+    rows = [
+        (item, 1, claim, at, '{"dm":"DM"}')
+        for claim, items in shuffled_buckets(buckets, -1_000_000_000)
+        for item in items
+    ]
+    connection = await asyncpg.connect(world.dsn)
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda text: b"\x01" + text.encode(), decoder=bytes, format="binary"
+    )
+    columns = ("item_id", "service_id", "claim", "at", "value")
+    await connection.copy_records_to_table("result", columns=columns, records=rows[:1])  # looks the types up
+    begun = perf_counter()
+    for n in range(1, len(rows), 18_000):
+        await connection.copy_records_to_table("result", columns=columns, records=rows[n : n + 18_000])
+    seconds = perf_counter() - begun
+    await connection.close()
+    return (len(rows) - 1) / seconds
+
+
+async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
+    """All three in turn, each on a table without results; then 200 daemons, and the statements of both."""
+    sixteen: list[Round] = []
+    crowd: list[Round] = []
+    copies: list[float] = []
+    inserts: list[float] = []
+    async with AsyncExitStack() as stack:
+        daemons = await Daemons.start(world, 16, stack)
+        direct = await Direct.start(world, stack)
+        for number in range(rounds + 1):  # the first one warms up
+            found: dict[str, Any] = {}
+            await world.wait_items("dm_check", (buckets + 400) * SIZE)
+            found["copy"] = await bare_copy(world, buckets)
+            await world.sql("TRUNCATE result")
+            found["insert"] = await direct.run(buckets)
+            await world.sql("TRUNCATE result", "CHECKPOINT")
+            await world.pool_filled("dm_check", 320)
+            found["ours"] = await daemons.run(world, buckets)
+            if number:
+                sixteen.append(found["ours"])
+                copies.append(found["copy"])
+                inserts.append(found["insert"])
+    async with AsyncExitStack() as stack:
+        daemons = await Daemons.start(world, 200, stack)
+        for number in range(rounds + 1):
+            await world.wait_items("dm_check", buckets * 2 * SIZE)
+            await asyncio.sleep(1.0)  # the pool is made ready by the clock
+            one = await daemons.run(world, buckets)
+            if number:
+                crowd.append(one)
+    return [*_rates(sixteen, copies, inserts), *_costs("16 daemons", sixteen, 0.3), *_costs("200 daemons", crowd, 0.1)]
+
+
+def _rates(ours: Sequence[Round], copies: Sequence[float], inserts: Sequence[float]) -> list[Figure]:
+    rates = [one.rate for one in ours]
+    against_copy = [rate / base for rate, base in zip(rates, copies, strict=True)]
+    against_inserts = [rate / base for rate, base in zip(rates, inserts, strict=True)]
+    return [
+        Figure("bare COPY, one connection", "items/s", copies),
+        Figure("one unnest insert a bucket, 16 connections", "items/s", inserts),
+        Figure("settled end to end, 16 daemons", "items/s", rates),
+        Figure("16 daemons against bare COPY", "times", against_copy, ">= 0.6"),
+        Figure("16 daemons against unnest inserts", "times", against_inserts, ">= 1"),
+    ]
+
+
+def _costs(who: str, rounds: Sequence[Round], goal: float) -> list[Figure]:
+    made = sum(one.cost.by_name.get("making.make", (0, 0, 0.0))[1] for one in rounds)
+    share = made / sum(one.buckets for one in rounds)
+
+    def each(value: Any) -> list[float]:
+        return [value(one) / one.buckets for one in rounds]
+
+    return [
+        Figure(f"{who}: settled", "items/s", [one.rate for one in rounds]),
+        Figure(
+            f"{who}: statements a bucket, claim and submit",
+            "",
+            each(lambda one: sum(one.cost.by_name.get(name, (0,))[0] for name in HOT) + _control(one)),
+            f"<= {goal}",
+        ),
+        Figure(
+            f"{who}: statements a bucket, all",
+            "",
+            each(lambda one: one.cost.calls),
+            note=f"{share:.0%} of the buckets were also made in that time",
+        ),
+        Figure(f"{who}: rows a bucket", "", each(lambda one: one.cost.rows)),
+        Figure(f"{who}: ms of statements a bucket", "ms", each(lambda one: one.cost.milliseconds)),
+        Figure(f"{who}: CPU of the node", "ms/bucket", each(lambda one: one.cost.server * 1000)),
+        Figure(f"{who}: CPU of Postgres", "ms/bucket", each(lambda one: one.cost.postgres * 1000)),
+        Figure(f"{who}: CPU of the daemons", "ms/bucket", each(lambda one: one.clients * 1000)),
+        Figure(f"{who}: waits for a connection", "a bucket", each(lambda one: one.cost.pool_waits)),
+    ]
+
+
+HOT = ("claims.claim", "claims.claim_choosy", "claims.waits", "results.settle", "copy.result")
+
+
+def _control(one: Round) -> int:
+    """BEGIN and COMMIT of submits: two for each batch."""
+    return 2 * one.cost.by_name.get("results.settle", (0,))[0]

@@ -1,0 +1,294 @@
+"""A fresh Postgres and a real `coordinator serve`, and what they have cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from coordinator import credentials
+from coordinator.embedded import EmbeddedPostgres
+from coordinator.home import make_ready
+from coordinator.services import load_plugins, tables_of
+from coordinator.store import migrate, tokens
+from coordinator.store.pool import Database
+from tests.bench.peer import Peer, secret_of
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+START = 30.0
+"""Seconds in which a process has to be up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What all has cost until now: CPU seconds, and the node's own count of its statements."""
+
+    server: float
+    postgres: float
+    calls: int
+    rows: int
+    milliseconds: float
+    pool_waits: int
+    by_name: dict[str, tuple[int, int, float]]
+
+    def since(self, before: Cost) -> Cost:
+        names = {
+            name: tuple(a - b for a, b in zip(now, before.by_name.get(name, (0, 0, 0.0)), strict=True))
+            for name, now in self.by_name.items()
+        }
+        return Cost(
+            self.server - before.server,
+            self.postgres - before.postgres,
+            self.calls - before.calls,
+            self.rows - before.rows,
+            self.milliseconds - before.milliseconds,
+            self.pool_waits - before.pool_waits,
+            {name: spent for name, spent in names.items() if spent[0]},  # type: ignore[misc]  # three each
+        )
+
+
+class World:
+    """One Postgres and one node; a node may be stopped and another one started."""
+
+    def __init__(self, folder: Path, postgres: EmbeddedPostgres) -> None:
+        self.folder = folder
+        self.postgres = postgres
+        self.dsn = postgres.dsn
+        self.url = ""
+        self.token = ""
+        self._server: asyncio.subprocess.Process | None = None
+        self._admin: Peer | None = None
+
+    @property
+    def pid(self) -> int:
+        """The node's."""
+        assert self._server is not None
+        return self._server.pid
+
+    async def start(self, *program: str) -> None:
+        """Start a node with default settings; `program` is what to run in place of `-m coordinator`."""
+        log = self.folder / "server.log"
+        words = ["serve", "--database", self.dsn, "--port", "0", "--ops-port", "0", "--log-format", "json"]
+        with log.open("wb") as file:
+            self._server = await asyncio.create_subprocess_exec(
+                sys.executable, *(program or ("-m", "coordinator")), *words, stdout=file, stderr=file
+            )
+        async with asyncio.timeout(START):
+            while (port := _port(log)) is None:
+                assert self._server.returncode is None, log.read_text()
+                await asyncio.sleep(0.02)
+        self.url = f"ws://127.0.0.1:{port}"
+        self._admin = await self.admin()
+
+    async def stop(self) -> None:
+        """End the node."""
+        if self._admin is not None:
+            await self._admin.close()
+            self._admin = None
+        if self._server is not None and self._server.returncode is None:
+            self._server.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0)
+            try:
+                async with asyncio.timeout(15):
+                    await self._server.wait()
+            except TimeoutError:
+                self._server.kill()
+                await self._server.wait()
+        self._server = None
+
+    async def admin(self) -> Peer:
+        """A new connection to the admin channel."""
+        peer = await Peer.open(f"{self.url}/v1/admin")
+        await peer.request("hello", protocol=1, token=self.token)
+        return peer
+
+    # Cost
+
+    async def cost(self) -> Cost:
+        """Of the node and of Postgres, until now."""
+        assert self._admin is not None
+        load = (await self._admin.request("stats"))["database"]
+        # What the looking itself asks is not part of anything.
+        rows = [row for row in load["statements"] if row["statement"] not in ("items.counts", "items.oldest")]
+        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split("\n")[0])
+        return Cost(
+            _cpu(self.pid),
+            sum(_cpu(pid) for pid in _family(postmaster)),
+            sum(row["calls"] for row in rows),
+            sum(row["rows"] for row in rows),
+            sum(row["milliseconds"] for row in rows),
+            load["pool_waits"],
+            {row["statement"]: (row["calls"], row["rows"], row["milliseconds"]) for row in rows},
+        )
+
+    def resident(self) -> int:
+        """Bytes of the node's memory that are its own."""
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Private_Dirty:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("no Private_Dirty in smaps_rollup")
+
+    # The database
+
+    async def sql(self, *statements: str) -> Any:
+        """Run statements on a connection of its own; the first value of the last one."""
+        db = await asyncpg.connect(self.dsn, command_timeout=1800)
+        try:
+            found = None
+            for statement in statements:
+                found = await db.fetchval(statement)
+            return found
+        finally:
+            await db.close()
+
+    async def register(self, names: Sequence[str], service: str = "dm_check") -> None:
+        """Clients that have joined; not over the wire, which takes only so many from one address a minute."""
+        db = await asyncpg.connect(self.dsn)
+        await db.execute(
+            """INSERT INTO client (client_id, secret_hash, screen_name)
+               SELECT id, hash, id FROM unnest($1::text[], $2::bytea[]) AS c (id, hash) ON CONFLICT DO NOTHING""",
+            names,
+            [credentials.hash_secret(secret_of(name)) for name in names],
+        )
+        await db.execute(
+            """INSERT INTO client_service (client_id, service_id, profile)
+               SELECT id, service_id, jsonb_build_object('source', id) FROM unnest($1::text[]) AS c (id), service
+                WHERE name = $2 ON CONFLICT DO NOTHING""",
+            names,
+            service,
+        )
+        await db.close()
+
+    async def wait_items(self, service: str, count: int) -> None:
+        """Exactly so many items wait for a service, none of its buckets is open, and no result is stored."""
+        await self.sql(
+            "DELETE FROM bucket_items c USING bucket b WHERE b.bucket_id = c.bucket_id AND b.state <> 'done'",
+            "DELETE FROM bucket WHERE state <> 'done'",
+            "TRUNCATE waiting, result, giveback",
+            f"""INSERT INTO item (key) SELECT 'account' || n FROM generate_series(
+                    (SELECT count(*) FROM item) + 1, {count}) n""",
+            f"""INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
+                SELECT s.service_id, i.item_id, now(), now(), 100 FROM service s,
+                       (SELECT item_id FROM item ORDER BY item_id LIMIT {count}) i WHERE s.name = '{service}'""",
+            "UPDATE client_service SET streak = 0, wait_until = NULL",
+            "VACUUM waiting, bucket, bucket_items, client_service",
+        )
+
+    async def pool_filled(self, service: str, count: int) -> None:
+        """Wait until so many buckets are ready: the node's clock sees to it."""
+        statement = f"""SELECT count(*) FROM bucket b JOIN service s USING (service_id)
+                         WHERE b.state = 'ready' AND s.name = '{service}'"""
+        db = await asyncpg.connect(self.dsn)
+        async with asyncio.timeout(START):
+            while await db.fetchval(statement) < count:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.05)
+        await db.close()
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    """A Postgres in a folder of its own, ready for nodes; no node yet.  All is gone at the end."""
+    folder = await asyncio.to_thread(_folder)
+    postgres = EmbeddedPostgres(folder)
+    await asyncio.to_thread(postgres.start)
+    made = World(folder, postgres)
+    try:
+        database = Database(postgres.dsn, size=2)
+        await database.open()
+        await migrate.migrate(database, tables_of(load_plugins()))
+        new = credentials.make_token()
+        async with database.connection() as db:
+            await tokens.issue(db, new.token_id, new.hash, "admin", "bench", None, None)
+        made.token = new.token
+        await database.close()
+        await make_ready(postgres.dsn, None)
+        yield made
+    finally:
+        await made.stop()
+        await asyncio.to_thread(postgres.stop)
+        shutil.rmtree(folder)
+
+
+def _folder() -> Path:
+    """One that the account of Postgres may enter."""
+    made = Path(tempfile.mkdtemp(prefix="coordinator-bench-", dir="/tmp"))
+    made.chmod(0o755)
+    return made
+
+
+class Program:
+    """A process of this bench: commands go in and answers come out, as JSON lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, module: str, *words: str) -> Program:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-m", module, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 20
+            )
+        )
+
+    async def say(self, do: str, **fields: Any) -> None:
+        """Let it begin something."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+        await self.process.stdin.drain()
+
+    async def hear(self) -> dict[str, Any]:
+        """What it answers."""
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        assert line, "a process of the bench has ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        await self.say(do, **fields)
+        return await self.hear()
+
+    async def end(self) -> None:
+        """End it, whatever it does."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds until now."""
+        return _cpu(self.process.pid)
+
+
+def _port(log: Path) -> int | None:
+    for line in log.read_text().splitlines():
+        if '"serving"' in line:
+            return int(json.loads(line)["port"])
+    return None
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process, and of those children of it that have ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / TICKS
+
+
+def _family(parent: int) -> Sequence[int]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [parent, *map(int, children)]
