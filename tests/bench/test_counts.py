@@ -1,0 +1,193 @@
+"""What a bucket costs, where it can be counted exactly: a change that makes it dearer fails here, on any machine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Sequence
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
+from coordinator.serve.client_channel import CODEC
+from coordinator.services.dm_check import DmCheck
+from coordinator.store import claims, making, results
+from coordinator.store.pool import Connection, Database
+from coordinator.store.results import Settling
+from coordinator.wire.client import Submit
+from coordinator.wire.codec import encode
+from tests.bench.peer import Peer
+from tests.flow.room import stop_clock
+from tests.harness import Admin, Message, Server, Volunteer, secret_of, submission
+from tests.serve.tools import eventually, value
+from tests.store.bench import Bench, blocked
+from tests.store.bench import submit as settling
+
+CROWD = 16
+SIZE = 180
+
+HOT = ("claims", "results", "copy", "queue", "making", "buckets", "items", "clients")
+"""Where statements of asks and submits stand."""
+
+
+@pytest.fixture
+async def bench(database: Database) -> Bench:
+    """A service without items."""
+    return await Bench.make(database)
+
+
+@pytest.fixture
+async def crowd(server: Server, admin: Admin) -> list[Volunteer]:
+    """Clients of a node whose pool is full and whose clock stands still."""
+    peers = [await server.volunteer(f"crowd{n}") for n in range(CROWD)]
+    for part in range(CROWD):
+        await admin.add(SIZE, f"part{part}-")
+
+    async def filled() -> bool:
+        return bool(await value(server.database, "SELECT count(*) = $1 FROM bucket WHERE state = 'ready'", CROWD))
+
+    await eventually(filled, "the pool is full")
+    await stop_clock(server.node)
+    return peers
+
+
+def statements(server: Server) -> Counter[str]:
+    found = server.node._db.load.snapshot().statements
+    return Counter({one.statement: one.calls for one in found if one.statement.partition(".")[0] in HOT})
+
+
+async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
+    """A bucket for each; all but the first ask while the first one's claim is under way."""
+    line = server.node._grant.line(ServiceId(1))
+    async with line.claiming:
+        first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
+        await first
+        await asyncio.gather(*(peer.ok("ask", service="dm_check", count=1) for peer in crowd[1:]))
+    return [await peer.push("bucket") for peer in crowd]
+
+
+async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_together(
+    server: Server, crowd: list[Volunteer]
+) -> None:
+    before = statements(server)
+    buckets = await together(server, crowd)
+    assert statements(server) - before == Counter({"claims.claim": 2})
+
+    before = statements(server)
+    async with server.database.transaction() as db:
+        # Both workers are kept busy, with one submit each, until all the others have come.
+        held = [BucketId(bucket["bucket_id"]) for bucket in buckets[:2]]
+        await db.execute("SELECT FROM bucket WHERE bucket_id = ANY ($1::uuid[]) FOR UPDATE", held)
+        answers = []
+        async with server.database.connection() as watch:
+            for n, (peer, bucket) in enumerate(zip(crowd, buckets, strict=True)):
+                answers.append(peer.send("submit", **submission(bucket)))
+                if n < len(held):
+                    await blocked(watch, n + 1)
+        async with asyncio.timeout(10):
+            while len(server.node._commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+    stored = await asyncio.gather(*answers)
+    assert [one["stored"] for one in stored] == [SIZE] * CROWD
+    # With BEGIN and COMMIT twelve, and two claims: 0.9 a bucket here, a third of it under load.
+    assert statements(server) - before == Counter({"results.settle": 3, "copy.result": 3})
+
+
+async def written(db: Connection) -> Counter[str]:
+    """The rows that this connection has written: `insert bucket`, `update bucket`, …"""
+    rows = await db.fetch("SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables")
+    return Counter(
+        {
+            f"{what} {row['relname']}": row[column]
+            for row in rows
+            for what, column in (("insert", "n_tup_ins"), ("update", "n_tup_upd"), ("delete", "n_tup_del"))
+        }
+    )
+
+
+async def test_rows_that_are_written_for_a_bucket(bench: Bench) -> None:
+    workers = [await bench.worker(f"w{n}") for n in range(CROWD)]
+    for _ in workers:
+        await bench.bucket(SIZE)
+    async with bench.database.transaction() as db:
+        before = await written(db)
+        got = await claims.claim(db, bench.service, [one.demand for one in workers], bench.boot)
+        outcomes = await results.settle(db, [settling(one) for one in got], 120.0)
+        assert await written(db) - before == Counter(
+            {
+                "update bucket": 2 * CROWD,
+                "insert claim": CROWD,
+                "update claim": CROWD,
+                "insert result": SIZE * CROWD,
+            }
+        )
+    assert [one is not None and one.stored for one in outcomes] == [SIZE] * CROWD
+
+
+async def test_rows_that_are_written_to_make_a_bucket(bench: Bench) -> None:
+    await bench.waiting(10 * SIZE)
+    async with bench.database.transaction() as db:
+        before = await written(db)
+        assert await making.make(db, bench.service, 10 * SIZE, SIZE, short=False) == 10
+        assert await written(db) - before == Counter(
+            {"insert bucket": 10, "insert bucket_items": 10, "delete waiting": 10 * SIZE, "insert count_change": 1}
+        )
+
+
+async def test_bytes_on_the_wire_for_a_bucket(server: Server, admin: Admin) -> None:
+    await admin.add(SIZE)
+    peer = await Peer.open(f"{server.url}/v1/client")
+    await peer.request("hello", protocol=1, client_id="ada", secret=secret_of("ada"))
+    choice = {"service": "dm_check", "profile": {"source": "ada"}}
+    await peer.request("register", screen_name="ada", services=[choice])
+    await peer.request("ask", service="dm_check", count=1)
+    frame = await peer.connection.recv(decode=False)
+    bucket = msgspec.json.decode(frame)
+    assert bucket["type"] == "bucket"
+    items = [{"item": one["item"], "key": one["key"]} for one in bucket["items"]]
+    assert len(items) == SIZE
+    # An item takes what it takes as the shortest JSON, and a bucket little beside its items.
+    assert len(frame) - len(msgspec.json.encode(items)) <= 200
+    await peer.send("submit", **submission(bucket))
+    answer = await peer.connection.recv(decode=False)
+    assert msgspec.json.decode(answer)["stored"] == SIZE
+    assert len(answer) <= 160
+    await peer.close()
+
+
+def _submit(items: Sequence[int]) -> bytes:
+    results = msgspec.Raw(msgspec.json.encode([{"item": item, "dm": "DM"} for item in items]))
+    return encode(Submit(bucket_id=str(uuid4()), claim=123456, results=results, final=True, ref=1))
+
+
+def _read(frame: bytes) -> Settling:
+    """From a frame to what the store takes."""
+    submit = CODEC.decode(frame.decode())
+    assert isinstance(submit, Submit)
+    rows = DmCheck("dm_check", None).reader().read(submit.results)
+    return Settling(
+        ServiceId(1), BucketId(uuid4()), ClaimNumber(submit.claim), ClientId("c"), rows.rows, "1" * SIZE, True
+    )
+
+
+def test_allocations_of_a_submit() -> None:
+    frame = _submit(range(1_000_000, 1_000_000 + SIZE))
+    kept = [_read(frame)]  # what is made once is made
+    gc.collect()
+    before = sys.getallocatedblocks()
+    kept.append(_read(frame))
+    gc.collect()
+    # Of each item a tuple and a number; the texts of its results are shared.
+    assert sys.getallocatedblocks() - before <= 2 * SIZE + 60
+    assert [item for item, _ in kept[1].rows] == [ItemId(1_000_000 + n) for n in range(SIZE)]
+
+    tracemalloc.start()
+    _read(frame)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= 12 * len(frame)
