@@ -21,7 +21,7 @@ from coordinator.store.results import Outcome, Settling
 
 log = structlog.get_logger()
 
-BATCH = 64
+BATCH = 128
 """Submits to a transaction."""
 
 WORKERS = 2

@@ -6,6 +6,7 @@ run it at once.  The table of states is beside `bucket` in the schema.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,9 +30,13 @@ from coordinator.store.pool import Connection
 MAX_ATTEMPTS = 3
 """After so many claims that ended without settling it, a bucket is cut up.  protocol.md, "Give-backs" """
 
+FRONT = 128
+"""Of so many buckets at the front of the pool, beside those that are asked for, each may be the next of its rank."""
+
 # Drawn anew at each claim among the front of the pool: a run of the maker is 100 buckets of the usual size.  The order
 # of `shuffle` alone would not do: who takes the first one and returns it leaves those behind that rank later, so that
-# what was returned would nearly always come next.
+# what was returned would nearly always come next.  The random bytes ($6) come from here, since gen_random_uuid() asks
+# the operating system for each row.
 # Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY, one that has to
 # wait is not served at all.
 _CLAIM = """
@@ -45,12 +50,12 @@ WITH demand AS (
        AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
 picked AS MATERIALIZED (
     SELECT b.bucket_id
-      FROM (SELECT bucket_id FROM bucket
+      FROM (SELECT bucket_id, row_number() OVER (ORDER BY rank_at, shuffle)::int AS n FROM bucket
              WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
              ORDER BY rank_at, shuffle LIMIT $5 + 128) w
       JOIN bucket b USING (bucket_id)
      WHERE b.state = 'ready' AND b.split_at IS NULL
-     ORDER BY b.rank_at, gen_random_uuid() LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
+     ORDER BY b.rank_at, substr($6::bytea, w.n * 8 - 7, 8) LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
 paired AS (
     SELECT p.bucket_id, d.client_id, d.session_id
       FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p JOIN demand d USING (slot)),
@@ -70,7 +75,7 @@ SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t
 _CLAIM_CHOOSY = """
 WITH picked AS MATERIALIZED (
     SELECT b.bucket_id
-      FROM (SELECT c.bucket_id FROM bucket c
+      FROM (SELECT c.bucket_id, row_number() OVER (ORDER BY c.rank_at, c.shuffle)::int AS n FROM bucket c
              WHERE c.service_id = $1 AND c.state = 'ready' AND c.split_at IS NULL
                AND NOT EXISTS (SELECT FROM giveback g
                                 WHERE g.client_id = $2 AND g.bucket_id = c.bucket_id AND g.until > now())
@@ -82,7 +87,7 @@ WITH picked AS MATERIALIZED (
                     WHERE m.client_id = $2 AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
                       AND (m.wait_until IS NULL OR m.wait_until <= now())
                       AND (m.report_until IS NULL OR m.report_until <= now()))
-     ORDER BY b.rank_at, gen_random_uuid() LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
+     ORDER BY b.rank_at, substr($5::bytea, w.n * 8 - 7, 8) LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
 taken AS (
     UPDATE bucket b
        SET state = 'claimed', claim = nextval('claim_number'), client_id = $2, session_id = $3, boot = $4,
@@ -115,13 +120,15 @@ async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], b
         [demand.session_id for demand in demands],
         boot,
         len(demands),
+        secrets.token_bytes(8 * (len(demands) + FRONT)),
     )
     return [_claimed(row) for row in rows]
 
 
 async def claim_choosy(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:
     """As `claim`, for one client that must not get back what it lately gave back."""
-    row = await db.fetchrow(_CLAIM_CHOOSY, service, demand.client_id, demand.session_id, boot)
+    chance = secrets.token_bytes(8 * FRONT)
+    row = await db.fetchrow(_CLAIM_CHOOSY, service, demand.client_id, demand.session_id, boot, chance)
     return None if row is None else _claimed(row)
 
 
