@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli import database, demo, item_import, requests, serve, work
+from coordinator.cli import database, demo, item_import, requests, serve, top, work
 
 
 def build() -> typer.Typer:
@@ -21,6 +21,7 @@ def build() -> typer.Typer:
     app.command("serve")(serve.serve)
     app.command("work")(work.work)
     app.command("config")(serve.show)
+    app.command("top")(top.top)
     groups = requests.add_requests(app, {"token.issue": database.issue_token})
     groups["item"].command("import")(item_import.item_import)
     app.add_typer(database.db, name="db")

@@ -41,6 +41,19 @@ def find_token(token: str | None, data: Path | None) -> str | None:
         raise ConfigError(f"token: {path} cannot be read: {failure}") from failure
 
 
+def tokens_to_watch(token: str | None, data: Path | None) -> list[str | None]:
+    """What to try on the stats channel: the token that was given, else none, else the one that lies about.
+
+    Raises:
+        ConfigError: as `find_token`.
+    """
+    named = token or environment_token()
+    if named is not None:
+        return [named]
+    found = find_token(None, data)
+    return [None] if found is None else [None, found]
+
+
 def given(**flags: Any) -> dict[str, Any]:
     """Those flags that were given."""
     return {name: value for name, value in flags.items() if value is not None}

@@ -52,14 +52,14 @@ class Unreached(CoordinatorError):
     """There is no server, or it went away before it answered."""
 
 
-def admin_url(text: str) -> str:
-    """The admin channel's URL of a server, which is written as for the volunteers' client.
+def admin_url(text: str, path: str = PATH) -> str:
+    """The admin channel's URL of a server, which is written as for the volunteers' client; or another channel's.
 
     Raises:
         ConfigError: this is no address of a server.
     """
-    base = text.rstrip("/").removesuffix(PATH)
-    return client_url(base).removesuffix(CLIENT_PATH) + PATH
+    base = text.rstrip("/").removesuffix(path)
+    return client_url(base).removesuffix(CLIENT_PATH) + path
 
 
 class AdminClient:
@@ -168,12 +168,7 @@ class AdminClient:
     def _why_closed(self) -> CoordinatorError:
         if self._ended is not None:
             return self._ended
-        code = self._socket.close_code
-        for close, (name, message) in _CLOSED_FOR.items():
-            if code == close:
-                return Refused(name, message)
-        reason = self._socket.close_reason
-        return Unreached(f"The connection to {self._url} has ended (code {code}{f', {reason}' if reason else ''}).")
+        return why_closed(self._url, self._socket)
 
     def _end(self, why: CoordinatorError) -> None:
         self._ended = why
@@ -181,6 +176,15 @@ class AdminClient:
             if not answer.done():
                 answer.set_exception(why)
         self._waiting.clear()
+
+
+def why_closed(url: str, socket: ClientConnection) -> CoordinatorError:
+    """Refused or Unreached, by the code with which a connection was closed."""
+    code, reason = socket.close_code, socket.close_reason
+    for close, (name, message) in _CLOSED_FOR.items():
+        if code == close:
+            return Refused(name, message)
+    return Unreached(f"The connection to {url} has ended (code {code}{f', {reason}' if reason else ''}).")
 
 
 @asynccontextmanager
@@ -195,7 +199,7 @@ async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient
         Refused: the server takes no such token, or no connection from here.
     """
     url = admin_url(server)
-    socket = await _dial(url)
+    socket = await dial(url)
     try:
         if token is None:
             raise ConfigError("a token is needed: --token, COORDINATOR_TOKEN, or the file DATA/admin-token")
@@ -211,7 +215,14 @@ async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient
         await socket.close()
 
 
-async def _dial(url: str) -> ClientConnection:
+async def dial(url: str) -> ClientConnection:
+    """A connection to one of a server's channels.
+
+    Raises:
+        ConfigError: this is no address of a server.
+        Unreached: nobody answers there, or it is no coordinator.
+        Refused: the server takes no connection from here.
+    """
     here = is_loopback(url)
     try:
         return await connect(
