@@ -44,7 +44,7 @@ class Board:
         self._minutes = Paced(database, lambda db: history.active_minutes(db, MINUTES + 3), SLOWLY)
         self._faults = Paced(database, events.faults, SLOWLY)
         self._events = Paced(database, _newest_events, share=SMALL_SHARE)
-        self._clients = Paced(database, _first_clients)
+        self._clients = Paced(database, _first_clients, share=SMALL_SHARE)
         self._buckets = Paced(database, lambda db: buckets.open_page(db, None, wire.FIRST_ROWS))
 
         self.topics: dict[str, Callable[[], Awaitable[Struct]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -15,7 +16,7 @@ SHARE = 100
 """A look is not taken again before this many times as long as it took: at most a hundredth of one connection's time."""
 
 SMALL_SHARE = 10
-"""The same for looks that cost always the same, and little."""
+"""The same for looks that cost always the same, and little; and for those of which one is taken at a time."""
 
 LONGEST = 60.0
 """Seconds after which it is taken again, however long it took."""
@@ -25,7 +26,7 @@ EACH_SECOND = 0.9
 
 
 class Paced(Generic[T]):
-    """What a look found, for all who ask until it is due again."""
+    """What a look found, for all who ask until it is due again; what passes through one `gate` is looked at in turn."""
 
     def __init__(
         self,
@@ -33,11 +34,13 @@ class Paced(Generic[T]):
         look: Callable[[Connection], Awaitable[T]],
         least: float = EACH_SECOND,
         share: int = SHARE,
+        gate: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         self._database = database
         self._look = look
         self._least = least
         self._share = share
+        self._gate = gate or nullcontext()
         self._due = 0.0
         self._found: T
         self._looking = asyncio.Lock()
@@ -50,7 +53,7 @@ class Paced(Generic[T]):
         """
         async with self._looking:
             if monotonic() >= self._due:
-                async with self._database.connection() as db:
+                async with self._gate, self._database.connection() as db:
                     begun = monotonic()
                     self._found = await self._look(db)
                     now = monotonic()

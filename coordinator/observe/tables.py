@@ -22,7 +22,7 @@ from coordinator.flow.rows import cursor, moment_of, moment_or_none, number, res
 from coordinator.model import ServiceId
 from coordinator.observe import rows
 from coordinator.observe.board import Board
-from coordinator.observe.paced import Paced
+from coordinator.observe.paced import SMALL_SHARE, Paced
 from coordinator.store import buckets, events, history, items, nodes, people
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import stats as wire
@@ -30,8 +30,8 @@ from coordinator.wire import stats as wire
 REMEMBERED = 200
 """Pages that are kept."""
 
-AT_ONCE = 2
-"""Looks for pages at the same time: the other connections are for the work."""
+AT_ONCE = 1
+"""Looks for pages at the same time: the other connections, and cores of the database, are for the work."""
 
 FILTERS: dict[str, frozenset[str]] = {
     "clients": frozenset({"client_id", "service", "state", "health", "search", "sort"}),
@@ -90,8 +90,7 @@ class Tables:
         if get.topic == "services":
             found = await self._services(get, which)
         else:
-            async with self._looks:
-                found = await self._kept(get, which).get()
+            found = await self._kept(get, which).get()
         return wire.Page(topic=get.topic, rows=found[0], next=found[1])
 
     def _check(self, get: wire.Get, which: wire.Filter) -> None:
@@ -115,7 +114,9 @@ class Tables:
         kept = self._pages.get(key)
         if kept is None:
             look = self._tables[get.topic]
-            kept = self._pages[key] = Paced(self._database, lambda db: look(db, get, which))
+            kept = self._pages[key] = Paced(
+                self._database, lambda db: look(db, get, which), share=SMALL_SHARE, gate=self._looks
+            )
             if len(self._pages) > REMEMBERED:
                 self._pages.popitem(last=False)
         self._pages.move_to_end(key)

@@ -54,8 +54,13 @@ async def people(db: Connection) -> People:
     return People(**dict(row), active_in=active_in)
 
 
-# $1 state, $2 service, $3 search, $4 health.
+# $1 state, $2 service, $3 search, $4 health.  What can be said of a client without its sums is said first, so that
+# they are not made of those who are not wanted.
 _WHERE = """
+   AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
+   AND ($1::text IS NULL OR $1 = 'deactivated' OR ($1 = 'unregistered') = (NOT c.registered))
+   AND ($4::text IS NULL OR $4 = 'ok'
+        OR c.client_id IN (SELECT u.client_id FROM client_service u WHERE u.health <> 'ok'))
    AND ($1::text IS NULL OR $1 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
                                       WHEN NOT c.registered THEN 'unregistered'
                                       WHEN w.idle THEN 'inactive' ELSE 'active' END)

@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
-from coordinator.store import claims, health, items, making, queue, results
+from coordinator.store import buckets, claims, health, items, making, people, queue, results, statistics
 from coordinator.store.pool import Connection, Database
 from tests.conftest import TEMPLATE
 
@@ -107,7 +107,7 @@ async def many(filled: str) -> AsyncIterator[Database]:
 
 
 def _statements() -> dict[str, str]:
-    """What nodes run for every ask, submit and release, for every look at the clock, and for pages of what waits."""
+    """What nodes run for every ask, submit and release, at every look at the clock, and for those who watch."""
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}": value
         for module in (claims, results, making, health)
@@ -117,7 +117,13 @@ def _statements() -> dict[str, str]:
         and " FROM " in value
         and name not in PARTS
     }
-    for module, names in ((items, ("_WAITING", "_STATES")), (queue, ("_LOCK_OPEN", "_PLACES", "_TAKE_OUT"))):
+    for module, names in (
+        (items, ("_WAITING", "_STATES")),
+        (queue, ("_LOCK_OPEN", "_PLACES", "_TAKE_OUT")),
+        (statistics, ("_STATE", "_FRONTS")),
+        (people, ("_PEOPLE", "_ACTIVE_IN", "_BY_ID", "_BY_VALUE", "_MEMBERSHIPS_OF")),
+        (buckets, ("_OPEN", "_OPEN_OF_CLIENT")),
+    ):
         found |= {f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name) for name in names}
     return found
 
