@@ -99,7 +99,7 @@ class Commits:
                 _fail(one, failure)
             return
         except Exception as failure:
-            log.warning("batch failed, storing one by one", submits=len(batch), error=str(failure))
+            log.warning("batch failed, storing one by one", submits=len(batch), error=repr(failure))
             outcomes = [None] * len(batch)
         for one, outcome in zip(batch, outcomes, strict=True):
             if outcome is not None:
@@ -116,7 +116,13 @@ class Commits:
             _fail(one, failure)
         except Exception as failure:
             # A fault of ours, or of a plugin: it is answered and logged, and the worker goes on.
-            log.exception("a submit could not be stored", bucket=str(one.settling.bucket_id))
+            settling = one.settling
+            log.exception(
+                "a submit could not be stored",
+                client=settling.client_id,
+                service_id=settling.service_id,
+                bucket=str(settling.bucket_id),
+            )
             _fail(one, failure)
         else:
             _answer(one, outcome)

@@ -159,9 +159,9 @@ class Expiry:
                 for one in marked:
                     self._tally.look(one.client_id, service)
                     what = f"held for {settings.dead_after:g} s without a result, {one.remaining} items left"
-                    self._events.emit(
-                        "dead", what, client=one.client_id, service=entry.service.name, bucket=str(one.bucket_id)
-                    )
+                    marks = {"client": one.client_id, "service": entry.service.name, "bucket": str(one.bucket_id)}
+                    self._events.emit("dead", what, **marks)
+                    log.info("bucket dead", session=str(one.session_id), remaining=one.remaining, **marks)
                 told = [[one.client_id, str(one.bucket_id), one.claim] for one in marked]
                 for part in batches(told):
                     self._signals.tell("dead", claims=part, release_after=settings.release_after)
@@ -233,7 +233,13 @@ class Expiry:
             name = self._catalogue.by_id(broken.service_id).service.name
             what = f"item {broken.items[0]}, after {broken.attempts} attempts"
             self._events.emit("quarantine", what, service=name, bucket=str(broken.bucket_id))
-            log.warning("item quarantined", item=broken.items[0], attempts=broken.attempts)
+            log.warning(
+                "item quarantined",
+                item=broken.items[0],
+                attempts=broken.attempts,
+                service=name,
+                bucket=str(broken.bucket_id),
+            )
             return
         size = part_size(len(broken.items))
         fragments = dict(zip(broken.all_items, msgspec.json.decode(broken.frame, type=list[msgspec.Raw]), strict=True))

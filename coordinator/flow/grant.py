@@ -304,7 +304,7 @@ class Grant:
                 line.woken.set()
             except Exception:
                 # One bad bucket must not stop a service, let alone the node.
-                log.exception("granting failed", service=line.service_id)
+                log.exception("granting failed", service=self._catalogue.name_of(line.service_id))
                 self._refuse_hurried(line)
                 self.on_lost_track()
                 await asyncio.sleep(RETRY)

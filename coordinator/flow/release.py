@@ -299,7 +299,8 @@ class Releases:
                 freed = await claims.release_claim(db, bucket, claim, claims.UNDELIVERED, 0.0)
             self._wake(freed)
         if orphans:
-            log.info("freed claims that no session holds", buckets=len(orphans), seconds=monotonic() - begun)
+            seconds = round(monotonic() - begun, 3)
+            log.info("freed claims that no session holds", buckets=len(orphans), seconds=seconds)
 
 
 def _id(name: str) -> BucketId | None:

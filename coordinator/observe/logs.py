@@ -1,31 +1,53 @@
-"""The log: one event a line, as JSON or for the console."""
+"""The log: one event a line, as JSON or for the console, with whatever peers say made harmless.
+
+What may stand in it: ids of sessions, clients, services, buckets, addresses.  What may not: secrets, tokens, and
+messages of peers as they came, which may hold both.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
-from typing import Literal
+from collections.abc import MutableMapping
+from typing import Any, Literal
 
 import orjson
 import structlog
 
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Characters that end a line, move the cursor, turn the direction of writing, or are not seen."""
+
+_TRACES = ("exception", "stack")
+"""Have lines of their own in the console, each set off so that none can pass for an event."""
+
+MARGIN = "    | "
+
+Event = MutableMapping[str, Any]
+
 
 def configure(style: Literal["json", "console"], level: str) -> None:
-    """Log to standard error from now on; the loggers of libraries go the same way."""
+    """Log to standard error from now on; the loggers and warnings of libraries go the same way."""
     least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    last: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
+    last: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer(serializer=_json)]
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [
+            _harmless,
+            # Never the formatter that shows local variables: there are secrets among them.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     )
     structlog.configure(
-        processors=[*shared, last],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -33,7 +55,36 @@ def configure(style: Literal["json", "console"], level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last], foreign_pre_chain=shared
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         )
     )
+    # Not below warnings, whatever the level: libraries tell every frame then, secrets and all.
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
+    logging.captureWarnings(True)
+
+
+def _harmless(logger: object, method: str, event: Event) -> Event:
+    """Text without what could forge a line or move a cursor; what is no text is shown as Python writes it, which has
+    none of that."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = _trace(value) if name in _TRACES else _UNSEEN.sub(_escaped, value)
+    return event
+
+
+def _trace(text: str) -> str:
+    return "\n".join(MARGIN + _UNSEEN.sub(_escaped, line) for line in text.splitlines())
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _json(event: Event, **_: Any) -> str:
+    """As it is, but what a terminal would act upon is written as JSON may write it."""
+    try:
+        text = orjson.dumps(event, default=repr).decode()
+    except orjson.JSONEncodeError:  # halves of characters
+        return json.dumps(event, default=repr)
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -129,6 +129,10 @@ class AdminSession(Peer):
             self.end(Close.NO_HELLO, "no hello in time")
 
     @property
+    def marks(self) -> dict[str, str]:
+        return {"address": self.address, **({} if self._token is None else {"token": self._token.token_id})}
+
+    @property
     def token_id(self) -> str | None:
         """The token that this session lives by."""
         return None if self._token is None else self._token.token_id
@@ -150,13 +154,14 @@ class AdminSession(Peer):
                 raise Forbidden(f"{tag_of(type(request))} needs an admin's token.")
             fields = await self._answers[type(request)](request)
         except CoordinatorError as failure:
-            error = in_words(failure)
+            error = in_words(failure, **self.marks)
+            log.info("admin refused", request=tag_of(type(request)), code=error.code, **self.marks)
             await self._note(request, error)
             self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             self._steps.events.emit("fault", f"{tag_of(type(request))} could not be answered")
-            log.exception("admin step failed", request=tag_of(type(request)))
+            log.exception("admin step failed", request=tag_of(type(request)), **self.marks)
             fault = Internal("Something went wrong here.")
             await self._note(request, fault)
             self.refuse(fault, ref)
@@ -213,7 +218,7 @@ class AdminSession(Peer):
                     db, who, tag_of(type(request)), _target(request), "ok" if error is None else error.code
                 )
         except Unavailable:
-            log.warning("not noted in the activity log", request=tag_of(type(request)))
+            log.warning("not noted in the activity log", request=tag_of(type(request)), **self.marks)
 
     def _tell(self, request: Request, who: str, error: PeerError | None) -> None:
         target = _target(request)

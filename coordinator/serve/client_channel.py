@@ -43,7 +43,7 @@ from coordinator.serve.limits import REFUSED_IN_A_ROW, Addresses
 from coordinator.store import claims
 from coordinator.store.pool import Database
 from coordinator.wire import client as wire
-from coordinator.wire.codec import Codec, Undecodable
+from coordinator.wire.codec import Codec, Undecodable, tag_of
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Ref, Request, ServerCard
 from coordinator.wire.session import NEEDS_REGISTRATION, Event, Life
 
@@ -117,6 +117,10 @@ class ClientSession(Peer):
         return bool(self.client_id)
 
     @property
+    def marks(self) -> dict[str, str]:
+        return {"session": str(self.session_id), "client": self.client_id, "address": self.address}
+
+    @property
     def busy(self) -> bool:
         """Whether it holds something, or has a submit under way."""
         return bool(self._submits) or any(held.holder is self for held in self.identity.held.values())
@@ -145,7 +149,7 @@ class ClientSession(Peer):
             await self._steps.releases.end_session(self, keep=False, way=claims.CRASHED)
         else:
             await self._steps.releases.end_session(self, keep=self.draining)
-        log.info("session ended", session=str(self.session_id), client=self.client_id, code=self.connection.close_code)
+        log.info("session ended", code=self.connection.close_code, **self.marks)
 
     def drain(self, reason: str) -> None:
         """Hand out no more; the client is told when to come back."""
@@ -174,11 +178,13 @@ class ClientSession(Peer):
             await self._after_submits(request)
             answer = await self._answers[type(request)](request)
         except CoordinatorError as failure:
-            self.refuse(in_words(failure), ref)
+            error = in_words(failure, **self.marks)
+            log.debug("refused", request=tag_of(type(request)), code=error.code, **self.marks)
+            self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             self._steps.events.emit("fault", "a request could not be answered", client=self.client_id or None)
-            log.exception("step failed", session=str(self.session_id), client=self.client_id)
+            log.exception("step failed", request=tag_of(type(request)), **self.marks)
             self.refuse(Internal("Something went wrong here."), ref)
         else:
             if answer is not None:
@@ -240,7 +246,7 @@ class ClientSession(Peer):
             self.drain("the node drains")
         back = f", buckets that it got back: {len(regranted)}" if regranted else ""
         steps.events.emit("connect", f"connected{back}", client=self.client_id)
-        log.info("session began", session=str(self.session_id), client=self.client_id, address=self.address)
+        log.info("session began", agent=hello.agent, registered=identity.registered, **self.marks)
 
     async def _register(self, register: wire.Register) -> Answer:
         seconds = self._steps.addresses.register(self.address)
@@ -334,15 +340,17 @@ class ClientSession(Peer):
         try:
             stored = await self._steps.intake.submit(submit, self)
         except CoordinatorError as failure:
-            self.refuse(in_words(failure), ref)
+            error = in_words(failure, **self.marks)
+            log.debug("refused", request="submit", code=error.code, bucket=submit.bucket_id, **self.marks)
+            self.refuse(error, ref)
         except Exception:
             # As in `take`: the edge of the connection.
             self._steps.events.emit("fault", "a submit failed", client=self.client_id, bucket=submit.bucket_id[:36])
-            log.exception("submit failed", session=str(self.session_id), bucket=submit.bucket_id)
+            log.exception("submit failed", bucket=submit.bucket_id, **self.marks)
             self.refuse(Internal("Something went wrong here."), ref)
         else:
             self._answer(stored, ref)
-            log.debug("stored", session=str(self.session_id), bucket=submit.bucket_id, seconds=monotonic() - begun)
+            log.debug("stored", bucket=submit.bucket_id, seconds=round(monotonic() - begun, 4), **self.marks)
 
     async def _after_submits(self, request: Request) -> None:
         """Whatever may touch buckets waits for the submits that came before it."""
@@ -362,15 +370,15 @@ class ClientSession(Peer):
             self._steps.grant.push(claimed, self)
 
 
-def in_words(failure: CoordinatorError) -> PeerError:
-    """What a peer is told of a failure."""
+def in_words(failure: CoordinatorError, **marks: str) -> PeerError:
+    """What a peer, which is logged by these marks, is told of a failure."""
     if isinstance(failure, PeerError):
         return failure
     if isinstance(failure, Unavailable):
         return ServerUnavailable(
             "The database cannot be reached; nothing is known to be stored.", retry_after=AWAY, scope="server"
         )
-    log.error("step failed", error=str(failure))
+    log.error("step failed", error=str(failure), **marks)
     return Internal("Something went wrong here.")
 
 

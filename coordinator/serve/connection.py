@@ -55,6 +55,11 @@ class Peer:
         self._closing: tuple[int, str] | None = None
         self._receiving: asyncio.Task[Any] | None = None
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """What tells it from others in the log."""
+        return {"address": self.address}
+
     # Reading
 
     async def frames(self) -> None:
@@ -210,7 +215,7 @@ class Pinger:
 
     def _check(self, peer: Peer, sent: float, now: float) -> None:
         if peer.connection.heard_at < sent and not peer.at_work:
-            log.info("peer gone", address=peer.address, silent=round(now - peer.connection.heard_at, 1))
+            log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.marks)
             peer.connection.transport.abort()
             return
         self._due.append((max(now, sent + self._interval), peer))

@@ -92,11 +92,13 @@ class StatsSession(Peer):
         try:
             await self._answer(request, ref)
         except CoordinatorError as failure:
-            self.refuse(in_words(failure), ref)
+            error = in_words(failure, **self.marks)
+            log.debug("viewer refused", request=tag_of(type(request)), code=error.code, **self.marks)
+            self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             self._steps.events.emit("fault", f"{tag_of(type(request))} of the stats channel could not be answered")
-            log.exception("stats step failed", request=tag_of(type(request)))
+            log.exception("stats step failed", request=tag_of(type(request)), **self.marks)
             self.refuse(Internal("Something went wrong here."), ref)
 
     async def _answer(self, request: Request, ref: Ref | None) -> None:
