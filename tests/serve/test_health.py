@@ -287,11 +287,13 @@ async def stops_and_gives_all_back(server: Server, admin: Admin, peer: Volunteer
 
 
 async def orders_ahead(server: Server, admin: Admin, peer: Volunteer) -> None:
-    """Asks for the next bucket shortly before it is done with the last one."""
-    for _ in range(3):
-        bucket = await peer.bucket()
-        for item in bucket["items"]:
-            assert (await peer.submit(bucket, items=[item["item"]], final=False))["stored"] == 1
+    """Asks for the next bucket before it has settled anything of the one that it has held for long."""
+    bucket = await peer.bucket()
+    for _ in range(4):
+        await asyncio.sleep(1.05)  # longer than the server's patience
+        following = await peer.bucket()
+        assert (await peer.submit(bucket))["closed"]
+        bucket = following
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from coordinator.store import migrate
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server, Volunteer
+from tests.serve.tools import eventually
 
 OUTSIDE = Path(__file__).parent / "outside"
 
@@ -75,6 +76,12 @@ async def test_a_service_with_its_own_table(server: Server, admin: Admin, databa
     part = await submit(peer, bucket, [{"item": first["item"], "alive": True, "status": 200}], final=False)
     assert (part["stored"], part["remaining"]) == (1, 1)
     assert (await submit(peer, bucket, [{"item": second["item"], "alive": False}]))["closed"]
+    told = "SELECT label, n FROM client_label ORDER BY label"
+
+    async def labelled() -> bool:
+        return await rows(database, told) == [("alive", 1), ("dead", 1)]
+
+    await eventually(labelled, "the kinds of the results are not counted")
     repeat = await submit(peer, bucket, [{"item": second["item"], "alive": False}])
     assert (repeat["type"], repeat["duplicate"]) == ("stored", True)
     seen = await rows(database, "SELECT key, alive, claim FROM link_seen ORDER BY key")
@@ -108,6 +115,9 @@ async def test_its_table_follows_when_results_are_taken_back(server: Server, adm
         ("exit", "internal"),
         ("block", "internal"),
         ("nonsense", "internal"),
+        ("label raises", "internal"),
+        ("label answers a number", "internal"),
+        ("label tells a story", "internal"),
         ("store raises", "internal"),
         ("store has no table", "internal"),
         ("store swallows", "internal"),

@@ -45,6 +45,16 @@ class Trouble(Plugin):
                 return "wonderful"
         return None
 
+    def label(self, result: TroubleResult) -> Any:
+        match result.do:
+            case "label raises":
+                raise KeyError("a fault of the plugin")
+            case "label answers a number":
+                return 7
+            case "label tells a story":
+                return "once upon a time " * 10
+        return result.do.partition(" ")[0]
+
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         for one in settled:
             match one.result.do:
