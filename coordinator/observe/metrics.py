@@ -178,7 +178,7 @@ class Metrics:
         )
         unwell = GaugeMetricFamily(
             "coordinator_clients_unwell",
-            "Clients that are not ok, of all nodes.",
+            "Clients that may work and are not ok, of all nodes.",
             labels=("service", "health"),
         )
         now = datetime.now(UTC)

@@ -160,10 +160,11 @@ async def find(
 
 
 _UNWELL = """
-SELECT service_id, health, count(*) AS clients FROM client_service
- WHERE health <> 'ok' GROUP BY service_id, health"""
+SELECT m.service_id, m.health, count(*) AS clients FROM client_service m JOIN client c USING (client_id)
+ WHERE m.health <> 'ok' AND m.joined AND m.inactive IS NULL AND c.registered AND c.deactivated IS NULL
+ GROUP BY 1, 2"""
 
 
 async def unwell(db: Connection) -> dict[tuple[ServiceId, Health], int]:
-    """How many clients of each service are watched, and flagged."""
+    """How many clients that may work for each service are watched, and flagged; who is shut out needs no more care."""
     return {(ServiceId(row["service_id"]), row["health"]): row["clients"] for row in await db.fetch(_UNWELL)}

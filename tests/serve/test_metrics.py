@@ -115,6 +115,9 @@ async def test_the_numbers_are_those_of_the_database(start_server: StartServer, 
     assert page.get("coordinator_statement_calls_total", statement="claims.claim") >= 5
     assert page.get("coordinator_statement_rows_total", statement="copy.result") == 12
     assert page.get("coordinator_database_up") == 1
+    admin = await server.admin()
+    await admin.ok("client.deactivate", client_id="bad-client")
+    assert (await scrape(server)).get("coordinator_clients_unwell", service=service, health="flagged") == 0
 
 
 async def test_what_stands_there_is_named_and_bounded(start_server: StartServer, database: Database) -> None:
