@@ -103,6 +103,7 @@ async def test_services_buckets_nodes_and_events_show_what_is_there(node: Server
         await look.go("nodes")
         await look.says("tbody tr", "here")
         await look.says("tbody tr", "live")
+        await look.says("h2", "Database load of here")
         await look.go("events?kind=release")
         await look.says(".events li", "giver")
         assert await look.page.locator(".events li .badge", has_not_text="release").count() == 0

@@ -68,7 +68,7 @@ function Figures({ data }: { data: Data }) {
         title={count(items.settled)}
         note={`${compact(items.settled)} of ${compact(items.total)} items`}
       />
-      <Figure name="Done in" value={etaWords(items, data.eta)} note="of time in which work goes on" />
+      <Figure name="Done in" value={etaWords(items, data.eta)} note={data.eta && "of time in which work goes on"} />
       <Figure
         name="Clients connected"
         value={count(clients.connected)}
@@ -92,12 +92,7 @@ function Figures({ data }: { data: Data }) {
 function Balance({ data }: { data: Data }) {
   const { demand, buckets, items } = data;
   const most = Math.max(1, demand.pending, buckets.ready);
-  const words =
-    demand.pending === 0
-      ? buckets.ready === 0 && items.waiting === 0
-        ? "Nothing lies ready, and nobody asks."
-        : "Everyone has what was asked for."
-      : `${plural(demand.clients, "client")} ${demand.clients === 1 ? "waits" : "wait"} for work that is not there.`;
+  const words = demand.pending === 0 ? enough(data) : short(data);
   return (
     <Card title="Demand and supply">
       <dl class="balance">
@@ -117,6 +112,15 @@ function Balance({ data }: { data: Data }) {
       </p>
     </Card>
   );
+}
+
+function enough({ buckets, items }: Data): string {
+  return buckets.ready + items.waiting === 0 ? "Nothing lies ready, and nobody asks." : "Everyone has what was asked for.";
+}
+
+function short({ buckets, items }: Data): string {
+  if (buckets.ready > 0) return "What is asked for is of services that have nothing ready.";
+  return items.waiting > 0 ? "Clients wait while buckets are made." : "Clients wait for new items.";
 }
 
 /** The services in which there is most to do; active ones first. */

@@ -95,7 +95,7 @@ function Figures({ row }: { row: ServiceRow }) {
         value={percent(row.items.settled, row.items.total)}
         note={`${count(row.items.settled)} of ${count(row.items.total)} items`}
       />
-      <Figure name="Done in" value={etaWords(row.items, row.eta)} note="of time in which work goes on" />
+      <Figure name="Done in" value={etaWords(row.items, row.eta)} note={row.eta && "of time in which work goes on"} />
       <Figure
         name="Supply"
         value={count(row.buckets.ready)}
