@@ -4,7 +4,7 @@ import { useCell } from "./cell";
 import { useApp } from "./context";
 import { href } from "./route";
 import type { Eta, Health, Items } from "./wire";
-import { ago, compact, count, fullTime, percent, range } from "./words";
+import { ago, compact, count, fullTime, range } from "./words";
 
 export function Card(props: { title: string; aside?: ComponentChildren; class?: string; children: ComponentChildren }) {
   const id = `card-${props.title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
@@ -135,10 +135,6 @@ export function ItemsLegend({ items }: { items: Items }) {
       ))}
     </ul>
   );
-}
-
-export function progressWords(items: Items): string {
-  return `${percent(items.settled, items.total)} settled`;
 }
 
 /** Nothing to do, a range, or no guess: in a few words. */

@@ -89,7 +89,7 @@ function Refused({ message }: { message: string }) {
       <TokenForm />
       <div class="buttons">
         <button type="button" onClick={() => live.retry()}>
-          Try again without
+          Try again
         </button>
       </div>
     </section>
@@ -103,7 +103,7 @@ function Connection() {
   const server = useCell(live.server);
   const left = useCountdown(link.phase === "waiting" ? link.until : null);
   const words = {
-    connecting: "Connecting …",
+    connecting: server === null ? "Connecting …" : "Reconnecting",
     live: "Live",
     waiting: "Reconnecting",
     refused: "Not allowed",
@@ -178,7 +178,7 @@ function Messages() {
   return (
     <div class="toasts" role="status">
       {shown.map((toast) => (
-        <p key={toast.id} class={toast.bad ? "bad" : ""}>
+        <p key={toast.id}>
           {toast.text}
         </p>
       ))}

@@ -3,7 +3,6 @@ import { Cell } from "./cell";
 export interface Toast {
   id: number;
   text: string;
-  bad: boolean;
 }
 
 const SHOWN = 8_000;
@@ -13,14 +12,10 @@ export class Toasts {
   readonly shown = new Cell<readonly Toast[]>([]);
   private ids = 0;
 
-  add(text: string, bad = false): void {
+  add(text: string): void {
     this.ids += 1;
-    const toast = { id: this.ids, text, bad };
+    const toast = { id: this.ids, text };
     this.shown.set([...this.shown.value, toast]);
-    setTimeout(() => this.dismiss(toast.id), SHOWN);
-  }
-
-  dismiss(id: number): void {
-    this.shown.set(this.shown.value.filter((toast) => toast.id !== id));
+    setTimeout(() => this.shown.set(this.shown.value.filter((one) => one !== toast)), SHOWN);
   }
 }
