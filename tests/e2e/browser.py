@@ -121,7 +121,8 @@ class Look:
 
     async def violations(self) -> list[str]:
         """What axe-core says of the page as it stands."""
-        await self.page.evaluate(self._axe)
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(self._axe)
         found = await self.page.evaluate(f"axe.run({{runOnly: {json.dumps(RULES)}}}).then(found => found.violations)")
         return [f"{one['id']}: {[node['target'] for node in one['nodes']]}" for one in found]
 

@@ -21,7 +21,7 @@ from tests.e2e.browser import chromium
 from tests.harness import Server, Volunteer
 
 IMAGES = Path(__file__).parents[2] / ".images"
-SIZE = (1280, 800)
+SIZE = (1180, 740)
 WORKED = 330.0
 ITEMS, BUCKET = 60_000, 30
 SERVICES = ["dm_check", "weekly_check"]

@@ -43,7 +43,7 @@ export function Throughput({ live }: { live: { data: Overview; at: string } | nu
 function Recent({ live }: { live: { data: Overview; at: string } | null }) {
   const [times, lines] = useMemo((): [number[], Line[]] => {
     const recent = live?.data.recent ?? [];
-    const end = live === null ? 0 : Math.floor(Date.parse(live.at) / 1000);
+    const end = live === null ? 0 : Math.floor(Date.parse(live.at) / 1000) - 1; // the last second that is whole
     return [
       recent.map((_, index) => end - recent.length + 1 + index),
       [
