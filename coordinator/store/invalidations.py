@@ -109,6 +109,7 @@ SELECT claim, service_id FROM claim WHERE invalidated_by = $1 AND claim > $2 ORD
 
 _ADVANCE = "UPDATE invalidation SET requeued = $2 WHERE invalidation_id = $1"
 
+# One look into the index for all items: each look reads all that was lately added to it.
 # As in rechecks: only if nothing newer is known of the item, and it is not under way already.
 _REQUEUE = """
 WITH gone AS (
@@ -117,7 +118,13 @@ WITH gone AS (
       JOIN bucket_items i USING (bucket_id)
      CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
       JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim = c.claim
-     WHERE c.claim = ANY ($1::bigint[]) GROUP BY 1, 2)
+     WHERE c.claim = ANY ($1::bigint[]) GROUP BY 1, 2),
+under_way AS (
+    SELECT b.service_id, n.item_id
+      FROM bucket_items i JOIN bucket b USING (bucket_id)
+     CROSS JOIN LATERAL unnest(i.items) WITH ORDINALITY AS n (item_id, place)
+     WHERE i.open AND i.items && (SELECT array_agg(item_id) FROM gone)
+       AND b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0)
 INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT g.service_id, g.item_id, now(), now(), 100
   FROM gone g
@@ -126,9 +133,7 @@ SELECT g.service_id, g.item_id, now(), now(), 100
                     WHERE n.item_id = g.item_id AND n.service_id = g.service_id AND n.claim > g.claim
                       AND k.invalidated_by IS NULL)
    AND NOT EXISTS (SELECT FROM quarantine q WHERE q.service_id = g.service_id AND q.item_id = g.item_id)
-   AND NOT EXISTS (SELECT FROM bucket_items c JOIN bucket b USING (bucket_id)
-                    WHERE c.open AND c.items @> ARRAY[g.item_id] AND b.service_id = g.service_id
-                      AND b.state <> 'done' AND get_bit(b.settled, array_position(c.items, g.item_id) - 1) = 0)
+   AND (g.service_id, g.item_id) NOT IN (SELECT service_id, item_id FROM under_way)
 ON CONFLICT (service_id, item_id) DO NOTHING"""
 
 

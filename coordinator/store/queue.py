@@ -43,8 +43,7 @@ async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[Known]:
 _LOCK_OPEN = """
 SELECT b.bucket_id FROM bucket b
  WHERE b.bucket_id IN (
-    SELECT c.bucket_id FROM unnest($1::bigint[]) AS i (item_id)
-      JOIN bucket_items c ON c.open AND c.items @> ARRAY[i.item_id])
+    SELECT bucket_id FROM bucket_items WHERE open AND items && $1::bigint[])
    AND b.state <> 'done' AND ($2::int IS NULL OR b.service_id = $2)
  ORDER BY b.bucket_id FOR UPDATE"""
 

@@ -15,18 +15,25 @@ WITH due AS MATERIALIZED (
      ORDER BY ended_at LIMIT $3 FOR UPDATE SKIP LOCKED),
 seen AS (
     UPDATE claim c SET rechecked = true FROM due d WHERE c.claim = d.claim),
-old AS (
-    SELECT r.item_id, min(d.ended_at) AS ended_at
+found AS MATERIALIZED (
+    SELECT r.item_id, r.claim, d.ended_at
       FROM due d JOIN result r USING (claim)
-     WHERE r.claim BETWEEN (SELECT min(claim) FROM due) AND (SELECT max(claim) FROM due) AND r.service_id = $1
-       AND EXISTS (SELECT FROM item_service x WHERE x.service_id = $1 AND x.item_id = r.item_id)
+     WHERE r.claim BETWEEN (SELECT min(claim) FROM due) AND (SELECT max(claim) FROM due) AND r.service_id = $1),
+under_way AS (
+    SELECT n.item_id
+      FROM bucket_items i JOIN bucket b USING (bucket_id)
+     CROSS JOIN LATERAL unnest(i.items) WITH ORDINALITY AS n (item_id, place)
+     WHERE i.open AND i.items && (SELECT array_agg(item_id) FROM found)
+       AND b.service_id = $1 AND b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0),
+old AS (
+    SELECT r.item_id, min(r.ended_at) AS ended_at
+      FROM found r
+     WHERE EXISTS (SELECT FROM item_service x WHERE x.service_id = $1 AND x.item_id = r.item_id)
        AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim)
                         WHERE n.item_id = r.item_id AND n.service_id = $1 AND n.claim > r.claim
                           AND k.invalidated_by IS NULL)
        AND NOT EXISTS (SELECT FROM quarantine q WHERE q.service_id = $1 AND q.item_id = r.item_id)
-       AND NOT EXISTS (SELECT FROM bucket_items c JOIN bucket b USING (bucket_id)
-                        WHERE c.open AND c.items @> ARRAY[r.item_id] AND b.service_id = $1 AND b.state <> 'done'
-                          AND get_bit(b.settled, array_position(c.items, r.item_id) - 1) = 0)
+       AND r.item_id NOT IN (SELECT item_id FROM under_way)
      GROUP BY r.item_id)
 INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT $1, item_id,
