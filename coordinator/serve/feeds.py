@@ -98,7 +98,7 @@ class Feed:
             next_due = min((one.due for one in self._subscriptions.values()), default=math.inf)
             # Only at ticks, so that those who are due about the same time are served together.
             now = loop.time()
-            wait = max(math.ceil(max(next_due, now) / TICK + 1e-6) * TICK - now, 0.001)
+            wait = max(math.ceil(max(next_due, now) / TICK - 1e-6) * TICK - now, 0.001)
             if math.isfinite(wait):
                 await self._sleep(wait)
 

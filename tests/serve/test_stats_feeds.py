@@ -143,6 +143,19 @@ async def test_who_reads_nothing_is_cut_off(start_server: StartServer, monkeypat
         assert not server.node._feeds.feeds["events"]._subscriptions
 
 
+async def test_a_snapshot_comes_each_second(server: Server) -> None:
+    replace(server, "nodes", Growing())
+    viewer = await server.viewer()
+    loop = asyncio.get_running_loop()
+    await viewer.ok("subscribe", topics=["nodes"], interval=1)
+    await viewer.snapshot("nodes")
+    await viewer.snapshot("nodes")
+    begun = loop.time()
+    for _ in range(3):
+        await viewer.snapshot("nodes")
+    assert loop.time() - begun == pytest.approx(3.0, abs=0.6)
+
+
 async def test_nothing_is_looked_up_while_nobody_watches(server: Server) -> None:
     growing = Growing()
     feed = replace(server, "nodes", growing)
