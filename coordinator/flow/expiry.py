@@ -6,7 +6,7 @@ Every step may be done by any node and is safe to repeat; a crash between two of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -23,10 +23,11 @@ from coordinator.flow.roster import Roster
 from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
 from coordinator.flow.watch import Watch
-from coordinator.model import Boot, BucketId, ClaimNumber, ClientId
+from coordinator.model import Boot, BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.observe.events import Events
 from coordinator.store import activity, claims, clients, nodes, rechecks
 from coordinator.store import making as store
+from coordinator.store.due import look
 from coordinator.store.making import Broken, NewBucket
 from coordinator.store.pool import Connection, Database
 from coordinator.wire.client import BucketDead
@@ -153,9 +154,13 @@ class Expiry:
 
     async def _tick(self) -> None:
         async with self._database.connection() as db:
+            found = await look(db, [entry.service for entry in self._catalogue.all()])
             for entry in self._catalogue.all():
                 settings, service = entry.service.settings, entry.service.service_id
-                marked = await claims.mark_dead(db, service, settings.dead_after)
+                it = found.get(service)
+                if it is None:  # it was added meanwhile
+                    continue
+                marked = await claims.mark_dead(db, service, settings.dead_after) if it.dead else []
                 for one in marked:
                     self._tally.look(one.client_id, service)
                     what = f"held for {settings.dead_after:g} s without a result, {one.remaining} items left"
@@ -165,7 +170,9 @@ class Expiry:
                 told = [[one.client_id, str(one.bucket_id), one.claim] for one in marked]
                 for part in batches(told):
                     self._signals.tell("dead", claims=part, release_after=settings.release_after)
-                freed = await claims.release_dead(db, service, settings.release_after, self._recollect_window)
+                freed = []
+                if it.over:
+                    freed = await claims.release_dead(db, service, settings.release_after, self._recollect_window)
                 for _ in freed:
                     self._tally.dead(service)
                 self._releases.tell_lost(freed, "released")
@@ -173,7 +180,7 @@ class Expiry:
                 wanting = self._grant.waiting_clients(service)
                 if wanting:
                     await clients.touch(db, service, wanting, settings.idle_after)
-                idle = await clients.make_idle(db, service, settings.idle_after, wanting)
+                idle = await clients.make_idle(db, service, settings.idle_after, wanting) if it.idle else []
                 if idle:
                     await activity.note_all(db, self._activity.who, "client.idle", idle, entry.service.name)
                 for client in idle:
@@ -183,10 +190,11 @@ class Expiry:
             await store.retire(db)
             await clients.purge_sessions(db)
         await self._recheck()
-        await self._cut_broken()
+        await self._cut_broken([service for service, it in found.items() if it.broken])
         await self._watch.look()
+        low = {service for service, it in found.items() if it.low}
         for entry in self._catalogue.all():
-            if entry.service.state == "active":
+            if entry.service.state == "active" and entry.service.service_id in low:
                 made = await self._maker.make(entry, wanted=False)
                 if made.buckets:
                     self._signals.work(entry.service.service_id)
@@ -208,9 +216,8 @@ class Expiry:
             if due:
                 self._signals.work(service)
 
-    async def _cut_broken(self) -> None:
-        for entry in self._catalogue.all():
-            service = entry.service.service_id
+    async def _cut_broken(self, services: Iterable[ServiceId]) -> None:
+        for service in services:
             async with self._database.transaction() as db:
                 # The maker's lock: deleting and prioritising must not miss an item on its way to another bucket.
                 if not await store.try_lock(db, service):

@@ -1,0 +1,74 @@
+"""What the clock finds to do, of all services at once: a look costs one statement, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from coordinator.model import Service, ServiceId
+from coordinator.store.pool import Connection
+
+_DUE = """
+SELECT s.service_id,
+       EXISTS (SELECT FROM bucket b
+                WHERE b.service_id = s.service_id AND b.state = 'claimed' AND b.kept_until IS NULL
+                  AND b.touched_at <= now() - make_interval(secs => s.dead_after)) AS dead,
+       EXISTS (SELECT FROM bucket b
+                WHERE b.service_id = s.service_id AND b.state = 'dead'
+                  AND b.touched_at <= now() - make_interval(secs => s.release_after)) AS over,
+       EXISTS (SELECT FROM bucket b WHERE b.service_id = s.service_id AND b.split_at <= now()) AS broken,
+       EXISTS (SELECT FROM client_service m
+                WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
+                  AND m.last_access < now() - make_interval(secs => s.idle_after)) AS idle,
+       p.front < p.back
+       OR p.front IS NOT NULL
+          AND (SELECT count(*) FROM (SELECT FROM waiting w WHERE w.service_id = s.service_id LIMIT s.size) f) >= s.size
+          AND (SELECT count(*) FROM (SELECT FROM bucket b
+                                      WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
+                                      LIMIT p.target) r) < p.target AS low
+  FROM unnest($1::int[], $2::float8[], $3::float8[], $4::float8[], $5::int[], $6::int[])
+       AS s (service_id, dead_after, release_after, idle_after, size, asked)
+  CROSS JOIN LATERAL (
+       SELECT (SELECT w.rank_at FROM waiting w WHERE w.service_id = s.service_id ORDER BY w.rank_at LIMIT 1) AS front,
+              (SELECT b.rank_at FROM bucket b
+                WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
+                ORDER BY b.rank_at DESC LIMIT 1) AS back,
+              (SELECT count(*) * 2 * s.asked FROM client_service m
+                WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL) AS target
+       OFFSET 0) p"""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What there is to do for one service.
+
+    `dead`: buckets without a result for too long; `over`: dead ones to be freed; `broken`: ones to be cut up; `idle`:
+    clients that may have to be made inactive; `low`: buckets that may have to be made.
+    """
+
+    service_id: ServiceId
+    dead: bool
+    over: bool
+    broken: bool
+    idle: bool
+    low: bool
+
+
+async def look(db: Connection, services: Sequence[Service]) -> dict[ServiceId, Due]:
+    """What the clock has to look at more closely; cheap where nothing is due."""
+    settings = [one.settings for one in services]
+    rows = await db.fetch(
+        _DUE,
+        [one.service_id for one in services],
+        [one.dead_after for one in settings],
+        [one.release_after for one in settings],
+        [one.idle_after for one in settings],
+        [one.bucket_size for one in settings],
+        [one.max_buckets_per_ask for one in settings],
+    )
+    return {
+        row["service_id"]: Due(
+            row["service_id"], row["dead"], row["over"], row["broken"], row["idle"], bool(row["low"])
+        )
+        for row in rows
+    }
