@@ -41,7 +41,7 @@ FRONT = 128
 # wait is not served at all.
 _CLAIM = """
 WITH demand AS (
-    SELECT d.client_id, d.session_id, row_number() OVER (ORDER BY d.n) AS slot
+    SELECT d.client_id, d.session_id, d.n
       FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS d (client_id, session_id, n)
       JOIN client_service m ON m.client_id = d.client_id AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
       JOIN client k ON k.client_id = d.client_id AND k.registered AND k.deactivated IS NULL
@@ -50,15 +50,18 @@ WITH demand AS (
        AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
 picked AS MATERIALIZED (
     SELECT b.bucket_id
-      FROM (SELECT bucket_id, row_number() OVER (ORDER BY rank_at, shuffle)::int AS n FROM bucket
+      FROM (SELECT ctid AS place, row_number() OVER (ORDER BY rank_at, shuffle)::int AS n FROM bucket
              WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
              ORDER BY rank_at, shuffle LIMIT $5 + 128) w
-      JOIN bucket b USING (bucket_id)
+      JOIN bucket b ON b.ctid = w.place
      WHERE b.state = 'ready' AND b.split_at IS NULL
      ORDER BY b.rank_at, substr($6::bytea, w.n * 8 - 7, 8) LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
+served AS MATERIALIZED (
+    SELECT array_agg(client_id ORDER BY n) AS clients, array_agg(session_id ORDER BY n) AS sessions FROM demand),
 paired AS (
-    SELECT p.bucket_id, d.client_id, d.session_id
-      FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p JOIN demand d USING (slot)),
+    SELECT p.bucket_id, s.clients[p.slot] AS client_id, s.sessions[p.slot] AS session_id
+      FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p CROSS JOIN served s
+     WHERE p.slot <= cardinality(s.clients)),
 taken AS (
     UPDATE bucket b
        SET state = 'claimed', claim = nextval('claim_number'), client_id = p.client_id,

@@ -115,7 +115,7 @@ async def _main(folder: Path, count: int, buckets: int) -> None:
     server = EmbeddedPostgres(folder, {"max_wal_size": "8GB"})
     try:
         await asyncio.to_thread(server.start)
-        small = await _filled(server, 10_000, 1_000)
+        small = await _filled(server, 10_000, 10_000)
         large = await _filled(server, count, buckets)
         table = Table("statement (median of 101, ms)", "10,000 items", f"{count:,} items", "ratio")
         for name, before in small.items():
