@@ -15,7 +15,7 @@ from uuid import UUID
 from coordinator.flow.catalogue import Entry
 from coordinator.model import BucketId, ServiceSettings
 from coordinator.store import making as store
-from coordinator.store.making import Pool
+from coordinator.store.making import MAX_READY, Pool
 from coordinator.store.pool import Database
 
 MAX_ITEMS_A_RUN = 18_000
@@ -40,8 +40,11 @@ def head_start(priority: int, most: float) -> float:
 
 
 def pool_target(workers: int, settings: ServiceSettings) -> int:
-    """How many ready buckets there should be for so many clients that may ask: enough for two asks of each."""
-    return workers * settings.max_buckets_per_ask * 2
+    """How many ready buckets there should be for so many clients that may ask: enough for two asks of each.
+
+    At most `MAX_READY`: more would only cost looking whether they are there.
+    """
+    return min(workers * settings.max_buckets_per_ask * 2, MAX_READY)
 
 
 def most_items(settings: ServiceSettings) -> int:
@@ -126,7 +129,7 @@ class Maker:
                 await store.lock(db, [service])
             elif not await store.try_lock(db, service):
                 return Made(0, busy=True)
-            target = pool_target(await store.workers(db, service), settings)
+            target = pool_target(await store.workers(db, service, MAX_READY), settings)
             pool = await store.pool(db, service, target, settings.bucket_size)
             if patient and wanted and not needy and pool.ready:
                 return Made(pool.ready)  # another maker was quicker

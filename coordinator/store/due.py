@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.model import Service, ServiceId
+from coordinator.store.making import MAX_READY
 from coordinator.store.pool import Connection
 
 _DUE = """
@@ -33,8 +34,10 @@ SELECT s.service_id,
               (SELECT b.rank_at FROM bucket b
                 WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
                 ORDER BY b.rank_at DESC LIMIT 1) AS back,
-              (SELECT count(*) * 2 * s.asked FROM client_service m
-                WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL) AS target
+              least($7, 2 * s.asked * (
+                SELECT count(*) FROM (SELECT FROM client_service m
+                                       WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
+                                       LIMIT $7) c)) AS target
        OFFSET 0) p"""
 
 
@@ -65,6 +68,7 @@ async def look(db: Connection, services: Sequence[Service]) -> dict[ServiceId, D
         [one.idle_after for one in settings],
         [one.bucket_size for one in settings],
         [one.max_buckets_per_ask for one in settings],
+        MAX_READY,
     )
     return {
         row["service_id"]: Due(

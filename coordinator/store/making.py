@@ -29,6 +29,11 @@ async def try_lock(db: Connection, service: ServiceId) -> bool:
     return bool(await db.fetchval(_TRY_LOCK, service))
 
 
+MAX_READY = 10_000
+"""Ready buckets of a service at most, so that looking whether there are enough stays cheap with any number of clients:
+a hundred runs of the maker, and more than a node hands out in ten seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewBucket:
     """A bucket to be put into the pool; `frame` is the JSON array of its items, in the order of `items`."""
@@ -169,12 +174,13 @@ async def pool(db: Connection, service: ServiceId, ready_limit: int, waiting_lim
     return Pool(row["ready"], row["back"], row["front"], row["waiting"])
 
 
-_WORKERS = "SELECT count(*) FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL"
+_WORKERS = """
+SELECT count(*) FROM (SELECT FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $2) m"""
 
 
-async def workers(db: Connection, service: ServiceId) -> int:
-    """How many clients may ask for work of this service."""
-    return int(await db.fetchval(_WORKERS, service))
+async def workers(db: Connection, service: ServiceId, limit: int) -> int:
+    """How many clients may ask for work of this service; counts no further than `limit`."""
+    return int(await db.fetchval(_WORKERS, service, limit))
 
 
 _DUE_FOR_SPLIT = """
