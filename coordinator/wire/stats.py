@@ -164,7 +164,10 @@ class Oldest(Struct):
 
 
 class Demand(Struct):
-    """`pending` buckets that were asked for and are not there, by so many `clients`; `active` ones worked lately."""
+    """`pending` buckets that were asked for and are not there, by so many `clients`; `active` ones worked lately.
+
+    In the overview, who asks in several services counts as `clients` in each.
+    """
 
     pending: int
     clients: int
