@@ -46,6 +46,8 @@ def _sheet(fields: Mapping[str, Any]) -> RenderableType:
     for name, value in fields.items():
         if _is_rows(value):
             nested += [Text(f"\n{name}", "bold"), Padding(_nested(value), (0, 0, 0, 2))]
+        elif isinstance(value, dict) and any(_is_rows(one) for one in value.values()):
+            nested += [Text(f"\n{name}", "bold"), Padding(_sheet(value), (0, 0, 0, 2))]
         else:
             grid.add_row(Text(name, "bold"), Text(_cell(value)))
     return Group(*([grid] if grid.row_count else [Text("done")] if not nested else []), *nested)

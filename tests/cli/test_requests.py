@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, fields_of
 from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
 from coordinator.wire.admin import REQUESTS, AdminHello
@@ -268,3 +269,11 @@ def test_deleting_asks(ask: Run, server: Scripted, words: list[str], input_: str
     done = ask("item", "delete", "ada", *words, input=input_)
     assert done.exit_code == (0 if deleted else 2)
     assert server.asked == ([{"keys": ["ada"]}] if deleted else [])
+
+
+def test_lists_within_an_object_within_the_answer_become_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    write_answer({"database": {"statements": [{"statement": "claims.claim", "calls": 3}], "pool_waits": 1}}, False)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["statement", "calls"] in shown
+    assert ["claims.claim", "3"] in shown
+    assert ["pool_waits", "1"] in shown
