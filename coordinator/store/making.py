@@ -74,14 +74,19 @@ counted AS (
     SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front GROUP BY priority),
 run AS MATERIALIZED (
     SELECT priority, rank_at,
-           CASE WHEN $4 OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN n
-                ELSE n - n % $3 END AS n
+           CASE WHEN $4 OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN 0
+                ELSE n % $3 END AS behind
       FROM counted c),
-numbered AS (
-    SELECT place, priority, row_number() OVER (PARTITION BY priority ORDER BY rank_at, item_id) AS n FROM front),
+behind AS MATERIALIZED (
+    SELECT youngest.place
+      FROM run r
+      CROSS JOIN LATERAL (
+           SELECT f.place FROM front f WHERE f.priority = r.priority
+            ORDER BY f.rank_at DESC, f.item_id DESC LIMIT r.behind) youngest
+     WHERE r.behind > 0),
 gone AS (
     DELETE FROM waiting
-     WHERE ctid = ANY (ARRAY (SELECT f.place FROM numbered f JOIN run r USING (priority) WHERE f.n <= r.n))
+     WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE place NOT IN (SELECT place FROM behind)))
     RETURNING item_id, since, priority),
 shuffled AS (
     SELECT g.item_id, g.since, g.priority, i.fragment,
