@@ -12,7 +12,7 @@ from tests.bench.world import World
 
 async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
     """In pairs, the first of which warms up; each node works a little before it is measured."""
-    ratios = []
+    ratios, spent = [], []
     for number in range(rounds + 1):
         rates = []
         for program in ((), ("-m", "tests.bench.uncounted")) if number % 2 else (("-m", "tests.bench.uncounted"), ()):
@@ -23,8 +23,14 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
                 await world.wait_items("dm_check", (buckets + 400) * SIZE)
                 await daemons.run(world, 100)
                 await world.pool_filled("dm_check", 300)
-                rates.append((await daemons.run(world, buckets)).rate)
+                rates.append(await daemons.run(world, buckets))
         counted, uncounted = rates if number % 2 else rates[::-1]
         if number:
-            ratios.append(counted / uncounted)
-    return [Figure("observation on against off", "times", ratios, ">= 0.98")]
+            ratios.append(counted.rate / uncounted.rate)
+            spent.append(
+                (counted.cost.server + counted.cost.postgres) / (uncounted.cost.server + uncounted.cost.postgres)
+            )
+    return [
+        Figure("observation on against off: items/s", "times", ratios, ">= 0.98"),
+        Figure("observation on against off: CPU of node and Postgres", "times", spent, "<= 1.02"),
+    ]
