@@ -39,12 +39,17 @@ def head_start(priority: int, most: float) -> float:
     return (100 - priority) / 100 * most
 
 
+def ready_for_each(settings: ServiceSettings) -> int:
+    """How many ready buckets there should be for each client that may ask: enough for two asks."""
+    return settings.max_buckets_per_ask * 2
+
+
 def pool_target(workers: int, settings: ServiceSettings) -> int:
-    """How many ready buckets there should be for so many clients that may ask: enough for two asks of each.
+    """How many ready buckets there should be for so many clients that may ask.
 
     At most `MAX_READY`: more would only cost looking whether they are there.
     """
-    return min(workers * settings.max_buckets_per_ask * 2, MAX_READY)
+    return min(workers * ready_for_each(settings), MAX_READY)
 
 
 def most_items(settings: ServiceSettings) -> int:
@@ -127,13 +132,14 @@ class Maker:
         async with self._database.transaction() as db:
             if patient:
                 await store.lock(db, [service])
-            elif not await store.try_lock(db, service):
+            pool = await store.look(db, service, ready_for_each(settings), settings.bucket_size)
+            if pool is None:
                 return Made(0, busy=True)
-            target = pool_target(await store.workers(db, service, MAX_READY), settings)
-            pool = await store.pool(db, service, target, settings.bucket_size)
+            target = pool_target(pool.workers, settings)
             if patient and wanted and not needy and pool.ready:
                 return Made(pool.ready)  # another maker was quicker
             run = plan(pool, target, settings, wanted=wanted, needy=needy)
             if run is None:
                 return Made(0)
-            return Made(await store.make(db, service, run.limit, settings.bucket_size, short=run.short))
+            made = await store.make(db, service, run.limit, settings.bucket_size, short=run.short)
+            return Made(made, busy=not made)  # nothing, where there was something: another maker has just ended

@@ -154,38 +154,43 @@ SELECT bucket_id, service_id, rank_at, since, priority, repeat('0', size)::varbi
 class Pool:
     """The ready pool of a service.
 
-    `ready` counts its buckets (up to the asked limit), `back` is the rank of its last one, `front` that of the
-    first waiting item; `waiting` counts waiting items up to the asked limit.
+    `workers` counts the clients that may ask, `ready` the buckets (both up to a limit), `back` is the rank of the last
+    one, `front` that of the first waiting item; `waiting` counts waiting items up to the asked limit.
     """
 
+    workers: int
     ready: int
     back: datetime | None
     front: datetime | None
     waiting: int
 
 
-_POOL = """
-SELECT (SELECT count(*) FROM (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
-                               LIMIT $2) b) AS ready,
+# What the maker does need not reach the disk before others see it: a claim of its buckets commits behind it in the same
+# log, and what is lost in a crash before that waits as before.
+_LOOK = """
+SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1) AS locked,
+       set_config('synchronous_commit', 'off', true),
+       w.workers,
+       (SELECT count(*) FROM (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+                               LIMIT least($3, w.workers * $2)) b) AS ready,
        (SELECT rank_at FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
          ORDER BY rank_at DESC LIMIT 1) AS back,
        (SELECT rank_at FROM waiting WHERE service_id = $1 ORDER BY rank_at LIMIT 1) AS front,
-       (SELECT count(*) FROM (SELECT FROM waiting WHERE service_id = $1 LIMIT $3) w) AS waiting"""
+       (SELECT count(*) FROM (SELECT FROM waiting WHERE service_id = $1 LIMIT $4) w) AS waiting
+  FROM (SELECT count(*) AS workers
+          FROM (SELECT FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
 
 
-async def pool(db: Connection, service: ServiceId, ready_limit: int, waiting_limit: int) -> Pool:
-    """How full the ready pool is; neither count goes past its limit, so the cost does not grow with the queue."""
-    row = await db.fetchrow(_POOL, service, ready_limit, waiting_limit)
-    return Pool(row["ready"], row["back"], row["front"], row["waiting"])
+async def look(db: Connection, service: ServiceId, for_each: int, waiting_limit: int) -> Pool | None:
+    """Take the maker's lock if nobody has it, and look how full the ready pool is; None if it is taken.
 
-
-_WORKERS = """
-SELECT count(*) FROM (SELECT FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $2) m"""
-
-
-async def workers(db: Connection, service: ServiceId, limit: int) -> int:
-    """How many clients may ask for work of this service; counts no further than `limit`."""
-    return int(await db.fetchval(_WORKERS, service, limit))
+    Counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`, so the cost does
+    not grow with the queue.  What another maker commits at that moment may be missing.
+    """
+    row = await db.fetchrow(_LOOK, service, for_each, MAX_READY, waiting_limit)
+    if not row["locked"]:
+        return None
+    return Pool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"])
 
 
 _DUE_FOR_SPLIT = """
