@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -74,21 +73,6 @@ def plan(pool: Pool, target: int, settings: ServiceSettings, *, wanted: bool, ne
     short = (wanted and pool.ready == 0) or needy or overtaken
     limit = min(max(1, target - pool.ready) * size, most_items(settings))
     return Plan(limit, short) if short or pool.waiting >= size else None
-
-
-def stay_behind(groups: Sequence[tuple[datetime, int]], size: int, *, short: bool) -> list[int]:
-    """How many items of each priority wait on because they fill no bucket of `size`.
-
-    `groups` are the front rank and the number of items of each; none stay behind when `short` buckets are wanted.
-    The maker's statement has the same rule; this is for who plays it without a database, and a test compares them.
-    """
-    # What would stay behind but ranks before a bucket that is made must not wait behind it.
-    back = max((rank for rank, count in groups if count >= size), default=None)
-    behind = []
-    for rank, count in groups:
-        overtaken = back is not None and rank < back
-        behind.append(0 if short or overtaken else count % size)
-    return behind
 
 
 def shuffled_parts(items: Sequence[T], size: int) -> list[list[T]]:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.flow.making import stay_behind
 from coordinator.store import making as store
+from tests.bench.simulation.queue import stay_behind
 from tests.store.bench import Bench
 
 UNLIKELY = 5.0

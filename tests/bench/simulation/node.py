@@ -1,0 +1,346 @@
+"""One node: the line of who asks, the group commit, and the look at the clock, as `flow` does them.
+
+The line and its turns are the project's own; the steps around it, which wait for the database, are played.
+"""
+
+from __future__ import annotations
+
+from asyncio import TimerHandle
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from coordinator.flow.commits import BATCH as SUBMITS
+from coordinator.flow.commits import WORKERS
+from coordinator.flow.expiry import RENEW, TICK
+from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL, Line, Ticket
+from coordinator.flow.roster import Holder
+from coordinator.flow.signals import COALESCE
+from coordinator.flow.watch import COMPARE
+from coordinator.model import ClientId, ServiceId, SessionId
+from coordinator.observe.recorder import MOST_EVENTS
+from coordinator.store.claims import CUT_OFF, UNDELIVERED
+from tests.bench.simulation.member import Demand, Outcome, Submit
+from tests.bench.simulation.queue import Bucket
+
+if TYPE_CHECKING:
+    from tests.bench.simulation.day import Day
+    from tests.bench.simulation.volunteer import Volunteer
+
+
+HISTORY_STEPS = 3
+"""The second, the minute and the hour."""
+
+
+class Session:
+    """A connection of a volunteer to a node; a `Holder` as far as the line looks at it."""
+
+    __slots__ = ("alive", "asked_at", "client_id", "node", "session_id", "volunteer")
+
+    def __init__(self, volunteer: Volunteer, node: Node, number: int) -> None:
+        self.volunteer = volunteer
+        self.node = node
+        self.session_id = SessionId(UUID(int=number))
+        self.client_id = ClientId(volunteer.member.client_id)
+        self.alive = True
+        self.asked_at: deque[float] = deque()
+
+
+class Node:
+    """A node of the day."""
+
+    def __init__(self, day: Day, number: int) -> None:
+        self.day = day
+        self.alive = True
+        self.sessions: dict[Session, None] = {}
+        self._line = Line(ServiceId(1))
+        self._serving = False
+        self._woken = False
+        self._polling = False
+        self._signal_due = False
+        self._submits: deque[tuple[Submit, Session]] = deque()
+        self._free_workers = WORKERS
+        self._worked: set[ClientId] = set()
+        self._seen: set[ClientId] = set()
+        self._told = 0
+        day.clock.after(TICK * number / day.scenario.nodes, self._tick)
+        day.clock.after(1.0 + number / day.scenario.nodes, self._record)
+        day.clock.after(COMPARE + number / day.scenario.nodes, self._compare)
+        day.clock.after(RENEW * number / day.scenario.nodes, self._renew)
+
+    # Granting: flow/grant.py
+
+    def ask(self, session: Session, count: int) -> None:
+        """A session asks; with other nodes about, what its client holds is asked of the database first."""
+        costs = self.day.costs
+        wait = 0.0
+        if self.day.scenario.nodes > 1:
+            self.day.store.ledger.note("small", 1)
+            wait = costs.small_ms / 1000
+        session.asked_at.extend([self.day.clock.now] * count)
+        self.day.clock.after(wait, self._enter, session, count)
+
+    def _enter(self, session: Session, count: int) -> None:
+        if not (session.alive and self.alive):
+            return
+        idle = not self._line.tickets
+        for _ in range(count):
+            self._line.add(Ticket(cast(Holder, session)))
+        if idle or not self._line.dry:
+            self._wake()
+
+    def work(self) -> None:
+        """There may be work: here at once, and at the other nodes soon."""
+        self.wake()
+        if self.day.scenario.nodes > 1 and not self._signal_due:
+            self._signal_due = True
+            self.day.clock.after(COALESCE, self._signal)
+
+    def _signal(self) -> None:
+        self._signal_due = False
+        if self.alive:
+            self.day.store.ledger.note("small", 1)
+            for node in self.day.nodes:
+                if node is not self and node.alive:
+                    node.wake()
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._line.dry = False
+        self._line.look_again()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._woken = True
+        if not self._serving:
+            self._serve()
+
+    def _serve(self) -> None:
+        """The next claim statement, if there is one to make."""
+        line = self._line
+        self._serving = False
+        if self._woken:
+            self._woken, line.dry = False, False
+        tickets: list[Ticket] = []
+        while self.alive and not tickets and not line.dry:
+            taken = line.take(BATCH)
+            if not taken:
+                break
+            tickets = [ticket for ticket in taken if ticket.holder.alive]
+            for ticket in taken:
+                if not ticket.holder.alive:
+                    line.done(ticket)
+        if not tickets:
+            self._poll()
+            return
+        self._serving = True
+        demands = [Demand(_session(ticket).volunteer.member, ticket.holder) for ticket in tickets]
+        served = self.day.store.claim(demands)
+        count = len(served) - served.count(None)
+        self.day.clock.after(
+            self.day.costs.claim_seconds(count, self.day.store.ready.size), self._hand_out, tickets, served
+        )
+
+    def _poll(self) -> None:
+        if self._line.tickets and not self._polling and self.alive:
+            self._polling = True
+            self.day.clock.after(POLL, self._polled)
+
+    def _polled(self) -> None:
+        self._polling = False
+        self._line.look_again()
+        self._wake()
+
+    def _hand_out(self, tickets: Sequence[Ticket], served: Sequence[Bucket | None]) -> None:
+        left = []
+        for ticket, bucket in zip(tickets, served, strict=True):
+            if bucket is None:
+                left.append(ticket)
+            else:
+                self._deliver(ticket, bucket)
+        if left and self.alive:
+            self.day.clock.after(self._without(left), self._serve)
+        else:
+            self._serve()
+
+    def _deliver(self, ticket: Ticket, bucket: Bucket) -> None:
+        session = _session(ticket)
+        self._line.done(ticket)
+        if not self.alive:
+            return
+        if not session.alive or ticket.withdrawn:
+            self.day.store.release_claim(bucket, bucket.claim, UNDELIVERED)
+            self.work()
+            return
+        self._worked.add(session.client_id)
+        self.day.asked(self.day.clock.now - session.asked_at.popleft())
+        session.volunteer.granted(session, bucket)
+
+    def _without(self, left: Sequence[Ticket]) -> float:
+        """Some got nothing: they wait, are choosy, or there is nothing; returns the seconds that finding out takes."""
+        line, store, costs = self._line, self.day.store, self.day.costs
+        seconds = costs.small_ms / 1000
+        by_client = {ticket.holder.client_id: ticket for ticket in left}
+        members = [_session(ticket).volunteer.member for ticket in by_client.values()]
+        reasons = dict(zip(by_client, store.waits(members), strict=True))
+        hungry = False
+        choosy: set[ClientId] = set()
+        for ticket in left:
+            client = ticket.holder.client_id
+            wait, refuses = reasons[client]
+            if wait is not None:
+                self._park(client, wait)
+            elif refuses:
+                seconds += costs.claim_seconds(1, store.ready.size)
+                bucket = None
+                if client not in choosy:
+                    bucket = store.claim_choosy(Demand(_session(ticket).volunteer.member, ticket.holder))
+                if bucket is None:
+                    choosy.add(client)
+                else:
+                    self._deliver(ticket, bucket)
+            else:
+                hungry = True
+        made = None
+        if hungry or choosy:
+            made = store.make(wanted=True, needy=bool(choosy))
+            seconds += costs.make_seconds(made)
+        line.put_back([ticket for ticket in left if ticket in line.flying])
+        if made == 0:
+            line.choosy.update(choosy)
+            line.dry = line.dry or hungry
+        return seconds
+
+    def _park(self, client: ClientId, seconds: float) -> None:
+        if client not in self._line.parked:
+            self._line.parked[client] = cast(TimerHandle, None)  # the line itself looks only at who is parked
+            self.day.clock.after(min(seconds, LONGEST_PARK), self.unpark, client)
+
+    def unpark(self, client: ClientId) -> None:
+        """A client need not wait any more."""
+        if client in self._line.parked:
+            del self._line.parked[client]
+            self.wake()
+
+    # Group commit: flow/commits.py
+
+    def submit(self, session: Session, submit: Submit) -> None:
+        """A submit waits for the next transaction."""
+        self._submits.append((submit, session))
+        self._commit()
+
+    def _commit(self) -> None:
+        if not self._submits or not self._free_workers or not self.alive:
+            return
+        batch: list[tuple[Submit, Session]] = []
+        later: list[tuple[Submit, Session]] = []
+        buckets = set()
+        while self._submits and len(batch) < SUBMITS:
+            one = self._submits.popleft()
+            (later if one[0].bucket in buckets else batch).append(one)
+            buckets.add(one[0].bucket)
+        self._submits.extendleft(reversed(later))
+        self._free_workers -= 1
+        outcomes = self.day.store.settle([submit for submit, _ in batch])
+        seconds = self.day.costs.submit_seconds(len(batch), sum(submit.items for submit, _ in batch))
+        self.day.clock.after(seconds, self._committed, batch, outcomes)
+
+    def _committed(self, batch: Sequence[tuple[Submit, Session]], outcomes: Sequence[Outcome | None]) -> None:
+        self._free_workers += 1
+        if self.alive:
+            freed = False
+            for (submit, session), outcome in zip(batch, outcomes, strict=True):
+                self._worked.add(session.client_id)
+                if outcome is not None:
+                    freed = freed or outcome.freed
+                    if outcome.calmed:
+                        self.unpark(session.client_id)
+                session.volunteer.stored(session, submit, outcome)
+            if freed:
+                self.work()
+        self._commit()
+
+    # Sessions
+
+    def begin(self, session: Session) -> None:
+        """A hello: who is this (twice), its memberships and counters, and a row for the session."""
+        self.sessions[session] = None
+        self.tell()
+        self.day.store.ledger.note("session", 5, 1)
+
+    def withdraw(self, session: Session) -> None:
+        """A session wants nothing more."""
+        self._line.withdraw(session.session_id)
+
+    def end(self, session: Session) -> None:
+        """A connection is noticed to have ended."""
+        if session not in self.sessions or not self.alive:
+            return
+        session.alive = False
+        del self.sessions[session]
+        self.withdraw(session)
+        store, member = self.day.store, session.volunteer.member
+        delivered = session.volunteer.delivered(session)
+        freed = store.release_session(session, member, CUT_OFF, delivered) if delivered else 0
+        freed += store.release_session(session, member, UNDELIVERED)
+        store.ledger.note("session", 1, 1)
+        if freed:
+            self.tell()
+            self.work()
+
+    # The clock: flow/expiry.py
+
+    def _tick(self) -> None:
+        if not self.alive:
+            return
+        store = self.day.store
+        if self._line.tickets:
+            store.ledger.note("small", 1)  # that these clients want to work
+        dead, made = store.tick()
+        for one in dead:
+            self.tell()
+            session = cast(Session, one.session)
+            session.volunteer.lost(one.bucket)
+        if dead or made:
+            self.work()
+        self.day.clock.after(TICK, self._tick)
+
+    # What is counted: observe/recorder.py, flow/watch.py
+
+    def _record(self) -> None:
+        """Once a second: what clients did, what happened, and what the triggers counted."""
+        if not self.alive:
+            return
+        clients, told = len(self._worked), min(self._told, MOST_EVENTS)
+        # BEGIN, counters, kinds of results, history, days, COMMIT; events; and adding up.
+        statements = 1 + (6 if clients else 0) + (told > 0)
+        rows = (3 * clients + HISTORY_STEPS if clients else 0) + told + 1
+        self.day.store.ledger.note("record", statements, rows, buckets=clients)
+        self._seen |= self._worked
+        self._worked.clear()
+        self._told = 0
+        self.day.clock.after(1.0, self._record)
+
+    def _compare(self) -> None:
+        """Each few seconds: how those who worked compare with others."""
+        if self.alive:
+            if self._seen:
+                self.day.store.ledger.note("compare", 2)
+                self._seen.clear()
+            self.day.clock.after(COMPARE, self._compare)
+
+    def tell(self) -> None:
+        """Something happened that the list of events shows."""
+        self._told += 1
+
+    def _renew(self) -> None:
+        if self.alive:
+            # The lease, the others, those whose lease ran out, what they held (3), their sessions; and the listener.
+            self.day.store.ledger.note("small", 8, 1)
+            self.day.free_crashed(self)
+            self.day.clock.after(RENEW, self._renew)
+
+
+def _session(ticket: Ticket) -> Session:
+    return cast(Session, ticket.holder)
