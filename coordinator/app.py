@@ -22,6 +22,7 @@ from coordinator.flow.commits import Commits
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import Intake
+from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.making import Maker
 from coordinator.flow.membership import Memberships
 from coordinator.flow.operation import Operation
@@ -219,14 +220,13 @@ class Node:
             self._db,
             self._catalogue,
             self._grant,
-            maker,
             self._releases,
             self._signals,
             tally,
             name,
-            callouts,
             self._memberships,
         )
+        item_operation = ItemOperation(self._db, self._catalogue, maker, self._releases, self._signals, callouts)
         self._service_life = ServiceLife(
             self._db, self._catalogue, self._grant, self._releases, self._signals, callouts
         )
@@ -273,6 +273,7 @@ class Node:
             AdminSteps(
                 database=self._db,
                 operation=operation,
+                item_operation=item_operation,
                 service_life=self._service_life,
                 undo=self._undo,
                 limits=limits,

@@ -14,6 +14,7 @@ from coordinator.errors import (
     BadMessage,
     ClientDeactivated,
     ConfigError,
+    NotFound,
     NotJoined,
     ServiceRevoked,
     UnknownService,
@@ -139,6 +140,17 @@ class Catalogue:
         if entry is None:
             raise UnknownService(f"There is no service {name!r}.")
         return entry
+
+    def named(self, name: str) -> Entry:
+        """As `get`, for admins.
+
+        Raises:
+            NotFound: there is none.
+        """
+        try:
+            return self.get(name)
+        except UnknownService as failure:
+            raise NotFound(failure.message) from None
 
     def living(self, name: str) -> Entry:
         """The service of that name, if it has not been revoked.

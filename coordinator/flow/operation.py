@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 
 from coordinator import credentials
-from coordinator.errors import NotFound, UnknownBucket, UnknownService
-from coordinator.flow.callouts import Callouts
+from coordinator.errors import NotFound, UnknownBucket
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
-from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
 from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
 from coordinator.flow.rows import (
@@ -27,48 +22,29 @@ from coordinator.flow.rows import (
     number,
     page,
     result_page,
-    result_row,
     time_text,
 )
 from coordinator.flow.service_life import service_row
 from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
-from coordinator.model import BucketId, ClientId, ItemId, ServiceId
-from coordinator.services import Item
+from coordinator.model import BucketId, ClientId, ServiceId
 from coordinator.store import (
     activity,
     buckets,
     claims,
     clients,
     export,
-    items,
-    making,
     nodes,
-    queue,
-    services,
     statistics,
     tokens,
 )
 from coordinator.store.load import LoadSnapshot
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import Database
 from coordinator.store.statistics import ServiceState
 from coordinator.wire import admin as wire
 
-MAX_ATTRIBUTES = 4096
-"""Bytes that the attributes of one item take as JSON."""
-
 LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 """Later than all that has been noted."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-@dataclass(frozen=True, slots=True)
-class _Good:
-    """An item of `item.add` that passed."""
-
-    key: str
-    attributes: dict[str, Any]
 
 
 class Operation:
@@ -79,30 +55,20 @@ class Operation:
         database: Database,
         catalogue: Catalogue,
         grant: Grant,
-        maker: Maker,
         releases: Releases,
         signals: Signals,
         tally: Tally,
         node: str,
-        callouts: Callouts,
         memberships: Memberships,
     ) -> None:
         self._memberships = memberships
-        self._callouts = callouts
         self._node = node
         self._database = database
         self._catalogue = catalogue
         self._grant = grant
-        self._maker = maker
         self._releases = releases
         self._signals = signals
         self._tally = tally
-
-    def _service(self, name: str) -> Entry:
-        try:
-            return self._catalogue.get(name)
-        except UnknownService as failure:
-            raise NotFound(failure.message) from None
 
     # Services
 
@@ -114,190 +80,16 @@ class Operation:
 
     async def service_show(self, request: wire.ServiceShow) -> Fields:
         """One service, with its items and buckets by state."""
-        entry = self._service(request.service)
+        entry = self._catalogue.named(request.service)
         async with self._database.connection() as db:
             states = await statistics.state(db)
         return {**service_row(entry), "counts": _counts(entry, states)}
-
-    # Items
-
-    async def item_add(self, request: wire.ItemAdd) -> Fields:
-        """Add items; good ones are stored, bad ones are named."""
-        good: dict[str, _Good] = {}
-        refused: list[wire.Refusal] = []
-        for index, given in enumerate(request.items):
-            try:
-                one = _read_item(given)
-            except ValueError as reason:
-                key = given.get("key") if isinstance(given, dict) else None
-                refused.append(wire.Refusal(index, key if isinstance(key, str) else None, str(reason)))
-            else:
-                good.setdefault(one.key, one)
-        joined: set[ServiceId] = set()
-        entries = self._entries(request.services)
-        async with self._database.transaction() as db:
-            await services.lock_catalogue(db, shared=True)
-            if request.services is None:  # no service is added now; which of them does this node not know yet?
-                await self._catalogue.load(db)
-                entries = self._entries(None)
-            new, known = await items.add(
-                db, [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
-            )
-            ids = new + known
-            for entry in entries:
-                settings = entry.service.settings
-                chosen = await self._chosen(db, entry, ids)
-                if await items.join(
-                    db,
-                    entry.service.service_id,
-                    chosen,
-                    request.priority,
-                    head_start(request.priority, settings.max_head_start),
-                ):
-                    joined.add(entry.service.service_id)
-        for service in joined:
-            if request.priority < 100:
-                await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
-            self._signals.work(service)
-        return {"added": len(new), "known": len(known), "refused": refused}
-
-    def _entries(self, names: Sequence[str] | None) -> list[Entry]:
-        if names is None:
-            return [entry for entry in self._catalogue.all() if entry.service.state == "active"]
-        return [self._catalogue.living(name) for name in dict.fromkeys(names)]
-
-    async def _chosen(self, db: Connection, entry: Entry, ids: list[ItemId]) -> list[ItemId]:
-        """Those that concern the service, by the catalogue's attributes."""
-        if not entry.plugin.selects:
-            return ids
-        found = await queue.by_ids(db, ids)
-        return await self._callouts.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
-
-    async def item_prioritize(self, request: wire.ItemPrioritize) -> Fields:
-        """Put items into buckets at once, ahead of those of higher numbers."""
-        entry = self._service(request.service)
-        settings, service = entry.service.settings, entry.service.service_id
-        async with self._database.transaction() as db:
-            await making.lock(db, [service])
-            found = await queue.by_keys(db, request.keys)
-            ids = [one.item for one in found]
-            since = await nodes.clock(db)
-            start = head_start(request.priority, settings.max_head_start)
-            taken = await queue.take_for_priority(db, service, ids, request.priority, start, since)
-            known = {one.key for one in found}
-            fragments = await making.fragments(db, [one.item_id for one in taken])
-            urgent = [
-                making.NewBucket(
-                    new_bucket_id(),
-                    service,
-                    min(one.rank_at for one in part),
-                    min(one.since for one in part),
-                    request.priority,
-                    [one.item_id for one in part],
-                    frame(fragments[one.item_id] for one in part),
-                )
-                for part in shuffled_parts(taken, settings.bucket_size)
-            ]
-            await making.put_buckets(db, urgent)
-            await queue.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
-        self._signals.work(service)
-        return {
-            "prioritized": len(ids),
-            "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
-        }
-
-    async def item_delete(self, request: wire.ItemDelete) -> Fields:
-        """Remove items, their results and their places in open buckets."""
-        services = [entry.service.service_id for entry in self._catalogue.all()]
-        async with self._database.transaction() as db:
-            await making.lock(db, services)
-            found = await queue.by_keys(db, request.keys)
-            ended = await queue.delete(db, [one.item for one in found])
-            # After it, since it has waited for the submits that were under way.
-            for entry in self._catalogue.all():
-                await self._callouts.forget(entry, db, [one.item for one in found])
-        known = {one.key for one in found}
-        self._releases.tell_lost(ended, "done")
-        return {
-            "deleted": len(found),
-            "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
-        }
-
-    async def item_waiting(self, request: wire.ItemWaiting) -> Fields:
-        """Items that are not in a bucket, in rank order."""
-        entry = self._service(request.service)
-        after = (items.BEGINNING, 0)
-        if request.after is not None:
-            moment, item = cursor(request.after, 2)
-            after = (moment_of(moment, "$.after"), number(item))
-        async with self._database.connection() as db:
-            found = await items.waiting(db, entry.service.service_id, after, request.limit)
-        rows = [
-            {
-                "service": request.service,
-                "item": one.item_id,
-                "key": one.key,
-                "priority": one.priority,
-                "since": time_text(one.since),
-            }
-            for one in found
-        ]
-        last = f"{found[-1].rank_at.isoformat()}|{found[-1].item_id}" if len(found) == request.limit else None
-        return {"rows": rows, "next": last}
-
-    async def item_show(self, request: wire.ItemShow) -> Fields:
-        """One item in every service, with the origin of each result."""
-        async with self._database.connection() as db:
-            story = await items.show(db, request.key)
-        if story is None:
-            raise NotFound(f"There is no item {request.key!r}.")
-        return {
-            "item": story.item,
-            "key": story.key,
-            "attributes": story.attributes,
-            "services": [
-                {
-                    "service": service,
-                    "state": state,
-                    "results": [result_row(row) for row in story.results if row.service == service],
-                }
-                for service, state in story.states
-            ],
-        }
-
-    async def item_quarantined(self, request: wire.ItemQuarantined) -> Fields:
-        """Items that broke clients."""
-        service = None if request.service is None else self._service(request.service).service.service_id
-        after = (0, 0) if request.after is None else tuple(map(number, cursor(request.after, 2)))
-        async with self._database.connection() as db:
-            rows = await queue.quarantined(db, service, (after[0], after[1]), request.limit)
-        full = len(rows) == request.limit
-        last = f"{rows[-1]['service_id']}|{rows[-1]['item']}" if full else None
-        return {
-            "rows": [
-                {**{k: v for k, v in row.items() if k != "service_id"}, "since": time_text(row["since"])}
-                for row in rows
-            ],
-            "next": last,
-        }
-
-    async def item_retry(self, request: wire.ItemRetry) -> Fields:
-        """Let quarantined items wait again."""
-        entry = self._service(request.service)
-        async with self._database.transaction() as db:
-            await making.lock(db, [entry.service.service_id])
-            retried = await queue.retry(db, entry.service.service_id, request.keys)
-        self._signals.work(entry.service.service_id)
-        return {
-            "retried": len(retried),
-            "unknown": [key for key in dict.fromkeys(request.keys) if key not in retried],
-        }
 
     # Results and statistics
 
     async def result_list(self, request: wire.ResultList) -> Fields:
         """Results of a service with their origin, in the order of their claims."""
-        entry = self._service(request.service)
+        entry = self._catalogue.named(request.service)
         async with self._database.connection() as db:
             return await result_page(
                 db,
@@ -311,7 +103,7 @@ class Operation:
 
     async def result_export(self, request: wire.ResultExport) -> Fields:
         """One page of all results of a service; the format is the asker's affair."""
-        entry = self._service(request.service)
+        entry = self._catalogue.named(request.service)
         after = (0, 0) if request.after is None else tuple(map(number, cursor(request.after, 2)))
         async with self._database.connection() as db:
             found = await export.page(
@@ -339,7 +131,7 @@ class Operation:
 
     async def bucket_list(self, request: wire.BucketList) -> Fields:
         """Buckets by id, open or done."""
-        service = None if request.service is None else self._service(request.service).service.service_id
+        service = None if request.service is None else self._catalogue.named(request.service).service.service_id
         after = None if request.after is None else bucket_of(request.after)
         async with self._database.connection() as db:
             rows = await buckets.page(db, after, request.limit, service, request.state, request.client_id)
@@ -381,7 +173,7 @@ class Operation:
     async def client_list(self, request: wire.ClientList) -> Fields:
         """Clients by id."""
         await self._tally.flush(self._database)
-        service = None if request.service is None else self._service(request.service).service.service_id
+        service = None if request.service is None else self._catalogue.named(request.service).service.service_id
         async with self._database.connection() as db:
             rows = await clients.page(
                 db, request.after or "", request.limit, request.state, service, request.search, request.flagged
@@ -408,7 +200,7 @@ class Operation:
     async def client_deactivate(self, request: wire.ClientDeactivate) -> Fields:
         """Take a client's work away, in one service or wholly."""
         client = ClientId(request.client_id)
-        service = None if request.service is None else self._service(request.service).service.service_id
+        service = None if request.service is None else self._catalogue.named(request.service).service.service_id
         async with self._database.connection() as db:
             done = await clients.deactivate(db, client, service, request.reason or "by an admin")
         if not done:
@@ -422,7 +214,7 @@ class Operation:
     async def client_activate(self, request: wire.ClientActivate) -> Fields:
         """Undo a deactivation."""
         client = ClientId(request.client_id)
-        service = None if request.service is None else self._service(request.service).service.service_id
+        service = None if request.service is None else self._catalogue.named(request.service).service.service_id
         async with self._database.connection() as db:
             done = await clients.reactivate(db, client, service)
         if not done:
@@ -554,42 +346,6 @@ def _bucket(name: str) -> BucketId:
         return bucket_of(name)
     except UnknownBucket as failure:
         raise NotFound(failure.message) from None
-
-
-def _read_item(given: object) -> _Good:
-    """Raises: ValueError, with what was expected."""
-    if not isinstance(given, dict):
-        raise ValueError("an item is an object with a key")  # noqa: TRY004 - one kind of refusal for all
-    key = given.get("key")
-    if not isinstance(key, str) or not 1 <= len(key) <= 256:
-        raise ValueError("key: a string of 1 to 256 characters was expected")
-    if _CONTROL.search(key):
-        raise ValueError("key: control characters are refused")
-    if "item" in given:
-        raise ValueError("item: that number is given by the server")
-    attributes = {name: value for name, value in given.items() if name != "key"}
-    _refuse_numbers(attributes)
-    if len(msgspec.json.encode(attributes)) > MAX_ATTRIBUTES:
-        raise ValueError(f"the attributes take more than {MAX_ATTRIBUTES} bytes")
-    return _Good(key, attributes)
-
-
-def _refuse_numbers(value: object) -> None:
-    """Numbers that not every JSON reader can hold, and that Postgres writes out in hundreds of digits.
-
-    Raises: ValueError
-    """
-    stack = [value]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, dict):
-            stack.extend(one.values())
-        elif isinstance(one, list):
-            stack.extend(one)
-        elif isinstance(one, int) and not -(2**63) <= one < 2**63:
-            raise ValueError("a whole number takes more than 64 bits")
-        elif isinstance(one, float) and one and not 1e-15 <= abs(one) <= 1e15:
-            raise ValueError("a number beyond 1e15 or below 1e-15")
 
 
 def _load(load: LoadSnapshot) -> Fields:

@@ -19,7 +19,7 @@ from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.observe.events import Events
-from coordinator.store import claims, clients, results
+from coordinator.store import claims, clients, recollects, results
 from coordinator.store.claims import Way
 from coordinator.store.pool import STATEMENT_DEADLINE, Database
 from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
@@ -230,7 +230,7 @@ class Releases:
             self._moving.add(by.session_id)
             try:
                 async with self._database.transaction() as db:
-                    found = await claims.recollect(
+                    found = await recollects.recollect(
                         db, by.client_id, by.session_id, named, self._boot, self._recollect_window
                     )
             except BaseException:

@@ -9,7 +9,7 @@ from contextlib import suppress
 import asyncpg
 import structlog
 
-from coordinator.errors import NotFound, Unavailable, UnknownService
+from coordinator.errors import NotFound, Unavailable
 from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.release import Releases
@@ -98,10 +98,7 @@ class Undo:
     def _service(self, name: str | None) -> ServiceId | None:
         if name is None:
             return None
-        try:
-            return self._catalogue.get(name).service.service_id
-        except UnknownService as failure:
-            raise NotFound(failure.message) from None
+        return self._catalogue.named(name).service.service_id
 
     async def _end(self, still_open: Sequence[tuple[BucketId, ClaimNumber]]) -> None:
         """Take these buckets from their holders, so that nothing comes through their claims any more."""

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from coordinator.errors import BadMessage, NotFound, UnknownBucket, UnknownService
+from coordinator.errors import BadMessage, UnknownBucket
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.rows import cursor, moment_of, moment_or_none, number, result_row
@@ -125,10 +125,7 @@ class Tables:
     def _service(self, which: wire.Filter) -> ServiceId | None:
         if which.service is None:
             return None
-        try:
-            return self._catalogue.get(which.service).service.service_id
-        except UnknownService as failure:
-            raise NotFound(failure.message) from None
+        return self._catalogue.named(which.service).service.service_id
 
     # One table each
 

@@ -21,6 +21,7 @@ from coordinator.errors import (
     Unavailable,
     Unsupported,
 )
+from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.operation import Operation
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
@@ -58,6 +59,7 @@ class AdminSteps:
 
     database: Database
     operation: Operation
+    item_operation: ItemOperation
     service_life: ServiceLife
     undo: Undo
     limits: Limits
@@ -76,7 +78,7 @@ class AdminSession(Peer):
         super().__init__(connection, address, steps.messages_per_minute, steps.spawn)
         self._steps = steps
         self._token: tokens.Token | None = None
-        operation, life = steps.operation, steps.service_life
+        operation, on_items, life = steps.operation, steps.item_operation, steps.service_life
         self._answers: dict[type[Request], Callable[[Any], Awaitable[Fields]]] = {
             wire.ServiceList: operation.service_list,
             wire.ServiceShow: operation.service_show,
@@ -86,13 +88,13 @@ class AdminSession(Peer):
             wire.ServiceResume: life.resume,
             wire.ServiceRevoke: life.revoke,
             wire.ServiceRestore: life.restore,
-            wire.ItemAdd: operation.item_add,
-            wire.ItemPrioritize: operation.item_prioritize,
-            wire.ItemDelete: operation.item_delete,
-            wire.ItemWaiting: operation.item_waiting,
-            wire.ItemShow: operation.item_show,
-            wire.ItemQuarantined: operation.item_quarantined,
-            wire.ItemRetry: operation.item_retry,
+            wire.ItemAdd: on_items.item_add,
+            wire.ItemPrioritize: on_items.item_prioritize,
+            wire.ItemDelete: on_items.item_delete,
+            wire.ItemWaiting: on_items.item_waiting,
+            wire.ItemShow: on_items.item_show,
+            wire.ItemQuarantined: on_items.item_quarantined,
+            wire.ItemRetry: on_items.item_retry,
             wire.BucketList: operation.bucket_list,
             wire.BucketShow: operation.bucket_show,
             wire.BucketRelease: operation.bucket_release,

@@ -1,4 +1,4 @@
-"""Who holds which bucket: claim, release, recollect, and what the clock does.
+"""Who holds which bucket: claim, release, and what the clock does.
 
 Every statement here moves whole buckets and is one statement, so that it is all or nothing however many nodes
 run it at once.  The table of states is beside `bucket` in the schema.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -125,14 +125,14 @@ async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], b
         len(demands),
         secrets.token_bytes(8 * (len(demands) + FRONT)),
     )
-    return [_claimed(row) for row in rows]
+    return [claimed(row) for row in rows]
 
 
 async def claim_choosy(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:
     """As `claim`, for one client that must not get back what it lately gave back."""
     chance = secrets.token_bytes(8 * FRONT)
     row = await db.fetchrow(_CLAIM_CHOOSY, service, demand.client_id, demand.session_id, boot, chance)
-    return None if row is None else _claimed(row)
+    return None if row is None else claimed(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,8 @@ async def waits(db: Connection, service: ServiceId, clients: Sequence[ClientId])
     ]
 
 
-def _claimed(row: Any) -> Claimed:
+def claimed(row: Any) -> Claimed:
+    """A row of a claim statement."""
     return Claimed(
         ServiceId(row["service_id"]),
         BucketId(row["bucket_id"]),
@@ -406,109 +407,6 @@ UPDATE bucket SET session_id = NULL, kept_until = now() + make_interval(secs => 
 async def keep(db: Connection, sessions: Sequence[SessionId], reconnect_window: float) -> None:
     """Keep what these sessions hold for their clients, for so many seconds; their node drains."""
     await db.execute(_KEEP, list(sessions), reconnect_window)
-
-
-# The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
-# of its own, sees how they ended.
-_LOCK_RECENT = """
-SELECT b.bucket_id FROM bucket b
- WHERE b.claim IN (SELECT claim FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000)
-   AND b.bucket_id IN (SELECT bucket_id FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000)
-   AND b.state <> 'done'
- ORDER BY b.bucket_id FOR UPDATE"""
-
-# What was settled through another bucket meanwhile is not handed out again, unless nothing would be left by that.
-_SHED_SETTLED = """
-WITH shed AS (
-    SELECT b.bucket_id,
-           string_agg(CASE WHEN t.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
-      FROM bucket b JOIN bucket_items c USING (bucket_id)
-      CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS i (item_id, n)
-      LEFT JOIN twin t ON t.service_id = b.service_id AND t.item_id = i.item_id
-                      AND b.bucket_id IN (t.first_id, t.second_id) AND t.settled_by IS NOT NULL
-     WHERE b.bucket_id = ANY ($1::uuid[]) AND b.twins AND b.state IN ('claimed', 'dead')
-     GROUP BY b.bucket_id)
-UPDATE bucket b SET settled = b.settled | s.gone FROM shed s
- WHERE b.bucket_id = s.bucket_id AND bit_count(b.settled | s.gone) < length(b.settled)"""
-
-# Who takes a bucket over from another session of its own holds it no longer by that.
-_RECOLLECT = """
-WITH again AS MATERIALIZED (
-    SELECT b.bucket_id, b.claim AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
-      FROM bucket b
-      JOIN claim c ON c.claim = b.claim
-      JOIN client_service m ON m.client_id = $1 AND m.service_id = b.service_id AND m.joined AND m.inactive IS NULL
-      JOIN service s ON s.service_id = b.service_id AND s.state <> 'revoked'
-     WHERE b.bucket_id = ANY ($3::uuid[]) AND c.client_id = $1
-       AND (b.kept_until IS NOT NULL
-         OR (b.state = 'ready' AND c.ended IN ('cut_off', 'drained', 'crashed')
-             AND c.ended_at > now() - make_interval(secs => $6))
-         OR (b.session_id <> $2 AND b.bucket_id = ANY ($4::uuid[])))),
-taken AS (
-    UPDATE bucket b
-       SET state = CASE WHEN a.taken_from IS NULL THEN 'claimed' ELSE b.state END,
-           claim = nextval('claim_number'), client_id = $1, session_id = $2, boot = $5,
-           touched_at = CASE WHEN a.taken_from IS NULL THEN now() ELSE b.touched_at END,
-           kept_until = NULL, split_at = NULL,
-           attempts = b.attempts - CASE WHEN a.cut_off IS TRUE THEN 1 ELSE 0 END
-      FROM again a WHERE b.bucket_id = a.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled,
-              b.state = 'dead' AS dead, a.former, a.taken_from, a.cut_off),
-noted AS (
-    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
-    SELECT claim, bucket_id, service_id, client_id, session_id, $5, ~settled FROM taken),
-ended AS (
-    UPDATE claim c SET ended = 'recollected', ended_at = coalesce(c.ended_at, now())
-      FROM taken t WHERE c.claim = t.former),
-refund AS (
-    UPDATE giveback g
-       SET times = g.times - 1,
-           until = least(g.until, now() + make_interval(secs => least(30 * 2 ^ least(g.times - 2, 10), 3600)))
-      FROM taken t WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id AND g.times > 1),
-refund_whole AS (
-    DELETE FROM giveback g USING taken t
-     WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id AND g.times = 1),
-calmed AS (
-    UPDATE client_service m
-       SET streak = greatest(m.streak - 1, 0), disconnects = greatest(m.disconnects - 1, 0),
-           returned = greatest(m.returned - 1, 0),
-           wait_until = CASE WHEN m.streak > 2 THEN m.wait_until END
-     WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off))
-SELECT t.service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
-       c.items, c.frame, t.former, t.taken_from, t.dead
-  FROM taken t JOIN bucket_items c USING (bucket_id) ORDER BY t.claim"""
-
-
-@dataclass(frozen=True, slots=True)
-class Regranted:
-    """A bucket that its client has again; `taken_from` is another live session of the same client, or None."""
-
-    claimed: Claimed
-    former: ClaimNumber
-    taken_from: SessionId | None
-
-
-async def recollect(
-    db: Connection,
-    client: ClientId,
-    session: SessionId,
-    named: Sequence[BucketId],
-    boot: Boot,
-    recollect_window: float,
-) -> list[Regranted]:
-    """Give a client back those of its cut-off buckets that nobody has claimed since; within a transaction.
-
-    `named` are buckets that may also be taken over from another live session of the same client.
-    """
-    candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
-    if not candidates:
-        return []
-    await db.execute(_SHED_SETTLED, candidates)
-    rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
-    return [
-        Regranted(replace(_claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
-        for row in rows
-    ]
 
 
 _MARK_DEAD = """

@@ -7,8 +7,8 @@ from typing import Any
 
 from coordinator.app import Node
 from coordinator.flow.catalogue import Entry
+from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.making import Made, Maker
-from coordinator.flow.operation import Operation
 from coordinator.model import Claimed
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -37,7 +37,7 @@ class Room(Bench):
         super().__init__(database, bench.service, node.boot)
         self.node = node
         self.maker = Maker(database)
-        self.operation: Operation = node._listener._admin.operation
+        self.operation: ItemOperation = node._listener._admin.item_operation
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from coordinator.model import Boot, BucketId, Claimed, ClientId, Demand, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import claims, clients, items, making, nodes, queue, results, services
+from coordinator.store import claims, clients, items, making, nodes, queue, recollects, results, services
 from coordinator.store.claims import Way
 from coordinator.store.making import NewBucket
 from coordinator.store.pool import Connection, Database
@@ -158,10 +158,10 @@ class Bench:
         async with self.database.connection() as db:
             return await claims.release_session(db, worker.client_id, worker.session_id, claims.CUT_OFF, WINDOW)
 
-    async def recollect(self, worker: Worker, named: Sequence[BucketId] = ()) -> list[claims.Regranted]:
+    async def recollect(self, worker: Worker, named: Sequence[BucketId] = ()) -> list[recollects.Regranted]:
         """Give a client back what it may have back."""
         async with self.database.transaction() as db:
-            return await claims.recollect(db, worker.client_id, worker.session_id, named, self.boot, WINDOW)
+            return await recollects.recollect(db, worker.client_id, worker.session_id, named, self.boot, WINDOW)
 
     async def prioritize(self, chosen: Sequence[ItemId], priority: int = 0) -> BucketId | None:
         """Put items into one urgent bucket, as `item.prioritize` does; None if nothing moved."""

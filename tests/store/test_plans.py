@@ -17,7 +17,19 @@ import asyncpg
 import pytest
 
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
-from coordinator.store import buckets, claims, due, health, items, making, people, queue, results, statistics
+from coordinator.store import (
+    buckets,
+    claims,
+    due,
+    health,
+    items,
+    making,
+    people,
+    queue,
+    recollects,
+    results,
+    statistics,
+)
 from coordinator.store.pool import Connection, Database
 from tests.conftest import TEMPLATE
 
@@ -110,7 +122,7 @@ def _statements() -> dict[str, str]:
     """What nodes run for every ask, submit and release, at every look at the clock, and for those who watch."""
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}": value
-        for module in (claims, results, making, health, due)
+        for module in (claims, recollects, results, making, health, due)
         for name, value in vars(module).items()
         if isinstance(value, str)
         and re.match(r"\s*(WITH|SELECT|UPDATE|DELETE)\b", value)

@@ -16,7 +16,7 @@ import asyncpg
 
 from coordinator.errors import StaleClaim
 from coordinator.model import BucketId, Claimed, ClientId, ItemId
-from coordinator.store import claims, clients
+from coordinator.store import claims, clients, recollects
 from coordinator.store.claims import Way
 from coordinator.store.load import Load
 from coordinator.store.results import Settling
@@ -276,9 +276,9 @@ class Witness(Store):
         worker = _worker(Demand(member, session))
         buckets = [self._real[bucket] for bucket in named]
 
-        async def recollect() -> list[claims.Regranted]:
+        async def recollect() -> list[recollects.Regranted]:
             async with self._room.database.transaction() as db:
-                return await claims.recollect(
+                return await recollects.recollect(
                     db, worker.client_id, worker.session_id, buckets, self._room.boot, self.recollect_window
                 )
 

@@ -1,0 +1,277 @@
+"""What admins do with items, one step a request.  protocol.md, "Admin requests" """
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from coordinator.errors import NotFound
+from coordinator.flow.callouts import Callouts
+from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
+from coordinator.flow.release import Releases
+from coordinator.flow.rows import (
+    Fields,
+    cursor,
+    moment_of,
+    number,
+    result_row,
+    time_text,
+)
+from coordinator.flow.signals import Signals
+from coordinator.model import ItemId, ServiceId
+from coordinator.services import Item
+from coordinator.store import (
+    items,
+    making,
+    nodes,
+    queue,
+    services,
+)
+from coordinator.store.pool import Connection, Database
+from coordinator.wire import admin as wire
+
+MAX_ATTRIBUTES = 4096
+"""Bytes that the attributes of one item take as JSON."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """An item of `item.add` that passed."""
+
+    key: str
+    attributes: dict[str, Any]
+
+
+class ItemOperation:
+    """The steps behind the requests `item.…`."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        maker: Maker,
+        releases: Releases,
+        signals: Signals,
+        callouts: Callouts,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._maker = maker
+        self._releases = releases
+        self._signals = signals
+        self._callouts = callouts
+
+    async def item_add(self, request: wire.ItemAdd) -> Fields:
+        """Add items; good ones are stored, bad ones are named."""
+        good: dict[str, _Good] = {}
+        refused: list[wire.Refusal] = []
+        for index, given in enumerate(request.items):
+            try:
+                one = _read_item(given)
+            except ValueError as reason:
+                key = given.get("key") if isinstance(given, dict) else None
+                refused.append(wire.Refusal(index, key if isinstance(key, str) else None, str(reason)))
+            else:
+                good.setdefault(one.key, one)
+        joined: set[ServiceId] = set()
+        entries = self._entries(request.services)
+        async with self._database.transaction() as db:
+            await services.lock_catalogue(db, shared=True)
+            if request.services is None:  # no service is added now; which of them does this node not know yet?
+                await self._catalogue.load(db)
+                entries = self._entries(None)
+            new, known = await items.add(
+                db, [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
+            )
+            ids = new + known
+            for entry in entries:
+                settings = entry.service.settings
+                chosen = await self._chosen(db, entry, ids)
+                if await items.join(
+                    db,
+                    entry.service.service_id,
+                    chosen,
+                    request.priority,
+                    head_start(request.priority, settings.max_head_start),
+                ):
+                    joined.add(entry.service.service_id)
+        for service in joined:
+            if request.priority < 100:
+                await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
+            self._signals.work(service)
+        return {"added": len(new), "known": len(known), "refused": refused}
+
+    def _entries(self, names: Sequence[str] | None) -> list[Entry]:
+        if names is None:
+            return [entry for entry in self._catalogue.all() if entry.service.state == "active"]
+        return [self._catalogue.living(name) for name in dict.fromkeys(names)]
+
+    async def _chosen(self, db: Connection, entry: Entry, ids: list[ItemId]) -> list[ItemId]:
+        """Those that concern the service, by the catalogue's attributes."""
+        if not entry.plugin.selects:
+            return ids
+        found = await queue.by_ids(db, ids)
+        return await self._callouts.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
+
+    async def item_prioritize(self, request: wire.ItemPrioritize) -> Fields:
+        """Put items into buckets at once, ahead of those of higher numbers."""
+        entry = self._catalogue.named(request.service)
+        settings, service = entry.service.settings, entry.service.service_id
+        async with self._database.transaction() as db:
+            await making.lock(db, [service])
+            found = await queue.by_keys(db, request.keys)
+            ids = [one.item for one in found]
+            since = await nodes.clock(db)
+            start = head_start(request.priority, settings.max_head_start)
+            taken = await queue.take_for_priority(db, service, ids, request.priority, start, since)
+            known = {one.key for one in found}
+            fragments = await making.fragments(db, [one.item_id for one in taken])
+            urgent = [
+                making.NewBucket(
+                    new_bucket_id(),
+                    service,
+                    min(one.rank_at for one in part),
+                    min(one.since for one in part),
+                    request.priority,
+                    [one.item_id for one in part],
+                    frame(fragments[one.item_id] for one in part),
+                )
+                for part in shuffled_parts(taken, settings.bucket_size)
+            ]
+            await making.put_buckets(db, urgent)
+            await queue.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
+        self._signals.work(service)
+        return {
+            "prioritized": len(ids),
+            "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
+        }
+
+    async def item_delete(self, request: wire.ItemDelete) -> Fields:
+        """Remove items, their results and their places in open buckets."""
+        services = [entry.service.service_id for entry in self._catalogue.all()]
+        async with self._database.transaction() as db:
+            await making.lock(db, services)
+            found = await queue.by_keys(db, request.keys)
+            ended = await queue.delete(db, [one.item for one in found])
+            # After it, since it has waited for the submits that were under way.
+            for entry in self._catalogue.all():
+                await self._callouts.forget(entry, db, [one.item for one in found])
+        known = {one.key for one in found}
+        self._releases.tell_lost(ended, "done")
+        return {
+            "deleted": len(found),
+            "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
+        }
+
+    async def item_waiting(self, request: wire.ItemWaiting) -> Fields:
+        """Items that are not in a bucket, in rank order."""
+        entry = self._catalogue.named(request.service)
+        after = (items.BEGINNING, 0)
+        if request.after is not None:
+            moment, item = cursor(request.after, 2)
+            after = (moment_of(moment, "$.after"), number(item))
+        async with self._database.connection() as db:
+            found = await items.waiting(db, entry.service.service_id, after, request.limit)
+        rows = [
+            {
+                "service": request.service,
+                "item": one.item_id,
+                "key": one.key,
+                "priority": one.priority,
+                "since": time_text(one.since),
+            }
+            for one in found
+        ]
+        last = f"{found[-1].rank_at.isoformat()}|{found[-1].item_id}" if len(found) == request.limit else None
+        return {"rows": rows, "next": last}
+
+    async def item_show(self, request: wire.ItemShow) -> Fields:
+        """One item in every service, with the origin of each result."""
+        async with self._database.connection() as db:
+            story = await items.show(db, request.key)
+        if story is None:
+            raise NotFound(f"There is no item {request.key!r}.")
+        return {
+            "item": story.item,
+            "key": story.key,
+            "attributes": story.attributes,
+            "services": [
+                {
+                    "service": service,
+                    "state": state,
+                    "results": [result_row(row) for row in story.results if row.service == service],
+                }
+                for service, state in story.states
+            ],
+        }
+
+    async def item_quarantined(self, request: wire.ItemQuarantined) -> Fields:
+        """Items that broke clients."""
+        service = None if request.service is None else self._catalogue.named(request.service).service.service_id
+        after = (0, 0) if request.after is None else tuple(map(number, cursor(request.after, 2)))
+        async with self._database.connection() as db:
+            rows = await queue.quarantined(db, service, (after[0], after[1]), request.limit)
+        full = len(rows) == request.limit
+        last = f"{rows[-1]['service_id']}|{rows[-1]['item']}" if full else None
+        return {
+            "rows": [
+                {**{k: v for k, v in row.items() if k != "service_id"}, "since": time_text(row["since"])}
+                for row in rows
+            ],
+            "next": last,
+        }
+
+    async def item_retry(self, request: wire.ItemRetry) -> Fields:
+        """Let quarantined items wait again."""
+        entry = self._catalogue.named(request.service)
+        async with self._database.transaction() as db:
+            await making.lock(db, [entry.service.service_id])
+            retried = await queue.retry(db, entry.service.service_id, request.keys)
+        self._signals.work(entry.service.service_id)
+        return {
+            "retried": len(retried),
+            "unknown": [key for key in dict.fromkeys(request.keys) if key not in retried],
+        }
+
+
+def _read_item(given: object) -> _Good:
+    """Raises: ValueError, with what was expected."""
+    if not isinstance(given, dict):
+        raise ValueError("an item is an object with a key")  # noqa: TRY004 - one kind of refusal for all
+    key = given.get("key")
+    if not isinstance(key, str) or not 1 <= len(key) <= 256:
+        raise ValueError("key: a string of 1 to 256 characters was expected")
+    if _CONTROL.search(key):
+        raise ValueError("key: control characters are refused")
+    if "item" in given:
+        raise ValueError("item: that number is given by the server")
+    attributes = {name: value for name, value in given.items() if name != "key"}
+    _refuse_numbers(attributes)
+    if len(msgspec.json.encode(attributes)) > MAX_ATTRIBUTES:
+        raise ValueError(f"the attributes take more than {MAX_ATTRIBUTES} bytes")
+    return _Good(key, attributes)
+
+
+def _refuse_numbers(value: object) -> None:
+    """Numbers that not every JSON reader can hold, and that Postgres writes out in hundreds of digits.
+
+    Raises: ValueError
+    """
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
+        elif isinstance(one, int) and not -(2**63) <= one < 2**63:
+            raise ValueError("a whole number takes more than 64 bits")
+        elif isinstance(one, float) and one and not 1e-15 <= abs(one) <= 1e15:
+            raise ValueError("a number beyond 1e15 or below 1e-15")
