@@ -39,6 +39,10 @@ _WAIT = 1.0
 """Seconds before a repeat if the server does not say; doubles with each."""
 
 
+LONGEST_SHOWN = 60
+"""Letters of a refused key that are shown to people."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Items of one message, and what the reading of the file refused between them."""
@@ -177,8 +181,9 @@ def item_import(
 ) -> None:  # fmt: skip
     """Add the items of a file of any size; safe to repeat.
 
-    A CSV has a header line; columns other than the key become attributes. Lines that are refused are told on
-    standard error with their number and the reason, and make the exit code 1; all others are added.
+    A CSV has a header line; columns other than the key become attributes, and those of a known item stay as they
+    are. Lines that are refused are told on standard error with their number and the reason, and make the exit code 1;
+    all others are added.
 
     Example: `coordinator item import accounts.csv --service dm_check`
     """
@@ -191,6 +196,8 @@ def item_import(
         write_json({"added": outcome.added, "known": outcome.known, "refused": outcome.refused})
     else:
         typer.echo(f"{outcome.added:,} added, {outcome.known:,} known, {outcome.refused:,} refused")
+    if not (outcome.added or outcome.known or outcome.refused):
+        typer.echo("There were no items in it; the first line of a CSV names its columns.", err=True)
     if outcome.refused:
         raise typer.Exit(REFUSED)
 
@@ -213,7 +220,7 @@ async def _run(
             row = {"line": bad.line, "key": bad.key, "reason": bad.reason}
             typer.echo(msgspec.json.encode(row).decode(), err=True)
         else:
-            named = f" ({bad.key})" if bad.key else ""
+            named = f" ({_shortened(bad.key)})" if bad.key else ""
             console.print(f"line {bad.line}{named}: {bad.reason}", markup=False, highlight=False)
 
     async with connected(server, token) as client:
@@ -222,6 +229,10 @@ async def _run(
             return await import_items(
                 client, items, services, priority, refused, lambda read: bar.update(task, completed=read)
             )
+
+
+def _shortened(key: str) -> str:
+    return key if len(key) <= LONGEST_SHOWN else f"{key[:LONGEST_SHOWN]}…"
 
 
 def _open(name: str, stack: ExitStack) -> BinaryIO:

@@ -54,9 +54,20 @@ def _sheet(fields: Mapping[str, Any]) -> RenderableType:
 
 
 def _nested(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    if any(_is_rows(value) for row in rows for value in row.values()):
-        return Group(*(_sheet(row) for row in rows))
-    return _table(rows)
+    """A table of the plain fields; what is nested in the rows comes behind it, named by the row's first field."""
+    inner = [name for name in dict.fromkeys(name for row in rows for name in row) if _any_rows(rows, name)]
+    if not inner:
+        return _table(rows)
+    first = next(iter(rows[0]))
+    parts: list[RenderableType] = [_table([{k: v for k, v in row.items() if k not in inner} for row in rows])]
+    for name in inner:
+        found = [{first: row[first], **one} for row in rows for one in row.get(name) or []]
+        parts += [Text(f"\n{name}", "bold"), Padding(_nested(found), (0, 0, 0, 2))]
+    return Group(*parts)
+
+
+def _any_rows(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(_is_rows(row.get(name)) for row in rows)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:

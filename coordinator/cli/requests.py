@@ -19,7 +19,7 @@ from msgspec import inspect as shapes
 
 from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
 from coordinator.cli.admin_client import AdminClient, connected
-from coordinator.cli.exits import exits
+from coordinator.cli.exits import USAGE, exits, fail
 from coordinator.cli.export import write_export
 from coordinator.cli.output import write_answer, write_rows
 from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS, LEADS
@@ -192,7 +192,7 @@ def _ask(tag: str) -> None:
     except typer.Abort:
         sure = False
     if not sure:
-        raise typer.BadParameter("Nothing was done; --yes does it without asking.", param_hint="--yes")
+        fail("Nothing was done; --yes does it without asking.", USAGE)
 
 
 def _given(field: shapes.Field, about: bool) -> Given:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shlex
+import shutil
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +53,8 @@ class Program:
             raise ConfigError(f"The command {command!r} cannot be read: {failure}.") from None
         if not self._command:
             raise ConfigError("The command is empty.")
+        if shutil.which(self._command[0]) is None:
+            raise ConfigError(f"There is no program {self._command[0]!r} that can be run.")
         self._backoff = backoff if backoff is not None else Backoff(0.5, 10.0)
         self._lines: dict[int, bytes] = {}
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}

@@ -277,3 +277,14 @@ def test_lists_within_an_object_within_the_answer_become_tables(capsys: pytest.C
     assert ["statement", "calls"] in shown
     assert ["claims.claim", "3"] in shown
     assert ["pool_waits", "1"] in shown
+
+
+def test_lists_within_rows_stand_behind_one_table_of_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    services = [
+        {"service": "a", "waiting": 1, "oldest": [{"priority": 100}]},
+        {"service": "b", "waiting": 2, "oldest": []},
+    ]
+    write_answer({"services": services}, False)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[2:5] == [["service", "waiting"], ["a", "1"], ["b", "2"]]
+    assert shown[-2:] == [["service", "priority"], ["a", "100"]]

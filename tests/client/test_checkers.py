@@ -138,12 +138,20 @@ async def test_program_that_dies_again_and_again(echo: str) -> None:
             await program.checker("s")(item(2, "b"), {})
 
 
-async def test_program_that_is_not_there() -> None:
-    async with Program("/no/such/program") as program:
-        with pytest.raises(ProgramFailed, match="cannot be started"):
-            await program.checker("s")(item(1, "a"), {})
+def test_program_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="no program '/no/such/program'"):
+        Program("/no/such/program")
     with pytest.raises(ConfigError):
         Program("'")
+
+
+async def test_program_that_cannot_be_started(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF nothing that runs")
+    broken.chmod(0o755)
+    async with Program(str(broken)) as program:
+        with pytest.raises(ProgramFailed, match="cannot be started"):
+            await program.checker("s")(item(1, "a"), {})
 
 
 async def _await(request: Any) -> Any:
