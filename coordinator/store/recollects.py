@@ -20,17 +20,25 @@ SELECT b.bucket_id FROM bucket b
 
 # What was settled through another bucket meanwhile is not handed out again, unless nothing would be left by that.
 _SHED_SETTLED = """
-WITH shed AS (
-    SELECT b.bucket_id,
-           string_agg(CASE WHEN t.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
+WITH settled AS (
+    SELECT b.service_id, b.bucket_id, t.item_id,
+           count(*) OVER (PARTITION BY b.bucket_id) < length(b.settled) - bit_count(b.settled) AS others
       FROM bucket b JOIN bucket_items c USING (bucket_id)
+      JOIN twin t ON b.bucket_id IN (t.first_id, t.second_id) AND t.service_id = b.service_id
+     WHERE b.bucket_id = ANY ($1::uuid[]) AND b.twins AND t.settled_by IS NOT NULL
+       AND (b.kept_until IS NOT NULL OR (b.session_id <> $2 AND b.bucket_id = ANY ($3::uuid[])))
+       AND get_bit(b.settled, array_position(c.items, t.item_id) - 1) = 0),
+shed AS (
+    DELETE FROM twin t USING settled s
+     WHERE s.others AND t.service_id = s.service_id AND t.item_id = s.item_id
+    RETURNING s.bucket_id, s.item_id),
+bits AS (
+    SELECT c.bucket_id, string_agg(CASE WHEN s.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
+      FROM bucket_items c
       CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS i (item_id, n)
-      LEFT JOIN twin t ON t.service_id = b.service_id AND t.item_id = i.item_id
-                      AND b.bucket_id IN (t.first_id, t.second_id) AND t.settled_by IS NOT NULL
-     WHERE b.bucket_id = ANY ($1::uuid[]) AND b.twins AND b.state IN ('claimed', 'dead')
-     GROUP BY b.bucket_id)
-UPDATE bucket b SET settled = b.settled | s.gone FROM shed s
- WHERE b.bucket_id = s.bucket_id AND bit_count(b.settled | s.gone) < length(b.settled)"""
+      LEFT JOIN shed s ON s.bucket_id = c.bucket_id AND s.item_id = i.item_id
+     WHERE c.bucket_id IN (SELECT bucket_id FROM shed) GROUP BY c.bucket_id)
+UPDATE bucket b SET settled = b.settled | x.gone FROM bits x WHERE b.bucket_id = x.bucket_id"""
 
 # Who takes a bucket over from another session of its own holds it no longer by that.
 _RECOLLECT = """
@@ -104,7 +112,7 @@ async def recollect(
     candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
     if not candidates:
         return []
-    await db.execute(_SHED_SETTLED, candidates)
+    await db.execute(_SHED_SETTLED, candidates, session, list(named))
     rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
     return [
         Regranted(replace(claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])

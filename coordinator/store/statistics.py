@@ -6,7 +6,6 @@ folded into one row a service (`service_count`).  Open buckets are few and are c
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -95,10 +94,10 @@ class ServiceState:
 async def state(db: Connection) -> dict[ServiceId, ServiceState]:
     """Every service as it is now; `oldest` has what stands in ready buckets."""
     found: dict[ServiceId, ServiceState] = {}
-    twins: Mapping[ServiceId, int] = defaultdict(int)
+    twins: dict[ServiceId, int] = {}
     for row in await db.fetch(_STATE):
         service = ServiceId(row["service_id"])
-        twins = {**twins, service: row["twins"]}
+        twins[service] = row["twins"]
         one = found.setdefault(service, ServiceState(row["joined"], row["waiting"], row["quarantined"]))
         if row["state"] is None:
             continue

@@ -206,6 +206,7 @@ async def test_what_was_settled_meanwhile_is_not_handed_out_again_by_a_recollect
             await claims.keep(db, [ada.session_id], 60.0)
     (back,) = await bench.recollect(await bench.worker("ada"), [pair.first.bucket_id])
     assert back.claimed.settled == "010"
+    assert await bench.value("SELECT count(*) FROM twin") == 0
     outcome = await bench.settle_one(submit(back.claimed))
     assert (outcome.stored, outcome.discarded, outcome.closed) == (2, 0, True)
 
