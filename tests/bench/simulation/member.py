@@ -34,11 +34,14 @@ class Member:
     """What it held and did not settle, the newest last."""
 
     def wait(self, now: float) -> float:
-        """Seconds until it may be served."""
-        return round(max(self.wait_until, self.report_until) - now, 6)
+        """Seconds until it may be served; 0 if it may."""
+        until = self.wait_until if self.wait_until > self.report_until else self.report_until
+        return round(until - now, 6) if until > now else 0.0
 
     def will_not(self, now: float) -> list[Bucket]:
         """What it is not offered."""
+        if not self.refused:
+            return []
         return [bucket for bucket, (_, until) in self.refused.items() if round(until - now, 6) > 0]
 
 

@@ -271,7 +271,8 @@ class Node:
 
     def withdraw(self, session: Session) -> None:
         """A session wants nothing more."""
-        self._line.withdraw(session.session_id)
+        if session.session_id in self._line.pending:
+            self._line.withdraw(session.session_id)
 
     def end(self, session: Session) -> None:
         """A connection is noticed to have ended."""

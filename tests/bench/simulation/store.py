@@ -138,12 +138,11 @@ class Store:
 
     def claim(self, demands: Sequence[Demand]) -> list[Bucket | None]:
         """One claim statement; what each demand was served with."""
+        if not self.ready.size:  # then it does not matter who may be served
+            self.ledger.note("claim", 1)
+            return self._none(demands)
         now = self.clock.now
-        fit = [
-            n
-            for n, one in enumerate(demands)
-            if one.member.wait(now) <= 0 and not (one.member.refused and one.member.will_not(now))
-        ]
+        fit = [n for n, one in enumerate(demands) if not one.member.wait(now) and not one.member.will_not(now)]
         drawn = self._draw(demands, fit)
         served: list[Bucket | None] = [None] * len(demands)
         for n, bucket in zip(fit, drawn, strict=False):
@@ -153,6 +152,9 @@ class Store:
             self._note_order(drawn)
         return served
 
+    def _none(self, demands: Sequence[Demand]) -> list[Bucket | None]:
+        return [None] * len(demands)
+
     def _draw(self, demands: Sequence[Demand], fit: Sequence[int]) -> list[Bucket]:
         found = (self.ready.draw() for _ in fit)
         return [bucket for bucket in found if bucket is not None]
@@ -161,12 +163,12 @@ class Store:
         """Why each was not served: the seconds that it has to wait, and whether it refuses some buckets."""
         now = self.clock.now
         self.ledger.note("small", 1)
-        return [(wait if (wait := one.wait(now)) > 0 else None, bool(one.will_not(now))) for one in members]
+        return [(one.wait(now) or None, bool(one.will_not(now))) for one in members]
 
     def claim_choosy(self, demand: Demand) -> Bucket | None:
         """The front but for what this client gave back lately."""
         now = self.clock.now
-        may = demand.member.wait(now) <= 0
+        may = not demand.member.wait(now)
         bucket = self._draw_for(demand, demand.member.will_not(now)) if may else None
         self.ledger.note("claim", 1, 0 if bucket is None else 2, buckets=bucket is not None).ready += self.ready.size
         return None if bucket is None else self._take(bucket, demand)

@@ -163,6 +163,10 @@ class Witness(Store):
                 self._hold(bucket, self._next[bucket], demand.session)
         return served
 
+    def _none(self, demands: Sequence[Demand]) -> list[Bucket | None]:
+        assert not self._next, "the real pool was empty too"
+        return super()._none(demands)
+
     def _draw(self, demands: Sequence[Demand], fit: Sequence[int]) -> list[Bucket]:
         for bucket in sorted(self._next, key=lambda one: one.rank):
             self._draw_this(bucket)
