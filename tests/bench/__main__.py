@@ -21,7 +21,7 @@ from time import perf_counter
 import uvloop
 from rich.console import Console
 
-from tests.bench import crowd, growth, latency, observation, throughput
+from tests.bench import crowd, growth, latency, observation, throughput, watching
 from tests.bench.figures import Figure, table_of
 from tests.bench.world import World, world
 
@@ -38,6 +38,7 @@ def parts(*, long: bool) -> dict[str, Part]:
             "throughput": lambda world: throughput.measure(world, 7, 2000),
             "latency": lambda world: latency.measure(world, 7, 1000, 8),
             "observation": lambda world: observation.measure(world, 7, 1000),
+            "watching": lambda world: watching.measure(world, 9, 2000),
             "services": lambda world: growth.services(world, 5, (3, 10, 50)),
             "history": lambda world: growth.history(world, 5, (1, 100, 10_000)),
             "sessions": lambda world: crowd.measure(world, 5, (1, 100, 1000, 10_000), pings=True),

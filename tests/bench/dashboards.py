@@ -18,6 +18,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -38,17 +39,16 @@ class Dashboard(asyncio.Protocol):
     taken = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(_UPGRADE)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(_UPGRADE)
 
     def data_received(self, data: bytes) -> None:
         Dashboard.taken += len(data)
 
     def say(self, **message: object) -> None:
         payload = json.dumps(message).encode()
-        assert len(payload) < 126
-        self.transport.write(bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload)
+        length = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+        self.transport.write(b"\x81" + length + bytes(4) + payload)
 
 
 async def _work(port: int, token: str) -> None:

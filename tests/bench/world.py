@@ -68,6 +68,7 @@ class World:
         self.postgres = postgres
         self.dsn = postgres.dsn
         self.url = ""
+        self.ops_url = ""
         self.token = ""
         self._server: asyncio.subprocess.Process | None = None
         self._admin: Peer | None = None
@@ -87,10 +88,10 @@ class World:
                 sys.executable, *(program or ("-m", "coordinator")), *words, stdout=file, stderr=file
             )
         async with asyncio.timeout(START):
-            while (port := _port(log)) is None:
+            while (ports := _ports(log)) is None:
                 assert self._server.returncode is None, log.read_text()
                 await asyncio.sleep(0.02)
-        self.url = f"ws://127.0.0.1:{port}"
+        self.url, self.ops_url = f"ws://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         self._admin = await self.admin()
 
     async def stop(self) -> None:
@@ -122,7 +123,7 @@ class World:
         assert self._admin is not None
         load = (await self._admin.request("stats"))["database"]
         # What the looking itself asks is not part of anything.
-        rows = [row for row in load["statements"] if row["statement"] not in ("items.counts", "items.oldest")]
+        rows = [row for row in load["statements"] if row["statement"] not in ("statistics.state", "statistics.fronts")]
         postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split("\n")[0])
         return Cost(
             _cpu(self.pid),
@@ -273,10 +274,11 @@ class Program:
         return _cpu(self.process.pid)
 
 
-def _port(log: Path) -> int | None:
+def _ports(log: Path) -> tuple[int, int] | None:
     for line in log.read_text().splitlines():
         if '"serving"' in line:
-            return int(json.loads(line)["port"])
+            told = json.loads(line)
+            return int(told["port"]), int(told["ops_port"])
     return None
 
 

@@ -1,0 +1,82 @@
+"""What being watched costs the work: ten dashboards and Prometheus, there and not there, on the same node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.request import urlopen
+
+from coordinator.wire.stats import TOPICS
+from tests.bench.dashboards import Dashboard
+from tests.bench.figures import Figure
+from tests.bench.rows import SIZE
+from tests.bench.throughput import Daemons, Round
+from tests.bench.world import World
+
+DASHBOARDS = 10
+
+SCRAPE = 1.0
+"""Seconds between two looks of Prometheus; it looks every 15 unless told otherwise."""
+
+
+async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
+    """In pairs on one node, in turn with and without; the first pair warms up."""
+    rates: list[float] = []
+    spent: list[float] = []
+    async with AsyncExitStack() as stack:
+        daemons = await Daemons.start(world, 16, stack)
+        for number in range(rounds + 1):
+            pair: dict[bool, Round] = {}
+            for watched in (True, False) if number % 2 else (False, True):
+                await world.wait_items("dm_check", (buckets + 400) * SIZE)
+                await world.pool_filled("dm_check", 300)
+                if watched:
+                    async with _watchers(world):
+                        pair[watched] = await daemons.run(world, buckets)
+                else:
+                    pair[watched] = await daemons.run(world, buckets)
+            if number:
+                rates.append(pair[True].rate / pair[False].rate)
+                costs = [pair[one].cost.server + pair[one].cost.postgres for one in (True, False)]
+                spent.append(costs[0] / costs[1])
+    who = f"{DASHBOARDS} dashboards and /metrics, against nobody watching"
+    return [
+        Figure(f"{who}: items/s", "times", rates, ">= 0.98"),
+        Figure(f"{who}: CPU of node and Postgres", "times", spent, "<= 1.02"),
+    ]
+
+
+@asynccontextmanager
+async def _watchers(world: World) -> AsyncIterator[None]:
+    """All topics once a second for each dashboard; here from its beginning to its end."""
+    host, _, port = world.url.removeprefix("ws://").partition(":")
+    loop = asyncio.get_running_loop()
+    dashboards = [(await loop.create_connection(Dashboard, host, int(port)))[1] for _ in range(DASHBOARDS)]
+    for one in dashboards:
+        one.say(type="hello", protocol=1)
+        one.say(type="subscribe", topics=list(TOPICS), interval=1)
+    scraper = asyncio.create_task(_scrape(world.ops_url))
+    Dashboard.taken = 0
+    try:
+        yield
+        assert Dashboard.taken, "the dashboards were sent nothing"
+        assert not scraper.done(), scraper.exception()
+    finally:
+        scraper.cancel()
+        await asyncio.wait([scraper])
+        for one in dashboards:
+            one.transport.close()
+
+
+async def _scrape(url: str) -> None:
+    while True:
+        page = await asyncio.to_thread(_page, f"{url}/metrics")
+        assert b"coordinator_items_settled_total" in page
+        await asyncio.sleep(SCRAPE)
+
+
+def _page(url: str) -> bytes:
+    with urlopen(url, timeout=10) as answer:
+        found: bytes = answer.read()
+        return found
