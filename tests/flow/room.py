@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from coordinator.app import Node
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.making import Made, Maker
-from coordinator.model import Claimed
+from coordinator.model import BucketId, Claimed
 from coordinator.store import claims
 from coordinator.store.pool import Database
 from coordinator.store.results import Outcome, Settling
@@ -24,7 +27,37 @@ UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}),
 UPDATE claim SET begun_at = begun_at - make_interval(secs => {0}), ended_at = ended_at - make_interval(secs => {0})
  WHERE service_id = {1};
 UPDATE client_service SET wait_until = wait_until - make_interval(secs => {0}) WHERE service_id = {1};
-UPDATE giveback SET until = until - make_interval(secs => {0})"""
+UPDATE giveback SET until = until - make_interval(secs => {0});
+UPDATE bucket SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
+ WHERE service_id = {1} AND state <> 'done';
+UPDATE waiting SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
+ WHERE service_id = {1}"""
+
+_READY = """
+SELECT b.bucket_id, b.rank_at FROM bucket b
+ WHERE b.service_id = $1 AND b.state = 'ready' AND b.split_at IS NULL
+   AND NOT EXISTS (SELECT FROM giveback g
+                    WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())"""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a client may be handed, as it was before an ask: ranks of ready buckets, and of the first waiting item."""
+
+    room: Room
+    ready: dict[BucketId, datetime]
+    front: datetime | None
+
+    async def check(self, got: Sequence[BucketId]) -> None:
+        """What was handed out since then was its turn."""
+        left = [rank for bucket, rank in self.ready.items() if bucket not in got]
+        if left:
+            assert all(bucket in self.ready for bucket in got), "made anew while there were ready ones"
+            assert all(self.ready[bucket] <= min(left) for bucket in got), "a bucket that ranks first was passed over"
+        if self.front is not None:
+            bound = self.front + timedelta(seconds=self.room.entry.service.settings.max_head_start)
+            found = await self.room.rows("SELECT since FROM bucket WHERE bucket_id = ANY ($1)", list(got))
+            assert all(row["since"] <= bound for row in found), "an item was overtaken by what came after its bound"
 
 
 class Room(Bench):
@@ -86,6 +119,12 @@ class Room(Bench):
                 break
             got += more
         return got
+
+    async def queue_of(self, worker: Worker) -> Queue:
+        """What there is for a client now."""
+        ready = await self.rows(_READY, self.service, worker.client_id)
+        front = await self.value("SELECT min(rank_at) FROM waiting WHERE service_id = $1", self.service)
+        return Queue(self, {row["bucket_id"]: row["rank_at"] for row in ready}, front)
 
     async def submit(self, settling: Settling) -> Outcome:
         """Through the node's group commit."""

@@ -2,7 +2,8 @@
 
 No bucket is held by two; claim numbers grow; every acknowledged result is stored once, under the claim that was
 current when it was acknowledged, and nothing else is; every item is in exactly one place, and in two open buckets
-only if it was prioritised while one was claimed.  At the end, everything that is left can be settled.
+only if it was prioritised while one was claimed; nobody is served before an item that ranks first, and nothing that
+arrived after its bound.  At the end, everything that is left can be settled.
 
 30 examples of 30 steps; `--hypothesis-profile=ci` runs 200 of 50.
 """
@@ -13,10 +14,9 @@ import asyncio
 import itertools
 import random
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,10 +32,12 @@ from hypothesis.stateful import (
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.errors import Conflict, StaleClaim, UnassignedItems
-from coordinator.model import BucketId, Claimed, ItemId
+from coordinator.model import Claimed, ItemId
 from coordinator.store import claims, statistics
 from coordinator.store.pool import Database
-from coordinator.store.results import Settling
+from coordinator.store.results import Outcome, Settling
+from tests.flow.facts import Facts
+from tests.flow.outage import Moment, Outage
 from tests.flow.room import Room, stop_clock
 from tests.store.bench import DM, NON_DM, Worker, given, submit
 
@@ -72,42 +74,6 @@ def _sorted(claimed: Iterable[Claimed]) -> list[Claimed]:
     return sorted(claimed, key=lambda one: (one.items, one.claim))
 
 
-@dataclass
-class Facts:
-    """What must be true, from what was answered."""
-
-    alive: dict[str, ItemId] = field(default_factory=dict)
-    open: set[ItemId] = field(default_factory=set)
-    """Items that nobody has settled since they were last wanted."""
-    twice: set[ItemId] = field(default_factory=set)
-    """Items that were prioritised while a client had them."""
-    held: dict[BucketId, Claimed] = field(default_factory=dict)
-    numbers: dict[BucketId, int] = field(default_factory=dict)
-    stored: dict[tuple[int, int], str] = field(default_factory=dict)
-    """(item, claim) and value, of each acknowledged result."""
-    discarded: set[tuple[int, int]] = field(default_factory=set)
-    """(item, claim) of what a claim has brought too late; it brings nothing more of that item."""
-    past: list[Claimed] = field(default_factory=list)
-    """Claims that have ended."""
-    lost: set[int] = field(default_factory=set)
-    """Those of them whose client was cut off, or did not come back to a drained node in time."""
-    acknowledged: list[Settling] = field(default_factory=list)
-
-    def hold(self, claimed: Claimed, *, kept: bool = False) -> None:
-        """`kept`: it never went back to the pool, so that an item may have been settled in its other copy."""
-        assert claimed.bucket_id not in self.held, "two hold one bucket"
-        assert claimed.claim > self.numbers.get(claimed.bucket_id, 0), "claim numbers grow"
-        known = self.open | (self.twice if kept else set())
-        strange = [item for item in given(claimed) if item not in known]
-        assert not strange, f"handed out, though settled or deleted: {strange}"
-        assert given(claimed), "an empty bucket was handed out"
-        self.held[claimed.bucket_id] = claimed
-        self.numbers[claimed.bucket_id] = claimed.claim
-
-    def drop(self, bucket: BucketId) -> None:
-        self.past.append(self.held.pop(bucket))
-
-
 class Life(RuleBasedStateMachine):
     """One service from its first item to its last."""
 
@@ -116,6 +82,7 @@ class Life(RuleBasedStateMachine):
     chance: random.Random
     node: Node
     database: Database
+    outage: Outage
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,10 +184,12 @@ class Life(RuleBasedStateMachine):
     @rule(place=st.integers(0, len(CLIENTS) - 1), count=st.integers(1, 3))
     def ask(self, place: int, count: int) -> None:
         self._hold_time()
+        before = self.run(self.room.queue_of(self.workers[place]))
         got = self.run(self.room.ask(self.workers[place], count, first=SAME_ORDER))
         assert len(got) <= count
         for claimed in got:
             self.facts.hold(claimed)
+        self.run(before.check([one.bucket_id for one in got]))
 
     @rule(
         pick=PICK,
@@ -238,26 +207,63 @@ class Life(RuleBasedStateMachine):
         elif how == "nothing":
             chosen = []
         one = submit(claimed, chosen, value=value, final=how in ("whole", "final with items left"))
-        keys = [(item, claimed.claim) for item in chosen]
-        conflict = any(self.facts.stored.get(key, value) != value for key in keys)
         try:
-            outcome = self.run(self.room.submit(one))
+            self._settled(one, self.run(self.room.submit(one)))
         except Conflict:
-            assert conflict
-            return
-        assert not conflict
+            assert self._conflicts(one)
+
+    def _conflicts(self, one: Settling) -> bool:
+        return any(self.facts.stored.get((item, one.claim), value) != value for item, value in one.rows)
+
+    def _fresh(self, one: Settling) -> list[ItemId]:
+        """Those of its items that it is the first to settle."""
         over = self.facts.stored.keys() | self.facts.discarded
-        fresh = [item for item in chosen if item in self.facts.open and (item, claimed.claim) not in over]
+        return [item for item, _ in one.rows if item in self.facts.open and (item, one.claim) not in over]
+
+    def _settled(self, one: Settling, outcome: Outcome) -> None:
+        assert not self._conflicts(one)
+        keys, fresh = [(item, one.claim) for item, _ in one.rows], self._fresh(one)
         repeated = [key for key in keys if key in self.facts.stored]
-        assert (outcome.stored, outcome.discarded) == (len(fresh), len(chosen) - len(fresh) - len(repeated))
-        assert outcome.duplicate == (bool(chosen) and len(repeated) == len(chosen))
-        self.facts.stored.update({(item, claimed.claim): value for item in fresh})
-        self.facts.discarded.update(key for key in keys if key not in self.facts.stored)
+        assert (outcome.stored, outcome.discarded) == (len(fresh), len(keys) - len(fresh) - len(repeated))
+        assert outcome.duplicate == (bool(keys) and len(repeated) == len(keys))
+        assert outcome.closed or not one.final
+        self._note(one, closed=outcome.closed)
+
+    def _note(self, one: Settling, *, closed: bool) -> None:
+        fresh = self._fresh(one)
+        self.facts.stored.update({(item, one.claim): value for item, value in one.rows if item in fresh})
+        self.facts.discarded.update((item, one.claim) for item, _ in one.rows if item not in fresh)
+        self.facts.discarded -= self.facts.stored.keys()
         self.facts.open -= set(fresh)
         self.facts.acknowledged.append(one)
-        assert outcome.closed or not one.final
-        if outcome.closed:
-            self.facts.drop(claimed.bucket_id)
+        if closed:
+            self.facts.drop(one.bucket_id)
+
+    @rule(pick=PICK, picks=PICKS, whole=st.booleans(), final=st.booleans(), moment=st.sampled_from(get_args(Moment)))
+    def submit_while_the_database_goes(
+        self, pick: int, picks: list[int], whole: bool, final: bool, moment: Moment
+    ) -> None:
+        """Whether it came through or not, the same message again leaves it stored once."""
+        claimed = self._one_held(pick)
+        if claimed is None:
+            return
+        one = submit(claimed, given(claimed) if whole else _picked(given(claimed), picks), final=whole or final)
+        if self._conflicts(one):
+            return
+        outcome = self.run(self.outage.during(self.room.submit(one), claimed.bucket_id, moment))
+        ended, stored = self.run(self.room.ended(claimed.claim)), self.run(self.room.stored())
+        if outcome is not None:
+            self._settled(one, outcome)
+        elif ended is not None or any((item, claimed.claim) in stored for item in self._fresh(one)):
+            assert moment == "committed"
+            self._note(one, closed=ended is not None)
+            self._repeat(one)
+        else:
+            self._settled(one, self.run(self.room.submit(one)))
+
+    @rule()
+    def database_goes(self) -> None:
+        self.run(self.outage.strike())
 
     @rule(pick=PICK)
     def repeat(self, pick: int) -> None:
@@ -357,7 +363,7 @@ class Life(RuleBasedStateMachine):
         self.run(self.room.tick())
         self._see_what_the_clock_took()
 
-    @rule(seconds=st.sampled_from([2.0, 40.0, 130.0, 601.0]))
+    @rule(seconds=st.sampled_from([2.0, 40.0, 130.0, 601.0, 25 * 3600.0]))
     def time_passes(self, seconds: float) -> None:
         self._hold_time()
         self.run(self.room.later(seconds))
@@ -492,6 +498,7 @@ def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch
         try:
             runner.run(stop_clock(node))
             Life.runner, Life.node, Life.database = runner, node, database
+            Life.outage = Outage(dsn_for_machine)
             run_state_machine_as_test(Life, settings=_chosen())
         finally:
             runner.run(node.__aexit__(None, None, None))

@@ -1,0 +1,105 @@
+"""The database goes away at a chosen moment: its connections end, as when it restarts or the network fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+import asyncpg
+
+from coordinator.errors import Unavailable
+from coordinator.model import BucketId
+from tests.store.bench import PATIENCE
+
+T = TypeVar("T")
+
+Moment = Literal["before", "locked", "committed"]
+"""Before a transaction, while it waits for a bucket's row, or between its commit and the answer."""
+
+_OTHERS = """
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
+
+_WAITING_FOR_A_ROW = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"""
+
+# A commit that waits for a standby is done here, but not answered.
+_WAITING_FOR_A_STANDBY = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep')"""
+
+
+class Outage:
+    """Ends all connections to one database but its own."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+
+    async def strike(self) -> None:
+        """End them; returns when they have ended."""
+        async with self._connection() as db:
+            await _end(db)
+
+    async def during(self, step: Awaitable[T], bucket: BucketId, moment: Moment) -> T | None:
+        """What a step answers while its connection ends at that moment; None if it tells that the database is away.
+
+        A step that never comes to that moment ends as it would; so may a commit, before all of Postgres has heard that
+        it is to wait for a standby.
+        """
+        async with self._connection() as db:
+            if moment == "before":
+                await _end(db)
+                return await _answer(step)
+            if moment == "locked":
+                async with db.transaction():
+                    await db.execute("SELECT FROM bucket WHERE bucket_id = $1 FOR UPDATE", bucket)
+                    return await self._end_when(db, _WAITING_FOR_A_ROW, step)
+            await db.execute("SET synchronous_commit = 'off'")
+            await self._standby(db, "nobody")
+            try:
+                return await self._end_when(db, _WAITING_FOR_A_STANDBY, step)
+            finally:
+                await self._standby(db, "")
+
+    async def _end_when(self, db: Any, waits: str, step: Awaitable[T]) -> T | None:
+        answer = asyncio.ensure_future(_answer(step))
+        async with asyncio.timeout(PATIENCE):
+            while not answer.done() and not await _look(db, waits):
+                pass
+            await _end(db)
+            return await answer
+
+    async def _standby(self, db: Any, name: str) -> None:
+        await db.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+        await db.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(PATIENCE):
+            while await db.fetchval("SELECT current_setting('synchronous_standby_names')") != name:
+                pass
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
+async def _end(db: Any) -> None:
+    found = [row["pid"] for row in await db.fetch("SELECT pid, pg_terminate_backend(pid)" + _OTHERS)]
+    async with asyncio.timeout(PATIENCE):
+        while await _look(db, "SELECT EXISTS (SELECT" + _OTHERS + " AND pid = ANY ($1))", found):
+            pass
+
+
+async def _look(db: Any, statement: str, *values: object) -> Any:
+    await db.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees the same activity for ever
+    return await db.fetchval(statement, *values)
+
+
+async def _answer(step: Awaitable[T]) -> T | None:
+    try:
+        return await step
+    except Unavailable:
+        return None
