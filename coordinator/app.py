@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +16,7 @@ from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.callouts import Callouts
-from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.commits import Commits
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
@@ -34,7 +33,7 @@ from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
 from coordinator.flow.watch import Watch
 from coordinator.home import home_of
-from coordinator.model import Boot, ClientId, ServiceId
+from coordinator.model import Boot, ServiceId
 from coordinator.observe.asking import Asking
 from coordinator.observe.board import Board
 from coordinator.observe.events import Events
@@ -44,15 +43,17 @@ from coordinator.observe.recorder import Recorder
 from coordinator.observe.tables import Tables
 from coordinator.serve.admin_channel import AdminSteps
 from coordinator.serve.client_channel import Steps
+from coordinator.serve.errands import Errands
 from coordinator.serve.feeds import Feeds
+from coordinator.serve.hearing import Hearing
 from coordinator.serve.limits import Addresses
-from coordinator.serve.listener import Listener
+from coordinator.serve.listener import Listener, tls_of
 from coordinator.serve.pages import Page, dashboard_pages
 from coordinator.serve.stats_channel import StatsSteps
 from coordinator.services import Plugin, load_plugins
-from coordinator.store import activity, nodes, tokens
+from coordinator.store import activity, nodes
 from coordinator.store.pool import Database
-from coordinator.wire.client import Limits, ServiceChanged
+from coordinator.wire.client import Limits
 from coordinator.wire.frames import Close, ServerCard
 from coordinator.wire.schema import asyncapi
 
@@ -85,7 +86,6 @@ class Node:
         self._home = contextlib.AsyncExitStack()
         self._database: Database | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._spawned: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._draining = False
         self.crashed = False
@@ -94,6 +94,7 @@ class Node:
         """A part of the node has failed, or its lease was lost."""
         self.boot = Boot(0)
         self.events = Events()
+        self._errands = Errands(self.events)
 
     async def __aenter__(self) -> Self:
         try:
@@ -128,7 +129,7 @@ class Node:
             async with self._db.connection() as db:
                 await nodes.set_state(db, self.boot, "draining")
         await self._listener.drain(self.settings.drain_grace, reason)
-        await self._spawned_done()
+        await self._errands.finish()
         self._stopped.set()
 
     # Opening
@@ -180,7 +181,7 @@ class Node:
             tally,
         )
         self._grant.on_lost_track = self._releases.doubt
-        self._memberships = Memberships(
+        memberships = Memberships(
             self._db,
             self._catalogue,
             self._roster,
@@ -224,7 +225,7 @@ class Node:
             self._signals,
             tally,
             name,
-            self._memberships,
+            memberships,
         )
         item_operation = ItemOperation(self._db, self._catalogue, maker, self._releases, self._signals, callouts)
         self._service_life = ServiceLife(
@@ -255,7 +256,7 @@ class Node:
                 grant=self._grant,
                 intake=intake,
                 releases=self._releases,
-                memberships=self._memberships,
+                memberships=memberships,
                 addresses=Addresses(
                     settings.connections_per_address,
                     settings.registrations_per_minute,
@@ -263,7 +264,7 @@ class Node:
                 ),
                 limits=limits,
                 card=card,
-                spawn=self._spawn,
+                spawn=self._errands.begin,
                 alone=lambda: self._signals.alone,
                 draining=lambda: self._draining,
                 crashed=lambda: self.crashed or self.failed,
@@ -280,7 +281,7 @@ class Node:
                 card=card,
                 hello_timeout=settings.hello_timeout,
                 messages_per_minute=settings.messages_per_minute,
-                spawn=self._spawn,
+                spawn=self._errands.begin,
                 health=self._health,
                 events=self.events,
             ),
@@ -292,7 +293,7 @@ class Node:
                 card=card,
                 hello_timeout=settings.hello_timeout,
                 messages_per_minute=settings.messages_per_minute,
-                spawn=self._spawn,
+                spawn=self._errands.begin,
                 events=self.events,
                 draining=lambda: self._draining,
                 drain_retry=DRAIN_RETRY,
@@ -314,6 +315,10 @@ class Node:
             ).page,
             pages={"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()},
         )
+        self._hearing = Hearing(
+            self._db, self._catalogue, self._roster, self._grant, memberships, self._listener, self._errands
+        )
+        self._hearing.hear(self._signals)
 
     def _sessions(self) -> dict[str, int]:
         here = self._listener
@@ -324,13 +329,8 @@ class Node:
         signals.on("work", lambda signal: self._grant.wake(ServiceId(signal["service"])))
         signals.on("lost", self._releases.on_lost)
         signals.on("dead", self._expiry.on_dead)
-        signals.on("client", self._on_client)
-        signals.on("services", lambda signal: self._spawn(self._reload_services()))
-        signals.on("token", self._on_token)
         signals.on("drain", self._on_drain)
         signals.on("node", lambda signal: None)  # hearing it is enough: this node is not alone any more
-        signals.resync = lambda: self._spawn(self._resync())
-        self._catalogue.changed = self._service_changed
 
     async def _listen(self) -> None:
         settings = self.settings
@@ -357,7 +357,7 @@ class Node:
             self.port, self.ops_port = await self._listener.open(
                 settings.host,
                 settings.port,
-                tls=self._tls(),
+                tls=tls_of(settings.tls_cert, settings.tls_key),
                 shared_port=self._shared_port,
                 ops=(settings.ops_host, settings.ops_port),
             )
@@ -368,16 +368,6 @@ class Node:
             ) from failure
         self.events.emit("node", f"{settings.node_name} started, version {__version__}")
         log.info("serving", node=settings.node_name, host=settings.host, port=self.port, ops_port=self.ops_port)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if self.settings.tls_cert is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.settings.tls_cert, self.settings.tls_key)
-        except (OSError, ssl.SSLError) as failure:
-            raise ConfigError(f"tls_cert, tls_key: cannot be read as a certificate and its key: {failure}") from failure
-        return context
 
     # While it runs
 
@@ -393,21 +383,6 @@ class Node:
             self.failed = True
             self._stopped.set()
             raise
-
-    def _spawn(self, step: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(step)
-        self._spawned.add(task)
-        task.add_done_callback(self._spawn_done)
-
-    def _spawn_done(self, task: asyncio.Task[None]) -> None:
-        self._spawned.discard(task)
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            self.events.emit("fault", "a task of the node failed")
-            log.error("a task of the node failed", exc_info=fault)
-
-    async def _spawned_done(self) -> None:
-        if self._spawned:
-            await asyncio.wait(self._spawned, timeout=5.0)
 
     async def _reachable(self) -> bool:
         try:
@@ -430,59 +405,10 @@ class Node:
             "database": {"reachable": reachable, "version": version},
         }
 
-    def _on_client(self, signal: dict[str, Any]) -> None:
-        client = ClientId(signal["client"])
-        if signal.get("unregistered"):
-            for identity in self._roster.identities(client):
-                identity.registered = False
-        self._spawn(self._reload(client))
-
-    async def _reload(self, client: ClientId) -> None:
-        while True:
-            try:
-                await self._memberships.reload(client)
-            except Unavailable:
-                await asyncio.sleep(1.0)
-            else:
-                return
-
-    async def _resync(self) -> None:
-        """Signals may have been missed: read again whatever they tell of."""
-        for client in {identity.client_id for identity in self._roster.identities()}:
-            await self._reload(client)
-        with contextlib.suppress(Unavailable):
-            for one in self._listener.of_token():
-                async with self._db.connection() as db:
-                    good = one.token_id is not None and await tokens.still_good(db, one.token_id)
-                if not good:
-                    one.end(Close.DEACTIVATED, "the token was revoked")
-        await self._reload_services()
-
-    async def _reload_services(self) -> None:
-        with contextlib.suppress(Unavailable):  # it is read again within a second
-            async with self._db.connection() as db:
-                await self._catalogue.load(db)
-
-    def _service_changed(self, entry: Entry) -> None:
-        push = ServiceChanged(service=entry.service.name, state=entry.service.state)
-        for session in list(self._listener.sessions):
-            if session.welcomed:
-                session.push(push)
-        if entry.service.state == "revoked":
-            self._grant.close(entry.service.service_id)
-        self._grant.wake(entry.service.service_id)
-
-    def _on_token(self, signal: dict[str, Any]) -> None:
-        for one in self._listener.of_token(signal["token"]):
-            one.end(Close.DEACTIVATED, "the token was revoked")
-
     def _on_drain(self, signal: dict[str, Any]) -> None:
         if signal["node"] == self.settings.node_name:
-            self._spawn_drain()
-
-    def _spawn_drain(self) -> None:
-        # Not among the spawned: the drain waits for those.
-        self._tasks.append(asyncio.get_running_loop().create_task(self.drain()))
+            # Not among the errands: the drain waits for those.
+            self._tasks.append(asyncio.get_running_loop().create_task(self.drain()))
 
     def _lost_lease(self) -> None:
         """Others will free what is held here: hand out no more, and end before they do."""
@@ -501,13 +427,12 @@ class Node:
     async def _close(self) -> None:
         if hasattr(self, "_listener"):
             await self._listener.close()
-            await self._spawned_done()
+            await self._errands.finish()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        for task in list(self._spawned):
-            task.cancel()
+        self._errands.cancel()
         if self._database is not None:
             with contextlib.suppress(Unavailable):
                 await self._say_goodbye()

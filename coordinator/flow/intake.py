@@ -21,7 +21,7 @@ from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClaimNumber, ItemId
 from coordinator.services import Item, Rows
-from coordinator.store import claims, results
+from coordinator.store import ownership
 from coordinator.store.pool import Database
 from coordinator.store.results import Settling
 from coordinator.wire.client import Stored, Submit
@@ -130,12 +130,12 @@ class Intake:
             refuse_strangers(entry, by.identity, idle_may=True)
             return _Aim(entry, held.items, held.given, current=True)
         async with self._database.connection() as db:
-            bucket = await claims.whose(db, bucket_id, claim)
+            bucket = await ownership.whose(db, bucket_id, claim)
             if bucket is None:
                 raise UnknownBucket("There is no such bucket.")
             entry = self._catalogue.by_id(bucket.service_id)
             refuse_strangers(entry, by.identity, idle_may=True)
-            await results.check_owner(db, bucket, bucket_id, by.client_id)
+            await ownership.check_owner(db, bucket, bucket_id, by.client_id)
         current = bucket.current == claim and bucket.holder == by.client_id
         return _Aim(entry, bucket.items, bucket.given, current)
 

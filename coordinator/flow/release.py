@@ -19,7 +19,7 @@ from coordinator.flow.signals import Signals, batches
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.observe.events import Events
-from coordinator.store import claims, clients, recollects, results
+from coordinator.store import claims, clients, ownership, recollects
 from coordinator.store.claims import Way
 from coordinator.store.pool import STATEMENT_DEADLINE, Database
 from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
@@ -120,11 +120,11 @@ class Releases:
         """
         bucket_id, claim = bucket_of(release.bucket_id), ClaimNumber(release.claim)
         async with self._database.connection() as db:
-            bucket = await claims.whose(db, bucket_id, claim)
+            bucket = await ownership.whose(db, bucket_id, claim)
             if bucket is None:
                 raise UnknownBucket("There is no such bucket.")
             refuse_strangers(self._catalogue.by_id(bucket.service_id), by.identity, idle_may=True)
-            await results.check_owner(db, bucket, bucket_id, by.client_id)
+            await ownership.check_owner(db, bucket, bucket_id, by.client_id)
             freed = await claims.release_claim(db, bucket_id, claim, claims.RELEASED, self._recollect_window)
         if not freed:
             raise StaleClaim("Your claim of that bucket has ended.")
@@ -169,7 +169,7 @@ class Releases:
     async def take(self, bucket_id: BucketId, way: Way = claims.TAKEN) -> int:
         """Take one bucket from whoever holds it; 0 if nobody does."""
         async with self._database.connection() as db:
-            bucket = await claims.whose(db, bucket_id, ClaimNumber(0))
+            bucket = await ownership.whose(db, bucket_id, ClaimNumber(0))
             if bucket is None:
                 raise UnknownBucket("There is no such bucket.")
             freed = await claims.release_claim(db, bucket_id, bucket.current, way, self._recollect_window)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import WELL
@@ -16,55 +16,6 @@ from coordinator.store.health import Done, Figures
 from coordinator.store.pool import Database
 
 Key = tuple[ClientId, ServiceId]
-
-
-@dataclass(slots=True)
-class _Count:
-    """The fields of `Done`, and the kinds of results."""
-
-    worked: bool = False
-    assigned: int = 0
-    processed: int = 0
-    settled: int = 0
-    bad_submits: int = 0
-    refused: int = 0
-    hoarded: int = 0
-    finished: int = 0
-    seconds: float = 0.0
-    paced: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-
-    def then(self, later: _Count) -> _Count:
-        """Both, one after the other."""
-        return _Count(
-            self.worked or later.worked,
-            self.assigned + later.assigned,
-            self.processed + later.processed,
-            self.settled + later.settled,
-            self.bad_submits + later.bad_submits,
-            later.refused if later.processed else self.refused + later.refused,
-            later.hoarded if later.settled else self.hoarded + later.hoarded,
-            later.finished if later.bad_submits else self.finished + later.finished,
-            self.seconds + later.seconds,
-            self.paced + later.paced,
-            self.labels + later.labels,
-        )
-
-    def done(self, key: Key) -> Done:
-        """As the store takes it."""
-        return Done(
-            *key,
-            self.worked,
-            self.assigned,
-            self.processed,
-            self.settled,
-            self.bad_submits,
-            self.refused,
-            self.hoarded,
-            self.finished,
-            self.seconds,
-            self.paced,
-        )
 
 
 @dataclass(slots=True)
@@ -84,7 +35,8 @@ class Tally:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:
-        self._counts: dict[Key, _Count] = {}
+        self._counts: dict[Key, Done] = {}
+        self._labels: Counter[tuple[ServiceId, ClientId, str]] = Counter()
         self._losses: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._known: dict[Key, Figures] = {}
         self.items = 0
@@ -94,11 +46,11 @@ class Tally:
         self.submits = 0
         """Submits stored through it."""
 
-    def _of(self, client: ClientId, service: ServiceId) -> _Count:
+    def _of(self, client: ClientId, service: ServiceId) -> Done:
         key = client, service
         found = self._counts.get(key)
         if found is None:
-            found = self._counts[key] = _Count()
+            found = self._counts[key] = Done()
         return found
 
     def assigned(self, client: ClientId, service: ServiceId) -> None:
@@ -136,8 +88,8 @@ class Tally:
         if seconds is not None:
             count.seconds += seconds
             count.paced += items
-        if labels:
-            count.labels.update(labels)
+        for label, n in (labels or {}).items():
+            self._labels[service, client, label] += n
 
     def refused(self, client: ClientId, service: ServiceId) -> None:
         """A submit of the client was refused for what was in it."""
@@ -185,16 +137,12 @@ class Tally:
         counts, self._counts = self._counts, {}
         losses, self._losses = self._losses, defaultdict(lambda: [0, 0, 0])
         steps, days = _steps(counts, losses), _days(counts)
-        labels = [
-            (service, client, label, n)
-            for (client, service), count in counts.items()
-            for label, n in count.labels.items()
-        ]
+        labels, self._labels = self._labels, Counter()
         try:
             async with database.transaction() as db:
-                known = await health.count(db, [count.done(key) for key, count in counts.items()], WELL)
+                known = await health.count(db, counts, WELL)
                 if labels:
-                    await health.count_labels(db, labels)
+                    await health.count_labels(db, [(*key, n) for key, n in labels.items()])
                 if steps:
                     await history.add(db, steps)
                 if days:
@@ -203,13 +151,14 @@ class Tally:
             for key, count in counts.items():
                 later = self._counts.get(key)
                 self._counts[key] = count if later is None else count.then(later)
+            self._labels.update(labels)
             for service, lost in losses.items():
                 self._losses[service] = [a + b for a, b in zip(self._losses[service], lost, strict=True)]
             raise
         self._known.update({(one.client_id, one.service_id): one for one in known})
         self._add(counts, losses)
 
-    def _add(self, counts: Mapping[Key, _Count], losses: Mapping[ServiceId, list[int]]) -> None:
+    def _add(self, counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) -> None:
         for (_, service), count in counts.items():
             total = self.totals[service]
             total.assigned += count.assigned
@@ -223,9 +172,7 @@ class Tally:
             total.disconnects += disconnects
 
 
-def _steps(
-    counts: Mapping[Key, _Count], losses: Mapping[ServiceId, list[int]]
-) -> list[tuple[ServiceId, history.Counts]]:
+def _steps(counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) -> list[tuple[ServiceId, history.Counts]]:
     """What the history is told of each service; nothing of buckets that were only handed out."""
     sums: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
     for (_, service), count in counts.items():
@@ -240,5 +187,5 @@ def _steps(
     return found
 
 
-def _days(counts: Mapping[Key, _Count]) -> list[tuple[str, int, int]]:
+def _days(counts: Mapping[Key, Done]) -> list[tuple[str, int, int]]:
     return [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]

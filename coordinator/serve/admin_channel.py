@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
 from coordinator.observe.events import Events
 from coordinator.serve.client_channel import in_words
-from coordinator.serve.connection import Peer, Spawn, Wire
+from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
 from coordinator.store import activity, tokens
 from coordinator.store.pool import Database
 from coordinator.wire import admin as wire
@@ -75,7 +74,7 @@ class AdminSession(Peer):
     """One session of one admin or operator."""
 
     def __init__(self, connection: Wire, address: str, steps: AdminSteps) -> None:
-        super().__init__(connection, address, steps.messages_per_minute, steps.spawn)
+        super().__init__(connection, address, steps.messages_per_minute, steps.hello_timeout, steps.spawn)
         self._steps = steps
         self._token: tokens.Token | None = None
         operation, on_items, life = steps.operation, steps.item_operation, steps.service_life
@@ -120,15 +119,11 @@ class AdminSession(Peer):
 
     async def run(self) -> None:
         """The whole life of the session."""
-        timer = asyncio.get_running_loop().call_later(self._steps.hello_timeout, self._no_hello)
-        try:
-            await self.frames()
-        finally:
-            timer.cancel()
+        await self.frames()
 
-    def _no_hello(self) -> None:
-        if self._token is None:
-            self.end(Close.NO_HELLO, "no hello in time")
+    @property
+    def welcomed(self) -> bool:
+        return self._token is not None
 
     @property
     def marks(self) -> dict[str, str]:
@@ -145,7 +140,7 @@ class AdminSession(Peer):
         except Undecodable as refusal:
             self.refuse(refusal.error, refusal.ref)
             return
-        ref = request.ref if not isinstance(request.ref, msgspec.UnsetType) else None
+        ref = ref_of(request)
         try:
             if isinstance(request, wire.AdminHello):
                 await self._hello(request, ref)
@@ -198,9 +193,7 @@ class AdminSession(Peer):
             server=self._steps.card,
             protocol=PROTOCOL,
         )
-        if ref is not None:
-            welcome.ref = ref
-        self.push(welcome)
+        self.answer(welcome, ref)
 
     async def _limits(self, request: wire.LimitsShow) -> Fields:
         return {"limits": self._steps.limits}

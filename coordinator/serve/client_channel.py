@@ -38,7 +38,7 @@ from coordinator.flow.roster import Identity, Roster
 from coordinator.model import Claimed, ClientId, SessionId
 from coordinator.observe import health
 from coordinator.observe.events import Events
-from coordinator.serve.connection import Peer, Spawn, Wire
+from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
 from coordinator.serve.limits import REFUSED_IN_A_ROW, Addresses
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -89,7 +89,8 @@ class ClientSession(Peer):
     identity: Identity
 
     def __init__(self, connection: Wire, address: str, steps: Steps) -> None:
-        super().__init__(connection, address, steps.limits.messages_per_minute, steps.spawn)
+        limits = steps.limits
+        super().__init__(connection, address, limits.messages_per_minute, limits.hello_timeout, steps.spawn)
         self._steps = steps
         self._life = Life()
         self.session_id = SessionId(uuid4())
@@ -113,7 +114,6 @@ class ClientSession(Peer):
 
     @property
     def welcomed(self) -> bool:
-        """Whether its `hello` was accepted."""
         return bool(self.client_id)
 
     @property
@@ -127,17 +127,11 @@ class ClientSession(Peer):
 
     async def run(self) -> None:
         """The whole life of the session."""
-        timer = asyncio.get_running_loop().call_later(self._steps.limits.hello_timeout, self._no_hello)
         try:
             await self.frames()
         finally:
-            timer.cancel()
             # Work under way belongs to the node: what was sent before the end is done before the release.
             self._steps.spawn(self._finish())
-
-    def _no_hello(self) -> None:
-        if not self.welcomed:
-            self.end(Close.NO_HELLO, "no hello in time")
 
     async def _finish(self) -> None:
         self._life.move(Event.END)
@@ -167,7 +161,7 @@ class ClientSession(Peer):
         except Undecodable as refusal:
             self.refuse(self._other_version(frame) or refusal.error, refusal.ref)
             return
-        ref = request.ref if not isinstance(request.ref, msgspec.UnsetType) else None
+        ref = ref_of(request)
         try:
             self._life.admit(type(request))
             if type(request) in NEEDS_REGISTRATION and not self.identity.registered:
@@ -188,12 +182,7 @@ class ClientSession(Peer):
             self.refuse(Internal("Something went wrong here."), ref)
         else:
             if answer is not None:
-                self._answer(answer, ref)
-
-    def _answer(self, answer: Answer, ref: Ref | None) -> None:
-        if ref is not None:
-            answer.ref = ref
-        self.push(answer)
+                self.answer(answer, ref)
 
     def _other_version(self, frame: str) -> PeerError | None:
         """A `hello` of another version may have any shape; it is told so, not what is wrong with its fields."""
@@ -239,7 +228,7 @@ class ClientSession(Peer):
                 raise ServerUnavailable(
                     "The database cannot be reached.", retry_after=AWAY, scope="server", close_code=Close.RESTART
                 ) from None
-        self._answer(welcome, hello.ref if not isinstance(hello.ref, msgspec.UnsetType) else None)
+        self.answer(welcome, ref_of(hello))
         for claimed in regranted:
             steps.grant.push(claimed, self)
         if steps.draining():
@@ -305,9 +294,8 @@ class ClientSession(Peer):
         found = await steps.grant.ask_now(self, service, count)
         if not found:
             raise NoWork("There is nothing at hand.", retry_after=NOTHING, scope="service")
-        ref = ask.ref if not isinstance(ask.ref, msgspec.UnsetType) else None
         pending = steps.grant.pending(self, service)
-        self._answer(wire.Asked(service=ask.service, count=len(found), pending=pending, limit=limit), ref)
+        self.answer(wire.Asked(service=ask.service, count=len(found), pending=pending, limit=limit), ref_of(ask))
         for claimed in found:
             steps.grant.push(claimed, self)
         return None
@@ -349,7 +337,7 @@ class ClientSession(Peer):
             log.exception("submit failed", bucket=submit.bucket_id, **self.marks)
             self.refuse(Internal("Something went wrong here."), ref)
         else:
-            self._answer(stored, ref)
+            self.answer(stored, ref)
             log.debug("stored", bucket=submit.bucket_id, seconds=round(monotonic() - begun, 4), **self.marks)
 
     async def _after_submits(self, request: Request) -> None:
@@ -364,8 +352,7 @@ class ClientSession(Peer):
         if self.draining:
             raise Draining("This node drains.", retry_after=self._steps.drain_retry, scope="server")
         found, regranted = await self._steps.releases.recollect(self, recollect.holds or [])
-        ref = recollect.ref if not isinstance(recollect.ref, msgspec.UnsetType) else None
-        self._answer(wire.Recollected(regranted=found.regranted, dropped=found.dropped), ref)
+        self.answer(wire.Recollected(regranted=found.regranted, dropped=found.dropped), ref_of(recollect))
         for claimed in regranted:
             self._steps.grant.push(claimed, self)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
@@ -16,7 +16,7 @@ from websockets.protocol import State
 from coordinator.errors import PeerError, RateLimited
 from coordinator.serve.limits import REFUSED_IN_A_ROW, TokenBucket
 from coordinator.wire.codec import encode, error_frame, peek_ref
-from coordinator.wire.frames import Close, Ref
+from coordinator.wire.frames import Answer, Close, Ref, Request
 
 log = structlog.get_logger()
 
@@ -33,6 +33,11 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 """Starts a task that belongs to the node."""
 
 
+def ref_of(request: Request) -> Ref | None:
+    """What the answer to a request carries back."""
+    return None if isinstance(request.ref, UnsetType) else request.ref
+
+
 class Wire(ServerConnection):
     """A connection that remembers when it last heard from its peer."""
 
@@ -46,9 +51,12 @@ class Wire(ServerConnection):
 class Peer:
     """What the sessions of all channels have in common."""
 
-    def __init__(self, connection: Wire, address: str, messages_per_minute: int, spawn: Spawn) -> None:
+    def __init__(
+        self, connection: Wire, address: str, messages_per_minute: int, hello_timeout: float, spawn: Spawn
+    ) -> None:
         self.connection = connection
         self.address = address
+        self._hello_timeout = hello_timeout
         self._spawn = spawn
         self._rate = TokenBucket(messages_per_minute)
         self._refused = 0
@@ -60,10 +68,16 @@ class Peer:
         """What tells it from others in the log."""
         return {"address": self.address}
 
+    @property
+    def welcomed(self) -> bool:
+        """Whether its `hello` was accepted."""
+        raise NotImplementedError
+
     # Reading
 
     async def frames(self) -> None:
-        """Hand each text frame to `take`, until the connection ends or `end` was called."""
+        """Hand each text frame to `take`, until the connection ends, `end` was called or no `hello` came in time."""
+        timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
         self._receiving = None
         try:
             while self._closing is None:
@@ -84,6 +98,11 @@ class Peer:
             task.uncancel()
         finally:
             self._receiving = None
+            timer.cancel()
+
+    def _no_hello(self) -> None:
+        if not self.welcomed:
+            self.end(Close.NO_HELLO, "no hello in time")
 
     async def take(self, frame: str) -> None:
         """Answer one frame."""
@@ -117,6 +136,12 @@ class Peer:
         broadcast((self.connection,), frame, text=True)
         if self.unread() > MOST_UNREAD:
             self.end(Close.SLOW_READER, "too slow a reader")
+
+    def answer(self, answer: Answer, ref: Ref | None) -> None:
+        """Send the answer to a request."""
+        if ref is not None:
+            answer.ref = ref
+        self.push(answer)
 
     def push_frame(self, frame: bytes) -> None:
         """Send what is a WebSocket frame already, the same for many peers."""

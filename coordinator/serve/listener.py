@@ -6,6 +6,7 @@ import asyncio
 import http
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -14,6 +15,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from coordinator.errors import ConfigError
 from coordinator.serve.admin_channel import AdminSession, AdminSteps
 from coordinator.serve.client_channel import ClientSession, Steps
 from coordinator.serve.connection import Pinger, Wire
@@ -239,6 +241,22 @@ class Listener:
             server.close(code=Close.RESTART)
         for server in self._servers:
             await server.wait_closed()
+
+
+def tls_of(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """What a port with that certificate needs; None without one.
+
+    Raises:
+        ConfigError: the files do not do.
+    """
+    if cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as failure:
+        raise ConfigError(f"tls_cert, tls_key: cannot be read as a certificate and its key: {failure}") from failure
+    return context
 
 
 def _choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import structlog
 
 from coordinator import credentials
@@ -22,7 +20,7 @@ from coordinator.errors import (
 )
 from coordinator.observe.events import Events
 from coordinator.serve.client_channel import in_words
-from coordinator.serve.connection import Peer, Spawn, Wire
+from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
 from coordinator.serve.feeds import Feeds
 from coordinator.store import tokens
 from coordinator.store.pool import Database
@@ -61,7 +59,7 @@ class StatsSession(Peer):
     """One dashboard or script."""
 
     def __init__(self, connection: Wire, address: str, steps: StatsSteps) -> None:
-        super().__init__(connection, address, steps.messages_per_minute, steps.spawn)
+        super().__init__(connection, address, steps.messages_per_minute, steps.hello_timeout, steps.spawn)
         self._steps = steps
         self._role: Role | None = None
         self._topics: list[str] = []
@@ -69,18 +67,16 @@ class StatsSession(Peer):
         self.token_id: str | None = None
         """The token that this session lives by, if by one."""
 
+    @property
+    def welcomed(self) -> bool:
+        return self._role is not None
+
     async def run(self) -> None:
         """The whole life of the session."""
-        timer = asyncio.get_running_loop().call_later(self._steps.hello_timeout, self._no_hello)
         try:
             await self.frames()
         finally:
-            timer.cancel()
             self._steps.feeds.leave(self)
-
-    def _no_hello(self) -> None:
-        if self._role is None:
-            self.end(Close.NO_HELLO, "no hello in time")
 
     async def take(self, frame: str) -> None:
         try:
@@ -88,9 +84,9 @@ class StatsSession(Peer):
         except Undecodable as refusal:
             self.refuse(refusal.error, refusal.ref)
             return
-        ref = request.ref if not isinstance(request.ref, msgspec.UnsetType) else None
+        ref = ref_of(request)
         try:
-            await self._answer(request, ref)
+            await self._carry_out(request, ref)
         except CoordinatorError as failure:
             error = in_words(failure, **self.marks)
             log.debug("viewer refused", request=tag_of(type(request)), code=error.code, **self.marks)
@@ -101,9 +97,9 @@ class StatsSession(Peer):
             log.exception("stats step failed", request=tag_of(type(request)), **self.marks)
             self.refuse(Internal("Something went wrong here."), ref)
 
-    async def _answer(self, request: Request, ref: Ref | None) -> None:
+    async def _carry_out(self, request: Request, ref: Ref | None) -> None:
         if isinstance(request, wire.StatsHello):
-            self._tell(await self._hello(request), ref)
+            self.answer(await self._hello(request), ref)
             return
         if self._role is None:
             raise OutOfOrder("The first message is hello.")
@@ -113,12 +109,7 @@ class StatsSession(Peer):
             case wire.Unsubscribe():
                 self._unsubscribe(request, ref)
             case wire.Get():
-                self._tell(await self._steps.table(request), ref)
-
-    def _tell(self, answer: Answer, ref: Ref | None) -> None:
-        if ref is not None:
-            answer.ref = ref
-        self.push(answer)
+                self.answer(await self._steps.table(request), ref)
 
     async def _hello(self, hello: wire.StatsHello) -> Answer:
         if self._role is not None:
@@ -152,7 +143,7 @@ class StatsSession(Peer):
     def _subscribe(self, subscribe: wire.Subscribe, ref: Ref | None) -> None:
         self._interval = subscribe.interval
         self._topics = list(dict.fromkeys((*self._topics, *subscribe.topics)))
-        self._tell(wire.Subscribed(topics=self._topics, interval=self._interval), ref)
+        self.answer(wire.Subscribed(topics=self._topics, interval=self._interval), ref)
         for topic in self._topics:
             self._steps.feeds.feeds[topic].subscribe(self, self._interval, at_once=topic in subscribe.topics)
 
@@ -160,4 +151,4 @@ class StatsSession(Peer):
         for topic in unsubscribe.topics:
             self._steps.feeds.feeds[topic].leave(self)
         self._topics = [topic for topic in self._topics if topic not in unsubscribe.topics]
-        self._tell(wire.Unsubscribed(topics=self._topics), ref)
+        self.answer(wire.Unsubscribed(topics=self._topics), ref)

@@ -17,8 +17,8 @@ Seconds = Annotated[float, Meta(ge=1, le=1_000_000_000)]
 Count = Annotated[int, Meta(ge=1, le=10_000)]
 
 
-class Common(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What every service has; the defaults are those of `model.ServiceSettings`."""
+class OfEveryService(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What can be set of every service, whatever its plugin; the defaults are those of `model.ServiceSettings`."""
 
     bucket_size: Count
     max_buckets_per_ask: Count
@@ -30,7 +30,7 @@ class Common(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_head_start: Annotated[float, Meta(ge=0, le=1_000_000_000)]
 
 
-_COMMON: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(Common)}
+_OF_EVERY_SERVICE: dict[str, Any] = {field.name: field.type for field in msgspec.structs.fields(OfEveryService)}
 
 
 def merged(plugin: type[Plugin], current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,14 +42,14 @@ def merged(plugin: type[Plugin], current: Mapping[str, Any], given: Mapping[str,
     own: dict[str, Any] = {field.encode_name: field for field in msgspec.structs.fields(plugin.Settings)}
     after = dict(current)
     for name, value in given.items():
-        if name not in _COMMON and name not in own:
-            known = ", ".join([*_COMMON, *own])
+        if name not in _OF_EVERY_SERVICE and name not in own:
+            known = ", ".join([*_OF_EVERY_SERVICE, *own])
             raise _wrong(name, f"there is no such setting; expected one of {known}")
         if value is None:
             after.pop(name, None)
             continue
         try:
-            msgspec.convert(value, _COMMON[name] if name in _COMMON else own[name].type)
+            msgspec.convert(value, _OF_EVERY_SERVICE[name] if name in _OF_EVERY_SERVICE else own[name].type)
         except msgspec.ValidationError as failure:
             what, _, inner = str(failure).partition(" - at `$")
             raise _wrong(name + inner.rstrip("`"), what) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 
@@ -19,17 +19,15 @@ PACE_KEPT = 2000
 """Items of a pace before the older half is forgotten: some buckets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
-    """What a node counted of one client in one service.
+    """What a node counted of one client in one service since it last told the database.
 
     `worked` is false where it is only to be looked at.  `refused` are submits refused since one was stored, `hoarded`
     asks since an item was settled, `finished` buckets settled whole since a submit was refused; `seconds` went into
     `paced` items.
     """
 
-    client_id: ClientId
-    service_id: ServiceId
     worked: bool = False
     assigned: int = 0
     processed: int = 0
@@ -40,6 +38,21 @@ class Done:
     finished: int = 0
     seconds: float = 0.0
     paced: int = 0
+
+    def then(self, later: Done) -> Done:
+        """Both, one after the other."""
+        return Done(
+            self.worked or later.worked,
+            self.assigned + later.assigned,
+            self.processed + later.processed,
+            self.settled + later.settled,
+            self.bad_submits + later.bad_submits,
+            later.refused if later.processed else self.refused + later.refused,
+            later.hoarded if later.settled else self.hoarded + later.hoarded,
+            later.finished if later.bad_submits else self.finished + later.finished,
+            self.seconds + later.seconds,
+            self.paced + later.paced,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +102,12 @@ RETURNING m.client_id, m.service_id, m.health, m.health_reason, m.well, m.died, 
           m.returned, m.seconds, m.paced"""
 
 
-async def count(db: Connection, done: Sequence[Done], well: int) -> list[Figures]:
+async def count(db: Connection, done: Mapping[tuple[ClientId, ServiceId], Done], well: int) -> list[Figures]:
     """Add what a node counted; returns what is known of those clients now.
 
     After `well` buckets settled whole in a row, those that died before are forgotten.
     """
-    ordered = sorted(done, key=lambda one: (one.client_id, one.service_id))
-    columns = zip(*map(astuple, ordered), strict=True)
+    columns = zip(*((*key, *astuple(done[key])) for key in sorted(done)), strict=True)
     return [Figures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
 
 

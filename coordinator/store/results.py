@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from coordinator.errors import Conflict, NotOwner, StaleClaim, UnassignedItems, UnknownBucket
+from coordinator.errors import Conflict, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
-from coordinator.store import claims
+from coordinator.store import claims, ownership
 from coordinator.store.pool import Connection
 
 Keep = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
@@ -259,10 +259,10 @@ async def settle_one(
         UnknownBucket, NotOwner, StaleClaim, UnassignedItems, Conflict: nothing is stored.
     """
     row = await db.fetchrow(_LOCK, submit.bucket_id)
-    bucket = await claims.whose(db, submit.bucket_id, submit.claim)
+    bucket = await ownership.whose(db, submit.bucket_id, submit.claim)
     if row is None or bucket is None:
         raise UnknownBucket("There is no such bucket.")
-    await check_owner(db, bucket, submit.bucket_id, submit.client_id)
+    await ownership.check_owner(db, bucket, submit.bucket_id, submit.client_id)
     known = {
         one["item_id"]: one["value"]
         for one in await db.fetch(_STORED, [item for item, _ in submit.rows], submit.service_id, submit.claim)
@@ -330,20 +330,6 @@ async def _give_up(db: Connection, submit: Settling, recollect_window: float) ->
     """A final submit without results is a give-back that counts as a failed attempt, and costs what one costs."""
     freed = await claims.release_claim(db, submit.bucket_id, submit.claim, claims.GIVEN_UP, recollect_window)
     return Outcome(0, 0, freed[0].remaining, closed=True, duplicate=False, freed=True)
-
-
-async def check_owner(db: Connection, bucket: claims.Whose, bucket_id: BucketId, client: ClientId) -> None:
-    """Whether the claim that a client names was ever its own.
-
-    Raises:
-        NotOwner: it was another's, or the client never held the bucket.
-        StaleClaim: the bucket never had a claim of that number, though this client held it.
-    """
-    if bucket.of_claim == client:
-        return
-    if bucket.of_claim is None and await claims.ever_held(db, bucket_id, client):
-        raise StaleClaim("That is not the number of your claim.")
-    raise NotOwner("That claim is not yours.")
 
 
 async def _same(db: Connection, pairs: Sequence[tuple[str, str]]) -> bool:

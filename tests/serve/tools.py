@@ -15,7 +15,10 @@ from typing import Any
 import asyncpg
 
 from coordinator.store.pool import Database
-from tests.harness import PATIENCE, Admin, Message, Peer, Server, Volunteer, secret_of
+from tests.harness import PATIENCE, Admin, Message, Peer, Server, Volunteer, secret_of, submission
+
+CHOICE = [{"service": "dm_check", "profile": {"source": "somebody"}}]
+"""What a client may choose when it registers."""
 
 _numbers = itertools.count(1)
 
@@ -41,7 +44,7 @@ async def set_state(server: Server, state: str, service: str = "dm_check") -> No
     """Pause, resume or revoke a service under a running node."""
     async with server.database.connection() as db:
         await db.execute("UPDATE service SET state = $2 WHERE name = $1", service, state)
-    await server.node._reload_services()
+    await server.node._hearing.reload_services()
 
 
 async def value(database: Database, query: str, *arguments: object) -> Any:
@@ -69,6 +72,11 @@ async def results(database: Database) -> int:
     return int(await value(database, "SELECT count(*) FROM result"))
 
 
+def ids(bucket: Message) -> list[int]:
+    """The items of a bucket, in its order."""
+    return [item["item"] for item in bucket["items"]]
+
+
 async def works_well(server: Server, admin: Admin, neighbour: Volunteer) -> None:
     """A full cycle of a client that should notice nothing: add, ask, bucket, submit, stored."""
     await admin.add(2, prefix=f"neighbour{next(_numbers)}_")
@@ -89,6 +97,20 @@ async def report(peer: Peer, service: str = "dm_check", **more: Any) -> Message:
     fields = {"type": "report", "ref": "report", "service": service, "kind": "cannot_work", **more}
     await peer.connection.send(json.dumps(fields))
     return await asyncio.wait_for(answer, PATIENCE)
+
+
+async def code(peer: Volunteer, bucket: Message, dm: object = "DM", **more: Any) -> str:
+    """The code with which a submit is refused."""
+    fields = submission(bucket, "DM", items=more.get("items"))
+    for result in fields["results"]:
+        result["dm"] = dm
+    return await peer.refused("submit", **{**fields, **more.get("fields", {})})
+
+
+async def raw(peer: Volunteer, text: str) -> Message:
+    """Send text that need not be a message; the next frame without a known ref answers it."""
+    await peer.connection.send(text)
+    return await asyncio.wait_for(peer.pushes.get(), 10)
 
 
 def reset(peer: Peer) -> None:

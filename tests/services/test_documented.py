@@ -12,7 +12,7 @@ import pytest
 from coordinator.model import ServiceSettings
 from coordinator.services import Plugin
 from coordinator.services.contract import Plugin as Contract
-from coordinator.services.settings import Common
+from coordinator.services.settings import OfEveryService
 
 TESTS = Path(__file__).parents[1]
 OWN_ACCOUNT = {"selects", "checks", "stores", "labels", "built_in"}
@@ -43,5 +43,5 @@ def test_a_hook_is_described_and_used(hook: str) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(ServiceSettings)])
 def test_a_setting_is_described_bounded_and_used(name: str) -> None:
     assert f"`{name}`" in (inspect.getdoc(ServiceSettings) or ""), f"{name} is not described"
-    assert name in Common.__struct_fields__
+    assert name in OfEveryService.__struct_fields__
     assert re.search(rf"\b{name}\b\"?[=:]", texts(TESTS)), f"no test sets {name}"

@@ -299,7 +299,7 @@ class _Measure:
         async def record(size: int) -> None:
             names = [ClientId(f"crowd{n}") for n in range(1, size + 1)]
             async with self._database.transaction() as db:
-                done = [Done(one, service, True, 1, 1, SIZE, 0, 0, 0, 1, 1.0, SIZE) for one in names]
+                done = {(one, service): Done(True, 1, 1, SIZE, 0, 0, 0, 1, 1.0, SIZE) for one in names}
                 await health.count(db, done, WELL)
                 await health.count_labels(db, [(service, one, label, 60) for one in names for label in _LABELS])
                 await history.add(db, [(service, (SIZE, 1, 0, 0, 0, 0))])

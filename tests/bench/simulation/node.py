@@ -14,7 +14,8 @@ from uuid import UUID
 from coordinator.flow.commits import BATCH as SUBMITS
 from coordinator.flow.commits import WORKERS
 from coordinator.flow.expiry import RENEW, TICK
-from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL, Line, Ticket
+from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
+from coordinator.flow.line import Line, Ticket
 from coordinator.flow.roster import Holder
 from coordinator.flow.signals import COALESCE
 from coordinator.flow.watch import COMPARE
@@ -69,7 +70,7 @@ class Node:
         day.clock.after(COMPARE + number / day.scenario.nodes, self._compare)
         day.clock.after(RENEW * number / day.scenario.nodes, self._renew)
 
-    # Granting: flow/grant.py
+    # Granting: flow/line.py and flow/grant.py
 
     def ask(self, session: Session, count: int) -> None:
         """A session asks; with other nodes about, what its client holds is asked of the database first."""

@@ -1,0 +1,43 @@
+"""Tasks that belong to the node, not to the connection or the signal that they were begun for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from coordinator.observe.events import Events
+
+log = structlog.get_logger()
+
+
+class Errands:
+    """Steps under way that nobody waits for; one that fails is told of, and nothing else."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run a step in a task of its own."""
+        task = asyncio.get_running_loop().create_task(step)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._events.emit("fault", "a task of the node failed")
+            log.error("a task of the node failed", exc_info=fault)
+
+    async def finish(self) -> None:
+        """Wait for those under way, 5 s at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+
+    def cancel(self) -> None:
+        """End what is still under way."""
+        for task in list(self._tasks):
+            task.cancel()
