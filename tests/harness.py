@@ -23,6 +23,14 @@ Message = dict[str, Any]
 PATIENCE = 10.0
 """Seconds after which a test gives up on something that should have come at once."""
 
+PLACES = """
+SELECT service_id, item_id, 'waiting' AS place FROM waiting
+UNION ALL SELECT service_id, item_id, 'quarantined' FROM quarantine
+UNION ALL SELECT b.service_id, n.item_id, b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
+ CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
+ WHERE b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0"""
+"""Where each item is that is not settled, found by a scan; one with a second copy is there twice."""
+
 
 def secret_of(client: str) -> str:
     """A secret that is the client's own."""
