@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -197,6 +198,16 @@ class Server:
         async with self.database.connection() as db:
             await tokens.issue(db, made.token_id, made.hash, role, f"test {role}", None, None)
         return made.token
+
+    async def command(self, *words: str) -> list[Message]:
+        """What a command of the program, run by an admin as a process of its own, prints with `--json`."""
+        beside = "--json", "--server", self.url, "--token", await self.token()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "coordinator", *words, *beside, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0, words
+        return [json.loads(line) for line in said.splitlines()]
 
     async def viewer(self, **hello: Any) -> Viewer:
         """A dashboard that has said hello."""

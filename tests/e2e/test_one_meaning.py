@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -64,16 +62,6 @@ async def by_metrics(server: Server) -> Figures:
     return found
 
 
-async def command(*words: str) -> list[dict[str, Any]]:
-    """The lines of JSON that a command of the program prints."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "coordinator", *words, "--json", stdout=asyncio.subprocess.PIPE
-    )
-    said, _ = await process.communicate()
-    assert process.returncode == 0
-    return [json.loads(line) for line in said.splitlines()]
-
-
 def flat(row: Mapping[str, Any]) -> dict[str, int]:
     """The items and buckets of a service, or of all, as the stats channel tells them."""
     return {**row["items"], **{f"{state}_buckets": count for state, count in row["buckets"].items()}}
@@ -81,12 +69,12 @@ def flat(row: Mapping[str, Any]) -> dict[str, int]:
 
 async def by_top(server: Server) -> tuple[Figures, Mapping[str, int]]:
     """Of each service, and of all together."""
-    told = {one["topic"]: one["data"] for one in await command("top", "--once", "--server", server.url)}
+    told = {one["topic"]: one["data"] for one in await server.command("top", "--once")}
     return {row["service"]: flat(row) for row in told["services"]["rows"]}, flat(told["overview"])
 
 
-async def by_stats(server: Server, token: str) -> Figures:
-    (told,) = await command("stats", "--server", server.url, "--token", token)
+async def by_stats(server: Server) -> Figures:
+    (told,) = await server.command("stats")
     names = {"items": "total"} | {name: name for name in (*ITEMS, *(f"{state}_buckets" for state in BUCKETS))}
     return {row["service"]: {names[name]: row[name] for name in names} for row in told["services"]}
 
@@ -232,7 +220,7 @@ async def test_each_number_means_the_same_wherever_it_stands(
         assert one["ready"] + one["waiting"] == total - settled - claimed - dead
 
     assert await by_metrics(server) == figures
-    assert await by_stats(server, await server.token()) == figures
+    assert await by_stats(server) == figures
     told = figures, together(figures)
     assert await in_time(lambda: by_top(server), told) == told
 
