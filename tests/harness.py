@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -22,6 +23,14 @@ Message = dict[str, Any]
 
 PATIENCE = 10.0
 """Seconds after which a test gives up on something that should have come at once."""
+
+PLACES = """
+SELECT service_id, item_id, 'waiting' AS place FROM waiting
+UNION ALL SELECT service_id, item_id, 'quarantined' FROM quarantine
+UNION ALL SELECT b.service_id, n.item_id, b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
+ CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
+ WHERE b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0"""
+"""Where each item is that is not settled, found by a scan; one with a second copy is there twice."""
 
 
 def secret_of(client: str) -> str:
@@ -189,6 +198,16 @@ class Server:
         async with self.database.connection() as db:
             await tokens.issue(db, made.token_id, made.hash, role, f"test {role}", None, None)
         return made.token
+
+    async def command(self, *words: str) -> list[Message]:
+        """What a command of the program, run by an admin as a process of its own, prints with `--json`."""
+        beside = "--json", "--server", self.url, "--token", await self.token()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "coordinator", *words, *beside, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0, words
+        return [json.loads(line) for line in said.splitlines()]
 
     async def viewer(self, **hello: Any) -> Viewer:
         """A dashboard that has said hello."""

@@ -28,21 +28,24 @@ SELECT min(claim), max(claim) FROM (
          WHERE service_id = $1 AND claim >= $2 AND settled > 0 ORDER BY claim LIMIT 1000) c) w
  WHERE before < $3"""
 
-# What all results of a claim share is composed once for each claim.
+# What all results of a claim share is composed once for each claim.  The results of the window are read once, whatever
+# the plan takes the number of its claims for: statistics are missing after a restore.
 _ROWS = """
 WITH span AS MATERIALIZED (
     SELECT claim,
            ',"client_id":' || to_json(client_id) || ',"session_id":"' || session_id || '","bucket_id":"' || bucket_id
                || '","claim":' || claim || ',"at":"' AS origin,
            CASE WHEN invalidated_by IS NULL THEN 'Z","valid":true}' ELSE 'Z","valid":false}' END AS tail
-      FROM claim WHERE service_id = $1 AND claim BETWEEN $2 AND $3 AND settled > 0)
+      FROM claim WHERE service_id = $1 AND claim BETWEEN $2 AND $3 AND settled > 0),
+scan AS MATERIALIZED (
+    SELECT claim, item_id, value, at FROM result
+     WHERE claim BETWEEN $2 AND $3 AND (claim, item_id) > ($2, $5) AND service_id = $1)
 SELECT claim, item_id, line FROM (
     SELECT claim, item_id, line, sum(octet_length(line)) OVER (ORDER BY claim, item_id) - octet_length(line) AS before
       FROM (SELECT r.claim, r.item_id,
                    $4 || r.item_id || ',"key":' || to_json(i.key) || ',"value":' || r.value || k.origin
                       || to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || k.tail AS line
-              FROM result r JOIN span k USING (claim) JOIN item i USING (item_id)
-             WHERE r.claim BETWEEN $2 AND $3 AND (r.claim, r.item_id) > ($2, $5) AND r.service_id = $1
+              FROM scan r JOIN span k USING (claim) JOIN item i USING (item_id)
              ORDER BY r.claim, r.item_id LIMIT $6) composed) measured
  WHERE before < $7 ORDER BY claim, item_id"""
 

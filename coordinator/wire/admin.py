@@ -42,7 +42,7 @@ class ServiceList(Request, tag="service.list"):
 
 
 class ServiceShow(Request, tag="service.show"):
-    """`service, plugin, title, state, settings`, and `counts` by state of item and bucket."""
+    """`service, plugin, title, state, settings`, and `counts` of items and open buckets."""
 
     service: Name
 
@@ -286,7 +286,10 @@ class NodeDrain(Request, tag="node.drain"):
 
 
 class Stats(Request, tag="stats"):
-    """`services: [{service, state, waiting, ready, claimed, dead, settled, quarantined, oldest}]`, `database`."""
+    """`services: [{service, state, items, waiting, ready, claimed, dead, settled, quarantined, oldest}]`, `database`.
+
+    Each with its open buckets, too: `ready_buckets, claimed_buckets, dead_buckets`.
+    """
 
 
 class LimitsShow(Request, tag="limits"):

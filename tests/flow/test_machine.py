@@ -39,6 +39,7 @@ from coordinator.store.results import Outcome, Settling
 from tests.flow.facts import Facts
 from tests.flow.outage import Moment, Outage
 from tests.flow.room import Room, stop_clock
+from tests.harness import PLACES
 from tests.store.bench import DM, NON_DM, Worker, given, submit
 
 settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadline=None)
@@ -426,14 +427,7 @@ class Life(RuleBasedStateMachine):
 
     async def _check_places(self) -> None:
         room, facts = self.room, self.facts
-        found = await room.rows(
-            """SELECT item_id, 'waiting' AS place FROM waiting WHERE service_id = $1
-               UNION ALL SELECT item_id, 'quarantined' FROM quarantine WHERE service_id = $1
-               UNION ALL SELECT n.item_id, b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
-                CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
-                WHERE b.service_id = $1 AND b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0""",
-            room.service,
-        )
+        found = await room.rows(f"SELECT item_id, place FROM ({PLACES}) p WHERE service_id = $1", room.service)
         places: dict[int, list[str]] = {}
         for row in found:
             places.setdefault(row["item_id"], []).append(row["place"])
