@@ -71,6 +71,7 @@ async def waiting(db: Connection, service: ServiceId, after: tuple[datetime, int
 
 _FIND = "SELECT item_id, key, attributes FROM item WHERE key = $1"
 
+# As the statistics count: of two copies the one that can be had counts, and none if one of them was settled.
 _STATES = """
 SELECT s.name,
        CASE WHEN EXISTS (SELECT FROM waiting w WHERE w.service_id = x.service_id AND w.item_id = $1) THEN 'waiting'
@@ -81,7 +82,10 @@ SELECT s.name,
                             WHERE c.open AND c.items @> ARRAY[$1] AND b.service_id = x.service_id
                               AND b.state <> 'done'
                               AND get_bit(b.settled, array_position(c.items, $1) - 1) = 0
-                            ORDER BY b.state LIMIT 1), 'settled') END AS state
+                              AND NOT EXISTS (SELECT FROM twin t
+                                               WHERE t.service_id = x.service_id AND t.item_id = $1
+                                                 AND t.settled_by IS NOT NULL)
+                            ORDER BY b.state <> 'ready' LIMIT 1), 'settled') END AS state
   FROM item_service x JOIN service s USING (service_id)
  WHERE x.item_id = $1 AND x.service_id IN (SELECT service_id FROM service) ORDER BY s.name"""
 

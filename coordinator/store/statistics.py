@@ -22,23 +22,32 @@ WITH counted AS (
       FROM (SELECT service_id, what, number FROM service_count
             UNION ALL SELECT service_id, what, number FROM count_change) c
      GROUP BY service_id),
-twice AS (
-    SELECT service_id, count(*) AS twins FROM twin GROUP BY service_id),
 open AS (
-    SELECT service_id, state, priority, count(*) AS buckets, sum(length(settled) - bit_count(settled))::bigint AS items,
+    SELECT service_id, state, priority, sum(buckets)::bigint AS buckets, sum(items)::bigint AS items,
            min(since) AS since, min(rank_at) AS rank_at
-      FROM (SELECT service_id, state, priority, settled, since, rank_at
+      FROM (SELECT service_id, state, priority, since, rank_at, 1 AS buckets,
+                   length(settled) - bit_count(settled) AS items
               FROM bucket WHERE state = 'ready' AND split_at IS NULL
-            UNION ALL SELECT service_id, state, priority, settled, since, rank_at
+            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, length(settled) - bit_count(settled)
               FROM bucket WHERE split_at IS NOT NULL
-            UNION ALL SELECT service_id, state, priority, settled, since, rank_at
-              FROM bucket WHERE state IN ('claimed', 'dead')) b
+            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, length(settled) - bit_count(settled)
+              FROM bucket WHERE state IN ('claimed', 'dead')
+            -- An item with a second copy counts once: as the urgent one, or not at all if either is settled.
+            UNION ALL SELECT b.service_id, b.state, b.priority, b.since, b.rank_at, 0, -1
+              FROM twin t
+             CROSS JOIN LATERAL (
+                   SELECT * FROM bucket
+                    WHERE bucket_id = CASE
+                          WHEN t.settled_by IS NULL
+                               OR t.second_id = (SELECT k.bucket_id FROM claim k WHERE k.claim = t.settled_by)
+                          THEN t.first_id ELSE t.second_id END
+                      AND state <> 'done'
+                   OFFSET 0) b) c
      GROUP BY service_id, state, priority)
 SELECT s.service_id, coalesce(c.joined, 0) AS joined, coalesce(c.waiting, 0) AS waiting,
-       coalesce(c.quarantined, 0) AS quarantined, coalesce(t.twins, 0) AS twins,
+       coalesce(c.quarantined, 0) AS quarantined,
        o.state, o.priority, o.buckets, o.items, o.since, o.rank_at
-  FROM service s LEFT JOIN counted c USING (service_id) LEFT JOIN twice t USING (service_id)
-  LEFT JOIN open o USING (service_id)"""
+  FROM service s LEFT JOIN counted c USING (service_id) LEFT JOIN open o USING (service_id)"""
 
 # The front of each queue by rank: what waits longest of a priority whose turn is near.  A priority that is not among
 # them has nothing that ranks before all of these.
@@ -94,10 +103,8 @@ class ServiceState:
 async def state(db: Connection) -> dict[ServiceId, ServiceState]:
     """Every service as it is now; `oldest` has what stands in ready buckets."""
     found: dict[ServiceId, ServiceState] = {}
-    twins: dict[ServiceId, int] = {}
     for row in await db.fetch(_STATE):
         service = ServiceId(row["service_id"])
-        twins[service] = row["twins"]
         one = found.setdefault(service, ServiceState(row["joined"], row["waiting"], row["quarantined"]))
         if row["state"] is None:
             continue
@@ -105,18 +112,9 @@ async def state(db: Connection) -> dict[ServiceId, ServiceState]:
         setattr(one, row["state"], getattr(one, row["state"]) + row["items"])
         if row["state"] == "ready":
             one.oldest[row["priority"]] = Oldest(row["since"], row["rank_at"])
-    for service, one in found.items():
-        _count_once(one, twins[service])
+    for one in found.values():
         one.settled = one.total - one.left - one.quarantined
     return found
-
-
-def _count_once(one: ServiceState, twins: int) -> None:
-    """An item with a second copy stands in two open buckets, the first of which was claimed."""
-    for name in ("claimed", "dead", "ready"):
-        copies = min(twins, getattr(one, name))
-        setattr(one, name, getattr(one, name) - copies)
-        twins -= copies
 
 
 async def add_fronts(db: Connection, states: Mapping[ServiceId, ServiceState]) -> None:

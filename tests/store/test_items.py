@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.model import ItemId
-from coordinator.store import claims, items
+from coordinator.store import claims, items, statistics
 from coordinator.store.items import BEGINNING, ResultRow
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, blocked, submit
@@ -151,6 +151,27 @@ async def test_an_items_state_in_each_of_its_services(bench: Bench, database: Da
     assert await _state(bench, rest[0]) == [("probe", "claimed")]
     assert await bench.prioritize([item]) is not None
     assert (await _state(bench, item))[0] == ("probe", "ready")
+
+
+async def test_the_state_of_an_item_with_a_second_copy_is_where_it_is_counted(bench: Bench) -> None:
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    mine = await bench.held(ada, 1)
+    (item,) = mine.items
+
+    async def seen() -> str:
+        async with bench.database.connection() as db:
+            counts = (await statistics.state(db))[bench.service]
+        ((_, state),) = await _state(bench, item)
+        assert (getattr(counts, state), counts.total) == (1, 1)
+        return state
+
+    assert await seen() == "claimed"
+    await bench.prioritize([item])
+    assert await seen() == "ready"
+    (urgent,) = await bench.claim(bob)
+    assert await seen() == "claimed"
+    await bench.settle_one(submit(urgent))
+    assert await seen() == "settled"
 
 
 async def test_an_item_leads_to_all_its_results_and_their_origin(bench: Bench) -> None:

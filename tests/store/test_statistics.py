@@ -56,6 +56,24 @@ async def test_counts_agree_with_counting(bench: Bench) -> None:
     assert state.buckets == {"ready": 1, "claimed": 3, "dead": 1}
 
 
+async def test_the_copy_that_is_left_over_is_taken_off_where_it_is(bench: Bench) -> None:
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    await bench.held(ada, 3)
+    dead = await bench.held(ada, 2)
+    await bench.execute("UPDATE bucket SET state = 'dead' WHERE bucket_id = $1", dead.bucket_id)
+    await bench.prioritize(dead.items[:1])
+
+    async def counted() -> tuple[int, int, int, int]:
+        state = await state_of(bench)
+        return state.ready, state.claimed, state.dead, state.settled
+
+    assert await counted() == (1, 3, 1, 0)
+    await bench.claim(bob)
+    assert await counted() == (0, 4, 1, 0)
+    await bench.settle_one(submit(dead, dead.items[:1], final=False))
+    assert await counted() == (0, 4, 0, 1)
+
+
 async def test_counts_of_many_at_once_are_exact(bench: Bench) -> None:
     """Adders, takers and folders side by side; whoever looks in between never sees a change twice or not at all."""
     chance = random.Random(7)
