@@ -107,6 +107,8 @@ async def count(db: Connection, done: Mapping[tuple[ClientId, ServiceId], Done],
 
     After `well` buckets settled whole in a row, those that died before are forgotten.
     """
+    if not done:
+        return []
     columns = zip(*((*key, *astuple(done[key])) for key in sorted(done)), strict=True)
     return [Figures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from coordinator.model import BucketId, Claimed, ItemId
@@ -43,3 +44,8 @@ class Facts:
 
     def drop(self, bucket: BucketId) -> None:
         self.past.append(self.held.pop(bucket))
+
+
+def in_order(claimed: Iterable[Claimed]) -> list[Claimed]:
+    """In an order that is the same each time."""
+    return sorted(claimed, key=lambda one: (one.items, one.claim))

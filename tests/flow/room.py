@@ -39,6 +39,13 @@ SELECT b.bucket_id, b.rank_at FROM bucket b
    AND NOT EXISTS (SELECT FROM giveback g
                     WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())"""
 
+SAME_ORDER = """
+UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
+  FROM (SELECT bucket_id, row_number() OVER (ORDER BY rank_at, items) AS n
+          FROM bucket JOIN bucket_items USING (bucket_id) WHERE service_id = $1 AND state = 'ready') o
+ WHERE b.bucket_id = o.bucket_id"""
+"""Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:

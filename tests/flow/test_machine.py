@@ -36,9 +36,9 @@ from coordinator.model import Claimed, ItemId
 from coordinator.store import claims, statistics
 from coordinator.store.pool import Database
 from coordinator.store.results import Outcome, Settling
-from tests.flow.facts import Facts
+from tests.flow.facts import Facts, in_order
 from tests.flow.outage import Moment, Outage
-from tests.flow.room import Room, stop_clock
+from tests.flow.room import SAME_ORDER, Room, stop_clock
 from tests.harness import PLACES
 from tests.store.bench import DM, NON_DM, Worker, given, submit
 
@@ -48,13 +48,6 @@ T = TypeVar("T")
 
 CLIENTS = ("ada", "ada", "bob", "cleo")
 """Whose the sessions are; two of them are one client's."""
-
-SAME_ORDER = """
-UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
-  FROM (SELECT bucket_id, row_number() OVER (ORDER BY rank_at, items) AS n
-          FROM bucket JOIN bucket_items USING (bucket_id) WHERE service_id = $1 AND state = 'ready') o
- WHERE b.bucket_id = o.bucket_id"""
-"""Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
 
 _numbers = itertools.count()
 
@@ -68,11 +61,6 @@ PICKS = st.lists(PICK, min_size=1, max_size=5)
 def _picked(things: Sequence[T], picks: Iterable[int]) -> list[T]:
     """Each of them once."""
     return [things[place] for place in dict.fromkeys(pick % len(things) for pick in picks)] if things else []
-
-
-def _sorted(claimed: Iterable[Claimed]) -> list[Claimed]:
-    """In an order that is the same each time."""
-    return sorted(claimed, key=lambda one: (one.items, one.claim))
 
 
 class Life(RuleBasedStateMachine):
@@ -162,7 +150,7 @@ class Life(RuleBasedStateMachine):
         """A bucket that somebody holds; somebody asks for one first if nobody does."""
         if not self.facts.held:
             self.ask(pick % len(CLIENTS), 1)
-        return next(iter(_picked(_sorted(self.facts.held.values()), [pick])), None)
+        return next(iter(_picked(in_order(self.facts.held.values()), [pick])), None)
 
     @rule()
     def retry(self) -> None:
@@ -289,7 +277,7 @@ class Life(RuleBasedStateMachine):
     @rule(pick=PICK, value=st.sampled_from([DM, NON_DM]))
     def submit_late(self, pick: int, value: str) -> None:
         """Nothing that a former holder sends is stored."""
-        for claimed in _picked(_sorted(self.facts.past), [pick]):
+        for claimed in _picked(in_order(self.facts.past), [pick]):
             try:
                 outcome = self.run(self.room.submit(submit(claimed, value=value)))
             except (StaleClaim, Conflict):
@@ -342,7 +330,7 @@ class Life(RuleBasedStateMachine):
     def recollect(self, picks: list[int], place: int) -> None:
         worker = self.workers[place]
         self._hold_time()
-        named = [one.bucket_id for one in _picked(_sorted(self.facts.held.values()), picks)]
+        named = [one.bucket_id for one in _picked(in_order(self.facts.held.values()), picks)]
         for back in self.run(self.room.recollect(worker, named)):
             bucket = back.claimed.bucket_id
             held = self.facts.held.get(bucket)
