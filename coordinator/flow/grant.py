@@ -285,12 +285,33 @@ class Grant:
         async with line.claiming:
             try:
                 async with self._database.connection() as db:
-                    claimed = await claims.claim(db, line.service_id, demands, self._boot)
+                    handout = await claims.claim(db, line.service_id, demands, self._boot)
             except BaseException:
                 line.put_back(tickets)
                 self.on_lost_track()
                 raise
-            return await self._hand_out(line, tickets, claimed)
+            if handout.claimed and line.low(handout.left):
+                self._fill(line, entry, handout.left)
+            return await self._hand_out(line, tickets, handout.claimed)
+
+    def _fill(self, line: Line, entry: Entry, left: int) -> None:
+        """Have more buckets made while those that are left are handed out."""
+        if self._group is not None and line.filling is None and not line.exhausted:
+            line.filling = self._group.create_task(self._make_ahead(line, entry, left))
+
+    async def _make_ahead(self, line: Line, entry: Entry, left: int) -> None:
+        try:
+            made = await self._maker.make(entry, wanted=False)
+        except Unavailable:
+            return  # whoever asks next finds out
+        except Exception:
+            log.exception("filling the pool failed", service=entry.service.name)
+            return
+        finally:
+            line.filling = None
+        if not made.busy:
+            line.target = made.target
+            line.exhausted = not made.buckets and line.low(left)
 
     async def _hand_out(self, line: Line, tickets: list[Ticket], claimed: list[Claimed]) -> set[Ticket]:
         waiting: dict[SessionId, deque[Ticket]] = {}
@@ -331,8 +352,11 @@ class Grant:
             # An ask that does not wait is told "nothing" only when there is nothing, not when another maker is busy.
             patient = any(ticket.answer is not None for ticket in left)
             made = None
-            if hungry or choosy:
+            if line.filling is not None and hungry and not choosy:
+                await asyncio.wait([line.filling])
+            elif hungry or choosy:
                 made = await self._maker.make(entry, wanted=True, needy=bool(choosy), patient=patient)
+                line.exhausted = line.exhausted and not made.buckets
         finally:
             line.put_back([ticket for ticket in left if ticket in line.flying])
         if made is None or made.buckets:

@@ -11,6 +11,7 @@ from time import monotonic
 
 from coordinator.flow.roster import Holder
 from coordinator.model import Claimed, ClientId, ServiceId, SessionId
+from coordinator.store.claims import FRONT
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +43,12 @@ class Line:
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from before a claim statement until what it claimed is in the roster."""
     dry: bool = False
+    target: int = 2 * FRONT
+    """How many ready buckets there should be, as far as is known here."""
+    filling: asyncio.Task[None] | None = None
+    """A run of the maker that was begun before the pool was empty."""
+    exhausted: bool = False
+    """That has come to nothing, and nothing new was heard of since."""
     task: asyncio.Task[None] | None = None
 
     def add(self, ticket: Ticket) -> None:
@@ -80,6 +87,11 @@ class Line:
         """Something has changed: there may be work for those that were set aside."""
         self.choosy.clear()
         self.full.clear()
+        self.exhausted = False
+
+    def low(self, left: int) -> bool:
+        """Whether so few ready buckets are left that more should be made now; a claim looks at `FRONT` at most."""
+        return left < min(self.target // 2, FRONT)
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were not served keep their place."""

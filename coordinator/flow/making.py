@@ -92,8 +92,10 @@ class Made:
     """What one run did: how many buckets it made."""
 
     buckets: int
+    target: int = 0
+    """How many ready buckets there should be."""
     busy: bool = False
-    """Another node is making buckets of this service right now."""
+    """Another node is making buckets of this service right now: then there is no target."""
 
 
 class Maker:
@@ -121,9 +123,9 @@ class Maker:
                 return Made(0, busy=True)
             target = pool_target(pool.workers, settings)
             if patient and wanted and not needy and pool.ready:
-                return Made(pool.ready)  # another maker was quicker
+                return Made(pool.ready, target)  # another maker was quicker
             run = plan(pool, target, settings, wanted=wanted, needy=needy)
             if run is None:
-                return Made(0)
+                return Made(0, target)
             made = await store.make(db, service, run.limit, settings.bucket_size, short=run.short)
-            return Made(made, busy=not made)  # nothing, where there was something: another maker has just ended
+            return Made(made, target, busy=not made)  # nothing, where there was something: another maker has just ended

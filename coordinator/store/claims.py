@@ -49,11 +49,13 @@ WITH demand AS (
      WHERE (m.wait_until IS NULL OR m.wait_until <= now())
        AND (m.report_until IS NULL OR m.report_until <= now())
        AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
+front AS MATERIALIZED (
+    SELECT ARRAY (SELECT ctid FROM bucket
+                   WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+                   ORDER BY rank_at, shuffle LIMIT $5 + 128) AS places),
 picked AS MATERIALIZED (
     SELECT b.bucket_id
-      FROM unnest(ARRAY (SELECT ctid FROM bucket
-                          WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
-                          ORDER BY rank_at, shuffle LIMIT $5 + 128)) WITH ORDINALITY AS w (place, n)
+      FROM front CROSS JOIN LATERAL unnest(places) WITH ORDINALITY AS w (place, n)
       JOIN bucket b ON b.ctid = w.place
      WHERE b.state || '' = 'ready' AND b.split_at IS NULL
      ORDER BY b.rank_at, substr($6::bytea, w.n::int * 8 - 7, 8) LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
@@ -73,8 +75,8 @@ noted AS (
     INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
     SELECT claim, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
 SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts,
-       t.settled::text AS settled, c.items, c.frame
-  FROM taken t JOIN bucket_items c USING (bucket_id)"""
+       t.settled::text AS settled, c.items, c.frame, cardinality(front.places) AS ready
+  FROM front CROSS JOIN taken t JOIN bucket_items c USING (bucket_id)"""
 
 _CLAIM_CHOOSY = """
 WITH picked AS MATERIALIZED (
@@ -111,10 +113,18 @@ SELECT m.client_id, extract(epoch FROM greatest(m.wait_until, m.report_until) - 
   FROM client_service m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
 
 
-async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot) -> list[Claimed]:
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """What one claim statement handed out; `left` ready buckets remain, as far as it looked (`FRONT` at most)."""
+
+    claimed: list[Claimed]
+    left: int
+
+
+async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot) -> Handout:
     """Hand out the front of the ready pool, one bucket for each demand, in the order of the demands.
 
-    Returns at most one bucket a demand.  Clients that gave something back lately are not served here
+    Hands out at most one bucket a demand.  Clients that gave something back lately are not served here
     (`claim_choosy`), those that have to wait not at all (`waits` tells which).
     """
     rows = await db.fetch(
@@ -126,7 +136,7 @@ async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], b
         len(demands),
         secrets.token_bytes(8 * (len(demands) + FRONT)),
     )
-    return [claimed(row) for row in rows]
+    return Handout([claimed(row) for row in rows], min(rows[0]["ready"] - len(rows), FRONT) if rows else 0)
 
 
 async def claim_choosy(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:

@@ -7,6 +7,7 @@ prioritising never miss an item that is on its way.
 from __future__ import annotations
 
 import secrets
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,7 +57,7 @@ _FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"
             ELSE '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || ',' || substr(i.attributes::text, 2)
        END AS fragment"""
 
-# Shuffled by $5, eight random bytes for each item: the operating system gives them all at once, but gen_random_uuid()
+# Shuffled by $5, a random number for each item: the operating system gives them all at once, but gen_random_uuid()
 # would ask it for each item, which costs more than all the rest.
 #
 # Items of different priority do not share a bucket, so that an urgent one does not carry others with it; all buckets of
@@ -64,7 +65,8 @@ _FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"
 # ones are wanted or it would wait behind a bucket that ranks after it.
 #
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
-# never updated, so they stay where they are), and each item is looked up by itself.
+# never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
+# with each, however few it expects: a FULL join is hashed or merged.
 _MAKE = (
     """
 WITH front AS MATERIALIZED (
@@ -88,17 +90,19 @@ gone AS (
     DELETE FROM waiting
      WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE place NOT IN (SELECT place FROM behind)))
     RETURNING item_id, since, priority),
-shuffled AS (
-    SELECT g.item_id, g.since, g.priority, i.fragment,
-           (row_number() OVER (PARTITION BY g.priority ORDER BY substr($5::bytea, g.n * 8 - 7, 8)) - 1) / $3 AS part
-      FROM (SELECT item_id, since, priority, row_number() OVER ()::int AS n FROM gone) g
-      CROSS JOIN LATERAL (SELECT """
+known AS MATERIALIZED (
+    SELECT i.item_id, """
     + _FRAGMENT
-    + """ FROM item i WHERE i.item_id = g.item_id OFFSET 0) i),
+    + """ FROM item i WHERE i.item_id = ANY (ARRAY (SELECT item_id FROM gone))),
+shuffled AS (
+    SELECT item_id, g.since, g.priority, known.fragment,
+           (row_number() OVER (PARTITION BY g.priority ORDER BY ($5::bigint[])[g.n]) - 1) / $3 AS part
+      FROM (SELECT item_id, since, priority, row_number() OVER ()::int AS n FROM gone) g
+      FULL JOIN known USING (item_id)),
 parts AS MATERIALIZED (
     SELECT gen_random_uuid() AS bucket_id, priority, min(since) AS since, array_agg(item_id) AS items,
            '[' || string_agg(fragment, ',') || ']' AS frame
-      FROM shuffled GROUP BY priority, part),
+      FROM shuffled WHERE fragment IS NOT NULL GROUP BY priority, part),
 stored AS (
     INSERT INTO bucket_items (bucket_id, items, frame) SELECT bucket_id, items, frame FROM parts)
 INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled)
@@ -113,7 +117,8 @@ async def make(db: Connection, service: ServiceId, limit: int, size: int, *, sho
     Who comes together with whom is chance.  `short` buckets are made only if wanted, or of what would be overtaken.
     Returns how many were made.
     """
-    return int((await db.execute(_MAKE, service, limit, size, short, secrets.token_bytes(8 * limit))).split()[-1])
+    chance = array("q", secrets.token_bytes(8 * limit))
+    return int((await db.execute(_MAKE, service, limit, size, short, chance.tolist())).split()[-1])
 
 
 _FRAGMENTS = "SELECT i.item_id, " + _FRAGMENT + " FROM item i WHERE i.item_id = ANY ($1::bigint[])"

@@ -69,7 +69,7 @@ async def _measure(dsn: str, count: int) -> dict[str, float]:
         last = await db.fetchrow("SELECT rank_at, item_id FROM waiting ORDER BY rank_at DESC OFFSET 101 LIMIT 1")
 
         async def claim_and_free(db: Connection) -> None:
-            for one in await claims.claim(db, service, demands, boot):
+            for one in (await claims.claim(db, service, demands, boot)).claimed:
                 await claims.release_claim(db, one.bucket_id, one.claim, claims.UNDELIVERED, 120.0)
 
         found = {

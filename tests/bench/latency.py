@@ -144,7 +144,7 @@ async def _bare_claims(world: World, count: int) -> list[float]:
             undo = db.transaction()
             await undo.start()
             begun = perf_counter()
-            assert await claims.claim(db, service, [demand], Boot(1))
+            assert (await claims.claim(db, service, [demand], Boot(1))).claimed
             times.append(perf_counter() - begun)
             await undo.rollback()
     await database.close()

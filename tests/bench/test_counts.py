@@ -76,7 +76,8 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
 ) -> None:
     before = statements(server)
     buckets = await together(server, crowd)
-    assert statements(server) - before == Counter({"claims.claim": 2})
+    # Once it is looked whether more can be made, since few are left.
+    assert statements(server) - before == Counter({"claims.claim": 2, "making.look": 1})
 
     before = statements(server)
     async with server.database.transaction() as db:
@@ -116,7 +117,7 @@ async def test_rows_that_are_written_for_a_bucket(bench: Bench) -> None:
         await bench.bucket(SIZE)
     async with bench.database.transaction() as db:
         before = await written(db)
-        got = await claims.claim(db, bench.service, [one.demand for one in workers], bench.boot)
+        got = (await claims.claim(db, bench.service, [one.demand for one in workers], bench.boot)).claimed
         outcomes = await results.settle(db, [settling(one) for one in got], 120.0)
         assert await written(db) - before == Counter(
             {

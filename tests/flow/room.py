@@ -46,6 +46,10 @@ UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
  WHERE b.bucket_id = o.bucket_id"""
 """Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
 
+_OVERTAKEN = """
+SELECT (SELECT min(rank_at) FROM waiting WHERE service_id = $1)
+     < (SELECT max(rank_at) FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -129,6 +133,8 @@ class Room(Bench):
 
     async def queue_of(self, worker: Worker) -> Queue:
         """What there is for a client now."""
+        while await self.value(_OVERTAKEN, self.service):
+            await self.fill()  # as the next look of the clock does, half a second later at most
         ready = await self.rows(_READY, self.service, worker.client_id)
         front = await self.value("SELECT min(rank_at) FROM waiting WHERE service_id = $1", self.service)
         return Queue(self, {row["bucket_id"]: row["rank_at"] for row in ready}, front)

@@ -128,7 +128,7 @@ class Bench:
     async def claim(self, *workers: Worker) -> list[Claimed]:
         """One claim statement with one demand for each worker given."""
         async with self.database.connection() as db:
-            return await claims.claim(db, self.service, [one.demand for one in workers], self.boot)
+            return (await claims.claim(db, self.service, [one.demand for one in workers], self.boot)).claimed
 
     async def held(self, worker: Worker, size: int = 3, **where: Any) -> Claimed:
         """A new bucket in the hands of a worker; the pool must be empty."""

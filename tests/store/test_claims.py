@@ -107,7 +107,7 @@ async def test_however_many_claim_at_once_no_bucket_goes_to_two(bench: Bench, ds
     async def work(place: int, worker: Worker) -> None:
         for turn in range(rounds):
             async with many.connection() as db:
-                got = await claims.claim(db, bench.service, [worker.demand] * (1 + place % 4), bench.boot)
+                got = (await claims.claim(db, bench.service, [worker.demand] * (1 + place % 4), bench.boot)).claimed
             for one in got:
                 assert one.bucket_id not in holders
                 holders[one.bucket_id] = worker

@@ -188,7 +188,7 @@ async def test_a_claim_of_so_many_buckets_hands_out_no_more(many: Database) -> N
         for asked in (1, 3, 64):
             session = SessionId(uuid4())
             demands = [Demand(ClientId(f"c{n % 50 + 1}"), session) for n in range(asked)]
-            got = await claims.claim(db, service, demands, Boot(2))
+            got = (await claims.claim(db, service, demands, Boot(2))).claimed
             assert len(got) == asked
             assert await db.fetchval("SELECT count(*) FROM bucket WHERE session_id = $1", session) == asked
         marked = await claims.mark_dead(db, service, 0.0)

@@ -16,12 +16,13 @@ from coordinator.flow.commits import WORKERS
 from coordinator.flow.expiry import RENEW, TICK
 from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
 from coordinator.flow.line import Line, Ticket
+from coordinator.flow.making import pool_target
 from coordinator.flow.roster import Holder
 from coordinator.flow.signals import COALESCE
 from coordinator.flow.watch import COMPARE
 from coordinator.model import ClientId, ServiceId, SessionId
 from coordinator.observe.recorder import MOST_EVENTS
-from coordinator.store.claims import CUT_OFF, UNDELIVERED
+from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
 from tests.bench.simulation.member import Demand, Outcome, Submit
 from tests.bench.simulation.queue import Bucket
 
@@ -59,6 +60,7 @@ class Node:
         self._serving = False
         self._woken = False
         self._polling = False
+        self._filling = False
         self._signal_due = False
         self._submits: deque[tuple[Submit, Session]] = deque()
         self._free_workers = WORKERS
@@ -142,6 +144,20 @@ class Node:
         self.day.clock.after(
             self.day.costs.claim_seconds(count, self.day.store.ready.size), self._hand_out, tickets, served
         )
+        left = min(self.day.store.ready.size, FRONT)
+        if count and line.low(left) and not (self._filling or line.exhausted):
+            self._fill(left)
+
+    def _fill(self, left: int) -> None:
+        """A run of the maker before the pool is empty."""
+        self._filling = True
+        made = self.day.store.make()
+        self._line.target = pool_target(self.day.store.members, self.day.store.settings)
+        self._line.exhausted = not made and self._line.low(left)
+        self.day.clock.after(self.day.costs.make_seconds(made), self._filled)
+
+    def _filled(self) -> None:
+        self._filling = False
 
     def _poll(self) -> None:
         if self._line.tickets and not self._polling and self.alive:
@@ -206,6 +222,7 @@ class Node:
         made = None
         if hungry or choosy:
             made = store.make(wanted=True, needy=bool(choosy))
+            line.exhausted = line.exhausted and not made
             seconds += costs.make_seconds(made)
         line.put_back([ticket for ticket in left if ticket in line.flying])
         if made == 0:
