@@ -144,6 +144,7 @@ class Grant:
 
     def wake(self, service: ServiceId) -> None:
         """There may be work."""
+        self._maker.forget(service)
         line = self._lines.get(service)
         if line is not None:
             line.dry = False

@@ -104,6 +104,7 @@ class ItemOperation:
                     joined.add(entry.service.service_id)
         for service in joined:
             if request.priority < 100:
+                self._maker.forget(service)
                 await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
             self._signals.work(service)
         return {"added": len(new), "known": len(known), "refused": refused}
@@ -173,7 +174,7 @@ class ItemOperation:
     async def item_waiting(self, request: wire.ItemWaiting) -> Fields:
         """Items that are not in a bucket, in rank order."""
         entry = self._catalogue.named(request.service)
-        after = (items.BEGINNING, 0)
+        after = making.START
         if request.after is not None:
             moment, item = cursor(request.after, 2)
             after = (moment_of(moment, "$.after"), number(item))

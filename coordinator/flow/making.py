@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import TypeVar
 from uuid import UUID
 
 from coordinator.flow.catalogue import Entry
-from coordinator.model import BucketId, ServiceSettings
+from coordinator.model import BucketId, ServiceId, ServiceSettings
 from coordinator.store import making as store
-from coordinator.store.making import MAX_READY, Pool
+from coordinator.store.making import MAX_READY, Place, Pool
 from coordinator.store.pool import Database
 
 MAX_ITEMS_A_RUN = 18_000
@@ -98,11 +99,32 @@ class Made:
     """Another node is making buckets of this service right now: then there is no target."""
 
 
+SURE = 1.0
+"""Seconds for which a maker believes that nothing new ranks before what it has left, unless it hears of something."""
+
+
+@dataclass(slots=True)
+class _Left:
+    """Where a queue was left, and when it was last looked at from its beginning."""
+
+    start: Place = store.START
+    looked: float = field(default_factory=monotonic)
+
+
 class Maker:
-    """Keeps the ready pools filled."""
+    """Keeps the ready pools filled.
+
+    It remembers where it left each queue: what was taken stays in the index until a vacuum, and a look from the
+    beginning has to pass all of that.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._left: dict[ServiceId, _Left] = {}
+
+    def forget(self, service: ServiceId) -> None:
+        """Something may wait now that ranks before what was left: look from the beginning."""
+        self._left.pop(service, None)
 
     async def make(self, entry: Entry, *, wanted: bool, needy: bool = False, patient: bool = False) -> Made:
         """One run for one service.
@@ -115,10 +137,13 @@ class Maker:
         """
         settings = entry.service.settings
         service = entry.service.service_id
+        left = self._left.get(service)
+        if left is None or monotonic() - left.looked > SURE:
+            left = self._left[service] = _Left()
         async with self._database.transaction() as db:
             if patient:
                 await store.lock(db, [service])
-            pool = await store.look(db, service, ready_for_each(settings), settings.bucket_size)
+            pool = await store.look(db, service, ready_for_each(settings), settings.bucket_size, left.start)
             if pool is None:
                 return Made(0, busy=True)
             target = pool_target(pool.workers, settings)
@@ -127,5 +152,7 @@ class Maker:
             run = plan(pool, target, settings, wanted=wanted, needy=needy)
             if run is None:
                 return Made(0, target)
-            made = await store.make(db, service, run.limit, settings.bucket_size, short=run.short)
-            return Made(made, target, busy=not made)  # nothing, where there was something: another maker has just ended
+            start = left.start if pool.front is None or pool.first is None else (pool.front, pool.first)
+            made, start = await store.make(db, service, run.limit, settings.bucket_size, short=run.short, start=start)
+        left.start = start  # which nobody looks at any more if it was forgotten meanwhile
+        return Made(made, target, busy=not made)  # nothing, where there was something: another maker has just ended

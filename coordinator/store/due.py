@@ -22,15 +22,14 @@ SELECT s.service_id,
                 WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                   AND m.last_access < now() - make_interval(secs => s.idle_after)) AS idle,
        p.front < p.back
-       OR p.front IS NOT NULL
-          AND (SELECT count(*) FROM (SELECT FROM waiting w WHERE w.service_id = s.service_id LIMIT s.size) f) >= s.size
+       OR p.waiting >= s.size
           AND (SELECT count(*) FROM (SELECT FROM bucket b
                                       WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
                                       LIMIT p.target) r) < p.target AS low
   FROM unnest($1::int[], $2::float8[], $3::float8[], $4::float8[], $5::int[], $6::int[])
        AS s (service_id, dead_after, release_after, idle_after, size, asked)
   CROSS JOIN LATERAL (
-       SELECT (SELECT w.rank_at FROM waiting w WHERE w.service_id = s.service_id ORDER BY w.rank_at LIMIT 1) AS front,
+       SELECT w.front, w.waiting,
               (SELECT b.rank_at FROM bucket b
                 WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
                 ORDER BY b.rank_at DESC LIMIT 1) AS back,
@@ -38,6 +37,9 @@ SELECT s.service_id,
                 SELECT count(*) FROM (SELECT FROM client_service m
                                        WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                                        LIMIT $7) c)) AS target
+         FROM (SELECT min(rank_at) AS front, count(*) AS waiting
+                 FROM (SELECT rank_at FROM waiting WHERE service_id = s.service_id
+                        ORDER BY rank_at, item_id LIMIT s.size) f) w
        OFFSET 0) p"""
 
 

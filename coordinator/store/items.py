@@ -58,8 +58,6 @@ SELECT w.item_id, i.key, w.rank_at, w.since, w.priority
  CROSS JOIN LATERAL (SELECT key FROM item WHERE item_id = w.item_id OFFSET 0) i
  ORDER BY w.rank_at, w.item_id"""
 
-BEGINNING = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
-
 
 async def waiting(db: Connection, service: ServiceId, after: tuple[datetime, int], limit: int) -> list[WaitingItem]:
     """Items that are not in a bucket, in rank order, from behind `after` (rank, item) on."""

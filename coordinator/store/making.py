@@ -71,7 +71,7 @@ _MAKE = (
     """
 WITH front AS MATERIALIZED (
     SELECT ctid AS place, item_id, rank_at, priority
-      FROM waiting WHERE service_id = $1 ORDER BY rank_at, item_id LIMIT $2),
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
 counted AS (
     SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front GROUP BY priority),
 run AS MATERIALIZED (
@@ -104,21 +104,39 @@ parts AS MATERIALIZED (
            '[' || string_agg(fragment, ',') || ']' AS frame
       FROM shuffled WHERE fragment IS NOT NULL GROUP BY priority, part),
 stored AS (
-    INSERT INTO bucket_items (bucket_id, items, frame) SELECT bucket_id, items, frame FROM parts)
-INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled)
-SELECT p.bucket_id, $1, r.rank_at, p.since, p.priority, repeat('0', cardinality(p.items))::varbit
-  FROM parts p JOIN run r USING (priority)"""
+    INSERT INTO bucket_items (bucket_id, items, frame) SELECT bucket_id, items, frame FROM parts),
+put AS (
+    INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled)
+    SELECT p.bucket_id, $1, r.rank_at, p.since, p.priority, repeat('0', cardinality(p.items))::varbit
+      FROM parts p JOIN run r USING (priority)
+    RETURNING bucket_id),
+first_behind AS (
+    SELECT rank_at, item_id FROM front WHERE place IN (SELECT place FROM behind) ORDER BY rank_at, item_id LIMIT 1),
+last_taken AS (
+    SELECT rank_at, item_id FROM front ORDER BY rank_at DESC, item_id DESC LIMIT 1)
+SELECT place.rank_at, place.item_id FROM put
+ CROSS JOIN (SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM last_taken) AS either
+              ORDER BY rank_at, item_id LIMIT 1) AS place"""
 )
 
+Place = tuple[datetime, int]
+"""Where in a queue: rank and item."""
 
-async def make(db: Connection, service: ServiceId, limit: int, size: int, *, short: bool) -> int:
+START: Place = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
+"""Before all that waits."""
+
+
+async def make(
+    db: Connection, service: ServiceId, limit: int, size: int, *, short: bool, start: Place = START
+) -> tuple[int, Place]:
     """Make buckets of `size` items of those `limit` that rank first; within a transaction that holds the maker's lock.
 
     Who comes together with whom is chance.  `short` buckets are made only if wanted, or of what would be overtaken.
-    Returns how many were made.
+    Nothing is looked for before `start`.  Returns how many were made, and where to start the next time.
     """
     chance = array("q", secrets.token_bytes(8 * limit))
-    return int((await db.execute(_MAKE, service, limit, size, short, chance.tolist())).split()[-1])
+    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start)
+    return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
 
 
 _FRAGMENTS = "SELECT i.item_id, " + _FRAGMENT + " FROM item i WHERE i.item_id = ANY ($1::bigint[])"
@@ -160,7 +178,8 @@ class Pool:
     """The ready pool of a service.
 
     `workers` counts the clients that may ask, `ready` the buckets (both up to a limit), `back` is the rank of the last
-    one, `front` that of the first waiting item; `waiting` counts waiting items up to the asked limit.
+    one, `front` that of the first waiting item and `first` which one that is; `waiting` counts waiting items up to the
+    asked limit.
     """
 
     workers: int
@@ -168,11 +187,15 @@ class Pool:
     back: datetime | None
     front: datetime | None
     waiting: int
+    first: int | None = None
 
 
 # What the maker does need not reach the disk before others see it: a claim of its buckets commits behind it in the same
 # log, and what is lost in a crash before that waits as before.
 _LOOK = """
+WITH queue AS MATERIALIZED (
+    SELECT rank_at, item_id FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($5, $6)
+     ORDER BY rank_at, item_id LIMIT $4)
 SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1) AS locked,
        set_config('synchronous_commit', 'off', true),
        w.workers,
@@ -180,22 +203,26 @@ SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1) AS locked,
                                LIMIT least($3, w.workers * $2)) b) AS ready,
        (SELECT rank_at FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
          ORDER BY rank_at DESC LIMIT 1) AS back,
-       (SELECT rank_at FROM waiting WHERE service_id = $1 ORDER BY rank_at LIMIT 1) AS front,
-       (SELECT count(*) FROM (SELECT FROM waiting WHERE service_id = $1 LIMIT $4) w) AS waiting
+       (SELECT rank_at FROM queue LIMIT 1) AS front,
+       (SELECT item_id FROM queue LIMIT 1) AS first,
+       (SELECT count(*) FROM queue) AS waiting
   FROM (SELECT count(*) AS workers
           FROM (SELECT FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
 
 
-async def look(db: Connection, service: ServiceId, for_each: int, waiting_limit: int) -> Pool | None:
+async def look(
+    db: Connection, service: ServiceId, for_each: int, waiting_limit: int, start: Place = START
+) -> Pool | None:
     """Take the maker's lock if nobody has it, and look how full the ready pool is; None if it is taken.
 
     Counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`, so the cost does
-    not grow with the queue.  What another maker commits at that moment may be missing.
+    not grow with the queue; nothing that waits is looked for before `start`.  What another maker commits at that moment
+    may be missing.
     """
-    row = await db.fetchrow(_LOOK, service, for_each, MAX_READY, waiting_limit)
+    row = await db.fetchrow(_LOOK, service, for_each, MAX_READY, waiting_limit, *start)
     if not row["locked"]:
         return None
-    return Pool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"])
+    return Pool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"], row["first"])
 
 
 _DUE_FOR_SPLIT = """

@@ -27,7 +27,7 @@ from coordinator.home import make_ready
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
-from coordinator.store.items import BEGINNING
+from coordinator.store.making import START
 from coordinator.store.pool import Connection, Database
 from tests.store.test_plans import bad_plans
 
@@ -73,9 +73,7 @@ async def _measure(dsn: str, count: int) -> dict[str, float]:
                 await claims.release_claim(db, one.bucket_id, one.claim, claims.UNDELIVERED, 120.0)
 
         found = {
-            "first page of the waiting list": await _median(
-                db, lambda db: items.waiting(db, service, (BEGINNING, 0), 100)
-            ),
+            "first page of the waiting list": await _median(db, lambda db: items.waiting(db, service, START, 100)),
             "last page of the waiting list": await _median(
                 db, lambda db: items.waiting(db, service, (last["rank_at"], last["item_id"]), 100)
             ),

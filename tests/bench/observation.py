@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from tests.bench.figures import Figure
-from tests.bench.rows import SIZE
 from tests.bench.throughput import Daemons
 from tests.bench.world import World
 
@@ -20,9 +19,8 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
             await world.start(*program)
             async with AsyncExitStack() as stack:
                 daemons = await Daemons.start(world, 16, stack)
-                await world.wait_items("dm_check", (buckets + 400) * SIZE)
+                await world.ready_buckets("dm_check", buckets + 100)
                 await daemons.run(world, 100)
-                await world.pool_filled("dm_check", 300)
                 rates.append(await daemons.run(world, buckets))
         counted, uncounted = rates if number % 2 else rates[::-1]
         if number:

@@ -10,7 +10,6 @@ from urllib.request import urlopen
 from coordinator.wire.stats import TOPICS
 from tests.bench.dashboards import Dashboard
 from tests.bench.figures import Figure
-from tests.bench.rows import SIZE
 from tests.bench.throughput import Daemons, Round
 from tests.bench.world import World
 
@@ -29,8 +28,7 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
         for number in range(rounds + 1):
             pair: dict[bool, Round] = {}
             for watched in (True, False) if number % 2 else (False, True):
-                await world.wait_items("dm_check", (buckets + 400) * SIZE)
-                await world.pool_filled("dm_check", 300)
+                await world.ready_buckets("dm_check", buckets)
                 if watched:
                     async with _watchers(world):
                         pair[watched] = await daemons.run(world, buckets)

@@ -21,10 +21,12 @@ import asyncpg
 from coordinator import credentials
 from coordinator.embedded import EmbeddedPostgres
 from coordinator.home import make_ready
+from coordinator.model import ServiceId
 from coordinator.services import load_plugins, tables_of
-from coordinator.store import migrate, tokens
+from coordinator.store import making, migrate, tokens
 from coordinator.store.pool import Database
 from tests.bench.peer import Peer, secret_of
+from tests.bench.rows import RUN, SIZE
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -187,6 +189,21 @@ class World:
             "UPDATE client_service SET streak = 0, wait_until = NULL",
             "VACUUM waiting, bucket, bucket_items, client_service",
         )
+
+    async def ready_buckets(self, service: str, count: int) -> None:
+        """Exactly so many buckets of the usual size are ready, nothing waits, and no result is stored."""
+        await self.wait_items(service, count * SIZE)
+        database = Database(self.dsn, size=2)
+        await database.open()
+        async with database.connection() as db:
+            service_id = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = $1", service))
+            made, start = 1, making.START
+            while made:
+                async with db.transaction():
+                    await making.lock(db, [service_id])  # the node's own maker may take part
+                    made, start = await making.make(db, service_id, RUN * SIZE, SIZE, short=False, start=start)
+            await db.execute("VACUUM waiting, bucket, bucket_items")
+        await database.close()
 
     async def pool_filled(self, service: str, count: int) -> None:
         """Wait until so many buckets are ready: the node's clock sees to it."""

@@ -80,7 +80,7 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.maker = Maker(database)
+        self.maker: Maker = node._grant._maker
         self.operation: ItemOperation = node._listener._admin.item_operation
 
     @classmethod
