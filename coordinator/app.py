@@ -326,7 +326,10 @@ class Node:
 
     def _hear(self) -> None:
         signals = self._signals
-        signals.on("work", lambda signal: self._grant.wake(ServiceId(signal["service"])))
+        signals.on(
+            "work",
+            lambda signal: self._grant.wake(ServiceId(signal["service"]), waiting=signal.get("waiting", False)),
+        )
         signals.on("lost", self._releases.on_lost)
         signals.on("dead", self._expiry.on_dead)
         signals.on("drain", self._on_drain)

@@ -12,14 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-import msgspec
 import structlog
 from msgspec import Raw
 
 from coordinator.errors import Unavailable
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.line import Line, Ticket
-from coordinator.flow.making import Maker
+from coordinator.flow.making import Made, Maker, frame_of
 from coordinator.flow.roster import Held, Holder, Roster
 from coordinator.flow.tally import Tally
 from coordinator.model import Boot, Claimed, ClientId, Demand, ServiceId, SessionId
@@ -142,11 +141,12 @@ class Grant:
             if service is None or line.service_id == service:
                 line.withdraw(holder.session_id)
 
-    def wake(self, service: ServiceId) -> None:
-        """There may be work."""
+    def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
+        """There may be work: something ready, or, if `waiting`, new items that are in no bucket yet."""
         self._maker.forget(service)
         line = self._lines.get(service)
         if line is not None:
+            line.unmade = waiting and line.dry
             line.dry = False
             line.look_again()
             line.woken.set()
@@ -226,6 +226,9 @@ class Grant:
             if entry.service.state != "active" or self.stopped:
                 self._answer_hurried(line)
                 return
+            if line.unmade and line.tickets:
+                await self._make(line, entry)  # there was nothing to claim: that need not be tried first
+            line.unmade = False
             tickets = await self._within_limits(line, self._worth_serving(line, line.take(BATCH)))
             if not tickets:
                 if all(line.aside(client) for client in line.tickets):
@@ -356,8 +359,7 @@ class Grant:
             if line.filling is not None and hungry and not choosy:
                 await asyncio.wait([line.filling])
             elif hungry or choosy:
-                made = await self._maker.make(entry, wanted=True, needy=bool(choosy), patient=patient)
-                line.exhausted = line.exhausted and not made.buckets
+                made = await self._make(line, entry, needy=bool(choosy), patient=patient)
         finally:
             line.put_back([ticket for ticket in left if ticket in line.flying])
         if made is None or made.buckets:
@@ -368,6 +370,11 @@ class Grant:
         if hungry:
             line.dry = True
             self._answer_hurried(line)
+
+    async def _make(self, line: Line, entry: Entry, *, needy: bool = False, patient: bool = False) -> Made:
+        made = await self._maker.make(entry, wanted=True, needy=needy, patient=patient)
+        line.exhausted = made.drained or (line.exhausted and not made.buckets)
+        return made
 
     async def _why(self, line: Line, left: list[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
         """Sort out who was not served; returns the clients for whom there was nothing, and the choosy of them."""
@@ -487,12 +494,3 @@ class Grant:
 
 
 _FLIP = str.maketrans("01", "10")
-
-
-def frame_of(claimed: Claimed) -> str:
-    """The JSON array of the items that are handed out."""
-    if "1" not in claimed.settled:
-        return claimed.frame
-    items = msgspec.json.decode(claimed.frame, type=list[Raw])
-    left = [item for item, bit in zip(items, claimed.settled, strict=True) if bit == "0"]
-    return msgspec.json.encode(left).decode()

@@ -106,7 +106,7 @@ class ItemOperation:
             if request.priority < 100:
                 self._maker.forget(service)
                 await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
-            self._signals.work(service)
+            self._signals.work(service, waiting=request.priority >= 100)
         return {"added": len(new), "known": len(known), "refused": refused}
 
     def _entries(self, names: Sequence[str] | None) -> list[Entry]:

@@ -43,6 +43,8 @@ class Line:
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from before a claim statement until what it claimed is in the roster."""
     dry: bool = False
+    unmade: bool = False
+    """It was dry until new items came, which are in no bucket yet."""
     target: int = 2 * FRONT
     """How many ready buckets there should be, as far as is known here."""
     filling: asyncio.Task[None] | None = None

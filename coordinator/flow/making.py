@@ -12,8 +12,11 @@ from time import monotonic
 from typing import TypeVar
 from uuid import UUID
 
+import msgspec
+from msgspec import Raw
+
 from coordinator.flow.catalogue import Entry
-from coordinator.model import BucketId, ServiceId, ServiceSettings
+from coordinator.model import BucketId, Claimed, ServiceId, ServiceSettings
 from coordinator.store import making as store
 from coordinator.store.making import MAX_READY, Place, Pool
 from coordinator.store.pool import Database
@@ -72,7 +75,8 @@ def plan(pool: Pool, target: int, settings: ServiceSettings, *, wanted: bool, ne
     if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
         return None
     short = (wanted and pool.ready == 0) or needy or overtaken
-    limit = min(max(1, target - pool.ready) * size, most_items(settings))
+    # With less than a bucket there, all of it is known: the statement is then given no more chance than it needs.
+    limit = pool.waiting if pool.waiting < size else min(max(1, target - pool.ready) * size, most_items(settings))
     return Plan(limit, short) if short or pool.waiting >= size else None
 
 
@@ -88,6 +92,15 @@ def frame(fragments: Iterable[str]) -> str:
     return "[" + ",".join(fragments) + "]"
 
 
+def frame_of(claimed: Claimed) -> str:
+    """The JSON array of those items of a claim that are handed out."""
+    if "1" not in claimed.settled:
+        return claimed.frame
+    items = msgspec.json.decode(claimed.frame, type=list[Raw])
+    left = [item for item, bit in zip(items, claimed.settled, strict=True) if bit == "0"]
+    return msgspec.json.encode(left).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """What one run did: how many buckets it made."""
@@ -95,6 +108,8 @@ class Made:
     buckets: int
     target: int = 0
     """How many ready buckets there should be."""
+    drained: bool = False
+    """Nothing waits any more."""
     busy: bool = False
     """Another node is making buckets of this service right now: then there is no target."""
 
@@ -155,4 +170,5 @@ class Maker:
             start = left.start if pool.front is None or pool.first is None else (pool.front, pool.first)
             made, start = await store.make(db, service, run.limit, settings.bucket_size, short=run.short, start=start)
         left.start = start  # which nobody looks at any more if it was forgotten meanwhile
-        return Made(made, target, busy=not made)  # nothing, where there was something: another maker has just ended
+        # Nothing, where there was something: another maker has just ended.
+        return Made(made, target, drained=made > 0 and pool.waiting < settings.bucket_size, busy=not made)

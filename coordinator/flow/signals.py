@@ -52,9 +52,9 @@ class Signals:
         """Call `heard` for each signal of that kind, of this node or another."""
         self._heard[kind] = heard
 
-    def work(self, service: ServiceId) -> None:
-        """There may be work for a service."""
-        self._heard["work"]({"kind": "work", "service": service})
+    def work(self, service: ServiceId, *, waiting: bool = False) -> None:
+        """There may be work for a service; `waiting`: new items, which are in no bucket yet."""
+        self._heard["work"]({"kind": "work", "service": service, "waiting": waiting})
         if not self.alone:
             self._works.add(service)
             self._ready.set()

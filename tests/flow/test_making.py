@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from coordinator.flow import making
 from coordinator.flow.making import head_start, shuffled_parts
 from coordinator.store import making as store
 from tests.flow.conftest import OpenRoom
@@ -183,3 +184,21 @@ async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
         pass
     ids = await room.ids()
     assert {key: await room.places(item) for key, item in ids.items()} == {"a": ["ready"], "c": ["ready"]}
+
+
+async def test_a_queue_is_looked_at_from_where_it_was_left_until_something_is_heard(
+    open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "SURE", 3600.0)
+    room = await open_room(bucket_size=4)
+    first = await room.waiting(8)
+    assert (await room.fill(wanted=True)).buckets == 1
+    urgent = await room.waiting(4, priority=0, head_start=3600.0)
+    assert (await room.fill(needy=True)).buckets == 1
+    made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")
+    assert sorted(item for row in made for item in row["items"]) == first
+    room.maker.forget(room.service)
+    assert (await room.fill()).buckets == 1
+    assert await room.value("SELECT count(*) FROM waiting") == 0
+    made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")
+    assert sorted(made[0]["items"]) == urgent

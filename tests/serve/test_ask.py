@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect
 
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
+from tests.flow.room import stop_clock
 from tests.harness import Admin, Message, Server, Volunteer, secret_of
 from tests.serve.tools import add_service, configure, eventually, join_again, no_push, report, set_state, value
 
@@ -299,3 +300,24 @@ async def test_a_bucket_that_three_clients_cut_off_is_not_offered_whole_at_once(
         await eventually(ended, "not ended")
     fourth = await server.volunteer("fourth")
     assert await fourth.refused("ask", service="dm_check", count=1, wait=False) == "no_work"
+
+
+async def test_the_pool_is_filled_before_it_is_empty(start_server: StartServer, database: Database) -> None:
+    await configure(database, bucket_size=2)
+    server = await start_server()
+    await stop_clock(server.node)
+    admin, client = await server.admin(), await server.volunteer("client")
+    ready = "SELECT count(*) = $1 FROM bucket WHERE state = 'ready'"
+    await admin.add(100)
+    assert await ask(client, 1) == (1, 1)
+    await client.submit(await client.push("bucket"))
+
+    async def full() -> bool:
+        return bool(await value(database, ready, 20))
+
+    await eventually(full, "the pool was filled up for one client")
+    for left in range(19, 9, -1):
+        await client.submit(await client.bucket())
+        assert await value(database, ready, left), "half of it is enough"
+    await client.submit(await client.bucket())
+    await eventually(full, "the pool was filled up again")

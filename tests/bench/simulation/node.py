@@ -221,8 +221,9 @@ class Node:
                 hungry = True
         made = None
         if hungry or choosy:
+            drained = store.waiting.items < store.settings.bucket_size
             made = store.make(wanted=True, needy=bool(choosy))
-            line.exhausted = line.exhausted and not made
+            line.exhausted = bool(made and drained) or (line.exhausted and not made)
             seconds += costs.make_seconds(made)
         line.put_back([ticket for ticket in left if ticket in line.flying])
         if made == 0:
