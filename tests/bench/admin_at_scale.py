@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
@@ -161,12 +162,30 @@ async def _measure(server: Server, admin: Admin, count: int, dsn: str) -> Table:
         table.add_row(*await work.beside(f"taking back {rows}", invalidate))
         reinstate = ask("result.reinstate", invalidation_id=taken["invalidation_id"])
         table.add_row(*await work.beside(f"giving back {rows}", reinstate))
+        begun = perf_counter()
+        table.add_row(*await work.beside(f"exporting {rows} by the command", _export(server, count)))
+        exported = f"{count / (perf_counter() - begun):,.0f} rows/s"
         requeue = ask("result.invalidate", service="old", dry_run=False, requeue=True)
         table.add_row(*await work.beside(f"taking back {rows}, requeued", requeue))
         table.add_row(*await work.beside("the requeuing that goes on behind it", asyncio.sleep(BEFORE)))
         for task in tasks:
             task.cancel()
+    table.caption = f"exported: {exported} (goal: 50,000)"
     return table
+
+
+async def _export(server: Server, count: int) -> None:
+    """All of it, by the real command in a process of its own."""
+    words = "result", "export", "old", "--format", "csv", "--server", server.url, "--token", await server.token()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "coordinator", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    lines = 0
+    while part := await process.stdout.read(1 << 20):
+        lines += part.count(b"\n")
+    assert await process.wait() == 0
+    assert lines == count + 1, lines
 
 
 async def _main(folder: Path, count: int) -> None:

@@ -112,7 +112,29 @@ async def kill_to_hands(world: World, rounds: int, kills: int, stack: AsyncExitS
             await peer.request("submit", **submission(bucket))
         await peer.close()
         found.append(times)
-    return _percentiles("kill -9 → in the hands of another", found, (7, 50), "")
+    base = f"kill -9 → the end of a bare connection {_ms([await _bare_kills(rounds)])}"
+    return _percentiles("kill -9 → in the hands of another", found, (7, 50), base)
+
+
+async def _bare_kills(count: int) -> list[float]:
+    """From kill -9 of such a process until a server without anything of ours hears that its connection has ended."""
+    ended = asyncio.Queue[float]()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        ended.put_nowait(perf_counter())
+        writer.close()
+
+    times = []
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        for _ in range(count):
+            one = await Program.start("tests.bench.holder", str(server.sockets[0].getsockname()[1]))
+            await one.hear()
+            begun = perf_counter()
+            one.process.kill()
+            times.append(await ended.get() - begun)
+            await one.end()
+    return times
 
 
 async def _volunteers(world: World, count: int, prefix: str, stack: AsyncExitStack) -> list[Peer]:

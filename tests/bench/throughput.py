@@ -20,6 +20,10 @@ CONNECTIONS = 16
 """Of the workers that insert by themselves, as many as there are daemons."""
 
 
+DEAREST = 6
+"""Statements that are told by name, of those that take longest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """Items per second, and what it cost."""
@@ -197,7 +201,21 @@ def _costs(who: str, rounds: Sequence[Round], goal: float) -> list[Figure]:
         Figure(f"{who}: CPU of Postgres", "ms/bucket", each(lambda one: one.cost.postgres * 1000)),
         Figure(f"{who}: CPU of the daemons", "ms/bucket", each(lambda one: one.clients * 1000)),
         Figure(f"{who}: waits for a connection", "a bucket", each(lambda one: one.cost.pool_waits)),
+        *(
+            Figure(f"{who}: {name}", "ms/bucket", each(lambda one, name=name: _spent(one, name)))
+            for name in _dearest(rounds)
+        ),
     ]
+
+
+def _spent(one: Round, statement: str) -> float:
+    return one.cost.by_name.get(statement, (0, 0, 0.0))[2]
+
+
+def _dearest(rounds: Sequence[Round]) -> list[str]:
+    """The statements that took longest."""
+    names = {name for one in rounds for name in one.cost.by_name}
+    return sorted(names, key=lambda name: -sum(_spent(one, name) for one in rounds))[:DEAREST]
 
 
 HOT = ("claims.claim", "claims.claim_choosy", "claims.waits", "results.settle", "copy.result")
