@@ -326,10 +326,7 @@ class Node:
 
     def _hear(self) -> None:
         signals = self._signals
-        signals.on(
-            "work",
-            lambda signal: self._grant.wake(ServiceId(signal["service"]), waiting=signal.get("waiting", False)),
-        )
+        signals.on("work", lambda one: self._grant.hear(ServiceId(one["service"]), waiting=one.get("waiting", False)))
         signals.on("lost", self._releases.on_lost)
         signals.on("dead", self._expiry.on_dead)
         signals.on("drain", self._on_drain)

@@ -141,12 +141,16 @@ class Grant:
             if service is None or line.service_id == service:
                 line.withdraw(holder.session_id)
 
+    def hear(self, service: ServiceId, *, waiting: bool) -> None:
+        """Some node has put something into the pool or the queue."""
+        self._maker.forget(service)
+        self.wake(service, waiting=waiting)
+
     def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
         """There may be work: something ready, or, if `waiting`, new items that are in no bucket yet."""
-        self._maker.forget(service)
         line = self._lines.get(service)
         if line is not None:
-            line.unmade = waiting and line.dry
+            line.unmade = waiting and (line.dry or line.unmade)
             line.dry = False
             line.look_again()
             line.woken.set()
@@ -226,9 +230,9 @@ class Grant:
             if entry.service.state != "active" or self.stopped:
                 self._answer_hurried(line)
                 return
-            if line.unmade and line.tickets:
+            unmade, line.unmade = line.unmade, False
+            if unmade and line.tickets:
                 await self._make(line, entry)  # there was nothing to claim: that need not be tried first
-            line.unmade = False
             tickets = await self._within_limits(line, self._worth_serving(line, line.take(BATCH)))
             if not tickets:
                 if all(line.aside(client) for client in line.tickets):
@@ -295,15 +299,16 @@ class Grant:
                 self.on_lost_track()
                 raise
             if handout.claimed and line.low(handout.left):
-                self._fill(line, entry, handout.left)
+                self._fill(line, entry)
             return await self._hand_out(line, tickets, handout.claimed)
 
-    def _fill(self, line: Line, entry: Entry, left: int) -> None:
+    def _fill(self, line: Line, entry: Entry) -> None:
         """Have more buckets made while those that are left are handed out."""
         if self._group is not None and line.filling is None and not line.exhausted:
-            line.filling = self._group.create_task(self._make_ahead(line, entry, left))
+            line.exhausted = True  # until it has come to something, or something new is heard of meanwhile
+            line.filling = self._group.create_task(self._make_ahead(line, entry))
 
-    async def _make_ahead(self, line: Line, entry: Entry, left: int) -> None:
+    async def _make_ahead(self, line: Line, entry: Entry) -> None:
         try:
             made = await self._maker.make(entry, wanted=False)
         except Unavailable:
@@ -313,9 +318,13 @@ class Grant:
             return
         finally:
             line.filling = None
+        self._learn(line, made)
+
+    def _learn(self, line: Line, made: Made) -> None:
         if not made.busy:
             line.target = made.target
-            line.exhausted = not made.buckets and line.low(left)
+        if made.buckets or made.full or made.busy:
+            line.exhausted = False
 
     async def _hand_out(self, line: Line, tickets: list[Ticket], claimed: list[Claimed]) -> set[Ticket]:
         waiting: dict[SessionId, deque[Ticket]] = {}
@@ -372,8 +381,10 @@ class Grant:
             self._answer_hurried(line)
 
     async def _make(self, line: Line, entry: Entry, *, needy: bool = False, patient: bool = False) -> Made:
+        known = line.heard
         made = await self._maker.make(entry, wanted=True, needy=needy, patient=patient)
-        line.exhausted = made.drained or (line.exhausted and not made.buckets)
+        self._learn(line, made)
+        line.exhausted = line.exhausted or (made.drained and line.heard == known)
         return made
 
     async def _why(self, line: Line, left: list[Ticket]) -> tuple[set[ClientId], set[ClientId]]:

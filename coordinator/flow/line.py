@@ -50,7 +50,9 @@ class Line:
     filling: asyncio.Task[None] | None = None
     """A run of the maker that was begun before the pool was empty."""
     exhausted: bool = False
-    """That has come to nothing, and nothing new was heard of since."""
+    """There was nothing to make ahead of, and nothing new was heard of since."""
+    heard: int = 0
+    """How often something new was heard of."""
     task: asyncio.Task[None] | None = None
 
     def add(self, ticket: Ticket) -> None:
@@ -90,10 +92,11 @@ class Line:
         self.choosy.clear()
         self.full.clear()
         self.exhausted = False
+        self.heard += 1
 
     def low(self, left: int) -> bool:
         """Whether so few ready buckets are left that more should be made now; a claim looks at `FRONT` at most."""
-        return left < min(self.target // 2, FRONT)
+        return left < max(1, min(self.target // 2, FRONT))
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were not served keep their place."""

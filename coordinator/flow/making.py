@@ -109,13 +109,18 @@ class Made:
     target: int = 0
     """How many ready buckets there should be."""
     drained: bool = False
-    """Nothing waits any more."""
+    """All was made that was seen to wait."""
+    full: bool = False
+    """There were as many as there should be."""
     busy: bool = False
     """Another node is making buckets of this service right now: then there is no target."""
 
 
 SURE = 1.0
-"""Seconds for which a maker believes that nothing new ranks before what it has left, unless it hears of something."""
+"""Seconds for which a maker believes that nothing new ranks before what it has left, unless it hears of something.
+
+It can be wrong for so long: the rank of an item is when its transaction began, and others may be committed before it.
+"""
 
 
 @dataclass(slots=True)
@@ -166,7 +171,7 @@ class Maker:
                 return Made(pool.ready, target)  # another maker was quicker
             run = plan(pool, target, settings, wanted=wanted, needy=needy)
             if run is None:
-                return Made(0, target)
+                return Made(0, target, full=pool.ready >= target)
             start = left.start if pool.front is None or pool.first is None else (pool.front, pool.first)
             made, start = await store.make(db, service, run.limit, settings.bucket_size, short=run.short, start=start)
         left.start = start  # which nobody looks at any more if it was forgotten meanwhile

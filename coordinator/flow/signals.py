@@ -30,9 +30,9 @@ Heard = Callable[[dict[str, Any]], None]
 class Signals:
     """Speaks and listens on the nodes' channel.
 
-    A signal is a small object with its `kind`: `work {service}`, `services {}`, `client {client, reason?}`,
-    `lost {claims: [[client, bucket, claim]], reason}`, `dead {claims, release_after}`, `token {token}`,
-    `drain {node}`, `node {}` (one has started).
+    A signal is a small object with its `kind`: `work {service, waiting?}` (the latter is not sent), `services {}`,
+    `client {client, reason?}`, `lost {claims: [[client, bucket, claim]], reason}`, `dead {claims, release_after}`,
+    `token {token}`, `drain {node}`, `node {}` (one has started).
     """
 
     def __init__(self, database: Database, boot: Boot) -> None:

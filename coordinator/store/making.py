@@ -66,7 +66,7 @@ _FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"
 #
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
 # never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
-# with each, however few it expects: a FULL join is hashed or merged.
+# with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
 _MAKE = (
     """
 WITH front AS MATERIALIZED (
@@ -80,10 +80,10 @@ run AS MATERIALIZED (
                 ELSE n % $3 END AS behind
       FROM counted c),
 behind AS MATERIALIZED (
-    SELECT youngest.place
+    SELECT youngest.*
       FROM run r
       CROSS JOIN LATERAL (
-           SELECT f.place FROM front f WHERE f.priority = r.priority
+           SELECT f.place, f.rank_at, f.item_id FROM front f WHERE f.priority = r.priority
             ORDER BY f.rank_at DESC, f.item_id DESC LIMIT r.behind) youngest
      WHERE r.behind > 0),
 gone AS (
@@ -111,12 +111,13 @@ put AS (
       FROM parts p JOIN run r USING (priority)
     RETURNING bucket_id),
 first_behind AS (
-    SELECT rank_at, item_id FROM front WHERE place IN (SELECT place FROM behind) ORDER BY rank_at, item_id LIMIT 1),
+    SELECT rank_at, item_id FROM behind ORDER BY rank_at, item_id LIMIT 1),
 last_taken AS (
-    SELECT rank_at, item_id FROM front ORDER BY rank_at DESC, item_id DESC LIMIT 1)
-SELECT place.rank_at, place.item_id FROM put
- CROSS JOIN (SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM last_taken) AS either
-              ORDER BY rank_at, item_id LIMIT 1) AS place"""
+    SELECT rank_at, item_id FROM front ORDER BY rank_at DESC, item_id DESC LIMIT 1),
+next AS MATERIALIZED (
+    SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM last_taken) AS either
+     ORDER BY rank_at, item_id LIMIT 1)
+SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
 )
 
 Place = tuple[datetime, int]

@@ -105,6 +105,7 @@ class Room(Bench):
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
         await self.execute(_LATER.format(float(seconds), int(self.service)))
+        self.maker.forget(self.service)
 
     async def fill(self, *, wanted: bool = False, needy: bool = False) -> Made:
         """One run of the maker."""

@@ -146,14 +146,14 @@ class Node:
         )
         left = min(self.day.store.ready.size, FRONT)
         if count and line.low(left) and not (self._filling or line.exhausted):
-            self._fill(left)
+            self._fill()
 
-    def _fill(self, left: int) -> None:
-        """A run of the maker before the pool is empty."""
-        self._filling = True
-        made = self.day.store.make()
-        self._line.target = pool_target(self.day.store.members, self.day.store.settings)
-        self._line.exhausted = not made and self._line.low(left)
+    def _fill(self) -> None:
+        """A run of the maker before the pool is empty; its buckets are there when it begins."""
+        store, self._filling = self.day.store, True
+        made = store.make()
+        self._line.target = pool_target(store.members, store.settings)
+        self._line.exhausted = not made and store.ready.size < self._line.target
         self.day.clock.after(self.day.costs.make_seconds(made), self._filled)
 
     def _filled(self) -> None:
@@ -223,6 +223,7 @@ class Node:
         if hungry or choosy:
             drained = store.waiting.items < store.settings.bucket_size
             made = store.make(wanted=True, needy=bool(choosy))
+            line.target = pool_target(store.members, store.settings)
             line.exhausted = bool(made and drained) or (line.exhausted and not made)
             seconds += costs.make_seconds(made)
         line.put_back([ticket for ticket in left if ticket in line.flying])
