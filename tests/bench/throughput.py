@@ -148,7 +148,7 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
     async with AsyncExitStack() as stack:
         daemons = await Daemons.start(world, 200, stack)
         for number in range(rounds + 1):
-            await world.wait_items("dm_check", buckets * 3 * SIZE)
+            await world.ready_buckets("dm_check", buckets * 2)
             one = await daemons.run(world, buckets * 2)
             if number:
                 crowd.append(one)
@@ -159,8 +159,8 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
         *_rates("16 daemons, buckets made meanwhile", sixteen, copies, inserts),
         *_costs("16 daemons, buckets ready", ready, 0.3),
         *_costs("16 daemons, buckets made meanwhile", sixteen, 0.3),
-        Figure("200 daemons, buckets made meanwhile: settled", "items/s", [one.rate for one in crowd]),
-        *_costs("200 daemons, buckets made meanwhile", crowd, 0.1),
+        Figure("200 daemons, buckets ready: settled", "items/s", [one.rate for one in crowd]),
+        *_costs("200 daemons, buckets ready", crowd, 0.1),
     ]
 
 
