@@ -35,10 +35,10 @@ def parts(*, long: bool) -> dict[str, Part]:
     """What is measured, in this order."""
     if long:
         return {
-            "throughput": lambda world: throughput.measure(world, 7, 2000),
-            "latency": lambda world: latency.measure(world, 7, 1000, 8),
+            "throughput": lambda world: throughput.measure(world, 5, 1500),
+            "latency": lambda world: latency.measure(world, 5, 1000, 8),
             "observation": lambda world: observation.measure(world, 7, 1000),
-            "watching": lambda world: watching.measure(world, 9, 2000),
+            "watching": lambda world: watching.measure(world, 9, 1500),
             "services": lambda world: growth.services(world, 5, (3, 10, 50)),
             "history": lambda world: growth.history(world, 5, (1, 100, 10_000)),
             "sessions": lambda world: crowd.measure(world, 5, (1, 100, 1000, 10_000), pings=True),
