@@ -15,6 +15,9 @@ from tests.bench.world import World
 
 DASHBOARDS = 10
 
+IDLE = 5.0
+"""Seconds for which a node is watched that does nothing else: what that costs shows better there."""
+
 SCRAPE = 1.0
 """Seconds between two looks of Prometheus; it looks every 15 unless told otherwise."""
 
@@ -38,11 +41,27 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
                 rates.append(pair[True].rate / pair[False].rate)
                 costs = [pair[one].cost.server + pair[one].cost.postgres for one in (True, False)]
                 spent.append(costs[0] / costs[1])
+        idle = [await _idle(world) for _ in range(rounds)]
     who = f"{DASHBOARDS} dashboards and /metrics, against nobody watching"
     return [
         Figure(f"{who}: items/s", "times", rates, ">= 0.98"),
         Figure(f"{who}: CPU of node and Postgres", "times", spent, "<= 1.02"),
+        Figure(f"{who}: CPU of an idle node and Postgres", "% of a core", idle, "<= 4"),
     ]
+
+
+async def _idle(world: World) -> float:
+    """What being watched adds, while there is nothing to do; two of a hundred of two cores are four."""
+    spent = []
+    for watched in (False, True):
+        async with AsyncExitStack() as stack:
+            if watched:
+                await stack.enter_async_context(_watchers(world))
+            before = await world.cost()
+            await asyncio.sleep(IDLE)
+            after = (await world.cost()).since(before)
+            spent.append(after.server + after.postgres)
+    return (spent[1] - spent[0]) / IDLE * 100
 
 
 @asynccontextmanager
