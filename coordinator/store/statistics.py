@@ -49,15 +49,20 @@ SELECT s.service_id, coalesce(c.joined, 0) AS joined, coalesce(c.waiting, 0) AS 
        o.state, o.priority, o.buckets, o.items, o.since, o.rank_at
   FROM service s LEFT JOIN counted c USING (service_id) LEFT JOIN open o USING (service_id)"""
 
-# The front of each queue by rank: what waits longest of a priority whose turn is near.  A priority that is not among
-# them has nothing that ranks before all of these.
+# From one priority to the next, and of each the first by rank: as many looks into an index as there are priorities.
 _FRONTS = """
-SELECT s.service_id, f.priority, min(f.since) AS since, min(f.rank_at) AS rank_at
-  FROM service s
- CROSS JOIN LATERAL (
-    SELECT priority, since, rank_at FROM waiting w WHERE w.service_id = s.service_id
-     ORDER BY rank_at, item_id LIMIT 1000) f
- GROUP BY 1, 2"""
+WITH RECURSIVE front AS (
+    SELECT s.service_id, f.* FROM service s
+     CROSS JOIN LATERAL (
+           SELECT priority, since, rank_at FROM waiting w WHERE w.service_id = s.service_id
+            ORDER BY w.priority, w.rank_at, w.item_id LIMIT 1) f
+    UNION ALL
+    SELECT p.service_id, f.* FROM front p
+     CROSS JOIN LATERAL (
+           SELECT priority, since, rank_at FROM waiting w
+            WHERE w.service_id = p.service_id AND w.priority > p.priority
+            ORDER BY w.priority, w.rank_at, w.item_id LIMIT 1) f)
+SELECT service_id, priority, since, rank_at FROM front"""
 
 _FOLD = """
 WITH folded AS (

@@ -138,13 +138,15 @@ async def overview_page(look: Look) -> dict[str, Any]:
 
 
 async def services_page(look: Look) -> dict[str, Any]:
-    names = await look.page.locator("thead th").all_inner_texts()
-    rows = await look.page.locator("tbody tr").evaluate_all(
+    # In one look, since the page may change between two; at first it is still the one before.
+    rows = await look.page.locator("table tr").evaluate_all(
         "rows => rows.map(row => [...row.cells].map(c => c.innerText))"
     )
     told = {}
-    for row in rows:
-        cells = dict(zip(names, row, strict=True))
+    for row in rows[1:]:
+        cells = dict(zip(rows[0], row, strict=True))
+        if "Progress" not in cells:
+            break
         progress = cells["Progress"][cells["Progress"].index("of ") :]
         told[cells["Service"].split()[0]] = [
             progress,

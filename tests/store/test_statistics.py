@@ -128,8 +128,9 @@ async def test_what_is_rolled_back_is_not_counted(bench: Bench) -> None:
 
 
 async def test_the_oldest_unclaimed_of_each_priority(bench: Bench, database: Database) -> None:
-    await bench.waiting(2)
+    await bench.waiting(1500)
     await bench.waiting(1, priority=0, head_start=86_400.0)
+    await bench.waiting(2, priority=150, head_start=-43_200.0)
     await bench.bucket(2, age=500)
     await bench.bucket(1, age=50, priority=20)
     async with database.connection() as db:
@@ -137,8 +138,8 @@ async def test_the_oldest_unclaimed_of_each_priority(bench: Bench, database: Dat
         await statistics.add_fronts(db, states)
         now = await db.fetchval("SELECT now()")
     oldest = states[bench.service].oldest
-    assert set(oldest) == {0, 20, 100}
-    for priority, age in ((100, 500), (20, 50), (0, 0)):
+    assert set(oldest) == {0, 20, 100, 150}
+    for priority, age in ((100, 500), (20, 50), (0, 0), (150, 0)):
         assert (now - oldest[priority].since).total_seconds() == pytest.approx(age, abs=5)
     assert (now - oldest[0].rank_at).total_seconds() == pytest.approx(86_400, abs=5)
 
