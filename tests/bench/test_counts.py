@@ -68,7 +68,10 @@ async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
         first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
         await first
         await asyncio.gather(*(peer.ok("ask", service="dm_check", count=1) for peer in crowd[1:]))
-    return [await peer.push("bucket") for peer in crowd]
+    pushed = [await peer.push("bucket") for peer in crowd]
+    if line.filling is not None:
+        await asyncio.wait([line.filling])
+    return pushed
 
 
 async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_together(
