@@ -305,26 +305,17 @@ class Grant:
     def _fill(self, line: Line, entry: Entry) -> None:
         """Have more buckets made while those that are left are handed out."""
         if self._group is not None and line.filling is None and not line.exhausted:
-            line.exhausted = True  # until it has come to something, or something new is heard of meanwhile
             line.filling = self._group.create_task(self._make_ahead(line, entry))
 
     async def _make_ahead(self, line: Line, entry: Entry) -> None:
         try:
-            made = await self._maker.make(entry, wanted=False)
+            await self._make(line, entry, wanted=False)
         except Unavailable:
-            return  # whoever asks next finds out
+            pass  # whoever asks next finds out
         except Exception:
             log.exception("filling the pool failed", service=entry.service.name)
-            return
         finally:
             line.filling = None
-        self._learn(line, made)
-
-    def _learn(self, line: Line, made: Made) -> None:
-        if not made.busy:
-            line.target = made.target
-        if made.buckets or made.full or made.busy:
-            line.exhausted = False
 
     async def _hand_out(self, line: Line, tickets: list[Ticket], claimed: list[Claimed]) -> set[Ticket]:
         waiting: dict[SessionId, deque[Ticket]] = {}
@@ -380,11 +371,15 @@ class Grant:
             line.dry = True
             self._answer_hurried(line)
 
-    async def _make(self, line: Line, entry: Entry, *, needy: bool = False, patient: bool = False) -> Made:
-        known = line.heard
-        made = await self._maker.make(entry, wanted=True, needy=needy, patient=patient)
-        self._learn(line, made)
-        line.exhausted = line.exhausted or (made.drained and line.heard == known)
+    async def _make(
+        self, line: Line, entry: Entry, *, wanted: bool = True, needy: bool = False, patient: bool = False
+    ) -> Made:
+        line.exhausted = True  # until more is known to be there, or something new is heard of meanwhile
+        made = await self._maker.make(entry, wanted=wanted, needy=needy, patient=patient)
+        if not made.busy:
+            line.target = made.target
+        if made.full or made.busy or (made.buckets and not made.drained):
+            line.exhausted = False
         return made
 
     async def _why(self, line: Line, left: list[Ticket]) -> tuple[set[ClientId], set[ClientId]]:

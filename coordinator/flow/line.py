@@ -51,8 +51,6 @@ class Line:
     """A run of the maker that was begun before the pool was empty."""
     exhausted: bool = False
     """There was nothing to make ahead of, and nothing new was heard of since."""
-    heard: int = 0
-    """How often something new was heard of."""
     task: asyncio.Task[None] | None = None
 
     def add(self, ticket: Ticket) -> None:
@@ -92,7 +90,6 @@ class Line:
         self.choosy.clear()
         self.full.clear()
         self.exhausted = False
-        self.heard += 1
 
     def low(self, left: int) -> bool:
         """Whether so few ready buckets are left that more should be made now; a claim looks at `FRONT` at most."""

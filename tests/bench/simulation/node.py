@@ -224,7 +224,7 @@ class Node:
             drained = store.waiting.items < store.settings.bucket_size
             made = store.make(wanted=True, needy=bool(choosy))
             line.target = pool_target(store.members, store.settings)
-            line.exhausted = bool(made and drained) or (line.exhausted and not made)
+            line.exhausted = drained if made else store.ready.size < line.target
             seconds += costs.make_seconds(made)
         line.put_back([ticket for ticket in left if ticket in line.flying])
         if made == 0:
