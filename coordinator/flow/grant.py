@@ -200,29 +200,16 @@ class Grant:
             try:
                 await self._serve_all(line)
             except Unavailable:
-                self._refuse_hurried(line)
+                self._answer_hurried(line, away=True)
                 await asyncio.sleep(RETRY)
                 line.woken.set()
             except Exception:
                 # One bad bucket must not stop a service, let alone the node.
                 log.exception("granting failed", service=self._catalogue.name_of(line.service_id))
-                self._refuse_hurried(line)
+                self._answer_hurried(line, away=True)
                 self.on_lost_track()
                 await asyncio.sleep(RETRY)
                 line.woken.set()
-
-    def _refuse_hurried(self, line: Line) -> None:
-        """While the database is away, asks that do not wait are answered so; the others wait on."""
-        for queue in line.tickets.values():
-            for ticket in queue:
-                if ticket.answer is not None and not ticket.answer.done():
-                    ticket.answer.set_exception(Unavailable("The database cannot be reached."))
-        for client, queue in list(line.tickets.items()):
-            kept = deque(ticket for ticket in queue if ticket.answer is None)
-            if kept:
-                line.tickets[client] = kept
-            else:
-                del line.tickets[client]
 
     async def _serve_all(self, line: Line) -> None:
         while not line.dry:
@@ -436,13 +423,15 @@ class Grant:
             if line.aside(client):
                 self._answer_hurried(line, client)
 
-    def _answer_hurried(self, line: Line, only: ClientId | None = None) -> None:
-        """Tell the asks that do not wait that there is nothing."""
+    def _answer_hurried(self, line: Line, only: ClientId | None = None, *, away: bool = False) -> None:
+        """Tell the asks that do not wait that there is nothing, or that the database is away; the others wait on."""
         for client, queue in list(line.tickets.items()):
             if only is not None and client != only:
                 continue
             kept = deque(ticket for ticket in queue if ticket.answer is None)
             for ticket in queue:
+                if away and ticket.answer is not None and not ticket.answer.done():
+                    ticket.answer.set_exception(Unavailable("The database cannot be reached."))
                 if ticket.answer is not None:
                     self._resolve(line, ticket, None)
             if kept:
