@@ -219,7 +219,7 @@ class Grant:
                 return
             unmade, line.unmade = line.unmade, False
             if unmade and line.tickets:
-                await self._make(line, entry)  # there was nothing to claim: that need not be tried first
+                await self._make_new(line, entry)  # there was nothing to claim: that need not be tried first
             tickets = await self._within_limits(line, self._worth_serving(line, line.take(BATCH)))
             if not tickets:
                 if all(line.aside(client) for client in line.tickets):
@@ -368,6 +368,11 @@ class Grant:
         if made.full or made.busy or (made.buckets and not made.drained):
             line.exhausted = False
         return made
+
+    async def _make_new(self, line: Line, entry: Entry) -> None:
+        line.exhausted = True  # as in `_make`
+        if not await self._maker.make_few(entry):
+            await self._make(line, entry)
 
     async def _why(self, line: Line, left: list[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
         """Sort out who was not served; returns the clients for whom there was nothing, and the choosy of them."""

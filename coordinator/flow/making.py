@@ -177,3 +177,15 @@ class Maker:
         left.start = start  # which nobody looks at any more if it was forgotten meanwhile
         # Nothing, where there was something: another maker has just ended.
         return Made(made, target, drained=made > 0 and pool.waiting < settings.bucket_size, busy=not made)
+
+    async def make_few(self, entry: Entry) -> int:
+        """Short buckets of the few items that have just come, while none is ready; returns how many were made.
+
+        None if more wait than that, or if another maker is at work: that is left to `make`.
+
+        Raises:
+            Unavailable: the database is away; it is not known whether they were made.
+        """
+        settings, service = entry.service.settings, entry.service.service_id
+        async with self._database.connection() as db:
+            return await store.make_few(db, service, settings.bucket_size)

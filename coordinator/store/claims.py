@@ -180,7 +180,8 @@ def claimed(row: Any) -> Claimed:
 
 # What all ways back have in common: the buckets in `held` become ready, with their rank and their settled items;
 # the claims end as $1; a failed attempt ($2) counts, and at the third one the bucket is set aside to be cut up
-# once nobody can recollect it ($3 seconds).
+# once nobody can recollect it ($3 seconds).  If one of them has items in a second bucket too, nothing happens unless
+# $5: that takes a transaction, see `_free`.
 _FREE = """
 freed AS (
     UPDATE bucket b
@@ -188,9 +189,9 @@ freed AS (
            kept_until = NULL, shuffle = gen_random_uuid(), attempts = b.attempts + $2::int,
            split_at = CASE WHEN $2::int > 0 AND b.attempts + $2::int >= 3
                            THEN now() + make_interval(secs => $3) END
-      FROM held h WHERE b.bucket_id = h.bucket_id
+      FROM held h WHERE b.bucket_id = h.bucket_id AND ($5 OR NOT EXISTS (SELECT FROM held WHERE twins))
     RETURNING b.service_id, b.bucket_id, b.claim, h.client_id, h.session_id,
-              b.twins, length(b.settled) - bit_count(b.settled)::int AS remaining),
+              length(b.settled) - bit_count(b.settled)::int AS remaining),
 ended AS (
     UPDATE claim c SET ended_at = now(), ended = $1 FROM freed f WHERE c.claim = f.claim)"""
 
@@ -227,46 +228,54 @@ counted AS (
 
 _HELD_BY_SESSION = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE client_id = $5 AND session_id = $6 AND ($7::uuid[] IS NULL OR bucket_id = ANY ($7))
+    SELECT bucket_id, client_id, session_id, twins FROM bucket
+     WHERE client_id = $6 AND session_id = $7 AND ($8::uuid[] IS NULL OR bucket_id = ANY ($8))
      ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_CLIENT = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE client_id = $5 AND ($6::int IS NULL OR service_id = $6) ORDER BY bucket_id FOR UPDATE),"""
+    SELECT bucket_id, client_id, session_id, twins FROM bucket
+     WHERE client_id = $6 AND ($7::int IS NULL OR service_id = $7) ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_CLAIM = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE bucket_id = $5 AND claim = $6 AND client_id IS NOT NULL FOR UPDATE),"""
+    SELECT bucket_id, client_id, session_id, twins FROM bucket
+     WHERE bucket_id = $6 AND claim = $7 AND client_id IS NOT NULL FOR UPDATE),"""
 
 _HELD_OF_SERVICE = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE service_id = $5 AND state IN ('claimed', 'dead') ORDER BY bucket_id FOR UPDATE),"""
+    SELECT bucket_id, client_id, session_id, twins FROM bucket
+     WHERE service_id = $6 AND state IN ('claimed', 'dead') ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_NOBODY = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket b
+    SELECT bucket_id, client_id, session_id, twins FROM bucket b
      WHERE state IN ('claimed', 'dead') AND kept_until IS NULL
        AND NOT EXISTS (SELECT FROM node n WHERE n.boot = b.boot AND n.state <> 'gone')
-     ORDER BY bucket_id LIMIT $5 FOR UPDATE SKIP LOCKED),"""
+     ORDER BY bucket_id LIMIT $6 FOR UPDATE SKIP LOCKED),"""
 
 _HELD_TOO_LONG_KEPT = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE kept_until <= now() ORDER BY kept_until LIMIT $5 FOR UPDATE SKIP LOCKED),"""
+    SELECT bucket_id, client_id, session_id, twins FROM bucket
+     WHERE kept_until <= now() ORDER BY kept_until LIMIT $6 FOR UPDATE SKIP LOCKED),"""
 
 _HELD_DEAD = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id FROM bucket
-     WHERE service_id = $5 AND state = 'dead' AND touched_at <= now() - make_interval(secs => $6)
+    SELECT bucket_id, client_id, session_id, twins FROM bucket
+     WHERE service_id = $6 AND state = 'dead' AND touched_at <= now() - make_interval(secs => $7)
      ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED),"""
 
-_FREED = "\nSELECT service_id, bucket_id, claim, client_id, session_id, remaining, twins FROM freed"
+# One row at least, to tell that there are such twins.
+_FREED = """
+SELECT f.*, t.twins FROM (SELECT bool_or(twins) AS twins FROM held) t LEFT JOIN freed f ON true"""
 
-_RELEASE_SESSION = _HELD_BY_SESSION + _FREE + "," + _COST + _FREED
+# What a session held need not reach the disk before others see that it is free: a claim of it commits behind it in the
+# same log, and so does the end of the session, which is repeated with all before it until it has come through.
+_FREED_AT_ONCE = """
+SELECT f.*, t.twins, set_config('synchronous_commit', 'off', true)
+  FROM (SELECT bool_or(twins) AS twins FROM held) t LEFT JOIN freed f ON true"""
+
+_RELEASE_SESSION = _HELD_BY_SESSION + _FREE + "," + _COST + _FREED_AT_ONCE
 _RELEASE_CLIENT = _HELD_BY_CLIENT + _FREE + "," + _COST + _FREED
 _RELEASE_CLAIM = _HELD_BY_CLAIM + _FREE + "," + _COST + _FREED
 _RELEASE_SERVICE = _HELD_OF_SERVICE + _FREE + "," + _COST + _FREED
@@ -310,7 +319,10 @@ async def release_session(
     recollect_window: float,
     buckets: Sequence[BucketId] | None = None,
 ) -> list[Freed]:
-    """Free what one session holds, all or only these buckets; safe to repeat.  `recollect_window` in seconds."""
+    """Free what one session holds, all or only these buckets; safe to repeat.  `recollect_window` in seconds.
+
+    Others see it at once; it reaches the disk with the next transaction that waits for that.
+    """
     only = None if buckets is None else list(buckets)
     return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session, only)
 
@@ -356,13 +368,13 @@ async def release_dead(
 
 
 async def _free(db: Connection, statement: str, way: Way, recollect_window: float, *which: object) -> list[Freed]:
-    # In one transaction with what follows: nobody may claim a twin's item in between.
-    async with db.transaction():
-        rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, *which)
-        twins = [row["bucket_id"] for row in rows if row["twins"]]
-        if twins:
-            await leave_twins(db, twins)
-    return [_freed(row) for row in rows]
+    rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, False, *which)
+    if rows[0]["twins"]:
+        # In one transaction with what follows: nobody may claim a twin's item in between.
+        async with db.transaction():
+            rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, True, *which)
+            await leave_twins(db, [row["bucket_id"] for row in rows if row["bucket_id"]])
+    return [_freed(row) for row in rows if row["bucket_id"]]
 
 
 def _freed(row: Any) -> Freed:

@@ -67,11 +67,13 @@ _FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
 # never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
 # with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
-_MAKE = (
-    """
+_FRONT = """
 WITH front AS MATERIALIZED (
     SELECT ctid AS place, item_id, rank_at, priority
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),"""
+
+_PUT_TOGETHER = (
+    """
 counted AS (
     SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front GROUP BY priority),
 run AS MATERIALIZED (
@@ -120,6 +122,25 @@ next AS MATERIALIZED (
 SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
 )
 
+_MAKE = _FRONT + _PUT_TOGETHER
+
+# The same at once for the few items that have just come, by one look and so in one statement: no bucket is ready, fewer
+# wait than a bucket takes ($2 and $3 are its size), and nobody else has the lock.  Who had it until just now may have
+# taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
+_MAKE_FEW = (
+    """
+WITH queue AS MATERIALIZED (
+    SELECT ctid AS place, item_id, rank_at, priority
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
+front AS MATERIALIZED (
+    SELECT * FROM queue
+     WHERE (SELECT count(*) FROM queue) < $3
+       AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
+       AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1))
+       AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),"""
+    + _PUT_TOGETHER
+)
+
 Place = tuple[datetime, int]
 """Where in a queue: rank and item."""
 
@@ -138,6 +159,15 @@ async def make(
     chance = array("q", secrets.token_bytes(8 * limit))
     made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start)
     return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
+
+
+async def make_few(db: Connection, service: ServiceId, size: int) -> int:
+    """Make short buckets of all that waits if it is less than one of `size`, and none is ready; returns how many.
+
+    Within a transaction of its own, which it lets others see before it has reached the disk, as `look` does.
+    """
+    chance = array("q", secrets.token_bytes(8 * size))
+    return len(await db.fetch(_MAKE_FEW, service, size, size, True, chance.tolist(), *START))
 
 
 _FRAGMENTS = "SELECT i.item_id, " + _FRAGMENT + " FROM item i WHERE i.item_id = ANY ($1::bigint[])"

@@ -141,9 +141,11 @@ def _statements() -> dict[str, str]:
 
 
 PARTS = frozenset(
-    name for name in vars(claims) if name in ("_FREE", "_COST", "_FREED") or re.match("_HELD_(BY|OF|TOO|DEAD)", name)
+    name
+    for name in (*vars(claims), *vars(making))
+    if re.fullmatch("_FREE|_COST|_FREED.*|_HELD_(BY|OF|TOO|DEAD).*|_FRONT|_PUT_TOGETHER", name)
 )
-"""What the statements of releases are put together from."""
+"""What the statements of releases and of the maker are put together from."""
 
 
 def _nodes(plan: dict[str, Any], rescanned: bool = False) -> Iterator[tuple[dict[str, Any], bool]]:
