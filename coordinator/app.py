@@ -446,3 +446,4 @@ class Node:
         await self._activity.flush()
         async with self._db.connection() as db:
             await nodes.set_state(db, self.boot, "gone")
+            await nodes.end_sessions(db)

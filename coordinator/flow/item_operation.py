@@ -30,7 +30,6 @@ from coordinator.store import (
     making,
     nodes,
     queue,
-    services,
 )
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import admin as wire
@@ -83,13 +82,12 @@ class ItemOperation:
         joined: set[ServiceId] = set()
         entries = self._entries(request.services)
         async with self._database.transaction() as db:
-            await services.lock_catalogue(db, shared=True)
-            if request.services is None:  # no service is added now; which of them does this node not know yet?
-                await self._catalogue.load(db)
-                entries = self._entries(None)
             new, known = await items.add(
                 db, [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
             )
+            if request.services is None:  # no service is added now; which of them does this node not know yet?
+                await self._catalogue.load(db)
+                entries = self._entries(None)
             ids = new + known
             for entry in entries:
                 settings = entry.service.settings
@@ -107,6 +105,8 @@ class ItemOperation:
                 self._maker.forget(service)
                 await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
             self._signals.work(service, waiting=request.priority >= 100)
+        if new or joined:
+            await self._database.flush()
         return {"added": len(new), "known": len(known), "refused": refused}
 
     def _entries(self, names: Sequence[str] | None) -> list[Entry]:

@@ -29,6 +29,9 @@ log = structlog.get_logger()
 RETRY = 1.0
 """Seconds between tries while the database is away."""
 
+GATHER = 0.05
+"""Seconds for which ended sessions are gathered before that is noted: whoever waits for their buckets goes first."""
+
 
 class Releases:
     """Frees buckets, and gives cut-off ones back."""
@@ -57,6 +60,8 @@ class Releases:
         self._events = events
         self._tally = tally
         self._in_doubt = asyncio.Event()
+        self._over: asyncio.Queue[SessionId] = asyncio.Queue()
+        """Ended sessions, until that is noted."""
         self._moving: set[SessionId] = set()
         """Sessions whose claims are just being released or regranted: what is not in the roster is no orphan."""
 
@@ -100,17 +105,28 @@ class Releases:
             if keep:
                 await claims.keep(db, [session], self._reconnect_window)
             else:
-                if delivered:
-                    freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
-                    if way is claims.CUT_OFF:
-                        for service in {one.service_id for one in freed}:
-                            self._tally.disconnected(service)
-                            self._tally.look(client, service)
-                    self._wake(freed)
-                # A claim that came through but was never delivered costs nothing.
-                undelivered = claims.UNDELIVERED if way is claims.CUT_OFF else way
-                self._wake(await claims.release_session(db, client, session, undelivered, self._recollect_window))
-            await clients.end_session(db, session)
+                freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
+                if way is claims.CUT_OFF:
+                    for service in {one.service_id for one in freed if one.bucket_id in delivered}:
+                        self._tally.disconnected(service)
+                        self._tally.look(client, service)
+                self._wake(freed)
+        self._over.put_nowait(session)
+
+    async def _note_ends(self) -> None:
+        while True:
+            ended = [await self._over.get()]
+            await asyncio.sleep(GATHER)
+            while not self._over.empty():
+                ended.append(self._over.get_nowait())
+            while True:
+                try:
+                    async with self._database.connection() as db:
+                        await clients.end_sessions(db, ended)
+                    break
+                except Unavailable:
+                    self.doubt()  # what these held may not have reached the disk as free
+                    await asyncio.sleep(RETRY)
 
     async def give_back(self, release: Release, by: Holder) -> Released:
         """A client returns one bucket.
@@ -269,7 +285,13 @@ class Releases:
         self._in_doubt.set()
 
     async def run(self) -> None:
-        """Free claims of this node's start that no session holds, whenever there is doubt; until cancelled."""
+        """Note the ends of sessions, and resolve doubts; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._note_ends())
+            group.create_task(self._resolve_doubts())
+
+    async def _resolve_doubts(self) -> None:
+        """Free claims of this node's start that no session holds, whenever there is doubt."""
         while True:
             await self._in_doubt.wait()
             self._in_doubt.clear()

@@ -69,7 +69,7 @@ class ServiceLife:
         settings = merged(plugin, {}, request.settings or {})
         title = plugin.title if request.title is None else request.title
         async with self._database.transaction() as db:
-            await store.lock_catalogue(db, shared=False)
+            await store.lock_catalogue(db)
             service = await store.add(db, request.service, request.plugin, title, settings)
             if service is None:
                 raise Exists(f"There is a service {request.service!r} already.")

@@ -180,33 +180,36 @@ def claimed(row: Any) -> Claimed:
 
 # What all ways back have in common: the buckets in `held` become ready, with their rank and their settled items;
 # the claims end as $1; a failed attempt ($2) counts, and at the third one the bucket is set aside to be cut up
-# once nobody can recollect it ($3 seconds).  If one of them has items in a second bucket too, nothing happens unless
-# $5: that takes a transaction, see `_free`.
+# once nobody can recollect it ($3 seconds).  A claim that was never delivered costs nothing.  If one of the buckets has
+# items in a second bucket too, nothing happens unless $5: that takes a transaction, see `_free`.
 _FREE = """
 freed AS (
     UPDATE bucket b
        SET state = 'ready', client_id = NULL, session_id = NULL, boot = NULL, touched_at = NULL,
-           kept_until = NULL, shuffle = gen_random_uuid(), attempts = b.attempts + $2::int,
-           split_at = CASE WHEN $2::int > 0 AND b.attempts + $2::int >= 3
+           kept_until = NULL, shuffle = gen_random_uuid(),
+           attempts = b.attempts + CASE WHEN h.delivered THEN $2::int ELSE 0 END,
+           split_at = CASE WHEN h.delivered AND $2::int > 0 AND b.attempts + $2::int >= 3
                            THEN now() + make_interval(secs => $3) END
       FROM held h WHERE b.bucket_id = h.bucket_id AND ($5 OR NOT EXISTS (SELECT FROM held WHERE twins))
-    RETURNING b.service_id, b.bucket_id, b.claim, h.client_id, h.session_id,
+    RETURNING b.service_id, b.bucket_id, b.claim, h.client_id, h.session_id, h.delivered,
               length(b.settled) - bit_count(b.settled)::int AS remaining),
 ended AS (
-    UPDATE claim c SET ended_at = now(), ended = $1 FROM freed f WHERE c.claim = f.claim)"""
+    UPDATE claim c SET ended_at = now(), ended = CASE WHEN f.delivered THEN $1 ELSE 'undelivered' END
+      FROM freed f WHERE c.claim = f.claim)"""
 
 # What giving back costs ($4: 'given_back', 'disconnects', 'dead' or none): that bucket is not offered to that
 # client for 30 s, doubling to 1 h; from the second in a row on, the client waits 1 s, doubling to 5 min.
 _COST = """
 cost AS (
     INSERT INTO giveback AS g (client_id, bucket_id, times, until)
-    SELECT client_id, bucket_id, 1, now() + interval '30 seconds' FROM freed WHERE $4 IN ('given_back', 'disconnects')
+    SELECT client_id, bucket_id, 1, now() + interval '30 seconds' FROM freed
+     WHERE delivered AND $4 IN ('given_back', 'disconnects')
     ON CONFLICT (client_id, bucket_id) DO UPDATE
        SET times = g.times + 1,
            until = now() + make_interval(secs => least(30 * 2 ^ least(g.times, 10), 3600))),
 payers AS MATERIALIZED (
     SELECT client_id, service_id FROM client_service
-     WHERE $4 <> '' AND (client_id, service_id) IN (SELECT client_id, service_id FROM freed)
+     WHERE $4 <> '' AND (client_id, service_id) IN (SELECT client_id, service_id FROM freed WHERE delivered)
      ORDER BY client_id, service_id FOR NO KEY UPDATE),
 counted AS (
     UPDATE client_service m
@@ -223,45 +226,44 @@ counted AS (
            returned_at = CASE WHEN $4 = 'dead' THEN m.returned_at ELSE now() END,
            well = 0
       FROM (SELECT client_id, service_id, count(*) AS n FROM freed JOIN payers USING (client_id, service_id)
-             GROUP BY 1, 2) f
+             WHERE delivered GROUP BY 1, 2) f
      WHERE m.client_id = f.client_id AND m.service_id = f.service_id)"""
 
 _HELD_BY_SESSION = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket
-     WHERE client_id = $6 AND session_id = $7 AND ($8::uuid[] IS NULL OR bucket_id = ANY ($8))
-     ORDER BY bucket_id FOR UPDATE),"""
+    SELECT bucket_id, client_id, session_id, twins, bucket_id = ANY ($8::uuid[]) AS delivered FROM bucket
+     WHERE client_id = $6 AND session_id = $7 ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_CLIENT = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket
+    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
      WHERE client_id = $6 AND ($7::int IS NULL OR service_id = $7) ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_CLAIM = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket
+    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
      WHERE bucket_id = $6 AND claim = $7 AND client_id IS NOT NULL FOR UPDATE),"""
 
 _HELD_OF_SERVICE = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket
+    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
      WHERE service_id = $6 AND state IN ('claimed', 'dead') ORDER BY bucket_id FOR UPDATE),"""
 
 _HELD_BY_NOBODY = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket b
+    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket b
      WHERE state IN ('claimed', 'dead') AND kept_until IS NULL
        AND NOT EXISTS (SELECT FROM node n WHERE n.boot = b.boot AND n.state <> 'gone')
      ORDER BY bucket_id LIMIT $6 FOR UPDATE SKIP LOCKED),"""
 
 _HELD_TOO_LONG_KEPT = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket
+    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
      WHERE kept_until <= now() ORDER BY kept_until LIMIT $6 FOR UPDATE SKIP LOCKED),"""
 
 _HELD_DEAD = """
 WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins FROM bucket
+    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
      WHERE service_id = $6 AND state = 'dead' AND touched_at <= now() - make_interval(secs => $7)
      ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED),"""
 
@@ -270,7 +272,7 @@ _FREED = """
 SELECT f.*, t.twins FROM (SELECT bool_or(twins) AS twins FROM held) t LEFT JOIN freed f ON true"""
 
 # What a session held need not reach the disk before others see that it is free: a claim of it commits behind it in the
-# same log, and so does the end of the session, which is repeated with all before it until it has come through.
+# same log.
 _FREED_AT_ONCE = """
 SELECT f.*, t.twins, set_config('synchronous_commit', 'off', true)
   FROM (SELECT bool_or(twins) AS twins FROM held) t LEFT JOIN freed f ON true"""
@@ -317,14 +319,14 @@ async def release_session(
     session: SessionId,
     way: Way,
     recollect_window: float,
-    buckets: Sequence[BucketId] | None = None,
+    delivered: Sequence[BucketId],
 ) -> list[Freed]:
-    """Free what one session holds, all or only these buckets; safe to repeat.  `recollect_window` in seconds.
+    """Free all that one session holds; safe to repeat.  `recollect_window` in seconds.
 
-    Others see it at once; it reaches the disk with the next transaction that waits for that.
+    What is not among the `delivered` costs nothing.  Others see it at once; it reaches the disk with the next
+    transaction that waits for that.
     """
-    only = None if buckets is None else list(buckets)
-    return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session, only)
+    return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session, list(delivered))
 
 
 async def release_client(

@@ -151,7 +151,7 @@ _BEGIN_SESSION = """
 INSERT INTO session (session_id, client_id, boot, address, agent) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING"""
 
-_END_SESSION = "UPDATE session SET ended_at = now() WHERE session_id = $1 AND ended_at IS NULL"
+_END_SESSIONS = "UPDATE session SET ended_at = now() WHERE session_id = ANY ($1::uuid[]) AND ended_at IS NULL"
 
 
 async def begin_session(
@@ -161,9 +161,9 @@ async def begin_session(
     await db.execute(_BEGIN_SESSION, session, client, boot, address, agent)
 
 
-async def end_session(db: Connection, session: SessionId) -> None:
-    """Note its end."""
-    await db.execute(_END_SESSION, session)
+async def end_sessions(db: Connection, sessions: Sequence[SessionId]) -> None:
+    """Note their end."""
+    await db.execute(_END_SESSIONS, list(sessions))
 
 
 _PURGE_SESSIONS = """

@@ -11,10 +11,15 @@ from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
 # New keys get a row; known ones keep their attributes.  In one order of keys, so that two of these never wait for each
-# other; and in two statements, so that the second sees what another one added meanwhile.
+# other; and in two statements, so that the second sees what another one added meanwhile.  Services that are added wait
+# until the items have joined the others (`services.lock_catalogue`).  Others see the items before they have reached the
+# disk: a claim of them commits behind this in the same log, and who added them waits for it (`Database.flush`).
 _ADD = """
+WITH locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtext('coordinator.catalogue')),
+           set_config('synchronous_commit', 'off', true))
 INSERT INTO item (key, attributes)
-SELECT key, attributes::jsonb FROM unnest($1::text[], $2::text[]) AS g (key, attributes) ORDER BY key
+SELECT key, attributes::jsonb FROM locked CROSS JOIN unnest($1::text[], $2::text[]) AS g (key, attributes) ORDER BY key
 ON CONFLICT (key) DO NOTHING RETURNING item_id"""
 
 # Locked against deletion until the services have taken them.
@@ -32,10 +37,12 @@ SELECT $1, item_id, now() - make_interval(secs => $4), now(), $3 FROM joined"""
 async def add(db: Connection, items: Sequence[tuple[str, str]]) -> tuple[list[ItemId], list[ItemId]]:
     """Put (key, attributes as JSON) into the catalogue; returns the ids that are new, and those known before.
 
-    The keys must be different from each other.
+    The keys must be different from each other.  Within a transaction, which does not wait for the disk.
     """
     keys = [key for key, _ in items]
     new = [ItemId(row["item_id"]) for row in await db.fetch(_ADD, keys, [attributes for _, attributes in items])]
+    if len(new) == len(items):
+        return new, []
     have = [ItemId(row["item_id"]) for row in await db.fetch(_HAVE, keys)]
     added = set(new)
     return new, [item for item in have if item not in added]

@@ -45,6 +45,9 @@ LOST = (
 )
 """Exceptions that are the database's fault; after most it is not known whether the statement was carried out."""
 
+# A message that nobody reads: the least that a transaction can write, and so waits for.
+_FLUSH = "SELECT pg_logical_emit_message(true, 'coordinator', '')"
+
 OLDEST, NEWEST = 14, 18
 """The versions of Postgres that the tests know."""
 
@@ -139,6 +142,15 @@ class Database:
         """
         async with self.connection() as connection, connection.transaction():
             yield connection
+
+    async def flush(self) -> None:
+        """Wait until all that was committed before is on disk, whether its transactions waited for that or not.
+
+        Raises:
+            Unavailable: as `connection`.
+        """
+        async with self.connection() as connection:
+            await connection.execute(_FLUSH)
 
     async def listen(self, channel: str, heard: Any) -> Connection:
         """A connection of its own that calls `heard(connection, pid, channel, payload)` for each NOTIFY.

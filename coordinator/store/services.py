@@ -64,16 +64,14 @@ async def set_state(db: Connection, service: ServiceId, state: ServiceState) -> 
     await db.execute(_SET_STATE, service, state)
 
 
-# The catalogue's lock: shared by whoever adds items, alone for whoever adds a service.  So each item is either in the
-# catalogue when the service is added, and is found by the fill, or its adder knows of the service.
+# The catalogue's lock: alone for whoever adds a service, shared by whoever adds items (`items.add`).  So each item is
+# either in the catalogue when the service is added, and is found by the fill, or its adder knows of the service.
 _LOCK_CATALOGUE = "SELECT pg_advisory_xact_lock(hashtext('coordinator.catalogue'))"
 
-_SHARE_CATALOGUE = "SELECT pg_advisory_xact_lock_shared(hashtext('coordinator.catalogue'))"
 
-
-async def lock_catalogue(db: Connection, *, shared: bool) -> None:
+async def lock_catalogue(db: Connection) -> None:
     """Take the catalogue's lock until the transaction ends."""
-    await db.execute(_SHARE_CATALOGUE if shared else _LOCK_CATALOGUE)
+    await db.execute(_LOCK_CATALOGUE)
 
 
 _BEGIN_FILL = """

@@ -80,7 +80,7 @@ async def _measure(dsn: str, count: int) -> dict[str, float]:
             "one claim and its release": await _median(db, claim_and_free) / 16,
             "dead-marking, nothing due": await _median(db, lambda db: claims.mark_dead(db, service, 7200.0)),
             "end of a session that holds nothing": await _median(
-                db, lambda db: claims.release_session(db, ClientId("c1"), SessionId(uuid4()), claims.CUT_OFF, 120.0)
+                db, lambda db: claims.release_session(db, ClientId("c1"), SessionId(uuid4()), claims.CUT_OFF, 120.0, [])
             ),
         }
         bad = await bad_plans(db)

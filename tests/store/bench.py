@@ -154,9 +154,13 @@ class Bench:
             return await claims.release_claim(db, claimed.bucket_id, claimed.claim, way, WINDOW)
 
     async def cut_off(self, worker: Worker) -> list[Freed]:
-        """End a session."""
+        """End a session; all that it holds was delivered."""
         async with self.database.connection() as db:
-            return await claims.release_session(db, worker.client_id, worker.session_id, claims.CUT_OFF, WINDOW)
+            held = await db.fetch("SELECT bucket_id FROM bucket WHERE session_id = $1", worker.session_id)
+            delivered = [row["bucket_id"] for row in held]
+            return await claims.release_session(
+                db, worker.client_id, worker.session_id, claims.CUT_OFF, WINDOW, delivered
+            )
 
     async def recollect(self, worker: Worker, named: Sequence[BucketId] = ()) -> list[recollects.Regranted]:
         """Give a client back what it may have back."""

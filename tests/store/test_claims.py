@@ -118,7 +118,9 @@ async def test_however_many_claim_at_once_no_bucket_goes_to_two(bench: Bench, ds
             async with many.connection() as db:
                 for one in got[: None if turn % 3 else 1]:
                     await claims.release_claim(db, one.bucket_id, one.claim, claims.UNDELIVERED, 0.0)
-                freed = await claims.release_session(db, worker.client_id, worker.session_id, claims.UNDELIVERED, 0.0)
+                freed = await claims.release_session(
+                    db, worker.client_id, worker.session_id, claims.UNDELIVERED, 0.0, []
+                )
                 assert len(freed) == len(got) - len(got[: None if turn % 3 else 1])
 
     await asyncio.gather(*(work(place, worker) for place, worker in enumerate(workers)))

@@ -176,7 +176,8 @@ class Day:
             return
         freed = 0
         for session in list(node.sessions):
-            freed += self.store.release_session(session, session.volunteer.member, CRASHED)
+            volunteer = session.volunteer
+            freed += self.store.release_session(session, volunteer.member, CRASHED, volunteer.delivered(session))
         if freed:
             by.work()
 

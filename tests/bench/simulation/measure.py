@@ -131,6 +131,7 @@ class _Measure:
             async with self._database.transaction() as db:
                 new, _ = await items.add(db, keys)
                 await items.join(db, self._bench.service, new, 100, 0.0)
+            await self._database.flush()
 
         small, large = await self._cost(300, lambda: add(1)), await self._cost(400, lambda: add(1000))
         each = (large - small) / 999
@@ -274,7 +275,7 @@ class _Measure:
                 await clients.memberships(db, one.client_id)
                 await clients.counters(db, one.client_id)
                 await clients.begin_session(db, new, one.client_id, boot, "", None)
-                await clients.end_session(db, new)
+                await clients.end_sessions(db, [new])
 
         async with self._database.connection() as db:
 

@@ -302,10 +302,8 @@ class Node:
         del self.sessions[session]
         self.withdraw(session)
         store, member = self.day.store, session.volunteer.member
-        delivered = session.volunteer.delivered(session)
-        freed = store.release_session(session, member, CUT_OFF, delivered) if delivered else 0
-        freed += store.release_session(session, member, UNDELIVERED)
-        store.ledger.note("session", 1, 1)
+        freed = store.release_session(session, member, CUT_OFF, session.volunteer.delivered(session))
+        store.ledger.note("session", 1, 1)  # at most: those that end within 50 ms are noted together
         if freed:
             self.tell()
             self.work()

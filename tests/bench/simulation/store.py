@@ -17,7 +17,7 @@ from random import Random
 from coordinator.flow.expiry import part_size
 from coordinator.flow.making import head_start, plan, pool_target
 from coordinator.model import ServiceSettings
-from coordinator.store.claims import CRASHED, CUT_OFF, DEAD, GIVEN_UP, MAX_ATTEMPTS, Way
+from coordinator.store.claims import CRASHED, CUT_OFF, DEAD, GIVEN_UP, MAX_ATTEMPTS, UNDELIVERED, Way
 from coordinator.store.making import MAX_READY, Pool
 from tests.bench.simulation.clock import Clock
 from tests.bench.simulation.ledger import Ledger, Spread
@@ -78,8 +78,8 @@ class Store:
         now = self.clock.now
         self.waiting.add(Batch(now - head_start(priority, self.settings.max_head_start), now, priority, count))
         calls = -(-count // 1000)
-        # BEGIN, the catalogue's lock and its rows, the new ones, all of them, joining, COMMIT.
-        self.ledger.note("add", 6 * calls, 3 * count + 2 * calls, items=count)
+        # BEGIN, the new ones, joining, COMMIT, and waiting for the disk.
+        self.ledger.note("add", 5 * calls, 3 * count + 2 * calls, items=count)
         if priority < 100:
             self.make(patient=True)
 
@@ -252,26 +252,26 @@ class Store:
         self._free([one.bucket], GIVEN_UP)
         return Outcome(closed=True, freed=True, calmed=False)
 
-    def release_session(self, session: object, member: Member, way: Way, only: Sequence[Bucket] | None = None) -> int:
-        """Free what a session holds, all or only these; returns how many it was."""
-        mine = [bucket for bucket in member.held if bucket.session is session and (only is None or bucket in only)]
-        return self._free(mine, way)
+    def release_session(self, session: object, member: Member, way: Way, delivered: Sequence[Bucket]) -> int:
+        """Free what a session holds; what is not among the delivered costs nothing.  Returns how many it was."""
+        return self._free([bucket for bucket in member.held if bucket.session is session], way, delivered)
 
     def release_claim(self, bucket: Bucket, claim: int, way: Way) -> int:
         """Free one bucket, if that claim is still the current one."""
         return self._free([bucket] if bucket.claim == claim and bucket.holder is not None else [], way)
 
-    def _free(self, buckets: Sequence[Bucket], way: Way) -> int:
+    def _free(self, buckets: Sequence[Bucket], way: Way, delivered: Sequence[Bucket] | None = None) -> int:
         now = self.clock.now
-        payers = {bucket.holder: None for bucket in buckets if bucket.holder is not None}
+        charged = set(buckets if delivered is None else delivered)
+        payers = {bucket.holder: None for bucket in buckets if bucket.holder is not None and bucket in charged}
         refusals = 0
         for bucket in buckets:
             member = bucket.holder
             assert member is not None
-            self._let_go(bucket, way.ended)
-            if way.attempts:
+            self._let_go(bucket, way.ended if bucket in charged else UNDELIVERED.ended)
+            if way.attempts and bucket in charged:
                 self._fail(bucket, member)
-            if way.cost in ("given_back", "disconnects"):
+            if way.cost in ("given_back", "disconnects") and bucket in charged:
                 times = member.refused[bucket][0] + 1 if bucket in member.refused else 1
                 member.refused[bucket] = times, now + refused_for(times)
                 bucket.given_back_by.append(member)
@@ -282,7 +282,7 @@ class Store:
             if member.streak > 1:
                 member.wait_until = now + waits_for(member.streak)
         rows = 2 * len(buckets) + refusals + (len(payers) if way.cost else 0)
-        self.ledger.note("release", 3, rows, buckets=len(buckets))
+        self.ledger.note("release", 1, rows, buckets=len(buckets))
         return len(buckets)
 
     def _let_go(self, bucket: Bucket, ended: str) -> None:
@@ -387,8 +387,8 @@ class Store:
             self._free([one.bucket for one in dead], DEAD)
         holders = len({bucket.holder for bucket in marked})
         retired, rows = self._retire()
-        # What is due, kept ones (3), retiring and old sessions; marking, and cutting up (4), only where something is.
-        self.ledger.note("clock", 6 + bool(marked) + 4 * broken, len(marked) + holders + rows, buckets=retired)
+        # What is due, kept ones, retiring and old sessions; marking, and cutting up (4), only where something is.
+        self.ledger.note("clock", 4 + bool(marked) + 4 * broken, len(marked) + holders + rows, buckets=retired)
         if broken:
             self._cut_broken()
         return dead, self.make() if low else 0

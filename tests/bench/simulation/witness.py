@@ -250,10 +250,10 @@ class Witness(Store):
             found.append(Outcome(outcome.closed, outcome.freed, outcome.calmed))
         return found
 
-    def release_session(self, session: object, member: Member, way: Way, only: Sequence[Bucket] | None = None) -> int:
+    def release_session(self, session: object, member: Member, way: Way, delivered: Sequence[Bucket]) -> int:
         model = super().release_session
         worker = _worker(Demand(member, session))
-        buckets = None if only is None else [self._real[bucket] for bucket in only]
+        buckets = [self._real[bucket] for bucket in delivered]
         window = self.recollect_window
 
         async def release() -> int:
@@ -261,7 +261,7 @@ class Witness(Store):
                 freed = await claims.release_session(db, worker.client_id, worker.session_id, way, window, buckets)
             return len(freed)
 
-        return self._both("release " + way.ended, release, lambda: model(session, member, way, only))
+        return self._both("release " + way.ended, release, lambda: model(session, member, way, delivered))
 
     def release_claim(self, bucket: Bucket, claim: int, way: Way) -> int:
         model = super().release_claim
