@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from coordinator.flow.rows import (
     time_text,
 )
 from coordinator.flow.signals import Signals
-from coordinator.model import ItemId, ServiceId
+from coordinator.model import ItemId
 from coordinator.services import Item
 from coordinator.store import (
     items,
@@ -79,27 +80,33 @@ class ItemOperation:
                 refused.append(wire.Refusal(index, key if isinstance(key, str) else None, str(reason)))
             else:
                 good.setdefault(one.key, one)
-        joined: set[ServiceId] = set()
         entries = self._entries(request.services)
-        async with self._database.transaction() as db:
-            new, known = await items.add(
-                db, [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
-            )
-            if request.services is None:  # no service is added now; which of them does this node not know yet?
-                await self._catalogue.load(db)
-                entries = self._entries(None)
-            ids = new + known
-            for entry in entries:
-                settings = entry.service.settings
-                chosen = await self._chosen(db, entry, ids)
-                if await items.join(
-                    db,
-                    entry.service.service_id,
-                    chosen,
-                    request.priority,
-                    head_start(request.priority, settings.max_head_start),
-                ):
-                    joined.add(entry.service.service_id)
+        # All in one transaction if a plugin is asked, or the catalogue which services there are.  Else new items take
+        # one statement, and known ones a transaction behind it.
+        one_transaction = request.services is None or any(entry.plugin.selects for entry in entries)
+        async with AsyncExitStack() as stack:
+            db = await stack.enter_async_context(self._database.connection())
+            if one_transaction:
+                await stack.enter_async_context(db.transaction())
+            waits = {one.service.service_id: _head_start(request, one) for one in entries if not one.plugin.selects}
+            pairs = [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
+            new = await items.add(db, pairs, waits, request.priority)
+            joined, known = set(waits) if new else set(), 0
+            if one_transaction or len(new) < len(pairs):
+                if not one_transaction:
+                    await stack.enter_async_context(db.transaction())
+                have = await items.known(db, [key for key, _ in pairs])
+                if request.services is None:  # no service is added now; which of them does this node not know yet?
+                    await self._catalogue.load(db)
+                    entries = self._entries(None)
+                added = set(new)
+                old = [item for item in have if item not in added]
+                known = len(old)
+                for entry in entries:
+                    service = entry.service.service_id
+                    chosen = old if service in waits else await self._chosen(db, entry, have)
+                    if chosen and await items.join(db, service, chosen, request.priority, _head_start(request, entry)):
+                        joined.add(service)
         for service in joined:
             if request.priority < 100:
                 self._maker.forget(service)
@@ -107,7 +114,7 @@ class ItemOperation:
             self._signals.work(service, waiting=request.priority >= 100)
         if new or joined:
             await self._database.flush()
-        return {"added": len(new), "known": len(known), "refused": refused}
+        return {"added": len(new), "known": known, "refused": refused}
 
     def _entries(self, names: Sequence[str] | None) -> list[Entry]:
         if names is None:
@@ -240,6 +247,10 @@ class ItemOperation:
             "retried": len(retried),
             "unknown": [key for key in dict.fromkeys(request.keys) if key not in retried],
         }
+
+
+def _head_start(request: wire.ItemAdd, entry: Entry) -> float:
+    return head_start(request.priority, entry.service.settings.max_head_start)
 
 
 def _read_item(given: object) -> _Good:

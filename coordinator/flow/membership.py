@@ -229,8 +229,9 @@ class Memberships:
             await self._load(db, identity)
         await self._grant.all_delivered()
         self._events.emit("register", "unregistered", client=by.client_id)
-        self._signals.tell("client", client=by.client_id, unregistered=True)
+        # Told of it, a node takes what is out: this answer would then count too little.
         released = await self._releases.free_client(by.client_id, None, claims.UNREGISTERED, "released", spare=by)
+        self._signals.tell("client", client=by.client_id, unregistered=True)
         return wire.Unregistered(released=released)
 
     def services(self, by: Holder) -> wire.ServiceList:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,20 +10,35 @@ from typing import Any
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
 from coordinator.store.pool import Connection
 
-# New keys get a row; known ones keep their attributes.  In one order of keys, so that two of these never wait for each
-# other; and in two statements, so that the second sees what another one added meanwhile.  Services that are added wait
-# until the items have joined the others (`services.lock_catalogue`).  Others see the items before they have reached the
-# disk: a claim of them commits behind this in the same log, and who added them waits for it (`Database.flush`).
+# New keys get a row and wait in these services; known ones keep their attributes.  In one order of keys, so that two of
+# these never wait for each other.  Services that are added wait until the items have joined the others
+# (`services.lock_catalogue`).  Others see the items before they have reached the disk: a claim of them commits behind
+# this in the same log, and who added them waits for it (`Database.flush`).
 _ADD = """
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtext('coordinator.catalogue')),
-           set_config('synchronous_commit', 'off', true))
-INSERT INTO item (key, attributes)
-SELECT key, attributes::jsonb FROM locked CROSS JOIN unnest($1::text[], $2::text[]) AS g (key, attributes) ORDER BY key
-ON CONFLICT (key) DO NOTHING RETURNING item_id"""
+           set_config('synchronous_commit', 'off', true)),
+new AS (
+    INSERT INTO item (key, attributes)
+    SELECT key, attributes::jsonb FROM locked CROSS JOIN unnest($1::text[], $2::text[]) AS g (key, attributes)
+     ORDER BY key
+    ON CONFLICT (key) DO NOTHING RETURNING item_id),
+joined AS (
+    INSERT INTO item_service (service_id, item_id)
+    SELECT service_id, item_id FROM new CROSS JOIN unnest($3::int[]) AS s (service_id)),
+waits AS (
+    INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
+    SELECT service_id, item_id, now() - make_interval(secs => head_start), now(), $5
+      FROM new CROSS JOIN unnest($3::int[], $4::float8[]) AS s (service_id, head_start))
+SELECT item_id FROM new"""
 
-# Locked against deletion until the services have taken them.
-_HAVE = "SELECT item_id FROM item WHERE key = ANY ($1::text[]) ORDER BY item_id FOR KEY SHARE"
+# A statement of its own, which sees what another one added meanwhile.  Locked against deletion until the services have
+# taken them.
+_KNOWN = """
+WITH locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtext('coordinator.catalogue')),
+           set_config('synchronous_commit', 'off', true))
+SELECT item_id FROM locked CROSS JOIN item WHERE key = ANY ($1::text[]) ORDER BY item_id FOR KEY SHARE OF item"""
 
 # A known item joins a service where it has no state; it never reopens a settled one.
 _JOIN = """
@@ -34,18 +49,22 @@ INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT $1, item_id, now() - make_interval(secs => $4), now(), $3 FROM joined"""
 
 
-async def add(db: Connection, items: Sequence[tuple[str, str]]) -> tuple[list[ItemId], list[ItemId]]:
-    """Put (key, attributes as JSON) into the catalogue; returns the ids that are new, and those known before.
+async def add(
+    db: Connection, items: Sequence[tuple[str, str]], services: Mapping[ServiceId, float], priority: int
+) -> list[ItemId]:
+    """Put (key, attributes as JSON) into the catalogue and let the new ones wait; returns the ids of those.
 
-    The keys must be different from each other.  Within a transaction, which does not wait for the disk.
+    `services` are where they wait, with what the priority is worth there, in seconds.  The keys must be different from
+    each other.  The transaction does not wait for the disk.
     """
-    keys = [key for key, _ in items]
-    new = [ItemId(row["item_id"]) for row in await db.fetch(_ADD, keys, [attributes for _, attributes in items])]
-    if len(new) == len(items):
-        return new, []
-    have = [ItemId(row["item_id"]) for row in await db.fetch(_HAVE, keys)]
-    added = set(new)
-    return new, [item for item in have if item not in added]
+    keys, attributes = [key for key, _ in items], [text for _, text in items]
+    rows = await db.fetch(_ADD, keys, attributes, list(services), list(services.values()), priority)
+    return [ItemId(row["item_id"]) for row in rows]
+
+
+async def known(db: Connection, keys: Sequence[str]) -> list[ItemId]:
+    """Those in the catalogue, which cannot be deleted until the transaction ends; it does not wait for the disk."""
+    return [ItemId(row["item_id"]) for row in await db.fetch(_KNOWN, list(keys))]
 
 
 async def join(db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float) -> int:

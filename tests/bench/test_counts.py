@@ -31,7 +31,7 @@ from tests.store.bench import submit as settling
 CROWD = 16
 SIZE = 180
 
-HOT = ("claims", "results", "copy", "queue", "making", "buckets", "items", "clients")
+HOT = ("claims", "results", "copy", "queue", "making", "buckets", "items", "pool")
 """Where statements of asks and submits stand."""
 
 
@@ -100,6 +100,46 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
     assert [one["stored"] for one in stored] == [SIZE] * CROWD
     # With BEGIN and COMMIT twelve, and two claims: 0.9 a bucket here, a third of it under load.
     assert statements(server) - before == Counter({"results.settle": 3, "copy.result": 3})
+
+
+async def found_empty(server: Server) -> None:
+    """Who waits here has been told that there is nothing."""
+    line = server.node._grant.line(ServiceId(1))
+
+    async def dry() -> bool:
+        return bool(line.tickets) and line.dry and not line.woken.is_set()
+
+    await eventually(dry, "the pool was found empty")
+
+
+async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_that_waits(
+    server: Server, admin: Admin, volunteer: Volunteer
+) -> None:
+    await stop_clock(server.node)
+    await volunteer.ok("ask", service="dm_check", count=1)
+    await found_empty(server)
+    before = statements(server)
+    await admin.ok("item.add", items=[{"key": "one"}], services=["dm_check"])
+    await volunteer.push("bucket")
+    # `pool.flush` waits for the disk beside the rest.
+    assert statements(server) - before == Counter(
+        {"items.add": 1, "pool.flush": 1, "making.make_few": 1, "claims.claim": 1}
+    )
+
+
+async def test_statements_from_the_end_of_a_session_to_the_hands_of_another(
+    server: Server, admin: Admin, volunteer: Volunteer
+) -> None:
+    await admin.add(3)
+    await volunteer.bucket()
+    waiting = await server.volunteer("waiting")
+    await stop_clock(server.node)
+    await waiting.ok("ask", service="dm_check", count=1)
+    await found_empty(server)
+    before = statements(server)
+    volunteer.cut()
+    await waiting.push("bucket")
+    assert statements(server) - before == Counter({"claims.release_session": 1, "claims.claim": 1})
 
 
 async def written(db: Connection) -> Counter[str]:

@@ -1,4 +1,7 @@
-"""The database goes away at a chosen moment: its connections end, as when it restarts or the network fails."""
+"""The database goes away at a chosen moment: its connections end, as when it restarts or the network fails.
+
+Or it is slow: commits are not answered for a while.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,31 @@ class Outage:
                 async with db.transaction():
                     await db.execute("SELECT FROM bucket WHERE bucket_id = $1 FOR UPDATE", bucket)
                     return await self._end_when(db, _WAITING_FOR_A_ROW, step)
-            await db.execute("SET synchronous_commit = 'off'")
-            await self._standby(db, "nobody")
-            try:
+            async with self._standby_missing(db):
                 return await self._end_when(db, _WAITING_FOR_A_STANDBY, step)
-            finally:
-                await self._standby(db, "")
+
+    @asynccontextmanager
+    async def commits_unanswered(self) -> AsyncIterator[None]:
+        """Transactions that wait for the disk are committed, but not answered before this ends; the others are."""
+        async with self._connection() as db, self._connection() as probe, self._standby_missing(db):
+            # All of Postgres has heard of it once a commit of another connection waits.
+            writing = asyncio.ensure_future(_write(probe))
+            async with asyncio.timeout(PATIENCE):
+                while not await _look(db, _WAITING_FOR_A_STANDBY):
+                    if writing.done():
+                        writing = asyncio.ensure_future(_write(probe))
+            yield
+            await self._standby(db, "")
+            await writing
+
+    @asynccontextmanager
+    async def _standby_missing(self, db: Any) -> AsyncIterator[None]:
+        await db.execute("SET synchronous_commit = 'off'")
+        await self._standby(db, "nobody")
+        try:
+            yield
+        finally:
+            await self._standby(db, "")
 
     async def _end_when(self, db: Any, waits: str, step: Awaitable[T]) -> T | None:
         answer = asyncio.ensure_future(_answer(step))
@@ -85,6 +107,10 @@ class Outage:
             yield connection
         finally:
             await connection.close()
+
+
+async def _write(db: Any) -> None:
+    await db.execute("SELECT pg_logical_emit_message(true, 'outage', '')")
 
 
 async def _end(db: Any) -> None:

@@ -10,8 +10,9 @@ import pytest
 from coordinator.model import Claimed
 from coordinator.store import claims
 from tests.flow.conftest import OpenRoom
+from tests.flow.outage import Outage
 from tests.flow.room import Room
-from tests.store.bench import Worker, blocked, given, submit
+from tests.store.bench import PATIENCE, Worker, blocked, given, submit
 
 
 async def _break(room: Room, worker: Worker) -> Claimed:
@@ -179,3 +180,25 @@ async def test_an_item_is_not_missed_while_its_bucket_is_cut_up(open_room: OpenR
         await blocked(db, 2)
     await asyncio.gather(cutting, meanwhile)
     assert await room.places(item) == ([] if step == "delete" else ["ready"])
+
+
+async def test_items_are_acknowledged_when_they_are_on_disk_and_can_be_had_before(open_room: OpenRoom) -> None:
+    room = await open_room()
+    async with Outage(room.database.dsn).commits_unanswered():
+        adding = asyncio.ensure_future(room.add(["a", "b"]))
+        async with asyncio.timeout(PATIENCE):
+            while not await room.value("SELECT count(*) FROM waiting"):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0)
+            assert (await room.fill(wanted=True)).buckets == 1
+        assert not adding.done()
+    await adding
+    assert [await room.places(item) for item in (await room.ids()).values()] == [["ready"]] * 2
+
+
+async def test_what_a_session_held_is_free_before_that_is_on_disk(open_room: OpenRoom) -> None:
+    room = await open_room()
+    ada = await room.worker("ada")
+    await room.add(["a"])
+    (mine,) = await room.ask(ada, 1)
+    async with Outage(room.database.dsn).commits_unanswered(), asyncio.timeout(PATIENCE):
+        assert [one.bucket_id for one in await room.cut_off(ada)] == [mine.bucket_id]

@@ -96,7 +96,7 @@ class Bench:
         keys = [f"s{self.service}k{self._keys + n}" for n in range(count)]
         self._keys += count
         async with self.database.transaction() as db:
-            new, _ = await items.add(db, [(key, "{}") for key in keys])
+            new = await items.add(db, [(key, "{}") for key in keys], {}, 100)
             await db.execute("INSERT INTO item_service SELECT $1, unnest($2::bigint[])", self.service, new)
         return sorted(new)
 
@@ -104,10 +104,8 @@ class Bench:
         """New items that wait."""
         keys = [f"s{self.service}k{self._keys + n}" for n in range(count)]
         self._keys += count
-        async with self.database.transaction() as db:
-            new, _ = await items.add(db, [(key, "{}") for key in keys])
-            await items.join(db, self.service, new, priority, head_start)
-        return sorted(new)
+        async with self.database.connection() as db:
+            return sorted(await items.add(db, [(key, "{}") for key in keys], {self.service: head_start}, priority))
 
     async def bucket(
         self, size: int | Sequence[ItemId], *, age: float = 0.0, priority: int = 100, attempts: int = 0

@@ -16,9 +16,15 @@ from coordinator.store.pool import Database
 from tests.store.bench import Bench, blocked, submit
 
 
-async def _add(bench: Bench, *keys: str) -> tuple[list[ItemId], list[ItemId]]:
+async def _add(bench: Bench, *keys: str) -> list[ItemId]:
+    """New items that wait nowhere."""
+    async with bench.database.connection() as db:
+        return await items.add(db, [(key, "{}") for key in keys], {}, 100)
+
+
+async def _known(bench: Bench, *keys: str) -> list[ItemId]:
     async with bench.database.transaction() as db:
-        return await items.add(db, [(key, "{}") for key in keys])
+        return await items.known(db, keys)
 
 
 async def _join(bench: Bench, chosen: list[ItemId], priority: int = 100, start: float = 0.0) -> int:
@@ -31,17 +37,33 @@ async def _join(bench: Bench, chosen: list[ItemId], priority: int = 100, start: 
 
 async def test_known_keys_are_told_apart_and_keep_their_attributes(bench: Bench) -> None:
     async with bench.database.connection() as db:
-        new, known = await items.add(db, [("a", '{"n": 1}'), ("b", "{}")])
-        assert (len(new), known) == (2, [])
-        again, known = await items.add(db, [("c", "{}"), ("a", '{"n": 2}')])
-        assert (len(again), known) == (1, [new[0]])
+        new = await items.add(db, [("a", '{"n": 1}'), ("b", "{}")], {}, 100)
+        assert len(new) == 2
+        assert len(await items.add(db, [("c", "{}"), ("a", '{"n": 2}')], {}, 100)) == 1
+        assert (await _known(bench, "a", "nobody")) == [new[0]]
         story = await items.show(db, "a")
         assert story is not None
         assert story.attributes == {"n": 1}
 
 
+async def test_new_items_wait_in_each_service_with_its_own_head_start(bench: Bench) -> None:
+    other = await Bench.make(bench.database, "other")
+    await bench.waiting(1)
+    async with bench.database.connection() as db:
+        (item,) = await items.add(db, [("a", "{}")], {bench.service: 60.0, other.service: 3600.0}, 7)
+        assert await items.add(db, [("a", "{}")], {bench.service: 0.0}, 100) == []  # it is known: nothing changes
+    rows = await bench.rows(
+        "SELECT service_id, since - rank_at AS start, priority FROM waiting WHERE item_id = $1 ORDER BY 2", item
+    )
+    assert [(row["service_id"], row["start"].total_seconds(), row["priority"]) for row in rows] == [
+        (bench.service, 60.0, 7),
+        (other.service, 3600.0, 7),
+    ]
+    assert await bench.places(item) == ["waiting"]
+
+
 async def test_an_item_joins_a_service_once_and_is_never_reopened(bench: Bench) -> None:
-    new, _ = await _add(bench, "a", "b")
+    new = await _add(bench, "a", "b")
     assert await _join(bench, new) == 2
     assert await _join(bench, new) == 0
     mine = await bench.held(await bench.worker("ada"), 1)
@@ -55,12 +77,11 @@ async def test_of_two_that_add_the_same_new_key_at_once_the_second_finds_it_know
 ) -> None:
     """Else the item does not join the services of the second request, and nobody is told."""
     async with database.transaction() as db:
-        first, _ = await items.add(db, [("a", "{}")])
+        first = await items.add(db, [("a", "{}")], {}, 100)
         second = asyncio.ensure_future(_add(bench, "a", "b"))
         await blocked(db)
-    new, known = await second
-    assert len(new) == 1
-    assert known == first
+    assert len(await second) == 1
+    assert (await _known(bench, "a")) == first
 
 
 async def test_an_item_that_is_added_while_it_is_deleted_leaves_nothing_behind(
@@ -70,8 +91,7 @@ async def test_an_item_that_is_added_while_it_is_deleted_leaves_nothing_behind(
     (item,) = await other.items(1)
     key = await bench.value("SELECT key FROM item WHERE item_id = $1", item)
     async with database.transaction() as db:
-        _, known = await items.add(db, [(key, "{}")])
-        await items.join(db, bench.service, known, 100, 0.0)
+        await items.join(db, bench.service, await items.known(db, [key]), 100, 0.0)
         deleted = asyncio.ensure_future(other.delete([item]))
         await blocked(db)
     await deleted
@@ -83,7 +103,7 @@ async def test_an_item_that_is_added_while_it_is_deleted_leaves_nothing_behind(
 async def test_an_item_that_joins_while_it_is_prioritised_does_not_wait_as_well(
     bench: Bench, database: Database
 ) -> None:
-    (item,), _ = await _add(bench, "a")
+    (item,) = await _add(bench, "a")
     async with database.transaction() as db:
         await items.join(db, bench.service, [item], 100, 0.0)
         urgent = asyncio.ensure_future(bench.prioritize([item]))

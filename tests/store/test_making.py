@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.store import making as store
+from coordinator.store.pool import Database
 from tests.bench.simulation.queue import stay_behind
 from tests.store.bench import Bench
 
@@ -156,3 +157,73 @@ async def test_a_large_run_with_items_left_over_is_quick_whatever_is_known_of_th
         waiting = await bench.rows("SELECT item_id FROM waiting ORDER BY rank_at, item_id")
         assert (len(waiting), waiting[0]["item_id"]) == (179, first)
         await bench.execute("TRUNCATE waiting, bucket, bucket_items")
+
+
+# The few items that have just come
+
+
+async def few(bench: Bench, size: int = 10) -> int:
+    async with bench.database.connection() as db:
+        return await store.make_few(db, bench.service, size)
+
+
+async def test_few_items_are_put_into_short_buckets_of_their_priority(bench: Bench) -> None:
+    urgent, usual = await bench.waiting(3, 7), await bench.waiting(2)
+    assert await few(bench) == 2
+    rows = await bench.rows("SELECT priority, items FROM bucket JOIN bucket_items USING (bucket_id) ORDER BY priority")
+    assert [(row["priority"], sorted(row["items"])) for row in rows] == [(7, urgent), (100, usual)]
+    assert await bench.value("SELECT count(*) FROM waiting") == 0
+    assert await few(bench) == 0
+
+
+async def test_a_whole_bucket_of_items_is_left_to_the_run_that_shuffles_more(bench: Bench) -> None:
+    await bench.waiting(9)
+    await bench.waiting(1, 7)
+    assert await few(bench) == 0
+    assert await bench.value("SELECT count(*) FROM waiting") == 10
+
+
+async def test_no_short_bucket_is_made_while_one_is_ready(bench: Bench) -> None:
+    bucket = await bench.bucket(1)
+    await bench.waiting(2)
+    assert await few(bench) == 0
+    await bench.execute("UPDATE bucket SET split_at = now() + interval '1 h' WHERE bucket_id = $1", bucket)
+    assert await few(bench) == 1, "one that is to be cut up cannot be had"
+
+
+async def test_few_items_are_left_to_the_maker_that_is_at_work(bench: Bench, database: Database) -> None:
+    await bench.waiting(2)
+    async with database.transaction() as other:
+        await store.lock(other, [bench.service])
+        assert await asyncio.wait_for(few(bench), 5) == 0
+    assert await few(bench) == 1
+
+
+async def test_however_many_make_few_at_once_no_item_is_in_two_buckets(bench: Bench, dsn: str) -> None:
+    many = Database(dsn, size=6)
+    await many.open()
+    made: Counter[int] = Counter()
+    items = await bench.waiting(300)
+    await bench.execute("UPDATE waiting SET service_id = service_id")  # rows that moved, as after a vacuum
+    await bench.execute("CREATE TABLE later AS SELECT * FROM waiting; TRUNCATE waiting")
+
+    async def work(place: int) -> None:
+        for _ in range(50):
+            async with many.connection() as db:
+                await db.execute(
+                    """WITH moved AS (DELETE FROM later WHERE item_id IN (
+                           SELECT item_id FROM later ORDER BY item_id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
+                       INSERT INTO waiting SELECT * FROM moved"""
+                )
+                made[place] += await store.make_few(db, bench.service, 10)
+                await db.execute(
+                    "UPDATE bucket SET state = 'done', settled = ~(settled & ~settled) WHERE state = 'ready'"
+                )
+
+    await asyncio.gather(*(work(place) for place in range(6)))
+    await many.close()
+    put = await bench.rows("SELECT unnest(items) AS item FROM bucket_items")
+    rest = await bench.rows("SELECT item_id AS item FROM waiting")
+    assert sorted(row["item"] for row in [*put, *rest]) == items
+    assert len(made) == 6
+    assert all(made.values()), "all of them took part"

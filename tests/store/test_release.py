@@ -155,6 +155,32 @@ async def test_cutting_off_while_holding_many_counts_once(bench: Bench) -> None:
     assert (member["streak"], member["disconnects"]) == (1, 1)
 
 
+async def test_at_the_end_of_a_session_what_was_never_delivered_costs_nothing(bench: Bench) -> None:
+    ada = await bench.worker("ada")
+    mine, lost = await bench.held(ada), await bench.held(ada)
+    async with bench.database.connection() as db:
+        freed = await claims.release_session(
+            db, ada.client_id, ada.session_id, claims.CUT_OFF, WINDOW, [mine.bucket_id]
+        )
+    assert {one.bucket_id for one in freed} == {mine.bucket_id, lost.bucket_id}
+    assert [(await bench.of(one.bucket_id))["attempts"] for one in (mine, lost)] == [1, 0]
+    assert [await bench.ended(one.claim) for one in (mine, lost)] == ["cut_off", "undelivered"]
+    assert await bench.rows("SELECT bucket_id FROM giveback") == [{"bucket_id": mine.bucket_id}]
+    member = await bench.member(ada)
+    assert (member["streak"], member["disconnects"]) == (1, 1)
+
+
+async def test_the_end_of_a_session_that_was_delivered_nothing_costs_nothing(bench: Bench) -> None:
+    ada = await bench.worker("ada")
+    lost = await bench.held(ada, attempts=2)
+    async with bench.database.connection() as db:
+        await claims.release_session(db, ada.client_id, ada.session_id, claims.CUT_OFF, WINDOW, [])
+    row = await bench.of(lost.bucket_id)
+    assert (row["state"], row["attempts"], row["split_at"]) == ("ready", 2, None)
+    member = await bench.member(ada)
+    assert (member["streak"], member["disconnects"], member["wait_until"]) == (0, 0, None)
+
+
 async def test_freeing_all_of_a_client_or_of_a_service(bench: Bench) -> None:
     other = await Bench.make(bench.database, "other")
     ada, bob = await bench.worker("ada"), await bench.worker("bob")

@@ -142,6 +142,15 @@ async def test_both_copies_back_at_once_leave_the_item_in_one(bench: Bench, ada:
     assert await bench.places(pair.item) == ["ready"]
 
 
+async def test_who_is_cut_off_with_copies_and_other_buckets_pays_once(bench: Bench, ada: Worker) -> None:
+    await _pair(bench, ada, ada)
+    await bench.held(ada)
+    assert len(await bench.cut_off(ada)) == 3
+    member = await bench.member(ada)
+    assert (member["streak"], member["disconnects"]) == (1, 1)
+    assert await bench.value("SELECT sum(times) FROM giveback") == 3
+
+
 async def test_both_copies_back_at_once_after_one_was_settled_leave_it_in_none(bench: Bench, ada: Worker) -> None:
     for settled in range(12):
         pair = await _pair(bench, ada, ada)

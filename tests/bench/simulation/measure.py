@@ -128,9 +128,8 @@ class _Measure:
     async def _adding(self) -> dict[str, float]:
         async def add(size: int) -> None:
             keys = [(f"k{next(_numbers)}", "{}") for _ in range(size)]
-            async with self._database.transaction() as db:
-                new, _ = await items.add(db, keys)
-                await items.join(db, self._bench.service, new, 100, 0.0)
+            async with self._database.connection() as db:
+                await items.add(db, keys, {self._bench.service: 0.0}, 100)
             await self._database.flush()
 
         small, large = await self._cost(300, lambda: add(1)), await self._cost(400, lambda: add(1000))

@@ -78,8 +78,8 @@ class Store:
         now = self.clock.now
         self.waiting.add(Batch(now - head_start(priority, self.settings.max_head_start), now, priority, count))
         calls = -(-count // 1000)
-        # BEGIN, the new ones, joining, COMMIT, and waiting for the disk.
-        self.ledger.note("add", 5 * calls, 3 * count + 2 * calls, items=count)
+        # The statement, and waiting for the disk.
+        self.ledger.note("add", 2 * calls, 3 * count + 2 * calls, items=count)
         if priority < 100:
             self.make(patient=True)
 
