@@ -37,7 +37,7 @@ def parts(*, long: bool) -> dict[str, Part]:
         return {
             "throughput": lambda world: throughput.measure(world, 5, 1500),
             "latency": lambda world: latency.measure(world, 5, 1000, 8),
-            "observation": lambda world: observation.measure(world, 7, 1000),
+            "observation": lambda world: observation.measure(world, 9, 800),
             "watching": lambda world: watching.measure(world, 9, 1500),
             "services": lambda world: growth.services(world, 5, (3, 10, 50)),
             "history": lambda world: growth.history(world, 5, (1, 100, 10_000)),
