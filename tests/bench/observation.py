@@ -1,7 +1,7 @@
 """What observing costs: the same work by one node that observes, and that does not.
 
-In slices of half a second in turn (on, off, off, on, …), because a machine differs from minute to minute by more than what
-is looked for, and so do two nodes.
+In slices of half a second in turn (on, off, off, on, …), because a machine differs from minute to minute by more than
+what is looked for, and so do two nodes.
 """
 
 from __future__ import annotations
