@@ -181,6 +181,7 @@ class Node:
             tally,
         )
         self._grant.on_lost_track = self._releases.doubt
+        self._signals.interrupted = self._releases.doubt
         memberships = Memberships(
             self._db,
             self._catalogue,

@@ -12,7 +12,7 @@ A folder ("root" below) holds
 Nothing here trusts a pid. `alive` is a file descriptor that the postmaster inherits and passes on to its
 children, so that the lock goes when the last of them is gone, however it ended and whoever started it. A
 program killed with -9 leaves a postmaster behind; the next start uses that one, or waits for its end and
-lets a new one recover. Nothing is ever lost by it, since fsync and synchronous_commit stay on.
+lets a new one recover. Nothing acknowledged is lost by it, since fsync stays on and answers wait for the disk.
 
 Linux and macOS. All calls block: an event loop calls them by asyncio.to_thread.
 """

@@ -24,7 +24,7 @@ from coordinator.flow.rows import (
     time_text,
 )
 from coordinator.flow.signals import Signals
-from coordinator.model import ItemId
+from coordinator.model import ItemId, ServiceId
 from coordinator.services import Item
 from coordinator.store import (
     items,
@@ -80,41 +80,55 @@ class ItemOperation:
                 refused.append(wire.Refusal(index, key if isinstance(key, str) else None, str(reason)))
             else:
                 good.setdefault(one.key, one)
-        entries = self._entries(request.services)
-        # All in one transaction if a plugin is asked, or the catalogue which services there are.  Else new items take
-        # one statement, and known ones a transaction behind it.
-        one_transaction = request.services is None or any(entry.plugin.selects for entry in entries)
-        async with AsyncExitStack() as stack:
-            db = await stack.enter_async_context(self._database.connection())
-            if one_transaction:
-                await stack.enter_async_context(db.transaction())
-            waits = {one.service.service_id: _head_start(request, one) for one in entries if not one.plugin.selects}
-            pairs = [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
-            new = await items.add(db, pairs, waits, request.priority)
-            joined, known = set(waits) if new else set(), 0
-            if one_transaction or len(new) < len(pairs):
-                if not one_transaction:
-                    await stack.enter_async_context(db.transaction())
-                have = await items.known(db, [key for key, _ in pairs])
-                if request.services is None:  # no service is added now; which of them does this node not know yet?
-                    await self._catalogue.load(db)
-                    entries = self._entries(None)
-                added = set(new)
-                old = [item for item in have if item not in added]
-                known = len(old)
-                for entry in entries:
-                    service = entry.service.service_id
-                    chosen = old if service in waits else await self._chosen(db, entry, have)
-                    if chosen and await items.join(db, service, chosen, request.priority, _head_start(request, entry)):
-                        joined.add(service)
+        pairs = [(one.key, msgspec.json.encode(one.attributes).decode()) for one in good.values()]
+        new, known, joined = await self._add(request, pairs)
         for service in joined:
             if request.priority < 100:
                 self._maker.forget(service)
                 await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
             self._signals.work(service, waiting=request.priority >= 100)
-        if new or joined:
+        if good:  # known ones may have become so just now, and not be on disk
             await self._database.flush()
-        return {"added": len(new), "known": known, "refused": refused}
+        return {"added": new, "known": known, "refused": refused}
+
+    async def _add(self, request: wire.ItemAdd, pairs: list[tuple[str, str]]) -> tuple[int, int, set[ServiceId]]:
+        """Returns how many are new and known, and where any of them wait now.
+
+        All in one transaction if a plugin is asked, or the catalogue which services there are.  Else new items take
+        one statement, and known ones a transaction behind it.
+        """
+        entries, named = self._entries(request.services), request.services is not None
+        one_transaction = not named or any(entry.plugin.selects for entry in entries)
+        waits: dict[ServiceId, float] = {}
+        if named:
+            waits = {one.service.service_id: _head_start(request, one) for one in entries if not one.plugin.selects}
+        async with AsyncExitStack() as stack:
+            db = await stack.enter_async_context(self._database.connection())
+            if one_transaction:
+                await stack.enter_async_context(db.transaction())
+            new = await items.add(db, pairs, waits, request.priority)
+            joined = set(waits) if new else set()
+            if not one_transaction and len(new) == len(pairs):
+                return len(new), 0, joined
+            try:
+                if not one_transaction:
+                    await stack.enter_async_context(db.transaction())
+                have = await items.known(db, [key for key, _ in pairs])
+                if not named:  # no service is added now; which of them does this node not know yet?
+                    await self._catalogue.load(db)
+                    entries = self._entries(None)
+                added = set(new)
+                old = [item for item in have if item not in added]
+                for entry in sorted(entries, key=lambda one: one.service.service_id):
+                    service, start = entry.service.service_id, _head_start(request, entry)
+                    chosen = old if service in waits else await self._chosen(db, entry, have)
+                    if chosen and await items.join(db, service, chosen, request.priority, start):
+                        joined.add(service)
+            except BaseException:
+                for service in joined:  # what is new waits there, whatever becomes of the rest
+                    self._signals.work(service, waiting=True)
+                raise
+        return len(new), len(old), joined
 
     def _entries(self, names: Sequence[str] | None) -> list[Entry]:
         if names is None:

@@ -181,7 +181,7 @@ class Maker:
     async def make_few(self, entry: Entry) -> int:
         """Short buckets of the few items that have just come, while none is ready; returns how many were made.
 
-        None if more wait than that, or if another maker is at work: that is left to `make`.
+        Makes nothing if a whole bucket of items waits, or if another maker is at work: that is left to `make`.
 
         Raises:
             Unavailable: the database is away; it is not known whether they were made.

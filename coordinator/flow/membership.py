@@ -225,13 +225,15 @@ class Memberships:
         except BaseException:
             identity.registered = True  # as far as is known; the client repeats it
             raise
-        async with self._database.connection() as db:
-            await self._load(db, identity)
-        await self._grant.all_delivered()
-        self._events.emit("register", "unregistered", client=by.client_id)
-        # Told of it, a node takes what is out: this answer would then count too little.
-        released = await self._releases.free_client(by.client_id, None, claims.UNREGISTERED, "released", spare=by)
-        self._signals.tell("client", client=by.client_id, unregistered=True)
+        try:
+            async with self._database.connection() as db:
+                await self._load(db, identity)
+            await self._grant.all_delivered()
+            self._events.emit("register", "unregistered", client=by.client_id)
+            # Before a node is told, which then takes what is out: this answer would count too little.
+            released = await self._releases.free_client(by.client_id, None, claims.UNREGISTERED, "released", spare=by)
+        finally:
+            self._signals.tell("client", client=by.client_id, unregistered=True)
         return wire.Unregistered(released=released)
 
     def services(self, by: Holder) -> wire.ServiceList:

@@ -233,9 +233,11 @@ class Operation:
         async with self._database.connection() as db:
             if not await clients.forget_secret(db, client):
                 raise NotFound(f"There is no client {request.client_id!r}.")
-        await self._grant.all_delivered()
-        released = await self._releases.free_client(client, None, claims.UNREGISTERED, "released")
-        await self._tell_changed(client)
+        try:
+            await self._grant.all_delivered()
+            released = await self._releases.free_client(client, None, claims.UNREGISTERED, "released")
+        finally:
+            self._signals.tell("client", client=client)
         return {"forgotten": 1, "released": released}
 
     # Tokens, activity, nodes

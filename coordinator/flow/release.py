@@ -125,8 +125,11 @@ class Releases:
                         await clients.end_sessions(db, ended)
                     break
                 except Unavailable:
-                    self.doubt()  # what these held may not have reached the disk as free
                     await asyncio.sleep(RETRY)
+                except Exception:
+                    # Only shown: it must not end the node, with which they end at the latest.
+                    log.exception("the ends of sessions cannot be noted", sessions=len(ended))
+                    break
 
     async def give_back(self, release: Release, by: Holder) -> Released:
         """A client returns one bucket.

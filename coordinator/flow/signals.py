@@ -45,6 +45,8 @@ class Signals:
         self._looked = 0.0
         self.resync: Callable[[], None] = lambda: None
         """Called when signals may have been missed: what they would have told is to be read again."""
+        self.interrupted: Callable[[], None] = lambda: None
+        """Called when the connection that listens was lost: the database may have crashed."""
         self.alone = False
         """No other node runs; then wake-ups need not leave this one."""
 
@@ -78,6 +80,7 @@ class Signals:
             try:
                 await self._send(connection)
             except Unavailable:
+                self.interrupted()
                 await asyncio.sleep(1.0)
             finally:
                 connection.terminate()

@@ -190,8 +190,12 @@ async def test_items_are_acknowledged_when_they_are_on_disk_and_can_be_had_befor
             while not await room.value("SELECT count(*) FROM waiting"):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
             assert (await room.fill(wanted=True)).buckets == 1
+        # The same again: known by now, but not safer for that.
+        again = asyncio.ensure_future(room.add(["a", "b"]))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(again), 0.5)
         assert not adding.done()
-    await adding
+    await asyncio.gather(adding, again)
     assert [await room.places(item) for item in (await room.ids()).values()] == [["ready"]] * 2
 
 

@@ -46,6 +46,20 @@ async def test_a_new_data_folder_has_the_three_services(admin: Admin) -> None:
     ]
 
 
+@pytest.mark.parametrize("state", ["paused", "revoked"])
+async def test_items_for_all_services_pass_over_one_that_another_node_has_just_stopped(
+    admin: Admin, database: Database, state: str
+) -> None:
+    """This node may not have heard of it yet; the catalogue has."""
+    async with database.connection() as db:
+        await db.execute("UPDATE service SET state = $1 WHERE name = 'dm_check'", state)
+        await admin.add(2)
+        rows = await db.fetch(
+            "SELECT s.name, count(*) AS n FROM item_service JOIN service s USING (service_id) GROUP BY 1"
+        )
+    assert {row["name"]: row["n"] for row in rows} == {"follower_check": 2, "following_check": 2}
+
+
 async def test_a_service_is_added_while_clients_are_connected(admin: Admin, volunteer: Volunteer) -> None:
     await admin.add(30)
     added = await admin.ok("service.add", **LINKS)

@@ -264,3 +264,12 @@ async def blocked(db: Connection, count: int = 1) -> None:
             if found >= count:
                 return
             await asyncio.sleep(0.005)
+
+
+async def interrupt(db: Connection) -> None:
+    """Wait until a statement of this database stands still because of another one's lock, and end its connection."""
+    await blocked(db)
+    await db.fetch(
+        """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    )

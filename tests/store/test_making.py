@@ -203,17 +203,12 @@ async def test_however_many_make_few_at_once_no_item_is_in_two_buckets(bench: Be
     many = Database(dsn, size=6)
     await many.open()
     made: Counter[int] = Counter()
-    items = await bench.waiting(300)
-    await bench.execute("CREATE TABLE later AS SELECT * FROM waiting; TRUNCATE waiting")
+    items = await bench.items(300)
 
     async def work(place: int) -> None:
-        for _ in range(50):
+        for item in items[place::6]:
             async with many.connection() as db:
-                await db.execute(
-                    """WITH moved AS (DELETE FROM later WHERE item_id IN (
-                           SELECT item_id FROM later ORDER BY item_id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
-                       INSERT INTO waiting SELECT * FROM moved"""
-                )
+                await db.execute("INSERT INTO waiting VALUES ($1, $2, now(), now(), 100)", bench.service, item)
                 made[place] += await store.make_few(db, bench.service, 1000)
                 await db.execute(
                     "UPDATE bucket SET state = 'done', settled = ~(settled & ~settled) WHERE state = 'ready'"

@@ -1,0 +1,77 @@
+"""The database fails in the middle of a request: what was done of it holds, and what belongs to it happens still."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from coordinator.flow import grant
+from coordinator.store.pool import Database
+from tests.flow.room import stop_clock
+from tests.harness import Admin, Server, Volunteer
+from tests.serve.tools import eventually, execute, value
+from tests.store.bench import interrupt
+
+
+async def test_what_an_unregistered_client_held_is_freed_though_that_failed_at_first(
+    server: Server, admin: Admin, volunteer: Volunteer, database: Database
+) -> None:
+    await admin.add(3)
+    bucket = await volunteer.bucket()
+    locker = await asyncpg.connect(database.dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM bucket FOR UPDATE")
+        answer = asyncio.ensure_future(volunteer.refused("unregister"))
+        await interrupt(locker)
+        assert await answer == "unavailable"
+    await locker.close()
+    assert (await volunteer.push("bucket_lost"))["bucket_id"] == bucket["bucket_id"]
+    other = await server.volunteer("other")
+    assert (await other.bucket())["bucket_id"] == bucket["bucket_id"]
+
+
+async def test_new_items_go_to_who_waits_though_the_known_ones_beside_them_could_not_be_looked_up(
+    server: Server, admin: Admin, volunteer: Volunteer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grant, "POLL", 3600.0)  # only a wake-up lets a line look again
+    await stop_clock(server.node)
+    await admin.ok("item.add", items=[{"key": "old"}], services=["follower_check"])
+    await volunteer.ok("ask", service="dm_check", count=1)
+    locker = await asyncpg.connect(database.dsn)
+    async with locker.transaction():
+        await locker.execute("SELECT FROM item WHERE key = 'old' FOR UPDATE")
+        both = [{"key": "old"}, {"key": "new"}]
+        answer = asyncio.ensure_future(admin.refused("item.add", items=both, services=["dm_check"]))
+        await interrupt(locker)
+        assert await answer == "unavailable"
+    await locker.close()
+    assert [item["key"] for item in (await volunteer.push("bucket"))["items"]] == ["new"]
+    assert (await admin.ok("item.add", items=both, services=["dm_check"]))["known"] == 2
+    await volunteer.ok("ask", service="dm_check", count=1)
+    assert [item["key"] for item in (await volunteer.push("bucket"))["items"]] == ["old"]
+
+
+async def test_a_node_lives_on_when_the_end_of_a_session_cannot_be_noted(
+    server: Server, admin: Admin, volunteer: Volunteer, database: Database
+) -> None:
+    await admin.add(3)
+    waiting = await server.volunteer("waiting")
+    await execute(database, "ALTER TABLE session RENAME COLUMN ended_at TO over_at")
+    await volunteer.bucket()
+    volunteer.cut()
+    await waiting.ok("ask", service="dm_check", count=1)
+    assert (await waiting.push("bucket"))["attempt"] == 2
+
+    async def tried() -> bool:
+        return "clients.end_sessions" in {one.statement for one in server.node._db.load.snapshot().statements}
+
+    await eventually(tried, "that it has ended was to be noted")
+    await execute(database, "ALTER TABLE session RENAME COLUMN over_at TO ended_at")
+    waiting.cut()
+
+    async def noted() -> bool:
+        return bool(await value(database, "SELECT ended_at FROM session WHERE client_id = 'waiting'"))
+
+    await eventually(noted, "the end of the next session is noted")
