@@ -10,13 +10,15 @@ from coordinator.store.claims import claimed
 from coordinator.store.pool import Connection
 
 # The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
-# of its own, sees how they ended.
+# of its own, sees how they ended.  Nearly all claims of a client are settled: their buckets are not looked at.
 _LOCK_RECENT = """
 SELECT b.bucket_id FROM bucket b
- WHERE b.claim IN (SELECT claim FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000)
-   AND b.bucket_id IN (SELECT bucket_id FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000)
+ WHERE (b.bucket_id, b.claim) IN (
+        SELECT bucket_id, claim
+          FROM (SELECT bucket_id, claim, ended FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000) c
+         WHERE ended IS NULL OR ended IN ('cut_off', 'drained', 'crashed'))
    AND b.state <> 'done'
- ORDER BY b.bucket_id FOR UPDATE"""
+ ORDER BY b.bucket_id FOR UPDATE OF b"""
 
 # What was settled through another bucket meanwhile is not handed out again, unless nothing would be left by that.
 _SHED_SETTLED = """

@@ -21,7 +21,7 @@ from time import perf_counter
 import uvloop
 from rich.console import Console
 
-from tests.bench import crowd, growth, latency, observation, throughput, watching
+from tests.bench import at_scale, crowd, growth, latency, observation, throughput, watching
 from tests.bench.figures import Figure, table_of
 from tests.bench.world import World, world
 
@@ -42,6 +42,7 @@ def parts(*, long: bool) -> dict[str, Part]:
             "services": lambda world: growth.services(world, 5, (3, 10, 50)),
             "history": lambda world: growth.history(world, 5, (1, 100, 10_000)),
             "sessions": lambda world: crowd.measure(world, 5, (1, 100, 1000, 10_000), pings=True),
+            "catalogue": lambda _: at_scale.measure(10_000_000, 1_000_000),
         }
     return {
         "throughput": lambda world: throughput.measure(world, 5, 300),

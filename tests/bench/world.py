@@ -219,7 +219,7 @@ class World:
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     """A Postgres in a folder of its own, ready for nodes; no node yet.  All is gone at the end."""
-    folder = await asyncio.to_thread(_folder)
+    folder = await asyncio.to_thread(folder_for_postgres, "bench")
     postgres = EmbeddedPostgres(folder)
     await asyncio.to_thread(postgres.start)
     made = World(folder, postgres)
@@ -240,9 +240,9 @@ async def world() -> AsyncIterator[World]:
         shutil.rmtree(folder)
 
 
-def _folder() -> Path:
-    """One that the account of Postgres may enter."""
-    made = Path(tempfile.mkdtemp(prefix="coordinator-bench-", dir="/tmp"))
+def folder_for_postgres(name: str) -> Path:
+    """A new one that the account of Postgres may enter."""
+    made = Path(tempfile.mkdtemp(prefix=f"coordinator-{name}-", dir="/tmp"))
     made.chmod(0o755)
     return made
 
