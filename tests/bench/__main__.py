@@ -25,7 +25,7 @@ from tests.bench import at_scale, crowd, growth, latency, observation, throughpu
 from tests.bench.figures import Figure, table_of
 from tests.bench.world import World, world
 
-LONGEST = 1800.0
+LONGEST = 2700.0
 """Seconds after which it gives up."""
 
 Part = Callable[[World], Awaitable[list[Figure]]]

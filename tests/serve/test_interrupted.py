@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from coordinator.flow import grant
+from coordinator.model import ClientId, Demand, ServiceId, SessionId
+from coordinator.store import claims, making
 from coordinator.store.pool import Database
+from tests.flow.outage import Outage
 from tests.flow.room import stop_clock
 from tests.harness import Admin, Server, Volunteer
 from tests.serve.tools import eventually, execute, value
@@ -51,6 +55,29 @@ async def test_new_items_go_to_who_waits_though_the_known_ones_beside_them_could
     assert (await admin.ok("item.add", items=both, services=["dm_check"]))["known"] == 2
     await volunteer.ok("ask", service="dm_check", count=1)
     assert [item["key"] for item in (await volunteer.push("bucket"))["items"]] == ["old"]
+
+
+async def test_what_no_session_holds_is_freed_after_the_database_was_away(
+    server: Server, admin: Admin, volunteer: Volunteer, database: Database
+) -> None:
+    """As when it crashed just after the end of a session, and had not yet written that on disk."""
+    await stop_clock(server.node)
+    await admin.add(3, services=["dm_check"])
+    await volunteer.ok("ask", service="dm_check", count=1)
+    bucket = await volunteer.push("bucket")
+    lost = Demand(ClientId("volunteer"), SessionId(uuid4()))
+    await admin.add(3, prefix="more", services=["dm_check"])
+    async with database.connection() as db:
+        async with db.transaction():
+            await making.make(db, ServiceId(1), 10, 180, short=True)
+        (claimed,) = (await claims.claim(db, ServiceId(1), [lost], server.node.boot)).claimed
+    waiting = await server.volunteer("waiting")
+    await waiting.ok("ask", service="dm_check", count=1)
+    await Outage(database.dsn).strike()
+    assert (await waiting.push("bucket"))["bucket_id"] == str(claimed.bucket_id)
+    assert (await value(database, "SELECT ended FROM claim WHERE claim = $1", claimed.claim)) == "undelivered"
+    held = await value(database, "SELECT client_id FROM bucket WHERE bucket_id = $1", UUID(bucket["bucket_id"]))
+    assert held == "volunteer", "what a session holds stays with it"
 
 
 async def test_a_node_lives_on_when_the_end_of_a_session_cannot_be_noted(
