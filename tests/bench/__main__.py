@@ -1,8 +1,8 @@
 """What the coordinator does with this machine: `python -m tests.bench [--long] [--json FILE] [--only PART …]`.
 
 A fresh embedded Postgres, a real `coordinator serve` with default settings, client processes on real sockets, all on
-this machine and all gone at the end.  The short form takes about a minute; the long one, for the record, a quarter
-of an hour and some gigabytes.  Each figure stands beside what was measured in the same rounds: machines differ, and so
+this machine and all gone at the end.  The short form takes about a minute; the long one, for the record, twenty
+minutes and some gigabytes.  Each figure stands beside what was measured in the same rounds: machines differ, and so
 does one machine from minute to minute.
 """
 

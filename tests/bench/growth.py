@@ -10,7 +10,7 @@ from time import perf_counter
 from tests.bench.asking import asks
 from tests.bench.figures import Figure, percentile
 from tests.bench.peer import submission, volunteer
-from tests.bench.world import World
+from tests.bench.world import START, World
 
 LOOK = 2.0
 """Seconds for which an idle node is watched."""
@@ -25,11 +25,16 @@ async def services(world: World, rounds: int, counts: Sequence[int]) -> list[Fig
         await world.register(["one"])
         peer = await volunteer(world.url, "one")
         stack.push_async_callback(peer.close)
+        # Each new service is filled with what is in the catalogue: that is work, and waited for.
+        await world.sql("TRUNCATE item, item_service, waiting")
         there = await world.sql("SELECT count(*) FROM service WHERE state = 'active'")
         for count in counts:
             for n in range(there, count):
                 await admin.request("service.add", service=f"extra{n}", plugin="dm_check", settings={})
             there = max(there, count)
+            async with asyncio.timeout(START):
+                while await world.sql("SELECT count(*) FROM service_fill"):  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.1)
             calls, busy, asked = [], [], []
             for _ in range(rounds):
                 before, begun = await world.cost(), perf_counter()
