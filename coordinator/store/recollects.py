@@ -11,14 +11,19 @@ from coordinator.store.pool import Connection
 
 # The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
 # of its own, sees how they ended.  Nearly all claims of a client are settled: their buckets are not looked at.
+# No plan can choose to read what is not of this client: a join might be merged, which walks the index of all buckets;
+# and with `client_id = $1` the newest claims of all might be walked through for those of this one.
 _LOCK_RECENT = """
-SELECT b.bucket_id FROM bucket b
- WHERE (b.bucket_id, b.claim) IN (
-        SELECT bucket_id, claim
-          FROM (SELECT bucket_id, claim, ended FROM claim WHERE client_id = $1 ORDER BY claim DESC LIMIT 1000) c
-         WHERE ended IS NULL OR ended IN ('cut_off', 'drained', 'crashed'))
-   AND b.state <> 'done'
- ORDER BY b.bucket_id FOR UPDATE OF b"""
+WITH recent AS MATERIALIZED (
+    SELECT bucket_id, claim
+      FROM (SELECT bucket_id, claim, ended FROM claim
+             WHERE (client_id, claim) > ($1, 0) AND (client_id, claim) <= ($1, 9223372036854775807)
+             ORDER BY client_id DESC, claim DESC LIMIT 1000) c
+     WHERE ended IS NULL OR ended IN ('cut_off', 'drained', 'crashed'))
+SELECT bucket_id FROM bucket
+ WHERE bucket_id = ANY (ARRAY (SELECT bucket_id FROM recent)) AND claim = ANY (ARRAY (SELECT claim FROM recent))
+   AND state <> 'done'
+ ORDER BY bucket_id FOR UPDATE"""
 
 # What was settled through another bucket meanwhile is not handed out again, unless nothing would be left by that.
 _SHED_SETTLED = """

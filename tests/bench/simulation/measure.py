@@ -49,6 +49,12 @@ _POOL_ITEMS = """
 INSERT INTO bucket_items (bucket_id, items, frame)
 SELECT bucket_id, ARRAY[1, 2, 3], '[]' FROM bucket WHERE length(settled) = 3"""
 
+# Who comes back has worked for long.
+_PAST = """
+INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
+SELECT nextval('claim_number'), gen_random_uuid(), 1, client_id, gen_random_uuid(), 1, B'111', 3, 'settled', now()
+  FROM client CROSS JOIN generate_series(1, 1000) WHERE client_id LIKE 'back%'"""
+
 _LABELS = ("DM", "NON_DM", "UNKNOWN")
 
 # What the last hours saw was as in this one.
@@ -228,10 +234,14 @@ class _Measure:
             return await self._cost(150, lambda: self._bench.cut_off(next(each)))
 
         few, many = await cut_off(1), await cut_off(5)
-        back = [await claimed(1) for _ in range(60)]
+        back = [await self._bench.worker(f"back{n}") for n in range(60)]
+        await self._bench.execute(_PAST)
+        for worker in back:
+            await self._bench.claim(worker)
         for worker in back:
             await self._bench.cut_off(worker)
-        again = await self._cost(60, lambda: self._bench.recollect(one))
+        each = iter(back)
+        again = await self._cost(60, lambda: self._bench.recollect(next(each)))
         return {
             "release_ms": few - (many - few) / 4,
             "release_ms_per_bucket": (many - few) / 4,
@@ -284,8 +294,14 @@ class _Measure:
             async def report() -> None:
                 await clients.report(db, ClientId("crowd1"), service, 1.0)
 
-            small = await self._cost(1000, held)
-            waited = await _seconds(300, report) - await _seconds(300, held)
+            async def write() -> None:
+                await db.execute("SELECT pg_logical_emit_message(true, 'measure', '')")
+
+            small = (await self._cost(1000, held) + await self._cost(1000, report)) / 2
+            waited = await _seconds(300, write)
+            await db.execute("SET synchronous_commit = 'off'")
+            waited -= await _seconds(300, write)
+            await db.execute("SET synchronous_commit = 'on'")
         return {
             "session_ms": await self._cost(300, session) / 2,
             "small_ms": small,
