@@ -238,6 +238,7 @@ class Operation:
             released = await self._releases.free_client(client, None, claims.UNREGISTERED, "released")
         finally:
             self._signals.tell("client", client=client)
+        await self._memberships.reload(client)
         return {"forgotten": 1, "released": released}
 
     # Tokens, activity, nodes
