@@ -53,22 +53,28 @@ SELECT (SELECT min(rank_at) FROM waiting WHERE service_id = $1)
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What a client may be handed, as it was before an ask: ranks of ready buckets, and of the first waiting item."""
+    """What a client may be handed, as it was before an ask: the ranks of ready buckets."""
 
     room: Room
+    worker: Worker
     ready: dict[BucketId, datetime]
-    front: datetime | None
 
     async def check(self, got: Sequence[BucketId]) -> None:
-        """What was handed out since then was its turn."""
+        """What was handed out since then was its turn, before all that it left."""
         left = [rank for bucket, rank in self.ready.items() if bucket not in got]
         if left:
             assert all(bucket in self.ready for bucket in got), "made anew while there were ready ones"
             assert all(self.ready[bucket] <= min(left) for bucket in got), "a bucket that ranks first was passed over"
-        if self.front is not None:
-            bound = self.front + timedelta(seconds=self.room.entry.service.settings.max_head_start)
+        if (front := await self._front()) is not None:
+            bound = front + timedelta(seconds=self.room.entry.service.settings.max_head_start)
             found = await self.room.rows("SELECT since FROM bucket WHERE bucket_id = ANY ($1)", list(got))
             assert all(row["since"] <= bound for row in found), "an item was overtaken by what came after its bound"
+
+    async def _front(self) -> datetime | None:
+        """The first rank of what still waits, or could have been handed out instead; None if there is no such."""
+        waiting = await self.room.value("SELECT min(rank_at) FROM waiting WHERE service_id = $1", self.room.service)
+        ready = await self.room.rows(_READY, self.room.service, self.worker.client_id)
+        return min([row["rank_at"] for row in ready] + ([] if waiting is None else [waiting]), default=None)
 
 
 class Room(Bench):
@@ -137,8 +143,7 @@ class Room(Bench):
         while await self.value(_OVERTAKEN, self.service):
             await self.fill()  # as the next look of the clock does, half a second later at most
         ready = await self.rows(_READY, self.service, worker.client_id)
-        front = await self.value("SELECT min(rank_at) FROM waiting WHERE service_id = $1", self.service)
-        return Queue(self, {row["bucket_id"]: row["rank_at"] for row in ready}, front)
+        return Queue(self, worker, {row["bucket_id"]: row["rank_at"] for row in ready})
 
     async def submit(self, settling: Settling) -> Outcome:
         """Through the node's group commit."""
