@@ -53,6 +53,7 @@ from coordinator.serve.stats_channel import StatsSteps
 from coordinator.services import Plugin, load_plugins
 from coordinator.store import activity, nodes
 from coordinator.store.pool import Database
+from coordinator.store.rehearsal import rehearse
 from coordinator.wire.client import Limits
 from coordinator.wire.frames import Close, ServerCard
 from coordinator.wire.schema import asyncapi
@@ -143,7 +144,7 @@ class Node:
         if self._dsn is None:
             home = await self._home.enter_async_context(home_of(self.settings))
             self._dsn, self.admin_token = home.dsn, home.admin_token
-        self._database = Database(self._dsn)
+        self._database = Database(self._dsn, rehearse=rehearse)
         await self._database.open()
         await self._join(load_plugins())
         await self._listen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,20 @@ from coordinator.home import home_of
 from coordinator.observe import logs
 
 log = structlog.get_logger()
+
+
+ALLOCATED = 50_000
+"""Objects more than before, after which it is looked for garbage in circles: some hundred submits' worth.
+
+By default it is at 700, so several times in each submit; next to nothing of a message is in a circle.
+"""
+
+
+def collect_seldom() -> None:
+    """Look for garbage in circles now and then, not in each submit, and never in what is there from the start."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(ALLOCATED)
 
 
 async def serve_until_signal(node: Node) -> bool:
@@ -64,6 +79,7 @@ def run(settings: Settings) -> int:
 
 async def _run_one(settings: Settings) -> int:
     async with Node(settings) as node:
+        collect_seldom()
         return 0 if await serve_until_signal(node) else 1
 
 
@@ -133,6 +149,7 @@ def _child(flags: dict[str, Any], dsn: str) -> None:
 
     async def serve() -> int:
         async with Node(settings, dsn=dsn, shared_port=True) as node:
+            collect_seldom()
             return 0 if await serve_until_signal(node) else 1
 
     sys.exit(uvloop.run(serve()))

@@ -7,7 +7,8 @@ as `Unavailable`; anything else that asyncpg raises is a fault of this program a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -52,12 +53,19 @@ OLDEST, NEWEST = 14, 18
 """The versions of Postgres that the tests know."""
 
 
-class Database:
-    """A pool of connections; `load` counts what goes through them."""
+async def _as_it_is(connection: Connection) -> None:
+    """A connection that is used once, for a few statements, need not know any beforehand."""
 
-    def __init__(self, dsn: str, *, size: int = 10) -> None:
+
+class Database:
+    """A pool of connections; `load` counts what goes through them, but for what `rehearse` asks on each new one."""
+
+    def __init__(
+        self, dsn: str, *, size: int = 10, rehearse: Callable[[Connection], Awaitable[None]] = _as_it_is
+    ) -> None:
         self.dsn = dsn
         self.load = Load()
+        self._rehearse = rehearse
         self._connection_class = counted_by(self.load)
         self.size = size
         self._taken = 0
@@ -78,7 +86,11 @@ class Database:
                 connection_class=self._connection_class,
                 timeout=CONNECT_DEADLINE,
                 command_timeout=STATEMENT_DEADLINE,
-                init=_prepare,
+                # What a connection has learned is kept: learning it anew would be somebody's wait.
+                max_inactive_connection_lifetime=0,
+                max_cached_statement_lifetime=0,
+                max_queries=sys.maxsize,
+                init=self._prepare,
                 reset=_leave_as_is,
                 server_settings={
                     "application_name": "coordinator",
@@ -103,6 +115,13 @@ class Database:
             raise ConfigError(f"database: it is Postgres {version}; versions {OLDEST} to {NEWEST} were expected")
         if fsync != "on":
             raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
+
+    async def _prepare(self, connection: Connection) -> None:
+        # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
+        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
+        connection.load = Load()
+        await self._rehearse(connection)
+        connection.load = self.load
 
     async def close(self) -> None:
         """Let the connections go; those still at work are cut after some seconds."""
@@ -169,11 +188,6 @@ class Database:
         except LOST as failure:
             raise Unavailable("The database cannot be reached.") from failure
         return connection
-
-
-async def _prepare(connection: Connection) -> None:
-    # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
 
 
 def _jsonb(text: str) -> bytes:

@@ -1,0 +1,27 @@
+"""The statements that somebody waits for, known to each connection before anybody does.
+
+The first time that a connection is asked something it has to look up types and make a plan, which takes several times
+as long as the statement itself.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from coordinator.model import Boot, ClientId, ServiceId, SessionId
+from coordinator.store import claims, items, making, results
+from coordinator.store.pool import Connection
+
+NO_SERVICE = ServiceId(-1)
+NO_SESSION = SessionId(UUID(int=0))
+
+
+async def rehearse(db: Connection) -> None:
+    """Run each of them once with nothing to do: what clients and admins see of the database does not change."""
+    await claims.claim(db, NO_SERVICE, [], Boot(0))
+    await claims.waits(db, NO_SERVICE, [])
+    await claims.release_session(db, ClientId(""), NO_SESSION, claims.CUT_OFF, 0.0, [])
+    await items.add(db, [], {}, 100)
+    await making.make_few(db, NO_SERVICE, 1)
+    async with db.transaction():
+        await results.settle(db, [], 0.0)
