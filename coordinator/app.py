@@ -229,7 +229,9 @@ class Node:
             name,
             memberships,
         )
-        item_operation = ItemOperation(self._db, self._catalogue, maker, self._releases, self._signals, callouts)
+        item_operation = ItemOperation(
+            self._db, self._catalogue, self._grant, maker, self._releases, self._signals, callouts
+        )
         self._service_life = ServiceLife(
             self._db, self._catalogue, self._grant, self._releases, self._signals, callouts
         )

@@ -8,8 +8,9 @@ the pool empty is dry: it asks the database again when something may have come i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 import structlog
@@ -37,6 +38,9 @@ POLL = 2.0
 
 RETRY = 0.5
 """Seconds between tries while the database is away."""
+
+FIRST = 0.005
+"""Seconds for which whoever waits goes before an admin's request goes on."""
 
 LONGEST_PARK = 300.0
 """Seconds after which a client that has to wait is looked at again, whatever it was told."""
@@ -153,7 +157,16 @@ class Grant:
             line.unmade = waiting and (line.dry or line.unmade)
             line.dry = False
             line.look_again()
+            line.rested.clear()
             line.woken.set()
+
+    async def served(self, services: Iterable[ServiceId]) -> None:
+        """Let those go first who wait for what has just come; it takes `FIRST` seconds at most."""
+        waited_for = [line for service in services if (line := self._lines.get(service)) is not None and line.tickets]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST):
+                for line in waited_for:
+                    await line.rested.wait()
 
     def has_room(self, client: ClientId, service: ServiceId) -> None:
         """A client holds one bucket less: it may have been served what it may hold."""
@@ -190,6 +203,8 @@ class Grant:
 
     async def _serve(self, line: Line) -> None:
         while True:
+            if not line.woken.is_set():
+                line.rested.set()
             try:
                 async with asyncio.timeout(POLL if line.tickets else None):
                     await line.woken.wait()

@@ -13,6 +13,7 @@ import msgspec
 from coordinator.errors import NotFound
 from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.grant import Grant
 from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
 from coordinator.flow.release import Releases
 from coordinator.flow.rows import (
@@ -29,7 +30,6 @@ from coordinator.services import Item
 from coordinator.store import (
     items,
     making,
-    nodes,
     queue,
 )
 from coordinator.store.pool import Connection, Database
@@ -56,6 +56,7 @@ class ItemOperation:
         self,
         database: Database,
         catalogue: Catalogue,
+        grant: Grant,
         maker: Maker,
         releases: Releases,
         signals: Signals,
@@ -63,6 +64,7 @@ class ItemOperation:
     ) -> None:
         self._database = database
         self._catalogue = catalogue
+        self._grant = grant
         self._maker = maker
         self._releases = releases
         self._signals = signals
@@ -87,6 +89,7 @@ class ItemOperation:
                 self._maker.forget(service)
                 await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
             self._signals.work(service, waiting=request.priority >= 100)
+        await self._grant.served(joined)
         if good:  # known ones may have become so just now, and not be on disk
             await self._database.flush()
         return {"added": new, "known": known, "refused": refused}
@@ -149,12 +152,8 @@ class ItemOperation:
         async with self._database.transaction() as db:
             await making.lock(db, [service])
             found = await queue.by_keys(db, request.keys)
-            ids = [one.item for one in found]
-            since = await nodes.clock(db)
             start = head_start(request.priority, settings.max_head_start)
-            taken = await queue.take_for_priority(db, service, ids, request.priority, start, since)
-            known = {one.key for one in found}
-            fragments = await making.fragments(db, [one.item_id for one in taken])
+            taken = await queue.take_for_priority(db, service, [one.item for one in found], request.priority, start)
             urgent = [
                 making.NewBucket(
                     new_bucket_id(),
@@ -163,15 +162,19 @@ class ItemOperation:
                     min(one.since for one in part),
                     request.priority,
                     [one.item_id for one in part],
-                    frame(fragments[one.item_id] for one in part),
+                    frame(one.fragment for one in part),
                 )
                 for part in shuffled_parts(taken, settings.bucket_size)
             ]
-            await making.put_buckets(db, urgent)
-            await queue.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
+            if urgent:
+                await making.put_buckets(db, urgent)
+                await queue.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
+        known = {one.key for one in found}
         self._signals.work(service)
+        await self._grant.served([service])
+        await self._database.flush()
         return {
-            "prioritized": len(ids),
+            "prioritized": len(found),
             "unknown": [key for key in dict.fromkeys(request.keys) if key not in known],
         }
 

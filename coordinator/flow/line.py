@@ -42,6 +42,8 @@ class Line:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from before a claim statement until what it claimed is in the roster."""
+    rested: asyncio.Event = field(default_factory=asyncio.Event)
+    """All that it was woken for is done."""
     dry: bool = False
     unmade: bool = False
     """It was dry until new items came, which are in no bucket yet."""

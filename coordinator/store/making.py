@@ -51,7 +51,7 @@ class NewBucket:
 
 # The item as clients see it, put together as text where no attribute can hide `item` or `key`: a third of what the
 # same costs as jsonb.
-_FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || '}'
+FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || '}'
             WHEN i.attributes ?| '{item,key}'
             THEN (i.attributes || jsonb_build_object('item', i.item_id, 'key', i.key))::text
             ELSE '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || ',' || substr(i.attributes::text, 2)
@@ -94,7 +94,7 @@ gone AS (
     RETURNING item_id, since, priority),
 known AS MATERIALIZED (
     SELECT i.item_id, """
-    + _FRAGMENT
+    + FRAGMENT
     + """ FROM item i WHERE i.item_id = ANY (ARRAY (SELECT item_id FROM gone))),
 shuffled AS (
     SELECT item_id, g.since, g.priority, known.fragment,
@@ -170,21 +170,22 @@ async def make_few(db: Connection, service: ServiceId, size: int) -> int:
     return len(await db.fetch(_MAKE_FEW, service, size, size, True, chance.tolist(), *START))
 
 
-_FRAGMENTS = "SELECT i.item_id, " + _FRAGMENT + " FROM item i WHERE i.item_id = ANY ($1::bigint[])"
-
-
-async def fragments(db: Connection, items: Sequence[ItemId]) -> dict[ItemId, str]:
-    """Each item as clients see it, in JSON; those that are in the catalogue."""
-    return {row["item_id"]: row["fragment"] for row in await db.fetch(_FRAGMENTS, list(items))}
+_PUT = """
+WITH made AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::text[], $7::bool[])
+               WITH ORDINALITY AS b (bucket_id, service_id, rank_at, since, priority, frame, twins, n)),
+listed AS MATERIALIZED (
+    SELECT n, array_agg(item_id ORDER BY place) AS items
+      FROM unnest($8::int[], $9::bigint[]) WITH ORDINALITY AS i (n, item_id, place) GROUP BY n),
+stored AS (
+    INSERT INTO bucket_items (bucket_id, items, frame) SELECT bucket_id, items, frame FROM made JOIN listed USING (n))
+INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled, twins)
+SELECT bucket_id, service_id, rank_at, since, priority, repeat('0', cardinality(items))::varbit, twins
+  FROM made JOIN listed USING (n)"""
 
 
 async def put_buckets(db: Connection, buckets: Sequence[NewBucket]) -> None:
     """Put new buckets into the pool; within the transaction that took their items."""
-    await db.copy_records_to_table(
-        "bucket_items",
-        columns=("bucket_id", "items", "frame"),
-        records=[(one.bucket_id, one.items, one.frame) for one in buckets],
-    )
     await db.execute(
         _PUT,
         [one.bucket_id for one in buckets],
@@ -192,16 +193,11 @@ async def put_buckets(db: Connection, buckets: Sequence[NewBucket]) -> None:
         [one.rank_at for one in buckets],
         [one.since for one in buckets],
         [one.priority for one in buckets],
-        [len(one.items) for one in buckets],
+        [one.frame for one in buckets],
         [one.twins for one in buckets],
+        [n for n, one in enumerate(buckets, 1) for _ in one.items],
+        [item for one in buckets for item in one.items],
     )
-
-
-_PUT = """
-INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled, twins)
-SELECT bucket_id, service_id, rank_at, since, priority, repeat('0', size)::varbit, twins
-  FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::int[], $7::bool[])
-    AS b (bucket_id, service_id, rank_at, since, priority, size, twins)"""
 
 
 @dataclass(frozen=True, slots=True)

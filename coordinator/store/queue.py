@@ -6,6 +6,7 @@ meanwhile.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
+from coordinator.store import making
 from coordinator.store.pool import Connection
 
 
@@ -39,23 +41,63 @@ async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[Known]:
     return [Known(**row) for row in await db.fetch(_BY_IDS, list(ids))]
 
 
-# In two statements: the first waits for whoever works on these buckets, the second sees how that ended.
-_LOCK_OPEN = """
-SELECT b.bucket_id FROM bucket b
- WHERE b.bucket_id IN (
-    SELECT bucket_id FROM bucket_items WHERE open AND items && $1::bigint[])
-   AND b.state <> 'done' AND ($2::int IS NULL OR b.service_id = $2)
- ORDER BY b.bucket_id FOR UPDATE"""
+# Of what waits for whoever works on these, in lock order: open buckets, then items.  What comes of it is seen by the
+# next statement, not by this one.
+_LOCK = """
+WITH opened AS MATERIALIZED (
+    SELECT b.bucket_id FROM bucket b
+     WHERE b.bucket_id IN (
+        SELECT bucket_id FROM bucket_items WHERE open AND items && $1::bigint[])
+       AND b.state <> 'done' AND ($2::int IS NULL OR b.service_id = $2)
+     ORDER BY b.bucket_id FOR UPDATE),
+-- Whoever lets a known item join a service holds a lock that this one waits for.
+locked AS MATERIALIZED (
+    SELECT item_id FROM item
+     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE)"""
 
-# Whoever lets a known item join a service holds a lock that this one waits for.
-_LOCK_ITEMS = "SELECT FROM item WHERE item_id = ANY ($1::bigint[]) ORDER BY item_id FOR UPDATE"
+_LOCK_TO_DELETE = (
+    _LOCK
+    + """
+SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets FROM (SELECT count(*) FROM locked) l"""
+)
 
-_PLACES = """
-SELECT n.item_id, b.bucket_id, b.state, b.priority, b.since
+# What is prioritised need not reach the disk before others see it: see `items._ADD`.
+_LOCK_TO_PRIORITISE = (
+    _LOCK
+    + """,
+joined AS (
+    INSERT INTO item_service (service_id, item_id) SELECT $2, item_id FROM locked ON CONFLICT DO NOTHING)
+SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets, set_config('synchronous_commit', 'off', true)"""
+)
+
+# All that is known of these items in one service, a row for each thing, so that no plan compares each with each.  They
+# wait no more; of an item that was settled through one of two copies, the other counts again from now on.
+_TAKE = (
+    """
+WITH waited AS (
+    DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) RETURNING item_id, since),
+forgotten AS (
+    DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL)
+SELECT 'known' AS what, i.item_id, now() AS since, """
+    + making.FRAGMENT
+    + """,
+       NULL::uuid AS bucket_id, NULL AS state, NULL::smallint AS priority
+  FROM item i WHERE i.item_id = ANY ($2::bigint[])
+UNION ALL
+SELECT 'waiting', item_id, since, NULL, NULL, NULL, NULL FROM waited
+UNION ALL
+SELECT 'quarantined', item_id, NULL, NULL, NULL, NULL, NULL
+  FROM quarantine WHERE service_id = $1 AND item_id = ANY ($2::bigint[])
+UNION ALL
+SELECT 'twin', item_id, NULL, NULL, NULL, NULL, NULL
+  FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NULL
+UNION ALL
+SELECT 'place', n.item_id, b.since, NULL, b.bucket_id, b.state, b.priority
   FROM bucket b JOIN bucket_items c USING (bucket_id)
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
- WHERE b.bucket_id = ANY ($1::uuid[]) AND b.state <> 'done'
+ WHERE b.bucket_id = ANY ($3::uuid[]) AND b.state <> 'done'
    AND n.item_id = ANY ($2::bigint[]) AND get_bit(b.settled, n.place::int - 1) = 0"""
+)
 
 # Sets the bits of these items in these buckets; one that is empty by that is done, its claim over.
 _TAKE_OUT = """
@@ -86,60 +128,41 @@ ended AS (
       FROM moved m WHERE m.empty AND m.client_id IS NOT NULL AND c.claim = m.claim)
 SELECT service_id, bucket_id, claim, client_id, session_id FROM moved WHERE empty AND client_id IS NOT NULL"""
 
-_FROM_WAITING = """
-DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) RETURNING item_id, since"""
-
-_JOIN = """
-INSERT INTO item_service (service_id, item_id) SELECT $1, unnest($2::bigint[]) ON CONFLICT DO NOTHING"""
-
-_QUARANTINED_HERE = "SELECT item_id FROM quarantine WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
-
-# Of an item that was settled through one copy, the other counts again from now on.
-_FORGET_SETTLED_TWINS = """
-DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL"""
-
-_TWINS_HERE = "SELECT item_id FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
-
 
 @dataclass(frozen=True, slots=True)
 class Urgent:
-    """An item on its way into an urgent bucket; `copy_of` is the claimed bucket that it stands in too."""
+    """An item on its way into an urgent bucket; `copy_of` is the claimed bucket that it stands in too.
+
+    `fragment` is the item as clients see it, in JSON.
+    """
 
     item_id: ItemId
     since: datetime
     rank_at: datetime
+    fragment: str
     copy_of: BucketId | None = None
 
 
 async def take_for_priority(
-    db: Connection,
-    service: ServiceId,
-    items: Sequence[ItemId],
-    priority: int,
-    head_start: float,
-    now: datetime,
+    db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float
 ) -> list[Urgent]:
     """Take items out of wherever they are, to be put into buckets of that priority (`head_start` in seconds).
 
     Left where they are: those in a ready bucket that is as urgent, those that have a second copy already, and those
-    in quarantine.  Settled ones, and ones new to the service, are taken too.
+    in quarantine.  Settled ones, and ones new to the service, are taken too.  The transaction does not wait for the
+    disk.
     """
-    locked = [row["bucket_id"] for row in await db.fetch(_LOCK_OPEN, list(items), service)]
-    await db.execute(_LOCK_ITEMS, list(items))
-    await db.execute(_JOIN, service, sorted(items))  # waits for whoever lets them join just now
-    places: dict[ItemId, list[Any]] = {}
-    for row in await db.fetch(_PLACES, locked, list(items)):
-        places.setdefault(ItemId(row["item_id"]), []).append(row)
-    waiting = {row["item_id"]: row["since"] for row in await db.fetch(_FROM_WAITING, service, list(items))}
-    quarantined = {row["item_id"] for row in await db.fetch(_QUARANTINED_HERE, service, list(items))}
-    await db.execute(_FORGET_SETTLED_TWINS, service, list(items))
-    twins = {row["item_id"] for row in await db.fetch(_TWINS_HERE, service, list(items))}
+    opened = (await db.fetchrow(_LOCK_TO_PRIORITISE, list(items), service))["buckets"]
+    found: defaultdict[str, dict[ItemId, list[Any]]] = defaultdict(dict)
+    for row in await db.fetch(_TAKE, service, list(items), opened):
+        found[row["what"]].setdefault(ItemId(row["item_id"]), []).append(row)
+    places, out = found["place"], []
     urgent: list[Urgent] = []
-    out: list[ItemId] = []
     for item in items:
-        if item in quarantined or item in twins:
+        if item not in found["known"] or item in found["quarantined"] or item in found["twin"]:
             continue
-        since, copy_of = waiting.get(item, now), None
+        known = found["known"][item][0]
+        since, copy_of = found["waiting"].get(item, [known])[0]["since"], None
         if item in places:
             place = places[item][0]
             if place["state"] == "ready":
@@ -149,9 +172,9 @@ async def take_for_priority(
             else:
                 copy_of = BucketId(place["bucket_id"])
             since = place["since"]
-        urgent.append(Urgent(item, since, since - timedelta(seconds=head_start), copy_of))
-    ready = list({row["bucket_id"] for item in out for row in places[item]})
-    await db.fetch(_TAKE_OUT, ready, out)
+        urgent.append(Urgent(item, since, since - timedelta(seconds=head_start), known["fragment"], copy_of))
+    if out:
+        await db.fetch(_TAKE_OUT, list({row["bucket_id"] for item in out for row in places[item]}), out)
     return urgent
 
 
@@ -190,9 +213,8 @@ _DELETE = (
 async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
     """Remove items with everything about them; returns the claimed buckets that are empty, and so over, by that."""
     ids = list(items)
-    locked = [row["bucket_id"] for row in await db.fetch(_LOCK_OPEN, ids, None)]
-    await db.execute(_LOCK_ITEMS, ids)
-    ended = await db.fetch(_TAKE_OUT, locked, ids)
+    opened = await db.fetchval(_LOCK_TO_DELETE, ids, None)
+    ended = await db.fetch(_TAKE_OUT, opened, ids)
     for statement in _DELETE:
         await db.execute(statement, ids)
     return [

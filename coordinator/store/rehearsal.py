@@ -9,7 +9,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from coordinator.model import Boot, ClientId, ServiceId, SessionId
-from coordinator.store import claims, items, making, results
+from coordinator.store import claims, items, making, queue, results
 from coordinator.store.pool import Connection
 
 NO_SERVICE = ServiceId(-1)
@@ -25,3 +25,5 @@ async def rehearse(db: Connection) -> None:
     await making.make_few(db, NO_SERVICE, 1)
     async with db.transaction():
         await results.settle(db, [], 0.0)
+        await queue.take_for_priority(db, NO_SERVICE, [], 0, 0.0)
+        await making.put_buckets(db, [])

@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from coordinator import processes
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
@@ -121,9 +122,37 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     before = statements(server)
     await admin.ok("item.add", items=[{"key": "one"}], services=["dm_check"])
     await volunteer.push("bucket")
-    # `pool.flush` waits for the disk beside the rest.
+    # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
         {"items.add": 1, "pool.flush": 1, "making.make_few": 1, "claims.claim": 1}
+    )
+
+
+async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_client_that_waits(
+    server: Server, admin: Admin, volunteer: Volunteer
+) -> None:
+    await admin.ok("item.add", items=[{"key": "one"}], services=["follower_check"])
+    await stop_clock(server.node)
+    await volunteer.ok("ask", service="dm_check", count=1)
+    await found_empty(server)
+    before = statements(server)
+    await admin.ok("item.prioritize", keys=["one"], service="dm_check")
+    await volunteer.push("bucket")
+    line = server.node._grant.line(ServiceId(1))
+    if line.filling is not None:
+        await asyncio.wait([line.filling])
+    # With BEGIN and COMMIT nine; behind the claim it is looked whether more can be made.
+    assert statements(server) - before == Counter(
+        {
+            "making.lock": 1,
+            "queue.by_keys": 1,
+            "queue.lock_to_prioritise": 1,
+            "queue.take": 1,
+            "making.put": 1,
+            "claims.claim": 1,
+            "making.look": 1,
+            "pool.flush": 1,
+        }
     )
 
 
@@ -218,6 +247,29 @@ def _read(frame: bytes) -> Settling:
     return Settling(
         ServiceId(1), BucketId(uuid4()), ClaimNumber(submit.claim), ClientId("c"), rows.rows, "1" * SIZE, True
     )
+
+
+def test_a_submit_sets_off_no_search_for_garbage() -> None:
+    frame = _submit(range(SIZE))
+    searches: list[str] = []
+
+    def searched(phase: str, info: dict[str, int]) -> None:
+        searches.append(phase)
+
+    usual = gc.get_threshold()
+    gc.callbacks.append(searched)
+    try:
+        kept = [_read(frame) for _ in range(20)]
+        assert searches, "by default it does"
+        processes.collect_seldom()
+        searches.clear()
+        kept += [_read(frame) for _ in range(20)]
+        assert searches == []
+    finally:
+        gc.callbacks.remove(searched)
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+    assert len(kept) == 40
 
 
 def test_allocations_of_a_submit() -> None:

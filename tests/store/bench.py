@@ -115,7 +115,8 @@ class Bench:
         bucket = BucketId(uuid4())
         async with self.database.transaction() as db:
             rank = await db.fetchval("SELECT now() - make_interval(secs => $1)", age)
-            parts = await making.fragments(db, chosen)
+            rows = await db.fetch(f"SELECT item_id, {making.FRAGMENT} FROM item i WHERE item_id = ANY ($1)", chosen)
+            parts = {row["item_id"]: row["fragment"] for row in rows}
             frame = "[" + ",".join(parts[item] for item in chosen) + "]"
             await making.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])
             await db.execute("UPDATE bucket SET attempts = $2 WHERE bucket_id = $1", bucket, attempts)
@@ -169,13 +170,11 @@ class Bench:
         """Put items into one urgent bucket, as `item.prioritize` does; None if nothing moved."""
         async with self.database.transaction() as db:
             await making.lock(db, [self.service])
-            now = await db.fetchval("SELECT now()")
-            urgent = await queue.take_for_priority(db, self.service, chosen, priority, 86_400.0, now)
+            urgent = await queue.take_for_priority(db, self.service, chosen, priority, 86_400.0)
             if not urgent:
                 return None
             bucket, ids = BucketId(uuid4()), [one.item_id for one in urgent]
-            parts = await making.fragments(db, ids)
-            frame = "[" + ",".join(parts[item] for item in ids) + "]"
+            frame = "[" + ",".join(one.fragment for one in urgent) + "]"
             rank, since = min(one.rank_at for one in urgent), min(one.since for one in urgent)
             await making.put_buckets(db, [NewBucket(bucket, self.service, rank, since, priority, ids, frame)])
             await queue.note_twins(db, self.service, [(bucket, ids)], urgent)

@@ -137,7 +137,7 @@ def _statements() -> dict[str, str]:
     }
     for module, names in (
         (items, ("_WAITING", "_STATES")),
-        (queue, ("_LOCK_OPEN", "_PLACES", "_TAKE_OUT")),
+        (queue, ("_LOCK_TO_DELETE", "_LOCK_TO_PRIORITISE", "_TAKE", "_TAKE_OUT")),
         (statistics, ("_STATE", "_FRONTS")),
         (people, ("_PEOPLE", "_ACTIVE_IN", "_BY_ID", "_BY_VALUE", "_MEMBERSHIPS_OF")),
         (buckets, ("_OPEN", "_OPEN_OF_CLIENT")),

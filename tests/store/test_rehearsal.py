@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.store import claims, items, making, rehearsal, results
+from coordinator.store import claims, items, making, queue, rehearsal, results
 from coordinator.store.pool import Database
 from tests.harness import Server
 from tests.store.bench import Bench
@@ -13,6 +13,9 @@ WAITED_FOR = (
     claims._RELEASE_SESSION,
     items._ADD,
     making._MAKE_FEW,
+    making._PUT,
+    queue._LOCK_TO_PRIORITISE,
+    queue._TAKE,
     results._SETTLE,
 )
 
