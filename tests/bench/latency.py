@@ -25,7 +25,7 @@ async def measure(world: World, rounds: int, asks: int, kills: int) -> list[Figu
     async with AsyncExitStack() as stack:
         return [
             *await ask_and_submit(world, rounds, asks, stack),
-            *await add_to_hands(world, rounds, asks // 4, stack),
+            *await to_hands(world, rounds, asks // 4, stack),
             *await kill_to_hands(world, rounds, kills, stack),
         ]
 
@@ -66,26 +66,38 @@ async def ask_and_submit(world: World, rounds: int, asks: int, stack: AsyncExitS
     ]
 
 
-async def add_to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack) -> list[Figure]:
-    """From an admin's `item.add` of one item, urgent or not, to the hands of an idle client that waits."""
+async def to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack) -> list[Figure]:
+    """From an admin's request to the hands of an idle client that waits: an item that is added, or prioritised.
+
+    What is prioritised was settled before, so it is checked again.
+    """
     (peer,) = await _volunteers(world, 1, "idle", stack)
     admin = await world.admin()
     stack.push_async_callback(admin.close)
     await world.wait_items("dm_check", 0)
-    found = []
+    added: list[list[float]] = []
+    prioritised: list[list[float]] = []
     for number in range(rounds):
-        times = []
-        for n in range(count):
-            await peer.request("ask", service="dm_check", count=1)
-            await asyncio.sleep(0.01)  # it has looked, and waits
-            begun = perf_counter()
-            await admin.send("item.add", items=[{"key": f"new{number}-{n}"}], services=["dm_check"])
-            bucket = await peer.until("bucket")
-            times.append(perf_counter() - begun)
-            await admin.receive()
-            await peer.request("submit", **submission(bucket))
-        found.append(times)
-    return _percentiles("added → in the hands of a waiting client", found, (4, 15), "")
+        for found in (added, prioritised):
+            times = []
+            for n in range(count):
+                key = f"new{number}-{n}"
+                await peer.request("ask", service="dm_check", count=1)
+                await asyncio.sleep(0.01)  # it has looked, and waits
+                begun = perf_counter()
+                if found is added:
+                    await admin.send("item.add", items=[{"key": key}], services=["dm_check"])
+                else:
+                    await admin.send("item.prioritize", keys=[key], service="dm_check")
+                bucket = await peer.until("bucket")
+                times.append(perf_counter() - begun)
+                await admin.receive()
+                await peer.request("submit", **submission(bucket))
+            found.append(times)
+    return [
+        *_percentiles("added → in the hands of a waiting client", added, (4, 15), ""),
+        *_percentiles("prioritised → in the hands of a waiting client", prioritised, (4, 15), ""),
+    ]
 
 
 async def kill_to_hands(world: World, rounds: int, kills: int, stack: AsyncExitStack) -> list[Figure]:
