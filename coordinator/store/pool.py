@@ -58,7 +58,11 @@ async def _as_it_is(connection: Connection) -> None:
 
 
 class Database:
-    """A pool of connections; `load` counts what goes through them, but for what `rehearse` asks on each new one."""
+    """A pool of connections; `load` counts what goes through them.
+
+    `rehearse` is called with those that are opened at the start, which are the ones that are used most; what it asks
+    is not counted.  One that is opened later has somebody waiting for it.
+    """
 
     def __init__(
         self, dsn: str, *, size: int = 10, rehearse: Callable[[Connection], Awaitable[None]] = _as_it_is
@@ -119,9 +123,10 @@ class Database:
     async def _prepare(self, connection: Connection) -> None:
         # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
         await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
-        connection.load = Load()
-        await self._rehearse(connection)
-        connection.load = self.load
+        if self._pool is None:
+            connection.load = Load()
+            await self._rehearse(connection)
+            connection.load = self.load
 
     async def close(self) -> None:
         """Let the connections go; those still at work are cut after some seconds."""

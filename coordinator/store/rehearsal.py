@@ -1,4 +1,4 @@
-"""The statements that somebody waits for, known to each connection before anybody does.
+"""The statements that somebody waits for, known to a connection before anybody does.
 
 The first time that a connection is asked something it has to look up types and make a plan, which takes several times
 as long as the statement itself.

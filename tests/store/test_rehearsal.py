@@ -1,9 +1,11 @@
-"""A new connection knows the statements that somebody waits for, and nobody notices."""
+"""The first connections know the statements that somebody waits for, and nobody notices."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 from coordinator.store import claims, items, making, queue, rehearsal, results
-from coordinator.store.pool import Database
+from coordinator.store.pool import Connection, Database
 from tests.harness import Server
 from tests.store.bench import Bench
 
@@ -25,12 +27,26 @@ _CHANGED = """
 SELECT relname FROM pg_stat_xact_user_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 ORDER BY relname"""
 
 
-async def test_each_connection_of_a_node_has_their_plans(server: Server) -> None:
+async def planned(db: Connection) -> set[str]:
+    return {row["statement"] for row in await db.fetch(_PLANNED)}
+
+
+async def test_a_node_has_their_plans_from_the_start(server: Server) -> None:
     database = server.node._db
-    async with database.connection() as one, database.connection() as other:
-        for db in (one, other):
-            planned = {row["statement"] for row in await db.fetch(_PLANNED)}
-            assert planned.issuperset(WAITED_FOR)
+    async with AsyncExitStack() as stack:
+        all_of_them = [await stack.enter_async_context(database.connection()) for _ in range(database.size)]
+        found = [await planned(db) for db in all_of_them]
+    assert sum(one.issuperset(WAITED_FOR) for one in found) == 2
+
+
+async def test_who_needs_one_more_connection_does_not_wait_for_that(dsn: str) -> None:
+    database = Database(dsn, size=3, rehearse=rehearsal.rehearse)
+    await database.open()
+    async with database.connection() as one, database.connection() as other, database.connection() as third:
+        assert (await planned(one)).issuperset(WAITED_FOR)
+        assert (await planned(other)).issuperset(WAITED_FOR)
+        assert not (await planned(third)).intersection(WAITED_FOR)
+    await database.close()
 
 
 async def test_they_are_not_counted_as_work(dsn: str) -> None:
