@@ -63,6 +63,9 @@ log = structlog.get_logger()
 DRAIN_RETRY = 5.0
 """Seconds after which the clients of a drained node should come back."""
 
+UNDER_WAY = 1.0
+"""Seconds after which the steps of a node have begun, and have let go of the connections that they began with."""
+
 
 class Node:
     """One coordinator process.
@@ -144,7 +147,7 @@ class Node:
         if self._dsn is None:
             home = await self._home.enter_async_context(home_of(self.settings))
             self._dsn, self.admin_token = home.dsn, home.admin_token
-        self._database = Database(self._dsn, rehearse=rehearse)
+        self._database = Database(self._dsn)
         await self._database.open()
         await self._join(load_plugins())
         await self._listen()
@@ -353,6 +356,7 @@ class Node:
                 ("load", self._load.run()),
                 ("feeds", self._feeds.run()),
                 ("recorder", self._recorder.run()),
+                ("rehearsal", self._rehearse()),
                 ("listener", self._listener.run()),
             )
         ]
@@ -387,6 +391,11 @@ class Node:
             self.failed = True
             self._stopped.set()
             raise
+
+    async def _rehearse(self) -> None:
+        await asyncio.sleep(UNDER_WAY)
+        with contextlib.suppress(Unavailable):
+            await self._db.rehearse(rehearse)
 
     async def _reachable(self) -> bool:
         try:

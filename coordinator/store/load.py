@@ -8,7 +8,9 @@ plugins from elsewhere) is `other`.  So there are never more names than constant
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -22,6 +24,19 @@ CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"})
 
 MOST_UNNAMED = 500
 """Texts without a name that are remembered as such; others are looked up each time."""
+
+
+_uncounted = ContextVar("uncounted", default=False)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """The statements that this task runs inside it are not counted: they are no work."""
+    mark = _uncounted.set(True)
+    try:
+        yield
+    finally:
+        _uncounted.reset(mark)
 
 
 @dataclass(slots=True)
@@ -77,6 +92,8 @@ class Load:
 
     def ran(self, text: str, rows: int, seconds: float) -> None:
         """A statement has ended, well or not."""
+        if _uncounted.get():
+            return
         count = self._by_text.get(text) or self._count_of(text)
         count.calls += 1
         count.rows += rows

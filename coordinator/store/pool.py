@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from coordinator.errors import ConfigError, Unavailable
-from coordinator.store.load import Load, counted_by
+from coordinator.store.load import Load, counted_by, uncounted
 
 Connection: TypeAlias = Any
 """An asyncpg connection (which has no types of its own)."""
@@ -53,23 +53,12 @@ OLDEST, NEWEST = 14, 18
 """The versions of Postgres that the tests know."""
 
 
-async def _as_it_is(connection: Connection) -> None:
-    """A connection that is used once, for a few statements, need not know any beforehand."""
-
-
 class Database:
-    """A pool of connections; `load` counts what goes through them.
+    """A pool of connections; `load` counts what goes through them."""
 
-    `rehearse` is called with those that are opened at the start, which are the ones that are used most; what it asks
-    is not counted.  One that is opened later has somebody waiting for it.
-    """
-
-    def __init__(
-        self, dsn: str, *, size: int = 10, rehearse: Callable[[Connection], Awaitable[None]] = _as_it_is
-    ) -> None:
+    def __init__(self, dsn: str, *, size: int = 10) -> None:
         self.dsn = dsn
         self.load = Load()
-        self._rehearse = rehearse
         self._connection_class = counted_by(self.load)
         self.size = size
         self._taken = 0
@@ -94,7 +83,7 @@ class Database:
                 max_inactive_connection_lifetime=0,
                 max_cached_statement_lifetime=0,
                 max_queries=sys.maxsize,
-                init=self._prepare,
+                init=_prepare,
                 reset=_leave_as_is,
                 server_settings={
                     "application_name": "coordinator",
@@ -120,13 +109,17 @@ class Database:
         if fsync != "on":
             raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
 
-    async def _prepare(self, connection: Connection) -> None:
-        # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
-        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
-        if self._pool is None:
-            connection.load = Load()
-            await self._rehearse(connection)
-            connection.load = self.load
+    async def rehearse(self, step: Callable[[Connection], Awaitable[None]]) -> None:
+        """Run `step` once on each connection that nobody uses just now; what it asks is not counted.
+
+        Raises:
+            Unavailable: as `connection`.
+        """
+        async with AsyncExitStack() as stack:  # each is kept until the end, so that none comes twice
+            for _ in range(self._pool.get_idle_size()):
+                connection = await stack.enter_async_context(self.connection())
+                with uncounted():
+                    await step(connection)
 
     async def close(self) -> None:
         """Let the connections go; those still at work are cut after some seconds."""
@@ -193,6 +186,11 @@ class Database:
         except LOST as failure:
             raise Unavailable("The database cannot be reached.") from failure
         return connection
+
+
+async def _prepare(connection: Connection) -> None:
+    # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
 
 
 def _jsonb(text: str) -> bytes:

@@ -17,7 +17,7 @@ NO_SESSION = SessionId(UUID(int=0))
 
 
 async def rehearse(db: Connection) -> None:
-    """Run each of them once with nothing to do: what clients and admins see of the database does not change."""
+    """Run each of them once with nothing to do: nothing changes by it."""
     await claims.claim(db, NO_SERVICE, [], Boot(0))
     await claims.waits(db, NO_SERVICE, [])
     await claims.release_session(db, ClientId(""), NO_SESSION, claims.CUT_OFF, 0.0, [])

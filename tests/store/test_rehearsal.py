@@ -31,33 +31,35 @@ async def planned(db: Connection) -> set[str]:
     return {row["statement"] for row in await db.fetch(_PLANNED)}
 
 
-async def test_a_node_has_their_plans_from_the_start(server: Server) -> None:
+async def test_the_connections_that_a_node_began_with_know_them(server: Server) -> None:
+    (task,) = [one for one in server.node._tasks if one.get_name() == "rehearsal"]
+    await task
     database = server.node._db
     async with AsyncExitStack() as stack:
         all_of_them = [await stack.enter_async_context(database.connection()) for _ in range(database.size)]
         found = [await planned(db) for db in all_of_them]
-    assert sum(one.issuperset(WAITED_FOR) for one in found) == 2
+    assert sum(one.issuperset(WAITED_FOR) for one in found) >= 2
 
 
-async def test_who_needs_one_more_connection_does_not_wait_for_that(dsn: str) -> None:
-    database = Database(dsn, size=3, rehearse=rehearsal.rehearse)
-    await database.open()
-    async with database.connection() as one, database.connection() as other, database.connection() as third:
-        assert (await planned(one)).issuperset(WAITED_FOR)
-        assert (await planned(other)).issuperset(WAITED_FOR)
-        assert not (await planned(third)).intersection(WAITED_FOR)
-    await database.close()
+async def test_each_is_asked_once_and_that_is_not_counted_as_work(database: Database) -> None:
+    asked = []
 
+    async def step(db: Connection) -> None:
+        asked.append(db.get_server_pid())
+        await rehearsal.rehearse(db)
 
-async def test_they_are_not_counted_as_work(dsn: str) -> None:
-    database = Database(dsn, size=2, rehearse=rehearsal.rehearse)
-    await database.open()
-    names = {one.statement for one in database.load.snapshot().statements}
-    assert not names & {"claims.claim", "results.settle", "items.add", "begin"}
+    async with database.connection() as one, database.connection() as other:
+        pids = {one.get_server_pid(), other.get_server_pid()}
+        await database.rehearse(step)
+        assert not pids.intersection(asked), "it is in use"
+    asked.clear()
+    before = {one.statement: one.calls for one in database.load.snapshot().statements}
+    await database.rehearse(step)
+    assert pids.issubset(asked)
+    assert len(asked) == len(set(asked))
+    assert {one.statement: one.calls for one in database.load.snapshot().statements} == before
     async with database.connection() as db:
-        await db.fetchval("SELECT 1")
-    assert "other" in {one.statement for one in database.load.snapshot().statements}
-    await database.close()
+        assert (await planned(db)).issuperset(WAITED_FOR)
 
 
 async def test_nothing_changes_by_them(bench: Bench) -> None:
