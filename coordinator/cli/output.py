@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 _LONG = 8
-"""Fields that a list's table still has room for; past that each row is shown by itself."""
+"""Fields that a list's table, or a line for a nested object, has room for; what has more is shown by itself."""
 
 
 def write_json(value: object) -> None:
@@ -40,13 +40,20 @@ def write_answer(answer: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _sheet(fields: Mapping[str, Any]) -> RenderableType:
-    """An object: its plain fields side by side with their names, then what is nested."""
+    """An object: its plain fields side by side with their names, then those with words on them, then what is nested."""
     grid = Table.grid(padding=(0, 2))
     nested: list[RenderableType] = []
+    words = {name: value for name, value in fields.items() if _is_words_on(fields, value)}
+    noted = [name for name in fields if any(name in said for said in words.values())]
+    if noted:
+        said_of = {name: {column: said.get(name) for column, said in words.items()} for name in noted}
+        nested += [Text(), _table([{"field": name, "value": fields[name], **said_of[name]} for name in noted])]
     for name, value in fields.items():
+        if name in words or name in noted:
+            continue
         if _is_rows(value):
             nested += [Text(f"\n{name}", "bold"), Padding(_nested(value), (0, 0, 0, 2))]
-        elif isinstance(value, dict) and any(_is_rows(one) for one in value.values()):
+        elif _is_large(value):
             nested += [Text(f"\n{name}", "bold"), Padding(_sheet(value), (0, 0, 0, 2))]
         else:
             grid.add_row(Text(name, "bold"), Text(_cell(value)))
@@ -106,3 +113,20 @@ def _cell(value: object) -> str:
 
 def _is_rows(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _is_words_on(fields: Mapping[str, Any], value: object) -> bool:
+    """Whether it is an object with words on the fields beside it, by their names."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and value.keys() <= fields.keys()
+        and all(isinstance(one, str) for one in value.values())
+    )
+
+
+def _is_large(value: object) -> bool:
+    """Whether it is an object that is too much for one line of another."""
+    return isinstance(value, dict) and (
+        len(value) > _LONG or any(_is_rows(one) or _is_words_on(value, one) for one in value.values())
+    )

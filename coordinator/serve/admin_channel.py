@@ -24,6 +24,7 @@ from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.operation import Operation
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
+from coordinator.observe.capacity import CARRIES
 from coordinator.observe.events import Events
 from coordinator.serve.client_channel import in_words
 from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
@@ -196,7 +197,7 @@ class AdminSession(Peer):
         self.answer(welcome, ref)
 
     async def _limits(self, request: wire.LimitsShow) -> Fields:
-        return {"limits": self._steps.limits}
+        return {"limits": self._steps.limits, "carries": CARRIES}
 
     async def _health(self, request: wire.Health) -> Fields:
         return await self._steps.health()

@@ -293,7 +293,11 @@ class Stats(Request, tag="stats"):
 
 
 class LimitsShow(Request, tag="limits"):
-    """The `limits` of the server, as in the client channel's `welcome`."""
+    """The `limits` of the server, as in the client channel's `welcome`, and what one node `carries`.
+
+    `carries: {machine, sessions, memory_per_session, asks_per_second, items_per_second, items_per_second_made,
+    limited_by}`, of which `limited_by` has a sentence for each that has a limit.
+    """
 
 
 class Health(Request, tag="health"):
@@ -366,3 +370,28 @@ class Refusal(Struct, frozen=True):
     index: int
     key: str | None
     reason: str
+
+
+class LimitedBy(Struct, frozen=True):
+    """What sets the limit of each figure of `Capacity` with this name, in a sentence."""
+
+    sessions: str
+    asks_per_second: str
+    items_per_second: str
+    items_per_second_made: str
+
+
+class Capacity(Struct, frozen=True):
+    """What one node carried on a known class of machine, `carries` of `limits`; nothing keeps a node to it.
+
+    `sessions` is what a node takes by default, `memory_per_session` the bytes of an idle one.  Items are settled:
+    `items_per_second` while buckets are ready, `items_per_second_made` while all of these are made, too.
+    """
+
+    machine: str
+    sessions: int
+    memory_per_session: int
+    asks_per_second: int
+    items_per_second: int
+    items_per_second_made: int
+    limited_by: LimitedBy

@@ -9,11 +9,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, fields_of
 from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
+from coordinator.observe.capacity import CARRIES
 from coordinator.wire.admin import REQUESTS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
@@ -288,3 +290,30 @@ def test_lists_within_rows_stand_behind_one_table_of_all_rows(capsys: pytest.Cap
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[2:5] == [["service", "waiting"], ["a", "1"], ["b", "2"]]
     assert shown[-2:] == [["service", "priority"], ["a", "100"]]
+
+
+CARRYING = {"limits": {"max_message_bytes": 1 << 20, "max_sessions": 50}, "carries": msgspec.to_builtins(CARRIES)}
+
+
+def test_what_a_node_carries_beside_what_sets_the_limit(ask: Run, server: Scripted) -> None:
+    server.answers["limits"] = CARRYING
+    shown = [line.strip().split(maxsplit=2) for line in ask("limits").stdout.splitlines()]
+    assert ["machine", *CARRIES.machine.split(maxsplit=1)] in shown
+    assert ["memory_per_session", str(CARRIES.memory_per_session)] in shown
+    assert ["field", "value", "limited_by"] in shown
+    for name, sentence in msgspec.to_builtins(CARRIES.limited_by).items():
+        assert [name, str(getattr(CARRIES, name)), sentence] in shown
+
+
+def test_what_a_node_carries_is_one_line_of_json(ask: Run, server: Scripted) -> None:
+    server.answers["limits"] = CARRYING
+    done = ask("limits", "--json")
+    assert done.stdout.count("\n") == 1
+    assert json.loads(done.stdout) == CARRYING
+
+
+def test_an_object_of_many_fields_within_the_answer_is_shown_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    many = {f"field_{n}": n for n in range(9)}
+    write_answer({"many": many, "few": {"a": 1, "b": 2}}, False)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown == [["few", "a:", "1,", "b:", "2"], [], ["many"], *([name, str(n)] for name, n in many.items())]

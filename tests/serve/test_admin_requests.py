@@ -9,6 +9,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from coordinator.config import Settings
+from coordinator.observe.capacity import CARRIES
 from coordinator.wire import admin as wire
 from coordinator.wire.codec import tag_of
 from tests.conftest import StartServer
@@ -154,7 +156,7 @@ TABLE: dict[type[Any], Row] = {
     wire.NodeList: Row({}, LISTED, wrong={"after": "x"}),
     wire.NodeDrain: Row({"node": "second"}, {"draining"}, (), {"node": 5}, {"node": "nowhere"}),
     wire.Stats: Row({}, {"services"}),
-    wire.LimitsShow: Row({}, {"limits"}),
+    wire.LimitsShow: Row({}, {"limits", "carries"}),
     wire.Health: Row({}, {"live", "ready", "database", "draining"}),
 }
 
@@ -236,6 +238,16 @@ async def test_each_request(
         noted = (await admin.ok("activity.list", action=tag))["rows"]
         assert noted[0]["outcome"] == ("ok" if may(role, request_) else "forbidden")
         assert noted[0]["who"] == f"{role}:test {role}"
+
+
+@pytest.mark.parametrize("role", ["admin", "operator"])
+async def test_the_limits_tell_what_is_set_and_what_a_node_carries(start_server: StartServer, role: str) -> None:
+    server = await start_server(max_sessions=50)
+    told = await (await server.admin(role)).ok("limits")
+    assert told["limits"]["max_sessions"] == 50
+    assert msgspec.convert(told["carries"], wire.Capacity) == CARRIES
+    assert told["carries"]["sessions"] == Settings.model_fields["max_sessions"].default
+    assert told["carries"]["limited_by"].keys() < told["carries"].keys()
 
 
 def shape_only(request: type[Any], fields: Message) -> bool:

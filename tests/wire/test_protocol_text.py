@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec import inspect as shape
 
+from coordinator.observe.capacity import CARRIES
 from coordinator.observe.tables import FILTERS, STATES
 from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import Codec, Undecodable, error_frame, tag_of
@@ -355,6 +356,17 @@ def test_limits() -> None:
     (welcome,) = [frame for block in CLIENT_REQUESTS["hello"].examples() for frame in block[1:]]
     told = {row[0].strip("`| "): int(row[1].replace(",", "")) for row in limits.rows("limit")}
     assert welcome["limits"] == told
+
+
+def test_what_a_node_carries() -> None:
+    section = ADMIN_REQUESTS["limits"]
+    assert section.names("of `carries`") == list(fields_of(admin.Capacity))
+    said = {row[0].strip("`| "): row[2] for row in section.rows("of `carries`")}
+    assert re.findall(r"`(\w+)`", said["limited_by"]) == list(fields_of(admin.LimitedBy))
+    assert admin.LimitsShow.__doc__
+    assert set(fields_of(admin.Capacity)) <= set(re.findall(r"\w+", admin.LimitsShow.__doc__))
+    ((_, ok),) = section.examples()
+    assert ok["carries"] == msgspec.to_builtins(CARRIES)
 
 
 def test_channels() -> None:
