@@ -60,6 +60,15 @@ def most_items(settings: ServiceSettings) -> int:
     return max(settings.bucket_size, MAX_ITEMS_A_RUN)
 
 
+def span(settings: ServiceSettings) -> float:
+    """How much later than the rank of the first the last of a run may have come, in seconds.
+
+    As much as the cap of head starts, so that nothing is overtaken beyond its bound; but an hour at least, since what
+    comes in a trickle would else make a bucket each.
+    """
+    return max(settings.max_head_start, 3600.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run is to do: take `limit` items at most, and let `short` buckets be made of what is left over."""
@@ -173,7 +182,15 @@ class Maker:
             if run is None:
                 return Made(0, target, full=pool.ready >= target)
             start = left.start if pool.front is None or pool.first is None else (pool.front, pool.first)
-            made, start = await store.make(db, service, run.limit, settings.bucket_size, short=run.short, start=start)
+            made, start = await store.make(
+                db,
+                service,
+                run.limit,
+                settings.bucket_size,
+                short=run.short,
+                start=start,
+                span=span(settings),
+            )
         left.start = start  # which nobody looks at any more if it was forgotten meanwhile
         # Nothing, where there was something: another maker has just ended.
         return Made(made, target, drained=made > 0 and pool.waiting < settings.bucket_size, busy=not made)
@@ -188,4 +205,4 @@ class Maker:
         """
         settings, service = entry.service.settings, entry.service.service_id
         async with self._database.connection() as db:
-            return await store.make_few(db, service, settings.bucket_size)
+            return await store.make_few(db, service, settings.bucket_size, span(settings))

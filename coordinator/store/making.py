@@ -64,13 +64,22 @@ FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"k
 # a run and priority have the same rank.  What would fill no whole bucket stays behind, the youngest of it, unless short
 # ones are wanted or it would wait behind a bucket that ranks after it.
 #
+# What came so late that an item of this run must not wait behind it ($8 seconds after its rank, the cap of all head
+# starts) is left for the next run, for all buckets of a run rank as the first of them.
+#
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
 # never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
 # with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
+_QUEUE = """
+WITH queue AS MATERIALIZED (
+    SELECT ctid AS place, item_id, rank_at, since, priority
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
+bound AS MATERIALIZED (
+    SELECT min(rank_at) + make_interval(secs => $8) AS latest FROM queue),"""
+
 _FRONT = """
-WITH front AS MATERIALIZED (
-    SELECT ctid AS place, item_id, rank_at, priority
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),"""
+front AS MATERIALIZED (
+    SELECT place, item_id, rank_at, priority FROM queue WHERE since <= (SELECT latest FROM bound)),"""
 
 _PUT_TOGETHER = (
     """
@@ -78,7 +87,8 @@ counted AS (
     SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front GROUP BY priority),
 run AS MATERIALIZED (
     SELECT priority, rank_at,
-           CASE WHEN $4 OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN 0
+           CASE WHEN $4 OR (SELECT count(*) FROM front) < (SELECT count(*) FROM queue)
+                     OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN 0
                 ELSE n % $3 END AS behind
       FROM counted c),
 behind AS MATERIALIZED (
@@ -114,27 +124,28 @@ put AS (
     RETURNING bucket_id),
 first_behind AS (
     SELECT rank_at, item_id FROM behind ORDER BY rank_at, item_id LIMIT 1),
+first_beyond AS (
+    SELECT rank_at, item_id FROM queue WHERE since > (SELECT latest FROM bound) ORDER BY rank_at, item_id LIMIT 1),
 last_taken AS (
     SELECT rank_at, item_id FROM front ORDER BY rank_at DESC, item_id DESC LIMIT 1),
 next AS MATERIALIZED (
-    SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM last_taken) AS either
+    SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM first_beyond UNION ALL SELECT * FROM last_taken)
+        AS either
      ORDER BY rank_at, item_id LIMIT 1)
 SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
 )
 
-_MAKE = _FRONT + _PUT_TOGETHER
+_MAKE = _QUEUE + _FRONT + _PUT_TOGETHER
 
 # The same at once for the few items that have just come, by one look and so in one statement: no bucket is ready, fewer
 # wait than a bucket takes ($2 and $3 are its size), and nobody else has the lock.  Who had it until just now may have
 # taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
 _MAKE_FEW = (
-    """
-WITH queue AS MATERIALIZED (
-    SELECT ctid AS place, item_id, rank_at, priority
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
+    _QUEUE
+    + """
 front AS MATERIALIZED (
-    SELECT * FROM queue
-     WHERE (SELECT count(*) FROM queue) < $3
+    SELECT place, item_id, rank_at, priority FROM queue
+     WHERE since <= (SELECT latest FROM bound) AND (SELECT count(*) FROM queue) < $3
        AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
        AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1))
        AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),"""
@@ -148,26 +159,38 @@ START: Place = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
 """Before all that waits."""
 
 
+DAY = 86_400.0
+"""Seconds: the span of a run of a service with the usual settings."""
+
+
 async def make(
-    db: Connection, service: ServiceId, limit: int, size: int, *, short: bool, start: Place = START
+    db: Connection,
+    service: ServiceId,
+    limit: int,
+    size: int,
+    *,
+    short: bool,
+    start: Place = START,
+    span: float = DAY,
 ) -> tuple[int, Place]:
     """Make buckets of `size` items of those `limit` that rank first; within a transaction that holds the maker's lock.
 
-    Who comes together with whom is chance.  `short` buckets are made only if wanted, or of what would be overtaken.
-    Nothing is looked for before `start`.  Returns how many were made, and where to start the next time.
+    Who comes together with whom is chance, among what came no later than `span` seconds after the rank of the first.
+     `short` buckets are made only if wanted, or of what would be overtaken.  Nothing is looked for before
+    `start`.  Returns how many were made, and where to start the next time.
     """
     chance = array("q", secrets.token_bytes(8 * limit))
-    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start)
+    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span)
     return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
 
 
-async def make_few(db: Connection, service: ServiceId, size: int) -> int:
+async def make_few(db: Connection, service: ServiceId, size: int, span: float = DAY) -> int:
     """Make short buckets of all that waits if it is less than one of `size`, and none is ready; returns how many.
 
     Within a transaction of its own, which it lets others see before it has reached the disk, as `look` does.
     """
     chance = array("q", secrets.token_bytes(8 * size))
-    return len(await db.fetch(_MAKE_FEW, service, size, size, True, chance.tolist(), *START))
+    return len(await db.fetch(_MAKE_FEW, service, size, size, True, chance.tolist(), *START, span))
 
 
 _PUT = """

@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -61,19 +62,22 @@ async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
         assert [part["item"] for part in msgspec.json.decode(one["frame"])] == one["items"]
         run = [item for other in buckets if other["priority"] == one["priority"] for item in other["items"]]
         assert one["rank_at"] == min(waiting[item]["rank_at"] for item in run)
-    groups = {
-        row["priority"]: [one for one in waiting.values() if one["priority"] == row["priority"]]
-        for row in waiting.values()
-    }
+    latest = min((one["rank_at"] for one in waiting.values()), default=None)
+    beyond = [one for one in waiting.values() if latest and one["since"] > latest + timedelta(seconds=store.DAY)]
+    near = [one for one in waiting.values() if one not in beyond]
+    assert all(one in rest for one in beyond), "it would overtake what ranks first"
+    rest = [one for one in rest if one not in beyond]
+    short = short or bool(beyond)
+    groups = {row["priority"]: [one for one in near if one["priority"] == row["priority"]] for row in near}
     behind = stay_behind(
         [(min(one["rank_at"] for one in group), len(group)) for group in groups.values()], size, short=short
     )
     assert Counter(one["priority"] for one in rest) == Counter(dict(zip(groups, behind, strict=True)))
-    for priority, count in Counter(row["priority"] for row in waiting.values()).items():
+    for priority, count in Counter(row["priority"] for row in near).items():
         of_it = [one for one in buckets if one["priority"] == priority]
         sizes = sorted((len(one["items"]) for one in of_it), reverse=True)
         left = [one for one in rest if one["priority"] == priority]
-        front = min(row["rank_at"] for row in waiting.values() if row["priority"] == priority)
+        front = min(row["rank_at"] for row in near if row["priority"] == priority)
         whole, odd = divmod(count, size)
         if sizes == [size] * whole:
             assert len(left) == odd
@@ -84,6 +88,24 @@ async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
         else:
             assert (sizes, left) == ([size] * whole + [odd], [])
             assert short or any(one["rank_at"] > front for one in buckets), "short only if wanted, or else overtaken"
+
+
+async def test_nothing_rides_along_with_what_is_older_than_its_head_start(bench: Bench) -> None:
+    old, urgent, *late = await bench.waiting(9)
+    for item, priority, rank, since in ((old, 100, -90_000, -90_000), (urgent, 50, -89_999, -46_799)):
+        await bench.execute(
+            """UPDATE waiting SET priority = $2, rank_at = rank_at + make_interval(secs => $3),
+                                  since = since + make_interval(secs => $4) WHERE item_id = $1""",
+            item,
+            priority,
+            rank,
+            since,
+        )
+    assert await make(bench, 9, 4) == 2
+    made = await bench.rows("SELECT priority, items FROM bucket JOIN bucket_items USING (bucket_id) ORDER BY rank_at")
+    assert [(one["priority"], one["items"]) for one in made] == [(100, [old]), (50, [urgent])]
+    assert await make(bench, 9, 4) == 1
+    assert len(await bench.rows("SELECT * FROM waiting")) == len(late) - 4
 
 
 @pytest.mark.parametrize(

@@ -434,7 +434,7 @@ class Store:
                 self._close(bucket)
                 for part in parts:
                     self._put(Bucket(bucket.rank, bucket.since, bucket.priority, part))
-                self.ledger.note("make", 3 + len(parts), 1 + 2 * len(parts), buckets=len(parts))
+                self.ledger.note("make", 2 + len(parts), 1 + 2 * len(parts), buckets=len(parts))
             elif len(bucket.failed_at) < 2:
                 bucket.split_at = None
                 self._put(bucket)
