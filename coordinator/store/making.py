@@ -70,24 +70,24 @@ FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"k
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
 # never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
 # with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
-_QUEUE = """
-WITH queue AS MATERIALIZED (
-    SELECT ctid AS place, item_id, rank_at, since, priority
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
-bound AS MATERIALIZED (
-    SELECT min(rank_at) + make_interval(secs => $8) AS latest FROM queue),"""
+_BOUND = """
+WITH bound AS MATERIALIZED (
+    SELECT rank_at + make_interval(secs => $8) AS latest
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),"""
 
-_FRONT = """
-front AS MATERIALIZED (
-    SELECT place, item_id, rank_at, priority FROM queue WHERE since <= (SELECT latest FROM bound)),"""
+_QUEUE = """
+    SELECT ctid AS place, item_id, rank_at, priority, since > (SELECT latest FROM bound) AS late
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),"""
 
 _PUT_TOGETHER = (
     """
+first_late AS MATERIALIZED (
+    SELECT rank_at, item_id FROM front WHERE late ORDER BY rank_at, item_id LIMIT 1),
 counted AS (
-    SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front GROUP BY priority),
+    SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front WHERE NOT late GROUP BY priority),
 run AS MATERIALIZED (
     SELECT priority, rank_at,
-           CASE WHEN $4 OR (SELECT count(*) FROM front) < (SELECT count(*) FROM queue)
+           CASE WHEN $4 OR EXISTS (SELECT FROM first_late)
                      OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN 0
                 ELSE n % $3 END AS behind
       FROM counted c),
@@ -95,12 +95,12 @@ behind AS MATERIALIZED (
     SELECT youngest.*
       FROM run r
       CROSS JOIN LATERAL (
-           SELECT f.place, f.rank_at, f.item_id FROM front f WHERE f.priority = r.priority
+           SELECT f.place, f.rank_at, f.item_id FROM front f WHERE f.priority = r.priority AND NOT late
             ORDER BY f.rank_at DESC, f.item_id DESC LIMIT r.behind) youngest
      WHERE r.behind > 0),
 gone AS (
     DELETE FROM waiting
-     WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE place NOT IN (SELECT place FROM behind)))
+     WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE NOT late AND place NOT IN (SELECT place FROM behind)))
     RETURNING item_id, since, priority),
 known AS MATERIALIZED (
     SELECT i.item_id, """
@@ -124,28 +124,28 @@ put AS (
     RETURNING bucket_id),
 first_behind AS (
     SELECT rank_at, item_id FROM behind ORDER BY rank_at, item_id LIMIT 1),
-first_beyond AS (
-    SELECT rank_at, item_id FROM queue WHERE since > (SELECT latest FROM bound) ORDER BY rank_at, item_id LIMIT 1),
 last_taken AS (
-    SELECT rank_at, item_id FROM front ORDER BY rank_at DESC, item_id DESC LIMIT 1),
+    SELECT rank_at, item_id FROM front WHERE NOT late ORDER BY rank_at DESC, item_id DESC LIMIT 1),
 next AS MATERIALIZED (
-    SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM first_beyond UNION ALL SELECT * FROM last_taken)
+    SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM first_late UNION ALL SELECT * FROM last_taken)
         AS either
      ORDER BY rank_at, item_id LIMIT 1)
 SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
 )
 
-_MAKE = _QUEUE + _FRONT + _PUT_TOGETHER
+_MAKE = _BOUND + "\nfront AS MATERIALIZED (" + _QUEUE + _PUT_TOGETHER
 
 # The same at once for the few items that have just come, by one look and so in one statement: no bucket is ready, fewer
 # wait than a bucket takes ($2 and $3 are its size), and nobody else has the lock.  Who had it until just now may have
 # taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
 _MAKE_FEW = (
-    _QUEUE
+    _BOUND
+    + "\nqueue AS MATERIALIZED ("
+    + _QUEUE
     + """
 front AS MATERIALIZED (
-    SELECT place, item_id, rank_at, priority FROM queue
-     WHERE since <= (SELECT latest FROM bound) AND (SELECT count(*) FROM queue) < $3
+    SELECT * FROM queue
+     WHERE (SELECT count(*) FROM queue) < $3
        AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
        AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1))
        AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),"""

@@ -149,7 +149,7 @@ def _statements() -> dict[str, str]:
 PARTS = frozenset(
     name
     for name in (*vars(claims), *vars(making))
-    if re.fullmatch("_FREE|_COST|_FREED.*|_HELD_(BY|OF|TOO|DEAD).*|_QUEUE|_FRONT|_PUT_TOGETHER", name)
+    if re.fullmatch("_FREE|_COST|_FREED.*|_HELD_(BY|OF|TOO|DEAD).*|_BOUND|_QUEUE|_PUT_TOGETHER", name)
 )
 """What the statements of releases and of the maker are put together from."""
 
