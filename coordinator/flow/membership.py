@@ -225,15 +225,23 @@ class Memberships:
         except BaseException:
             identity.registered = True  # as far as is known; the client repeats it
             raise
+
+        def tell() -> None:
+            self._signals.tell("client", client=by.client_id, unregistered=True)
+
         try:
             async with self._database.connection() as db:
                 await self._load(db, identity)
             await self._grant.all_delivered()
             self._events.emit("register", "unregistered", client=by.client_id)
-            # Before a node is told, which then takes what is out: this answer would count too little.
-            released = await self._releases.free_client(by.client_id, None, claims.UNREGISTERED, "released", spare=by)
-        finally:
-            self._signals.tell("client", client=by.client_id, unregistered=True)
+            # Once they are free, since a node that is told takes what is out, and this answer would count too little;
+            # but before its sessions hear what they have lost, after which they are not registered.
+            released = await self._releases.free_client(
+                by.client_id, None, claims.UNREGISTERED, "released", spare=by, freed=tell
+            )
+        except BaseException:
+            tell()
+            raise
         return wire.Unregistered(released=released)
 
     def services(self, by: Holder) -> wire.ServiceList:

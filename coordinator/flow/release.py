@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -163,20 +163,27 @@ class Releases:
     # One client, or all of a service
 
     async def free_client(
-        self, client: ClientId, service: ServiceId | None, way: Way, reason: str, spare: Holder | None = None
+        self,
+        client: ClientId,
+        service: ServiceId | None,
+        way: Way,
+        reason: str,
+        spare: Holder | None = None,
+        freed: Callable[[], None] = lambda: None,
     ) -> int:
         """Take away all that a client holds, in one service or in all; tells its sessions, but for `spare`.
 
-        Returns how many buckets that was.
+        `freed` is called when all of it is free, and nobody was told.  Returns how many buckets that was.
 
         Raises:
             Unavailable: the database is away.
         """
         async with self._database.connection() as db:
-            freed = await claims.release_client(db, client, service, way, self._recollect_window)
-        self.tell_lost(freed, reason, spare)
-        self._wake(freed)
-        return len(freed)
+            taken = await claims.release_client(db, client, service, way, self._recollect_window)
+        freed()
+        self.tell_lost(taken, reason, spare)
+        self._wake(taken)
+        return len(taken)
 
     async def free_service(self, service: ServiceId) -> int:
         """Take away all that is held in one service."""
