@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -191,63 +191,66 @@ class Pinger:
     """Pings all connections, and cuts off those that are gone or do not read.
 
     One task for all of them.  A peer found gone is gone at the timeout: there is no close handshake that nobody would
-    answer.
+    answer.  Each is pinged every `interval` seconds, and is cut `timeout` seconds after a ping since which nothing
+    came, so `interval + timeout` seconds after it fell silent at the latest.
     """
 
     def __init__(self, interval: float, timeout: float) -> None:
         self._interval = interval
         self._timeout = timeout
-        self._due: deque[tuple[float, Peer]] = deque()
+        # Both are in the order of time: what is put in is always `now` and the same number of seconds.
+        self._due: OrderedDict[Peer, float] = OrderedDict()
         self._awaited: deque[tuple[float, float, Peer]] = deque()
-        self._peers: set[Peer] = set()
         self._stuck: dict[Peer, tuple[int, float]] = {}
 
     def add(self, peer: Peer) -> None:
-        """From now on this one is pinged."""
-        self._peers.add(peer)
-        self._due.append((peer.connection.loop.time() + self._interval, peer))
+        """Ping a peer from now on."""
+        self._due[peer] = peer.connection.loop.time() + self._interval
 
     def remove(self, peer: Peer) -> None:
-        """No longer."""
-        self._peers.discard(peer)
+        """Ping a peer no longer."""
+        self._due.pop(peer, None)
         self._stuck.pop(peer, None)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Ping and check until cancelled."""
         loop = asyncio.get_running_loop()
         tick = min(0.25, self._interval / 4, self._timeout / 4)
         next_sweep = 0.0
+
         while True:
             now = loop.time()
-            while self._due and self._due[0][0] <= now:
-                _, peer = self._due.popleft()
-                if peer in self._peers:
-                    self._ping(peer, now)
-            while self._awaited and self._awaited[0][0] <= now:
-                _, sent, peer = self._awaited.popleft()
-                if peer in self._peers:
-                    self._check(peer, sent, now)
+            self._ping_due(now)
+            self._check_awaited(now)
+
             if now >= next_sweep:
                 self._sweep(now)
                 next_sweep = now + 1.0
             await asyncio.sleep(tick)
 
-    def _ping(self, peer: Peer, now: float) -> None:
-        if peer.connection.protocol.state is State.OPEN:
-            peer.connection.protocol.send_ping(b"")
-            peer.connection.send_data()
-        self._awaited.append((now + self._timeout, now, peer))
+    def _ping_due(self, now: float) -> None:
+        while self._due:
+            peer, due = next(iter(self._due.items()))
+            if due > now:
+                return
 
-    def _check(self, peer: Peer, sent: float, now: float) -> None:
-        if peer.connection.heard_at < sent and not peer.at_work:
-            log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.marks)
-            peer.connection.transport.abort()
-            return
-        self._due.append((max(now, sent + self._interval), peer))
+            self._due[peer] = now + self._interval
+            self._due.move_to_end(peer)
+            self._awaited.append((now + self._timeout, now, peer))
+            if peer.connection.protocol.state is State.OPEN:
+                peer.connection.protocol.send_ping(b"")
+                peer.connection.send_data()
+
+    def _check_awaited(self, now: float) -> None:
+        while self._awaited and self._awaited[0][0] <= now:
+            _, sent, peer = self._awaited.popleft()
+            if peer in self._due and peer.connection.heard_at < sent and not peer.at_work:
+                log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.marks)
+                peer.connection.transport.abort()
 
     def _sweep(self, now: float) -> None:
         """Cut off those that have taken nothing for a while of what waits for them."""
-        for peer in list(self._peers):
+        for peer in list(self._due):
             unread = peer.unread()
             if not unread:
                 self._stuck.pop(peer, None)

@@ -95,12 +95,16 @@ class Feed:
                 self._faulted(f"the topic {self._topic} cannot be computed")
                 await asyncio.sleep(AFTER_FAULT)
                 continue
-            next_due = min((one.due for one in self._subscriptions.values()), default=math.inf)
-            # Only at ticks, so that those who are due about the same time are served together.
-            now = loop.time()
-            wait = max(math.ceil(max(next_due, now) / TICK - 1e-6) * TICK - now, 0.001)
-            if math.isfinite(wait):
-                await self._sleep(wait)
+            if self._subscriptions:
+                await self._sleep(self._until_next(loop.time()))
+
+    def _until_next(self, now: float) -> float:
+        """Seconds until the next subscription is due.
+
+        Only at ticks, so that those who are due about the same time are served together.
+        """
+        next_due = min(one.due for one in self._subscriptions.values())
+        return max(math.ceil(max(next_due, now) / TICK - 1e-6) * TICK - now, 0.001)
 
     async def _sleep(self, seconds: float) -> None:
         try:

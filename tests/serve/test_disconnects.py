@@ -6,7 +6,9 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -15,7 +17,21 @@ import pytest
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server, Volunteer, submission
-from tests.serve.tools import Blocked, Swallower, configure, eventually, half_close, join_again, reset, results, value
+from tests.serve.tools import (
+    Blocked,
+    RawPeer,
+    Swallower,
+    configure,
+    eventually,
+    half_close,
+    join_again,
+    reset,
+    results,
+    value,
+)
+
+PING, PONG = 9, 10
+"""Opcodes.  RFC 6455, 5.2"""
 
 AT_ONCE = 1.0
 """Seconds; far less than any timeout of the server."""
@@ -104,6 +120,55 @@ async def test_a_silent_peer_is_found_by_ping_at_the_timeout(start_server: Start
     assert again["bucket_id"] == bucket["bucket_id"]
     assert waiting.pushes.empty()
     silent.cut()
+
+
+@asynccontextmanager
+async def crowd(server: Server) -> AsyncIterator[None]:
+    """Sessions that come and go, fifty a second."""
+
+    async def visit() -> None:
+        while True:
+            visitor = await server.client()
+            await asyncio.sleep(0.02)
+            await visitor.close()
+
+    visits = asyncio.create_task(visit())
+    try:
+        yield
+    finally:
+        visits.cancel()
+        await asyncio.wait([visits])
+
+
+async def pinged(idle: RawPeer) -> float:
+    """Answer the next ping; returns the moment."""
+    while (await idle.read())[0] != PING:
+        pass
+    idle.frame(b"", opcode=PONG)
+    return perf_counter()
+
+
+async def test_an_idle_session_is_pinged_each_interval_whoever_comes_and_goes(start_server: StartServer) -> None:
+    server = await start_server(ping_interval=1.0, ping_timeout=1.0)
+    idle = await RawPeer.open(server)
+    await idle.hello("idle", register=False)
+    async with crowd(server):
+        moments = [await pinged(idle) for _ in range(5)]
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    assert max(gaps) < 1.6, "it waits behind those that came after it"
+
+
+async def test_a_frozen_session_is_cut_after_interval_and_timeout_whoever_comes_and_goes(
+    start_server: StartServer,
+) -> None:
+    server = await start_server(ping_interval=1.0, ping_timeout=1.0)
+    idle = await RawPeer.open(server)
+    await idle.hello("idle", register=False)
+    async with crowd(server):
+        await pinged(idle)
+        begun = await pinged(idle)  # in the middle of its life
+        assert await idle.close_code() == 1006
+    assert perf_counter() - begun < 2.7, "one interval, one timeout, and what a tick takes"
 
 
 async def test_a_claim_in_flight_while_its_session_ends_costs_nothing(

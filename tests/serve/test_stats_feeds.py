@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import socket
 from contextlib import AsyncExitStack
 from time import thread_time
@@ -207,6 +208,31 @@ async def test_a_topic_that_fails_comes_back(server: Server, monkeypatch: pytest
     await viewer.snapshot("nodes")
     assert not failures
     assert server.node.events.counts["fault"] == 1
+
+
+async def test_the_last_viewer_may_leave_while_its_round_runs(server: Server) -> None:
+    """As a browser does that changes pages: nothing is due any more when the round is done."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> wire.Rows:
+        begun.set()
+        await may_end.wait()
+        return wire.Rows(0, [])
+
+    feed = replace(server, "nodes", slow)
+    viewer = await server.viewer()
+    await viewer.ok("subscribe", topics=["nodes"], interval=0.25)
+    await asyncio.wait_for(begun.wait(), PATIENCE)
+    await viewer.ok("unsubscribe", topics=["nodes"])
+    may_end.set()
+
+    async def idle() -> bool:
+        return feed._fresh_until == -math.inf
+
+    await eventually(idle, "the feed waits for its next subscriber")
+    await viewer.ok("subscribe", topics=["nodes"], interval=0.25)
+    await viewer.snapshot("nodes")
+    assert not server.node.failed
 
 
 @pytest.mark.parametrize(("now", "interval", "expected"), [(10.0, 1.0, 11.0), (10.1, 1.0, 11.0), (10.2, 1.0, 12.0)])
