@@ -15,45 +15,45 @@ from coordinator import __version__
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
 from coordinator.flow.activity import ActivityLog
-from coordinator.flow.callouts import Callouts
+from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.commits import Commits
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
+from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.intake import Intake
 from coordinator.flow.item_operation import ItemOperation
-from coordinator.flow.making import Maker
 from coordinator.flow.membership import Memberships
 from coordinator.flow.operation import Operation
+from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
-from coordinator.flow.roster import Roster
 from coordinator.flow.service_life import ServiceLife
+from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
-from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
-from coordinator.flow.watch import Watch
 from coordinator.home import home_of
 from coordinator.model import Boot, ServiceId
-from coordinator.observe.asking import Asking
-from coordinator.observe.board import Board
+from coordinator.observe.database_rates import DatabaseRates
 from coordinator.observe.events import Events
-from coordinator.observe.load import Load
 from coordinator.observe.metrics import Metrics
+from coordinator.observe.node_load import LoadMeter
 from coordinator.observe.recorder import Recorder
 from coordinator.observe.tables import Tables
-from coordinator.serve.admin_channel import AdminSteps
-from coordinator.serve.client_channel import Steps
-from coordinator.serve.errands import Errands
+from coordinator.observe.topics import Topics
+from coordinator.serve.admin_channel import AdminDependencies
+from coordinator.serve.background_tasks import BackgroundTasks
+from coordinator.serve.change_listener import ChangeListener
+from coordinator.serve.client_channel import ClientDependencies
 from coordinator.serve.feeds import Feeds
-from coordinator.serve.hearing import Hearing
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Listener, tls_of
 from coordinator.serve.pages import Page, dashboard_pages
-from coordinator.serve.stats_channel import StatsSteps
+from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin, load_plugins
 from coordinator.store import activity, nodes
 from coordinator.store.pool import Database
-from coordinator.store.rehearsal import rehearse
+from coordinator.store.warmup import warm_up
 from coordinator.wire.client import Limits
 from coordinator.wire.frames import Close, ServerCard
 from coordinator.wire.schema import asyncapi
@@ -98,7 +98,7 @@ class Node:
         """A part of the node has failed, or its lease was lost."""
         self.boot = Boot(0)
         self.events = Events()
-        self._errands = Errands(self.events)
+        self._background = BackgroundTasks(self.events)
 
     async def __aenter__(self) -> Self:
         try:
@@ -133,7 +133,7 @@ class Node:
             async with self._db.connection() as db:
                 await nodes.set_state(db, self.boot, "draining")
         await self._listener.drain(self.settings.drain_grace, reason)
-        await self._errands.finish()
+        await self._background.finish()
         self._stopped.set()
 
     # Opening
@@ -160,36 +160,43 @@ class Node:
         self._catalogue = Catalogue(plugins)
         async with self._db.connection() as db:
             await self._catalogue.load(db)
-        self._roster, tally = Roster(), Tally()
+        self._registry, counters = SessionRegistry(), ClientCounters()
         self._signals = Signals(self._db, self.boot)
-        maker, callouts = Maker(self._db), Callouts(self._db)
+        builder, plugin_runner = BucketBuilder(self._db), PluginRunner(self._db)
         self._activity = ActivityLog(self._db, name, settings.activity_retention, self.events)
-        callouts.faulted = self._activity.fault
-        self._grant = Grant(self._db, self._catalogue, self._roster, maker, tally, self.boot)
-        self._load = Load(lambda: len(self._listener.sessions), lambda: tally.items, self._grant.demand)
-        self._recorder = Recorder(self._db, tally, self.events, self.boot)
+        plugin_runner.faulted = self._activity.fault
+        self._grant = Grant(self._db, self._catalogue, self._registry, builder, counters, self.boot)
+        self._load = LoadMeter(lambda: len(self._listener.sessions), lambda: counters.items, self._grant.demand)
+        self._recorder = Recorder(self._db, counters, self.events, self.boot)
         self._commits = Commits(self._db, settings.recollect_window)
         intake = Intake(
-            self._db, self._catalogue, self._roster, self._commits, self._grant, self._signals, tally, callouts
+            self._db,
+            self._catalogue,
+            self._registry,
+            self._commits,
+            self._grant,
+            self._signals,
+            counters,
+            plugin_runner,
         )
         self._releases = Releases(
             self._db,
             self._catalogue,
-            self._roster,
+            self._registry,
             self._grant,
             self._signals,
             self.boot,
             settings.reconnect_window,
             settings.recollect_window,
             self.events,
-            tally,
+            counters,
         )
         self._grant.on_lost_track = self._releases.doubt
         self._signals.interrupted = self._releases.doubt
         memberships = Memberships(
             self._db,
             self._catalogue,
-            self._roster,
+            self._registry,
             self._grant,
             self._releases,
             self._signals,
@@ -197,17 +204,19 @@ class Node:
             settings.registration,
             self.events,
         )
-        self._watch_clients = Watch(self._db, self._catalogue, tally, self._signals, self._activity.who, self.events)
+        self._health_monitor = HealthMonitor(
+            self._db, self._catalogue, counters, self._signals, self._activity.who, self.events
+        )
         self._expiry = Expiry(
             self._db,
             self._catalogue,
-            self._roster,
+            self._registry,
             self._grant,
-            maker,
+            builder,
             self._releases,
             self._signals,
-            tally,
-            self._watch_clients,
+            counters,
+            self._health_monitor,
             self.boot,
             settings.recollect_window,
             settings.node_lease,
@@ -228,17 +237,17 @@ class Node:
             self._grant,
             self._releases,
             self._signals,
-            tally,
+            counters,
             name,
             memberships,
         )
         item_operation = ItemOperation(
-            self._db, self._catalogue, self._grant, maker, self._releases, self._signals, callouts
+            self._db, self._catalogue, self._grant, builder, self._releases, self._signals, plugin_runner
         )
         self._service_life = ServiceLife(
-            self._db, self._catalogue, self._grant, self._releases, self._signals, callouts
+            self._db, self._catalogue, self._grant, self._releases, self._signals, plugin_runner
         )
-        self._undo = Undo(self._db, self._catalogue, self._releases, self._signals, callouts)
+        self._undo = Undo(self._db, self._catalogue, self._releases, self._signals, plugin_runner)
         limits = Limits(
             max_message_bytes=settings.max_message_bytes,
             max_buckets_per_ask=10,
@@ -251,15 +260,17 @@ class Node:
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
         )
-        board = Board(self._db, self._catalogue, self._grant, self.boot, Asking(self._db, name, lambda: tally.submits))
-        self._tables = Tables(self._db, self._catalogue, board)
-        self._feeds = Feeds(board.topics, lambda text: self.events.emit("fault", text))
+        topics = Topics(
+            self._db, self._catalogue, self._grant, self.boot, DatabaseRates(self._db, name, lambda: counters.submits)
+        )
+        self._tables = Tables(self._db, self._catalogue, topics)
+        self._feeds = Feeds(topics.by_name, lambda text: self.events.emit("fault", text))
         card = ServerCard(name="coordinator", version=__version__, node=name)
         self._listener = Listener(
-            Steps(
+            ClientDependencies(
                 database=self._db,
                 catalogue=self._catalogue,
-                roster=self._roster,
+                registry=self._registry,
                 grant=self._grant,
                 intake=intake,
                 releases=self._releases,
@@ -271,14 +282,14 @@ class Node:
                 ),
                 limits=limits,
                 card=card,
-                spawn=self._errands.begin,
+                spawn=self._background.begin,
                 alone=lambda: self._signals.alone,
                 draining=lambda: self._draining,
                 crashed=lambda: self.crashed or self.failed,
                 drain_retry=DRAIN_RETRY,
                 events=self.events,
             ),
-            AdminSteps(
+            AdminDependencies(
                 database=self._db,
                 operation=operation,
                 item_operation=item_operation,
@@ -288,11 +299,11 @@ class Node:
                 card=card,
                 hello_timeout=settings.hello_timeout,
                 messages_per_minute=settings.messages_per_minute,
-                spawn=self._errands.begin,
+                spawn=self._background.begin,
                 health=self._health,
                 events=self.events,
             ),
-            StatsSteps(
+            StatsDependencies(
                 database=self._db,
                 feeds=self._feeds,
                 table=self._tables.page,
@@ -300,7 +311,7 @@ class Node:
                 card=card,
                 hello_timeout=settings.hello_timeout,
                 messages_per_minute=settings.messages_per_minute,
-                spawn=self._errands.begin,
+                spawn=self._background.begin,
                 events=self.events,
                 draining=lambda: self._draining,
                 drain_retry=DRAIN_RETRY,
@@ -310,9 +321,9 @@ class Node:
             metrics=Metrics(
                 self._db,
                 self._catalogue,
-                self._roster,
+                self._registry,
                 self._grant,
-                tally,
+                counters,
                 self.events,
                 self._grant.waits,
                 self._sessions,
@@ -322,10 +333,10 @@ class Node:
             ).page,
             pages={"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()},
         )
-        self._hearing = Hearing(
-            self._db, self._catalogue, self._roster, self._grant, memberships, self._listener, self._errands
+        self._change_listener = ChangeListener(
+            self._db, self._catalogue, self._registry, self._grant, memberships, self._listener, self._background
         )
-        self._hearing.hear(self._signals)
+        self._change_listener.hear(self._signals)
 
     def _sessions(self) -> dict[str, int]:
         here = self._listener
@@ -356,7 +367,7 @@ class Node:
                 ("load", self._load.run()),
                 ("feeds", self._feeds.run()),
                 ("recorder", self._recorder.run()),
-                ("rehearsal", self._rehearse()),
+                ("warmup", self._warm_up()),
                 ("listener", self._listener.run()),
             )
         ]
@@ -392,10 +403,10 @@ class Node:
             self._stopped.set()
             raise
 
-    async def _rehearse(self) -> None:
+    async def _warm_up(self) -> None:
         await asyncio.sleep(UNDER_WAY)
         with contextlib.suppress(Unavailable):
-            await self._db.rehearse(rehearse)
+            await self._db.warm_up(warm_up)
 
     async def _reachable(self) -> bool:
         try:
@@ -420,7 +431,7 @@ class Node:
 
     def _on_drain(self, signal: dict[str, Any]) -> None:
         if signal["node"] == self.settings.node_name:
-            # Not among the errands: the drain waits for those.
+            # Not among the background: the drain waits for those.
             self._tasks.append(asyncio.get_running_loop().create_task(self.drain()))
 
     def _lost_lease(self) -> None:
@@ -440,12 +451,12 @@ class Node:
     async def _close(self) -> None:
         if hasattr(self, "_listener"):
             await self._listener.close()
-            await self._errands.finish()
+            await self._background.finish()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._errands.cancel()
+        self._background.cancel()
         if self._database is not None:
             with contextlib.suppress(Unavailable):
                 await self._say_goodbye()

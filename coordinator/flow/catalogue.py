@@ -19,7 +19,7 @@ from coordinator.errors import (
     ServiceRevoked,
     UnknownService,
 )
-from coordinator.flow.roster import Identity
+from coordinator.flow.session_registry import Identity
 from coordinator.model import Service, ServiceId, ServiceSettings
 from coordinator.services import Plugin, Reader
 from coordinator.services.contract import schema_of

@@ -15,20 +15,20 @@ import structlog
 
 from coordinator.errors import Unavailable
 from coordinator.flow.activity import ActivityLog
+from coordinator.flow.bucket_builder import BucketBuilder, frame, new_bucket_id
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.grant import Grant
-from coordinator.flow.making import Maker, frame, new_bucket_id
+from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.release import Releases
-from coordinator.flow.roster import Roster
+from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals, batches
-from coordinator.flow.tally import Tally
-from coordinator.flow.watch import Watch
 from coordinator.model import Boot, BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.observe.events import Events
 from coordinator.store import activity, claims, clients, nodes, rechecks
-from coordinator.store import making as store
+from coordinator.store import building as store
+from coordinator.store.building import Broken, NewBucket
 from coordinator.store.due import look
-from coordinator.store.making import Broken, NewBucket
 from coordinator.store.pool import Connection, Database
 from coordinator.wire.client import BucketDead
 
@@ -56,13 +56,13 @@ class Expiry:
         self,
         database: Database,
         catalogue: Catalogue,
-        roster: Roster,
+        registry: SessionRegistry,
         grant: Grant,
-        maker: Maker,
+        builder: BucketBuilder,
         releases: Releases,
         signals: Signals,
-        tally: Tally,
-        watch: Watch,
+        counters: ClientCounters,
+        watch: HealthMonitor,
         boot: Boot,
         recollect_window: float,
         lease: float,
@@ -73,12 +73,12 @@ class Expiry:
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
+        self._registry = registry
         self._grant = grant
-        self._maker = maker
+        self._builder = builder
         self._releases = releases
         self._signals = signals
-        self._tally = tally
+        self._counters = counters
         self._watch = watch
         self._boot = boot
         self._recollect_window = recollect_window
@@ -162,7 +162,7 @@ class Expiry:
                     continue
                 marked = await claims.mark_dead(db, service, settings.dead_after) if it.dead else []
                 for one in marked:
-                    self._tally.look(one.client_id, service)
+                    self._counters.look(one.client_id, service)
                     what = f"held for {settings.dead_after:g} s without a result, {one.remaining} items left"
                     marks = {"client": one.client_id, "service": entry.service.name, "bucket": str(one.bucket_id)}
                     self._events.emit("dead", what, **marks)
@@ -174,7 +174,7 @@ class Expiry:
                 if it.over:
                     freed = await claims.release_dead(db, service, settings.release_after, self._recollect_window)
                 for _ in freed:
-                    self._tally.dead(service)
+                    self._counters.dead(service)
                 self._releases.tell_lost(freed, "released")
                 self._releases.wake(one.service_id for one in freed)
                 wanting = self._grant.waiting_clients(service)
@@ -195,14 +195,14 @@ class Expiry:
         low = {service for service, it in found.items() if it.low}
         for entry in self._catalogue.all():
             if entry.service.state == "active" and entry.service.service_id in low:
-                made = await self._maker.make(entry, wanted=False)
+                made = await self._builder.make(entry, wanted=False)
                 if made.buckets:
                     self._signals.work(entry.service.service_id)
 
     def on_dead(self, signal: dict[str, Any]) -> None:
         """Buckets were marked dead; their holders here are told."""
         for client, bucket, claim in signal["claims"]:
-            held = self._roster.held(ClientId(client), BucketId(UUID(bucket)))
+            held = self._registry.held(ClientId(client), BucketId(UUID(bucket)))
             if held is not None and held.claim == ClaimNumber(claim):
                 held.holder.push(BucketDead(bucket_id=bucket, claim=claim, release_after=signal["release_after"]))
 
@@ -219,7 +219,7 @@ class Expiry:
     async def _cut_broken(self, services: Iterable[ServiceId]) -> None:
         for service in services:
             async with self._database.transaction() as db:
-                # The maker's lock: deleting and prioritising must not miss an item on its way to another bucket.
+                # The builder's lock: deleting and prioritising must not miss an item on its way to another bucket.
                 if not await store.try_lock(db, service):
                     continue
                 due = await store.due_for_split(db, service, 20)

@@ -17,13 +17,13 @@ import structlog
 from msgspec import Raw
 
 from coordinator.errors import Unavailable
+from coordinator.flow.bucket_builder import BucketBuilder, Made, frame_of
 from coordinator.flow.catalogue import Catalogue, Entry
-from coordinator.flow.line import Line, Ticket
-from coordinator.flow.making import Made, Maker, frame_of
-from coordinator.flow.roster import Held, Holder, Roster
-from coordinator.flow.tally import Tally
+from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.demand_queue import Line, Ticket
+from coordinator.flow.session_registry import Held, Holder, SessionRegistry
 from coordinator.model import Boot, Claimed, ClientId, Demand, ServiceId, SessionId
-from coordinator.observe.durations import Waits
+from coordinator.observe.histogram import WaitTimes
 from coordinator.store import claims
 from coordinator.store.pool import Database
 from coordinator.wire.client import Bucket, BucketDead
@@ -50,20 +50,26 @@ class Grant:
     """Hands out buckets to the sessions of this node."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, roster: Roster, maker: Maker, tally: Tally, boot: Boot
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        registry: SessionRegistry,
+        builder: BucketBuilder,
+        counters: ClientCounters,
+        boot: Boot,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
-        self._maker = maker
-        self._tally = tally
+        self._registry = registry
+        self._builder = builder
+        self._counters = counters
         self._boot = boot
         self._lines: dict[ServiceId, Line] = {}
         self._group: asyncio.TaskGroup | None = None
         self.on_lost_track: Callable[[], None] = lambda: None
         """Called when it is not known whether a claim came through."""
         self.stopped = False
-        self.waits = Waits()
+        self.waits = WaitTimes()
         """How long clients of this node waited."""
 
     async def run(self) -> None:
@@ -115,7 +121,7 @@ class Grant:
         now = monotonic()
         if now - max(min(held), moments.submitted, moments.hoarded) >= patience:
             moments.hoarded = now
-            self._tally.hoarded(holder.client_id, service)
+            self._counters.hoarded(holder.client_id, service)
 
     async def ask_now(self, holder: Holder, service: ServiceId, count: int) -> list[Claimed]:
         """What is at hand, `count` buckets at most; the caller delivers it.
@@ -147,7 +153,7 @@ class Grant:
 
     def hear(self, service: ServiceId, *, waiting: bool) -> None:
         """Some node has put something into the pool or the queue."""
-        self._maker.forget(service)
+        self._builder.forget(service)
         self.wake(service, waiting=waiting)
 
     def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
@@ -196,7 +202,7 @@ class Grant:
         }
 
     async def all_delivered(self) -> None:
-        """Wait until every claim that has begun by now is in the roster."""
+        """Wait until every claim that has begun by now is in the registry."""
         for line in list(self._lines.values()):
             async with line.claiming:
                 pass
@@ -251,7 +257,7 @@ class Grant:
         worth = []
         for ticket in tickets:
             holder = ticket.holder
-            gone = holder.session_id not in self._roster.sessions or holder.draining
+            gone = holder.session_id not in self._registry.sessions or holder.draining
             if gone or not holder.alive or not holder.identity.works_for(line.service_id):
                 self._resolve(line, ticket, None)
             else:
@@ -355,7 +361,7 @@ class Grant:
         """Some got nothing: because they have to wait, are choosy, or there is nothing."""
         try:
             hungry, choosy = await self._why(line, left)
-            # An ask that does not wait is told "nothing" only when there is nothing, not when another maker is busy.
+            # An ask that does not wait is told "nothing" only when there is nothing, not when another builder is busy.
             patient = any(ticket.answer is not None for ticket in left)
             made = None
             if line.filling is not None and hungry and not choosy:
@@ -377,7 +383,7 @@ class Grant:
         self, line: Line, entry: Entry, *, wanted: bool = True, needy: bool = False, patient: bool = False
     ) -> Made:
         line.exhausted = True  # until more is known to be there, or something new is heard of meanwhile
-        made = await self._maker.make(entry, wanted=wanted, needy=needy, patient=patient)
+        made = await self._builder.make(entry, wanted=wanted, needy=needy, patient=patient)
         if not made.busy:
             line.target = made.target
         if made.full or made.busy or (made.buckets and not made.drained):
@@ -386,7 +392,7 @@ class Grant:
 
     async def _make_new(self, line: Line, entry: Entry) -> None:
         line.exhausted = True  # as in `_make`
-        if not await self._maker.make_few(entry):
+        if not await self._builder.make_few(entry):
             await self._make(line, entry)
 
     async def _why(self, line: Line, left: list[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
@@ -467,14 +473,14 @@ class Grant:
     def take_in(self, claimed: Claimed, holder: Holder) -> bool:
         """Note a claim as held; False if its session has ended or lost the right to it meanwhile."""
         if (
-            holder.session_id not in self._roster.sessions
+            holder.session_id not in self._registry.sessions
             or holder.draining
             or not holder.alive
             or not holder.identity.works_for(claimed.service_id)
             or self._catalogue.by_id(claimed.service_id).service.state == "revoked"
         ):
             return False
-        self._roster.hold(
+        self._registry.hold(
             Held(
                 claimed.service_id,
                 claimed.bucket_id,
@@ -485,7 +491,7 @@ class Grant:
                 monotonic(),
             )
         )
-        self._tally.assigned(claimed.client_id, claimed.service_id)
+        self._counters.assigned(claimed.client_id, claimed.service_id)
         return True
 
     def push(self, claimed: Claimed, holder: Holder) -> None:

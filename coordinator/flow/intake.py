@@ -12,16 +12,16 @@ from time import monotonic
 from uuid import UUID
 
 from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, UnknownBucket
-from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry, refuse_strangers
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.commits import Commits
 from coordinator.flow.grant import Grant
-from coordinator.flow.roster import Held, Holder, Roster
+from coordinator.flow.plugin_runner import PluginRunner
+from coordinator.flow.session_registry import Held, Holder, SessionRegistry
 from coordinator.flow.signals import Signals
-from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClaimNumber, ItemId
 from coordinator.services import Item, Rows
-from coordinator.store import ownership
+from coordinator.store import claim_lookup
 from coordinator.store.pool import Database
 from coordinator.store.results import Settling
 from coordinator.wire.client import Stored, Submit
@@ -49,21 +49,21 @@ class Intake:
         self,
         database: Database,
         catalogue: Catalogue,
-        roster: Roster,
+        registry: SessionRegistry,
         commits: Commits,
         grant: Grant,
         signals: Signals,
-        tally: Tally,
-        callouts: Callouts,
+        counters: ClientCounters,
+        plugin_runner: PluginRunner,
     ) -> None:
-        self._callouts = callouts
+        self._plugin_runner = plugin_runner
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
+        self._registry = registry
         self._commits = commits
         self._grant = grant
         self._signals = signals
-        self._tally = tally
+        self._counters = counters
 
     async def submit(self, submit: Submit, by: Holder) -> Stored:
         """Check one submit and store it.
@@ -80,7 +80,7 @@ class Intake:
         try:
             rows, items = await self._read(aim, submit)
         except (UnassignedItems, BadResult):
-            self._tally.refused(by.client_id, service)
+            self._counters.refused(by.client_id, service)
             raise
         outcome = await self._commits.add(
             Settling(
@@ -92,12 +92,12 @@ class Intake:
                 _mask(aim.items, [item for item, _ in rows.rows]),
                 submit.final,
                 rows.parts,
-                self._callouts.keep(aim.entry, rows, items, ClaimNumber(submit.claim), by.client_id),
+                self._plugin_runner.keep(aim.entry, rows, items, ClaimNumber(submit.claim), by.client_id),
             )
         )
         self._grant.waits.stored.add(service, monotonic() - came)
         if not outcome.duplicate:
-            self._tally.stored(
+            self._counters.stored(
                 by.client_id,
                 service,
                 outcome.stored,
@@ -106,9 +106,9 @@ class Intake:
                 labels=rows.labels,
             )
         if outcome.freed and not (rows.rows or rows.parts):
-            self._tally.given_back(service)
+            self._counters.given_back(service)
         if outcome.closed:
-            self._roster.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
+            self._registry.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
             self._grant.has_room(by.client_id, service)
         if outcome.calmed:
             self._grant.unpark(by.client_id, service)
@@ -130,19 +130,19 @@ class Intake:
             refuse_strangers(entry, by.identity, idle_may=True)
             return _Aim(entry, held.items, held.given, current=True)
         async with self._database.connection() as db:
-            bucket = await ownership.whose(db, bucket_id, claim)
+            bucket = await claim_lookup.find_claim(db, bucket_id, claim)
             if bucket is None:
                 raise UnknownBucket("There is no such bucket.")
             entry = self._catalogue.by_id(bucket.service_id)
             refuse_strangers(entry, by.identity, idle_may=True)
-            await ownership.check_owner(db, bucket, bucket_id, by.client_id)
+            await claim_lookup.check_owner(db, bucket, bucket_id, by.client_id)
         current = bucket.current == claim and bucket.holder == by.client_id
         return _Aim(entry, bucket.items, bucket.given, current)
 
     async def _read(self, aim: _Aim, submit: Submit) -> tuple[Rows, Mapping[ItemId, Item]]:
         """The results, if they are of items that were handed out and have the service's shape."""
         try:
-            rows, items = await self._callouts.read(aim.entry, submit.results)
+            rows, items = await self._plugin_runner.read(aim.entry, submit.results)
         except BadResult:
             # One level is the message itself.
             if too_deep(bytes(submit.results).decode(), MAX_DEPTH - 1):

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from coordinator.errors import NotFound
-from coordinator.flow.callouts import Callouts
+from coordinator.flow.bucket_builder import BucketBuilder, frame, head_start, new_bucket_id, shuffled_parts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
-from coordinator.flow.making import Maker, frame, head_start, new_bucket_id, shuffled_parts
+from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
 from coordinator.flow.rows import (
     Fields,
@@ -28,9 +28,9 @@ from coordinator.flow.signals import Signals
 from coordinator.model import ItemId, ServiceId
 from coordinator.services import Item
 from coordinator.store import (
+    building,
+    item_changes,
     items,
-    making,
-    queue,
 )
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import admin as wire
@@ -57,18 +57,18 @@ class ItemOperation:
         database: Database,
         catalogue: Catalogue,
         grant: Grant,
-        maker: Maker,
+        builder: BucketBuilder,
         releases: Releases,
         signals: Signals,
-        callouts: Callouts,
+        plugin_runner: PluginRunner,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._grant = grant
-        self._maker = maker
+        self._builder = builder
         self._releases = releases
         self._signals = signals
-        self._callouts = callouts
+        self._plugin_runner = plugin_runner
 
     async def item_add(self, request: wire.ItemAdd) -> Fields:
         """Add items; good ones are stored, bad ones are named."""
@@ -86,8 +86,8 @@ class ItemOperation:
         new, known, joined = await self._add(request, pairs)
         for service in joined:
             if request.priority < 100:
-                self._maker.forget(service)
-                await self._maker.make(self._catalogue.by_id(service), wanted=False, patient=True)
+                self._builder.forget(service)
+                await self._builder.make(self._catalogue.by_id(service), wanted=False, patient=True)
             self._signals.work(service, waiting=request.priority >= 100)
         await self._grant.served(joined)
         if good:  # known ones may have become so just now, and not be on disk
@@ -142,20 +142,22 @@ class ItemOperation:
         """Those that concern the service, by the catalogue's attributes."""
         if not entry.plugin.selects:
             return ids
-        found = await queue.by_ids(db, ids)
-        return await self._callouts.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
+        found = await item_changes.by_ids(db, ids)
+        return await self._plugin_runner.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
 
     async def item_prioritize(self, request: wire.ItemPrioritize) -> Fields:
         """Put items into buckets at once, ahead of those of higher numbers."""
         entry = self._catalogue.named(request.service)
         settings, service = entry.service.settings, entry.service.service_id
         async with self._database.transaction() as db:
-            await making.lock(db, [service])
-            found = await queue.by_keys(db, request.keys)
+            await building.lock(db, [service])
+            found = await item_changes.by_keys(db, request.keys)
             start = head_start(request.priority, settings.max_head_start)
-            taken = await queue.take_for_priority(db, service, [one.item for one in found], request.priority, start)
+            taken = await item_changes.take_for_priority(
+                db, service, [one.item for one in found], request.priority, start
+            )
             urgent = [
-                making.NewBucket(
+                building.NewBucket(
                     new_bucket_id(),
                     service,
                     min(one.rank_at for one in part),
@@ -167,8 +169,8 @@ class ItemOperation:
                 for part in shuffled_parts(taken, settings.bucket_size)
             ]
             if urgent:
-                await making.put_buckets(db, urgent)
-                await queue.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
+                await building.put_buckets(db, urgent)
+                await item_changes.note_twins(db, service, [(one.bucket_id, one.items) for one in urgent], taken)
         known = {one.key for one in found}
         self._signals.work(service)
         await self._grant.served([service])
@@ -182,12 +184,12 @@ class ItemOperation:
         """Remove items, their results and their places in open buckets."""
         services = [entry.service.service_id for entry in self._catalogue.all()]
         async with self._database.transaction() as db:
-            await making.lock(db, services)
-            found = await queue.by_keys(db, request.keys)
-            ended = await queue.delete(db, [one.item for one in found])
+            await building.lock(db, services)
+            found = await item_changes.by_keys(db, request.keys)
+            ended = await item_changes.delete(db, [one.item for one in found])
             # After it, since it has waited for the submits that were under way.
             for entry in self._catalogue.all():
-                await self._callouts.forget(entry, db, [one.item for one in found])
+                await self._plugin_runner.forget(entry, db, [one.item for one in found])
         known = {one.key for one in found}
         self._releases.tell_lost(ended, "done")
         return {
@@ -198,7 +200,7 @@ class ItemOperation:
     async def item_waiting(self, request: wire.ItemWaiting) -> Fields:
         """Items that are not in a bucket, in rank order."""
         entry = self._catalogue.named(request.service)
-        after = making.START
+        after = building.START
         if request.after is not None:
             moment, item = cursor(request.after, 2)
             after = (moment_of(moment, "$.after"), number(item))
@@ -242,7 +244,7 @@ class ItemOperation:
         service = None if request.service is None else self._catalogue.named(request.service).service.service_id
         after = (0, 0) if request.after is None else tuple(map(number, cursor(request.after, 2)))
         async with self._database.connection() as db:
-            rows = await queue.quarantined(db, service, (after[0], after[1]), request.limit)
+            rows = await item_changes.quarantined(db, service, (after[0], after[1]), request.limit)
         full = len(rows) == request.limit
         last = f"{rows[-1]['service_id']}|{rows[-1]['item']}" if full else None
         return {
@@ -257,8 +259,8 @@ class ItemOperation:
         """Let quarantined items wait again."""
         entry = self._catalogue.named(request.service)
         async with self._database.transaction() as db:
-            await making.lock(db, [entry.service.service_id])
-            retried = await queue.retry(db, entry.service.service_id, request.keys)
+            await building.lock(db, [entry.service.service_id])
+            retried = await item_changes.retry(db, entry.service.service_id, request.keys)
         self._signals.work(entry.service.service_id)
         return {
             "retried": len(retried),

@@ -26,7 +26,7 @@ from coordinator.flow.catalogue import (
 )
 from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
-from coordinator.flow.roster import Holder, Identity, Roster
+from coordinator.flow.session_registry import Holder, Identity, SessionRegistry
 from coordinator.flow.signals import Signals
 from coordinator.model import Boot, ClientId, Membership, SessionId
 from coordinator.observe.events import Events
@@ -51,7 +51,7 @@ class Memberships:
         self,
         database: Database,
         catalogue: Catalogue,
-        roster: Roster,
+        registry: SessionRegistry,
         grant: Grant,
         releases: Releases,
         signals: Signals,
@@ -61,7 +61,7 @@ class Memberships:
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
+        self._registry = registry
         self._grant = grant
         self._releases = releases
         self._signals = signals
@@ -70,7 +70,7 @@ class Memberships:
         self._events = events
 
     async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
-        """Who this is, and its own counters; the session enters the roster next.  An unknown client id is welcome.
+        """Who this is, and its own counters; the session enters the registry next.  An unknown client id is welcome.
 
         Raises:
             Unauthorized: it is bound to another secret.
@@ -78,7 +78,7 @@ class Memberships:
             Unavailable
         """
         client, secret_hash = ClientId(hello.client_id), credentials.hash_secret(hello.secret)
-        identity = self._roster.arrive(client, secret_hash)
+        identity = self._registry.arrive(client, secret_hash)
         try:
             async with self._database.connection() as db:
                 known = await clients.find(db, client)
@@ -92,7 +92,7 @@ class Memberships:
                 if identity.registered:
                     await clients.begin_session(db, session, client, self._boot, address, hello.agent)
         except BaseException:
-            self._roster.turn_away(identity)
+            self._registry.turn_away(identity)
             raise
         return identity, counters
 
@@ -110,7 +110,7 @@ class Memberships:
         Raises:
             Unavailable
         """
-        for identity in list(self._roster.identities(client)):
+        for identity in list(self._registry.identities(client)):
             async with self._database.connection() as db:
                 await self._load(db, identity)
             for service, membership in list(identity.memberships.items()):

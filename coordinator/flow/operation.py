@@ -10,6 +10,7 @@ import msgspec
 from coordinator import credentials
 from coordinator.errors import NotFound, UnknownBucket
 from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.membership import Memberships
@@ -26,7 +27,6 @@ from coordinator.flow.rows import (
 )
 from coordinator.flow.service_life import service_row
 from coordinator.flow.signals import Signals
-from coordinator.flow.tally import Tally
 from coordinator.model import BucketId, ClientId, ServiceId
 from coordinator.store import (
     activity,
@@ -38,8 +38,8 @@ from coordinator.store import (
     statistics,
     tokens,
 )
-from coordinator.store.load import LoadSnapshot
 from coordinator.store.pool import Database
+from coordinator.store.statement_stats import StatementSnapshot
 from coordinator.store.statistics import ServiceState
 from coordinator.wire import admin as wire
 
@@ -57,7 +57,7 @@ class Operation:
         grant: Grant,
         releases: Releases,
         signals: Signals,
-        tally: Tally,
+        counters: ClientCounters,
         node: str,
         memberships: Memberships,
     ) -> None:
@@ -68,7 +68,7 @@ class Operation:
         self._grant = grant
         self._releases = releases
         self._signals = signals
-        self._tally = tally
+        self._counters = counters
 
     # Services
 
@@ -172,7 +172,7 @@ class Operation:
 
     async def client_list(self, request: wire.ClientList) -> Fields:
         """Clients by id."""
-        await self._tally.flush(self._database)
+        await self._counters.flush(self._database)
         service = None if request.service is None else self._catalogue.named(request.service).service.service_id
         async with self._database.connection() as db:
             rows = await clients.page(
@@ -185,7 +185,7 @@ class Operation:
 
     async def client_show(self, request: wire.ClientShow) -> Fields:
         """Everything about one client."""
-        await self._tally.flush(self._database)
+        await self._counters.flush(self._database)
         async with self._database.connection() as db:
             row = await clients.one(db, ClientId(request.client_id))
             if row is None:
@@ -351,7 +351,7 @@ def _bucket(name: str) -> BucketId:
         raise NotFound(failure.message) from None
 
 
-def _load(load: LoadSnapshot) -> Fields:
+def _load(load: StatementSnapshot) -> Fields:
     return {
         "statements": [
             {

@@ -12,15 +12,15 @@ import structlog
 
 from coordinator.errors import StaleClaim, Unavailable, UnknownBucket
 from coordinator.flow.catalogue import Catalogue, refuse_strangers
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
-from coordinator.flow.roster import Holder, Roster
+from coordinator.flow.session_registry import Holder, SessionRegistry
 from coordinator.flow.signals import Signals, batches
-from coordinator.flow.tally import Tally
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.observe.events import Events
-from coordinator.store import claims, clients, ownership, recollects
-from coordinator.store.claims import Way
+from coordinator.store import claim_lookup, claims, clients, recollects
+from coordinator.store.claims import EndReason
 from coordinator.store.pool import STATEMENT_DEADLINE, Database
 from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
 
@@ -40,41 +40,41 @@ class Releases:
         self,
         database: Database,
         catalogue: Catalogue,
-        roster: Roster,
+        registry: SessionRegistry,
         grant: Grant,
         signals: Signals,
         boot: Boot,
         reconnect_window: float,
         recollect_window: float,
         events: Events,
-        tally: Tally,
+        counters: ClientCounters,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
+        self._registry = registry
         self._grant = grant
         self._signals = signals
         self._boot = boot
         self._reconnect_window = reconnect_window
         self._recollect_window = recollect_window
         self._events = events
-        self._tally = tally
+        self._counters = counters
         self._in_doubt = asyncio.Event()
         self._over: asyncio.Queue[SessionId] = asyncio.Queue()
         """Ended sessions, until that is noted."""
         self._moving: set[SessionId] = set()
-        """Sessions whose claims are just being released or regranted: what is not in the roster is no orphan."""
+        """Sessions whose claims are just being released or regranted: what is not in the registry is no orphan."""
 
     # One session
 
-    async def end_session(self, holder: Holder, *, keep: bool, way: Way = claims.CUT_OFF) -> None:
+    async def end_session(self, holder: Holder, *, keep: bool, way: EndReason = claims.CUT_OFF) -> None:
         """A connection has ended: free what it claimed, at once; or keep it for its client, if the node drains.
 
         Done before anything else of that client that could depend on it; repeated until the database is back.
         """
         identity = holder.identity
         self._grant.withdraw(holder)
-        held = self._roster.leave(holder)
+        held = self._registry.leave(holder)
         identity.begin_leaving()
         self._moving.add(holder.session_id)
         try:
@@ -87,7 +87,7 @@ class Releases:
         finally:
             self._moving.discard(holder.session_id)
             identity.end_leaving()
-            self._roster.forget(identity)
+            self._registry.forget(identity)
         if held:
             kept = "kept for it" if keep else "free for others"
             self._events.emit("disconnect", f"while holding buckets: {len(held)}, {kept}", client=holder.client_id)
@@ -99,7 +99,7 @@ class Releases:
                 kept=keep,
             )
 
-    async def _end_session(self, holder: Holder, delivered: Sequence[BucketId], *, keep: bool, way: Way) -> None:
+    async def _end_session(self, holder: Holder, delivered: Sequence[BucketId], *, keep: bool, way: EndReason) -> None:
         client, session = holder.client_id, holder.session_id
         async with self._database.connection() as db:
             if keep:
@@ -108,8 +108,8 @@ class Releases:
                 freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
                 if way is claims.CUT_OFF:
                     for service in {one.service_id for one in freed if one.bucket_id in delivered}:
-                        self._tally.disconnected(service)
-                        self._tally.look(client, service)
+                        self._counters.disconnected(service)
+                        self._counters.look(client, service)
                 self._wake(freed)
         self._over.put_nowait(session)
 
@@ -139,17 +139,17 @@ class Releases:
         """
         bucket_id, claim = bucket_of(release.bucket_id), ClaimNumber(release.claim)
         async with self._database.connection() as db:
-            bucket = await ownership.whose(db, bucket_id, claim)
+            bucket = await claim_lookup.find_claim(db, bucket_id, claim)
             if bucket is None:
                 raise UnknownBucket("There is no such bucket.")
             refuse_strangers(self._catalogue.by_id(bucket.service_id), by.identity, idle_may=True)
-            await ownership.check_owner(db, bucket, bucket_id, by.client_id)
+            await claim_lookup.check_owner(db, bucket, bucket_id, by.client_id)
             freed = await claims.release_claim(db, bucket_id, claim, claims.RELEASED, self._recollect_window)
         if not freed:
             raise StaleClaim("Your claim of that bucket has ended.")
-        self._roster.drop(by.client_id, bucket_id, claim)
-        self._tally.given_back(bucket.service_id)
-        self._tally.look(by.client_id, bucket.service_id)
+        self._registry.drop(by.client_id, bucket_id, claim)
+        self._counters.given_back(bucket.service_id)
+        self._counters.look(by.client_id, bucket.service_id)
         self._events.emit(
             "release",
             f"given back with {freed[0].remaining} items left",
@@ -166,7 +166,7 @@ class Releases:
         self,
         client: ClientId,
         service: ServiceId | None,
-        way: Way,
+        way: EndReason,
         reason: str,
         spare: Holder | None = None,
         freed: Callable[[], None] = lambda: None,
@@ -192,10 +192,10 @@ class Releases:
         self.tell_lost(freed, "revoked")
         return len(freed)
 
-    async def take(self, bucket_id: BucketId, way: Way = claims.TAKEN) -> int:
+    async def take(self, bucket_id: BucketId, way: EndReason = claims.TAKEN) -> int:
         """Take one bucket from whoever holds it; 0 if nobody does."""
         async with self._database.connection() as db:
-            bucket = await ownership.whose(db, bucket_id, ClaimNumber(0))
+            bucket = await claim_lookup.find_claim(db, bucket_id, ClaimNumber(0))
             if bucket is None:
                 raise UnknownBucket("There is no such bucket.")
             freed = await claims.release_claim(db, bucket_id, bucket.current, way, self._recollect_window)
@@ -221,7 +221,7 @@ class Releases:
     def on_lost(self, signal: dict[str, Any]) -> None:
         """Somebody took claims away; those of this node's sessions are told."""
         for client, bucket, claim in signal["claims"]:
-            held = self._roster.drop(ClientId(client), BucketId(UUID(bucket)), ClaimNumber(claim))
+            held = self._registry.drop(ClientId(client), BucketId(UUID(bucket)), ClaimNumber(claim))
             if held is not None and str(held.holder.session_id) != signal.get("spare"):
                 held.holder.push(BucketLost(bucket_id=bucket, claim=claim, reason=signal["reason"]))
 
@@ -318,9 +318,9 @@ class Releases:
         begun = monotonic()
         async with self._database.connection() as db:
             believed = await claims.claims_of_boot(db, self._boot)
-        # What was claimed before that look is in the roster once the lines are idle for a moment.
+        # What was claimed before that look is in the registry once the lines are idle for a moment.
         await self._grant.all_delivered()
-        held = {(one.bucket_id, one.claim) for one in self._roster.all_held()}
+        held = {(one.bucket_id, one.claim) for one in self._registry.all_held()}
         orphans = [
             (bucket, claim)
             for bucket, claim, session in believed

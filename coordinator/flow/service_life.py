@@ -11,9 +11,9 @@ import asyncpg
 import structlog
 
 from coordinator.errors import Exists, NotFound, ServiceRevoked, Unavailable
-from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
+from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
 from coordinator.flow.signals import Signals
 from coordinator.model import ServiceId, ServiceState
@@ -45,14 +45,14 @@ class ServiceLife:
         grant: Grant,
         releases: Releases,
         signals: Signals,
-        callouts: Callouts,
+        plugin_runner: PluginRunner,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._grant = grant
         self._releases = releases
         self._signals = signals
-        self._callouts = callouts
+        self._plugin_runner = plugin_runner
         self._to_fill = asyncio.Event()
 
     async def add(self, request: wire.ServiceAdd) -> Fields:
@@ -205,7 +205,7 @@ class ServiceLife:
             found = await store.next_candidates(db, service, BATCH)
             if not found:
                 return False
-            chosen = await self._callouts.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
+            chosen = await self._plugin_runner.select(entry, [Item(one.item, one.key, one.attributes) for one in found])
             await items.join(db, service, chosen, 100, 0.0)
         return True
 

@@ -10,13 +10,13 @@ import asyncpg
 import structlog
 
 from coordinator.errors import NotFound, Unavailable
-from coordinator.flow.callouts import Callouts
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
 from coordinator.flow.rows import Fields, moment_or_none
 from coordinator.flow.signals import Signals
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
-from coordinator.store import claims, clients, making
+from coordinator.store import building, claims, clients
 from coordinator.store import invalidations as store
 from coordinator.store.pool import Database
 from coordinator.wire import admin as wire
@@ -24,7 +24,7 @@ from coordinator.wire import admin as wire
 log = structlog.get_logger()
 
 CLAIMS = 50
-"""Whose items wait again in one transaction: some 9,000, while the maker of that service pauses."""
+"""Claims whose items wait again in one transaction: some 9,000, while the builder of that service pauses."""
 
 PATIENCE = 5.0
 """Seconds that a request goes on letting items wait again, before it is answered and the rest done behind it."""
@@ -42,13 +42,13 @@ class Undo:
         catalogue: Catalogue,
         releases: Releases,
         signals: Signals,
-        callouts: Callouts,
+        plugin_runner: PluginRunner,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._releases = releases
         self._signals = signals
-        self._callouts = callouts
+        self._plugin_runner = plugin_runner
 
     async def invalidate(self, request: wire.ResultInvalidate) -> Fields:
         """Take back what a client, or everyone, found out in a service or in all, in some time or ever.
@@ -74,7 +74,7 @@ class Undo:
         async with self._database.transaction() as db:
             number, marked = await store.mark(db, which, requeue=request.requeue)
             for service, found in marked.claims.items():
-                await self._callouts.follow(self._catalogue.by_id(service), db, "invalidate", found)
+                await self._plugin_runner.follow(self._catalogue.by_id(service), db, "invalidate", found)
         if request.requeue:
             with suppress(Unavailable):  # what is left of it is done later
                 await self._requeue(number, PATIENCE)
@@ -92,7 +92,7 @@ class Undo:
             if marked is None:
                 raise NotFound("There is no such invalidation, or it is undone already.")
             for service, found in marked.claims.items():
-                await self._callouts.follow(self._catalogue.by_id(service), db, "reinstate", found)
+                await self._plugin_runner.follow(self._catalogue.by_id(service), db, "reinstate", found)
         return {"count": marked.results}
 
     def _service(self, name: str | None) -> ServiceId | None:
@@ -134,7 +134,7 @@ class Undo:
                 found = await store.next_claims(db, number, CLAIMS)
                 if found is None:
                     return
-                await making.lock(db, found)
+                await building.lock(db, found)
                 for some in found.values():
                     await store.requeue(db, some)
             self._releases.wake(found)

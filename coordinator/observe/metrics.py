@@ -17,12 +17,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from coordinator.errors import Unavailable
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.grant import Grant
-from coordinator.flow.roster import Roster
-from coordinator.flow.tally import Tally
+from coordinator.flow.session_registry import SessionRegistry
 from coordinator.model import Health, ServiceId
-from coordinator.observe.durations import Durations, Waits
 from coordinator.observe.events import KINDS, Events
+from coordinator.observe.histogram import Histogram, WaitTimes
 from coordinator.store import health, statistics
 from coordinator.store.people import People, people
 from coordinator.store.pool import Connection, Database
@@ -55,11 +55,11 @@ class Metrics:
         self,
         database: Database,
         catalogue: Catalogue,
-        roster: Roster,
+        registry: SessionRegistry,
         grant: Grant,
-        tally: Tally,
+        counters: ClientCounters,
         events: Events,
-        waits: Waits,
+        waits: WaitTimes,
         sessions: Callable[[], Sessions],
         late: Callable[[], float],
         version: str,
@@ -67,23 +67,23 @@ class Metrics:
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
+        self._registry = registry
         self._grant = grant
-        self._tally = tally
+        self._counters = counters
         self._events = events
         self._waits = waits
         self._sessions = sessions
         self._late = late
         self._about = (version, node)
         self._whole: Whole | None = None
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._collectors = CollectorRegistry(auto_describe=False)
+        self._collectors.register(self)
+        ProcessCollector(registry=self._collectors)
 
     async def page(self) -> tuple[str, bytes]:
         """Content type and body; without what the database says, if it does not say it in time."""
         self._whole = await self._ask()
-        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        return CONTENT_TYPE_LATEST, generate_latest(self._collectors)
 
     async def _ask(self) -> Whole | None:
         try:
@@ -119,7 +119,7 @@ class Metrics:
         yield happened
 
     def _of_work(self) -> Iterator[Metric]:
-        totals = self._tally.totals
+        totals = self._counters.totals
         for name, text, which in (
             ("buckets_claimed", "Buckets handed out by this node.", "assigned"),
             ("items_settled", "Items settled through this node.", "settled"),
@@ -138,7 +138,7 @@ class Metrics:
             "coordinator_buckets_pending", "Asked for by sessions of this node and not there.", labels=("service",)
         )
         in_hand: dict[ServiceId, int] = {}
-        for one in self._roster.all_held():
+        for one in self._registry.all_held():
             in_hand[one.service_id] = in_hand.get(one.service_id, 0) + 1
         demand = self._grant.demand()
         for entry in self._catalogue.all():
@@ -199,7 +199,7 @@ class Metrics:
             clients.add_metric((one,), getattr(whole.clients, one))
         yield clients
 
-    def _histogram(self, name: str, text: str, durations: Durations) -> Metric:
+    def _histogram(self, name: str, text: str, durations: Histogram) -> Metric:
         family = HistogramMetricFamily(name, text, labels=("service",))
         for service, total in durations.sums().items():
             family.add_metric((self._name(service),), durations.up_to(service), total)

@@ -9,7 +9,7 @@ from time import time
 import structlog
 
 from coordinator.errors import Unavailable
-from coordinator.flow.tally import Tally
+from coordinator.flow.client_counters import ClientCounters
 from coordinator.model import Boot
 from coordinator.observe.events import Event, Events
 from coordinator.store import events as store
@@ -28,9 +28,9 @@ FORGET = 60.0
 class Recorder:
     """The pen of one node."""
 
-    def __init__(self, database: Database, tally: Tally, events: Events, boot: Boot) -> None:
+    def __init__(self, database: Database, counters: ClientCounters, events: Events, boot: Boot) -> None:
         self._database = database
-        self._tally = tally
+        self._counters = counters
         self._events = events
         self._boot = boot
         self._written = 0
@@ -57,7 +57,7 @@ class Recorder:
         Raises:
             Unavailable: the database is away.
         """
-        await self._tally.flush(self._database)
+        await self._counters.flush(self._database)
         newest = self._events.newest
         fresh = _most_telling(self._events.since(self._written))
         if fresh:

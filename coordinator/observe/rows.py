@@ -9,7 +9,7 @@ import msgspec
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.rows import time_text
 from coordinator.model import Health
-from coordinator.observe.load import NodeLoad
+from coordinator.observe.node_load import NodeLoad
 from coordinator.wire import stats as wire
 
 Row = dict[str, Any]

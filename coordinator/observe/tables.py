@@ -21,8 +21,8 @@ from coordinator.flow.intake import bucket_of
 from coordinator.flow.rows import cursor, moment_of, moment_or_none, number, result_row
 from coordinator.model import ServiceId
 from coordinator.observe import rows
-from coordinator.observe.board import Board
-from coordinator.observe.paced import SMALL_SHARE, Paced
+from coordinator.observe.cached_query import SMALL_SHARE, CachedQuery
+from coordinator.observe.topics import Topics
 from coordinator.store import buckets, events, history, items, nodes, people
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import stats as wire
@@ -61,11 +61,11 @@ Found = tuple[list[Any], str | None]
 class Tables:
     """Answers `get`."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, board: Board) -> None:
+    def __init__(self, database: Database, catalogue: Catalogue, topics: Topics) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._board = board
-        self._pages: OrderedDict[bytes, Paced[Found]] = OrderedDict()
+        self._topics = topics
+        self._pages: OrderedDict[bytes, CachedQuery[Found]] = OrderedDict()
         self._looks = asyncio.Semaphore(AT_ONCE)
         self._tables: dict[str, Callable[[Connection, wire.Get, wire.Filter], Awaitable[Found]]] = {
             "clients": self._clients,
@@ -109,12 +109,12 @@ class Tables:
         for name in ("since", "until"):
             moment_or_none(getattr(which, name), f"$.filter.{name}")
 
-    def _kept(self, get: wire.Get, which: wire.Filter) -> Paced[Found]:
+    def _kept(self, get: wire.Get, which: wire.Filter) -> CachedQuery[Found]:
         key = msgspec.json.encode(structs.replace(get, ref=msgspec.UNSET))
         kept = self._pages.get(key)
         if kept is None:
             look = self._tables[get.topic]
-            kept = self._pages[key] = Paced(
+            kept = self._pages[key] = CachedQuery(
                 self._database, lambda db: look(db, get, which), share=SMALL_SHARE, gate=self._looks
             )
             if len(self._pages) > REMEMBERED:
@@ -132,7 +132,7 @@ class Tables:
     async def _services(self, get: wire.Get, which: wire.Filter) -> Found:
         found = [
             row
-            for row in await self._board.service_rows()
+            for row in await self._topics.service_rows()
             if (which.state is None or row.state == which.state)
             and (which.service is None or row.service == which.service)
             and (get.after is None or row.service > get.after)

@@ -27,7 +27,7 @@ from coordinator.flow.undo import Undo
 from coordinator.observe.capacity import CARRIES
 from coordinator.observe.events import Events
 from coordinator.serve.client_channel import in_words
-from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
+from coordinator.serve.connection import ChannelSession, Spawn, TimestampedConnection, ref_of
 from coordinator.store import activity, tokens
 from coordinator.store.pool import Database
 from coordinator.wire import admin as wire
@@ -54,7 +54,7 @@ Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class AdminSteps:
+class AdminDependencies:
     """What an admin session works with."""
 
     database: Database
@@ -71,10 +71,10 @@ class AdminSteps:
     events: Events
 
 
-class AdminSession(Peer):
+class AdminSession(ChannelSession):
     """One session of one admin or operator."""
 
-    def __init__(self, connection: Wire, address: str, steps: AdminSteps) -> None:
+    def __init__(self, connection: TimestampedConnection, address: str, steps: AdminDependencies) -> None:
         super().__init__(connection, address, steps.messages_per_minute, steps.hello_timeout, steps.spawn)
         self._steps = steps
         self._token: tokens.Token | None = None
@@ -127,7 +127,7 @@ class AdminSession(Peer):
         return self._token is not None
 
     @property
-    def marks(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         return {"address": self.address, **({} if self._token is None else {"token": self._token.token_id})}
 
     @property
@@ -152,14 +152,14 @@ class AdminSession(Peer):
                 raise Forbidden(f"{tag_of(type(request))} needs an admin's token.")
             fields = await self._answers[type(request)](request)
         except CoordinatorError as failure:
-            error = in_words(failure, **self.marks)
-            log.info("admin refused", request=tag_of(type(request)), code=error.code, **self.marks)
+            error = in_words(failure, **self.log_fields)
+            log.info("admin refused", request=tag_of(type(request)), code=error.code, **self.log_fields)
             await self._note(request, error)
             self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             self._steps.events.emit("fault", f"{tag_of(type(request))} could not be answered")
-            log.exception("admin step failed", request=tag_of(type(request)), **self.marks)
+            log.exception("admin step failed", request=tag_of(type(request)), **self.log_fields)
             fault = Internal("Something went wrong here.")
             await self._note(request, fault)
             self.refuse(fault, ref)
@@ -214,7 +214,7 @@ class AdminSession(Peer):
                     db, who, tag_of(type(request)), _target(request), "ok" if error is None else error.code
                 )
         except Unavailable:
-            log.warning("not noted in the activity log", request=tag_of(type(request)), **self.marks)
+            log.warning("not noted in the activity log", request=tag_of(type(request)), **self.log_fields)
 
     def _tell(self, request: Request, who: str, error: PeerError | None) -> None:
         target = _target(request)

@@ -34,11 +34,11 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.intake import Intake
 from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
-from coordinator.flow.roster import Identity, Roster
+from coordinator.flow.session_registry import Identity, SessionRegistry
 from coordinator.model import Claimed, ClientId, SessionId
 from coordinator.observe import health
 from coordinator.observe.events import Events
-from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
+from coordinator.serve.connection import ChannelSession, Spawn, TimestampedConnection, ref_of
 from coordinator.serve.limits import REFUSED_IN_A_ROW, Addresses
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -62,12 +62,12 @@ NOTHING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class ClientDependencies:
     """What the channels of a node work with."""
 
     database: Database
     catalogue: Catalogue
-    roster: Roster
+    registry: SessionRegistry
     grant: Grant
     intake: Intake
     releases: Releases
@@ -83,12 +83,12 @@ class Steps:
     events: Events
 
 
-class ClientSession(Peer):
+class ClientSession(ChannelSession):
     """One session; a `Holder` for the flow."""
 
     identity: Identity
 
-    def __init__(self, connection: Wire, address: str, steps: Steps) -> None:
+    def __init__(self, connection: TimestampedConnection, address: str, steps: ClientDependencies) -> None:
         limits = steps.limits
         super().__init__(connection, address, limits.messages_per_minute, limits.hello_timeout, steps.spawn)
         self._steps = steps
@@ -117,7 +117,7 @@ class ClientSession(Peer):
         return bool(self.client_id)
 
     @property
-    def marks(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         return {"session": str(self.session_id), "client": self.client_id, "address": self.address}
 
     @property
@@ -143,7 +143,7 @@ class ClientSession(Peer):
             await self._steps.releases.end_session(self, keep=False, way=claims.CRASHED)
         else:
             await self._steps.releases.end_session(self, keep=self.draining)
-        log.info("session ended", code=self.connection.close_code, **self.marks)
+        log.info("session ended", code=self.connection.close_code, **self.log_fields)
 
     def drain(self, reason: str) -> None:
         """Hand out no more; the client is told when to come back."""
@@ -172,13 +172,13 @@ class ClientSession(Peer):
             await self._after_submits(request)
             answer = await self._answers[type(request)](request)
         except CoordinatorError as failure:
-            error = in_words(failure, **self.marks)
-            log.debug("refused", request=tag_of(type(request)), code=error.code, **self.marks)
+            error = in_words(failure, **self.log_fields)
+            log.debug("refused", request=tag_of(type(request)), code=error.code, **self.log_fields)
             self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             self._steps.events.emit("fault", "a request could not be answered", client=self.client_id or None)
-            log.exception("step failed", request=tag_of(type(request)), **self.marks)
+            log.exception("step failed", request=tag_of(type(request)), **self.log_fields)
             self.refuse(Internal("Something went wrong here."), ref)
         else:
             if answer is not None:
@@ -207,7 +207,7 @@ class ClientSession(Peer):
         steps = self._steps
         identity, counters = await steps.memberships.hello(hello, self.session_id, self.address)
         self.identity, self.client_id = identity, ClientId(hello.client_id)
-        steps.roster.enter(self)
+        steps.registry.enter(self)
         self._life.move(Event.WELCOMED)
         self.connection.protocol.max_message_size = steps.limits.max_message_bytes
         welcome = wire.Welcome(
@@ -235,7 +235,7 @@ class ClientSession(Peer):
             self.drain("the node drains")
         back = f", buckets that it got back: {len(regranted)}" if regranted else ""
         steps.events.emit("connect", f"connected{back}", client=self.client_id)
-        log.info("session began", agent=hello.agent, registered=identity.registered, **self.marks)
+        log.info("session began", agent=hello.agent, registered=identity.registered, **self.log_fields)
 
     async def _register(self, register: wire.Register) -> Answer:
         seconds = self._steps.addresses.register(self.address)
@@ -328,17 +328,17 @@ class ClientSession(Peer):
         try:
             stored = await self._steps.intake.submit(submit, self)
         except CoordinatorError as failure:
-            error = in_words(failure, **self.marks)
-            log.debug("refused", request="submit", code=error.code, bucket=submit.bucket_id, **self.marks)
+            error = in_words(failure, **self.log_fields)
+            log.debug("refused", request="submit", code=error.code, bucket=submit.bucket_id, **self.log_fields)
             self.refuse(error, ref)
         except Exception:
             # As in `take`: the edge of the connection.
             self._steps.events.emit("fault", "a submit failed", client=self.client_id, bucket=submit.bucket_id[:36])
-            log.exception("submit failed", bucket=submit.bucket_id, **self.marks)
+            log.exception("submit failed", bucket=submit.bucket_id, **self.log_fields)
             self.refuse(Internal("Something went wrong here."), ref)
         else:
             self.answer(stored, ref)
-            log.debug("stored", bucket=submit.bucket_id, seconds=round(monotonic() - begun, 4), **self.marks)
+            log.debug("stored", bucket=submit.bucket_id, seconds=round(monotonic() - begun, 4), **self.log_fields)
 
     async def _after_submits(self, request: Request) -> None:
         """Whatever may touch buckets waits for the submits that came before it."""
@@ -357,15 +357,15 @@ class ClientSession(Peer):
             self._steps.grant.push(claimed, self)
 
 
-def in_words(failure: CoordinatorError, **marks: str) -> PeerError:
-    """What a peer, which is logged by these marks, is told of a failure."""
+def in_words(failure: CoordinatorError, **log_fields: str) -> PeerError:
+    """What a peer, which is logged by these log_fields, is told of a failure."""
     if isinstance(failure, PeerError):
         return failure
     if isinstance(failure, Unavailable):
         return ServerUnavailable(
             "The database cannot be reached; nothing is known to be stored.", retry_after=AWAY, scope="server"
         )
-    log.error("step failed", error=str(failure), **marks)
+    log.error("step failed", error=str(failure), **log_fields)
     return Internal("Something went wrong here.")
 
 

@@ -38,7 +38,7 @@ def ref_of(request: Request) -> Ref | None:
     return None if isinstance(request.ref, UnsetType) else request.ref
 
 
-class Wire(ServerConnection):
+class TimestampedConnection(ServerConnection):
     """A connection that remembers when it last heard from its peer."""
 
     heard_at: float = 0.0
@@ -48,11 +48,16 @@ class Wire(ServerConnection):
         super().data_received(data)
 
 
-class Peer:
+class ChannelSession:
     """What the sessions of all channels have in common."""
 
     def __init__(
-        self, connection: Wire, address: str, messages_per_minute: int, hello_timeout: float, spawn: Spawn
+        self,
+        connection: TimestampedConnection,
+        address: str,
+        messages_per_minute: int,
+        hello_timeout: float,
+        spawn: Spawn,
     ) -> None:
         self.connection = connection
         self.address = address
@@ -64,7 +69,7 @@ class Peer:
         self._receiving: asyncio.Task[Any] | None = None
 
     @property
-    def marks(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """What tells it from others in the log."""
         return {"address": self.address}
 
@@ -199,15 +204,15 @@ class Pinger:
         self._interval = interval
         self._timeout = timeout
         # Both are in the order of time: what is put in is always `now` and the same number of seconds.
-        self._due: OrderedDict[Peer, float] = OrderedDict()
-        self._awaited: deque[tuple[float, float, Peer]] = deque()
-        self._stuck: dict[Peer, tuple[int, float]] = {}
+        self._due: OrderedDict[ChannelSession, float] = OrderedDict()
+        self._awaited: deque[tuple[float, float, ChannelSession]] = deque()
+        self._stuck: dict[ChannelSession, tuple[int, float]] = {}
 
-    def add(self, peer: Peer) -> None:
+    def add(self, peer: ChannelSession) -> None:
         """Ping a peer from now on."""
         self._due[peer] = peer.connection.loop.time() + self._interval
 
-    def remove(self, peer: Peer) -> None:
+    def remove(self, peer: ChannelSession) -> None:
         """Ping a peer no longer."""
         self._due.pop(peer, None)
         self._stuck.pop(peer, None)
@@ -245,7 +250,7 @@ class Pinger:
         while self._awaited and self._awaited[0][0] <= now:
             _, sent, peer = self._awaited.popleft()
             if peer in self._due and peer.connection.heard_at < sent and not peer.at_work:
-                log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.marks)
+                log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.log_fields)
                 peer.connection.transport.abort()
 
     def _sweep(self, now: float) -> None:

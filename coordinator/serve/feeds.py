@@ -17,7 +17,7 @@ from msgspec import Raw, Struct, structs
 from websockets.frames import Frame, Opcode
 
 from coordinator.errors import Unavailable
-from coordinator.serve.connection import Peer
+from coordinator.serve.connection import ChannelSession
 from coordinator.wire.codec import encode
 from coordinator.wire.stats import BucketRow, Rows, Snapshot
 
@@ -42,7 +42,7 @@ Look = Callable[[], Awaitable[Struct]]
 class Subscription:
     """One topic to one session; `due` by the loop's clock, `sent` the number of the last snapshot (0: none)."""
 
-    peer: Peer
+    peer: ChannelSession
     interval: float
     due: float = 0.0
     sent: int = 0
@@ -55,7 +55,7 @@ class Feed:
         self._topic = topic
         self._look = look
         self._faulted = faulted
-        self._subscriptions: dict[Peer, Subscription] = {}
+        self._subscriptions: dict[ChannelSession, Subscription] = {}
         self._called = asyncio.Event()
         self._frame = b""
         self._mark = b""
@@ -64,7 +64,7 @@ class Feed:
         self.computed = 0
         """How often it was looked up, for tests and metrics."""
 
-    def subscribe(self, peer: Peer, interval: float, *, at_once: bool) -> None:
+    def subscribe(self, peer: ChannelSession, interval: float, *, at_once: bool) -> None:
         """From now on in that interval, whatever it was before; `at_once`: the newest one now, seen or not."""
         one = self._subscriptions.setdefault(peer, Subscription(peer, interval))
         one.interval = interval
@@ -72,7 +72,7 @@ class Feed:
             one.due, one.sent = 0.0, 0
             self._called.set()
 
-    def leave(self, peer: Peer) -> None:
+    def leave(self, peer: ChannelSession) -> None:
         """No longer."""
         self._subscriptions.pop(peer, None)
 
@@ -158,7 +158,7 @@ class Feeds:
             for topic, feed in self.feeds.items():
                 group.create_task(feed.run(), name=f"feed {topic}")
 
-    def leave(self, peer: Peer) -> None:
+    def leave(self, peer: ChannelSession) -> None:
         """A session has ended."""
         for feed in self.feeds.values():
             feed.leave(peer)

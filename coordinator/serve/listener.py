@@ -16,12 +16,12 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from coordinator.errors import ConfigError
-from coordinator.serve.admin_channel import AdminSession, AdminSteps
-from coordinator.serve.client_channel import ClientSession, Steps
-from coordinator.serve.connection import Pinger, Wire
+from coordinator.serve.admin_channel import AdminDependencies, AdminSession
+from coordinator.serve.client_channel import ClientDependencies, ClientSession
+from coordinator.serve.connection import Pinger, TimestampedConnection
 from coordinator.serve.limits import forwarded_for
 from coordinator.serve.pages import Pages
-from coordinator.serve.stats_channel import StatsSession, StatsSteps
+from coordinator.serve.stats_channel import StatsDependencies, StatsSession
 from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
 
 log = structlog.get_logger()
@@ -45,9 +45,9 @@ class Listener:
 
     def __init__(
         self,
-        steps: Steps,
-        admin: AdminSteps,
-        stats: StatsSteps,
+        steps: ClientDependencies,
+        admin: AdminDependencies,
+        stats: StatsDependencies,
         *,
         allowed_origins: Sequence[str],
         ready: Check,
@@ -82,7 +82,7 @@ class Listener:
             self._serve,
             host,
             port,
-            create_connection=Wire,
+            create_connection=TimestampedConnection,
             process_request=self._on_request,
             select_subprotocol=_choose,
             compression=None,  # a compressor for each session would cost ten times its memory
@@ -166,7 +166,7 @@ class Listener:
     # Sessions
 
     async def _serve(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, Wire)
+        assert isinstance(connection, TimestampedConnection)
         assert connection.request is not None
         address = self._address(connection, connection.request)
         path = connection.request.path.partition("?")[0]

@@ -20,7 +20,7 @@ from coordinator.errors import (
 )
 from coordinator.observe.events import Events
 from coordinator.serve.client_channel import in_words
-from coordinator.serve.connection import Peer, Spawn, Wire, ref_of
+from coordinator.serve.connection import ChannelSession, Spawn, TimestampedConnection, ref_of
 from coordinator.serve.feeds import Feeds
 from coordinator.store import tokens
 from coordinator.store.pool import Database
@@ -39,7 +39,7 @@ Table = Callable[[wire.Get], Awaitable[wire.Page]]
 
 
 @dataclass(frozen=True, slots=True)
-class StatsSteps:
+class StatsDependencies:
     """What a stats session works with; `viewers` says whether one needs a token."""
 
     database: Database
@@ -55,10 +55,10 @@ class StatsSteps:
     drain_retry: float
 
 
-class StatsSession(Peer):
+class StatsSession(ChannelSession):
     """One dashboard or script."""
 
-    def __init__(self, connection: Wire, address: str, steps: StatsSteps) -> None:
+    def __init__(self, connection: TimestampedConnection, address: str, steps: StatsDependencies) -> None:
         super().__init__(connection, address, steps.messages_per_minute, steps.hello_timeout, steps.spawn)
         self._steps = steps
         self._role: Role | None = None
@@ -88,13 +88,13 @@ class StatsSession(Peer):
         try:
             await self._carry_out(request, ref)
         except CoordinatorError as failure:
-            error = in_words(failure, **self.marks)
-            log.debug("viewer refused", request=tag_of(type(request)), code=error.code, **self.marks)
+            error = in_words(failure, **self.log_fields)
+            log.debug("viewer refused", request=tag_of(type(request)), code=error.code, **self.log_fields)
             self.refuse(error, ref)
         except Exception:
             # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
             self._steps.events.emit("fault", f"{tag_of(type(request))} of the stats channel could not be answered")
-            log.exception("stats step failed", request=tag_of(type(request)), **self.marks)
+            log.exception("stats step failed", request=tag_of(type(request)), **self.log_fields)
             self.refuse(Internal("Something went wrong here."), ref)
 
     async def _carry_out(self, request: Request, ref: Ref | None) -> None:

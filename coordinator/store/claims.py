@@ -33,13 +33,13 @@ MAX_ATTEMPTS = 3
 FRONT = 128
 """Of so many buckets at the front of the pool, beside those that are asked for, each may be the next of its rank."""
 
-# Drawn anew at each claim among the front of the pool: a run of the maker is 100 buckets of the usual size.  The order
-# of `shuffle` alone would not do: who takes the first one and returns it leaves those behind that rank later, so that
-# what was returned would nearly always come next.  The random bytes ($6) come from here, since gen_random_uuid() asks
-# the operating system for each row.  The front is an array of places, and the second look at the state is one that no
-# index serves: a plan that joins it with the pool itself costs more with every ready bucket (70 ms with 200,000).
-# Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY, one that has to
-# wait is not served at all.
+# Drawn anew at each claim among the front of the pool: a run of the builder is 100 buckets of the usual size.  The
+# order of `shuffle` alone would not do: who takes the first one and returns it leaves those behind that rank later,
+# so that what was returned would nearly always come next.  The random bytes ($6) come from here, since
+# gen_random_uuid() asks the operating system for each row.  The front is an array of places, and the second look at
+# the state is one that no index serves: a plan that joins it with the pool itself costs more with every ready bucket
+# (70 ms with 200,000). Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY,
+# one that has to wait is not served at all.
 _CLAIM = """
 WITH demand AS (
     SELECT d.client_id, d.session_id, d.n
@@ -287,7 +287,7 @@ _RELEASE_DEAD = _HELD_DEAD + _FREE + "," + _COST + _FREED
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class EndReason:
     """One way in which a claim ends without being settled.
 
     `ended` is what the claim's row says; `attempts` is 1 where it counts as a failed attempt; `cost` names the
@@ -299,25 +299,25 @@ class Way:
     cost: str = ""
 
 
-CUT_OFF = Way("cut_off", 1, "disconnects")
-RELEASED = Way("released", 0, "given_back")
-GIVEN_UP = Way("partial", 1, "given_back")
-DEAD = Way("dead", 1, "dead")
-UNDELIVERED = Way("undelivered")
-DRAINED = Way("drained")
-CRASHED = Way("crashed")
-REVOKED = Way("revoked")
-DEACTIVATED = Way("deactivated")
-LEFT = Way("left")
-UNREGISTERED = Way("unregistered")
-TAKEN = Way("taken")
+CUT_OFF = EndReason("cut_off", 1, "disconnects")
+RELEASED = EndReason("released", 0, "given_back")
+GIVEN_UP = EndReason("partial", 1, "given_back")
+DEAD = EndReason("dead", 1, "dead")
+UNDELIVERED = EndReason("undelivered")
+DRAINED = EndReason("drained")
+CRASHED = EndReason("crashed")
+REVOKED = EndReason("revoked")
+DEACTIVATED = EndReason("deactivated")
+LEFT = EndReason("left")
+UNREGISTERED = EndReason("unregistered")
+TAKEN = EndReason("taken")
 
 
 async def release_session(
     db: Connection,
     client: ClientId,
     session: SessionId,
-    way: Way,
+    way: EndReason,
     recollect_window: float,
     delivered: Sequence[BucketId],
 ) -> list[Freed]:
@@ -330,20 +330,20 @@ async def release_session(
 
 
 async def release_client(
-    db: Connection, client: ClientId, service: ServiceId | None, way: Way, recollect_window: float
+    db: Connection, client: ClientId, service: ServiceId | None, way: EndReason, recollect_window: float
 ) -> list[Freed]:
     """Free all that one client holds, in one service or in all, on whatever node."""
     return await _free(db, _RELEASE_CLIENT, way, recollect_window, client, service)
 
 
 async def release_claim(
-    db: Connection, bucket: BucketId, claim: ClaimNumber, way: Way, recollect_window: float
+    db: Connection, bucket: BucketId, claim: ClaimNumber, way: EndReason, recollect_window: float
 ) -> list[Freed]:
     """Free one bucket, if that claim is still the current one."""
     return await _free(db, _RELEASE_CLAIM, way, recollect_window, bucket, claim)
 
 
-async def release_service(db: Connection, service: ServiceId, way: Way) -> list[Freed]:
+async def release_service(db: Connection, service: ServiceId, way: EndReason) -> list[Freed]:
     """Free all that is held in one service."""
     return await _free(db, _RELEASE_SERVICE, way, 0.0, service)
 
@@ -369,7 +369,7 @@ async def release_dead(
     return await _free(db, _RELEASE_DEAD, DEAD, recollect_window, service, release_after)
 
 
-async def _free(db: Connection, statement: str, way: Way, recollect_window: float, *which: object) -> list[Freed]:
+async def _free(db: Connection, statement: str, way: EndReason, recollect_window: float, *which: object) -> list[Freed]:
     rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, False, *which)
     if rows[0]["twins"]:
         # In one transaction with what follows: nobody may claim a twin's item in between.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.model import Service, ServiceId
-from coordinator.store.making import MAX_READY
+from coordinator.store.building import MAX_READY
 from coordinator.store.pool import Connection
 
 _DUE = """

@@ -153,7 +153,7 @@ async def next_claims(db: Connection, number: int, limit: int) -> dict[ServiceId
 
 
 async def requeue(db: Connection, claims: Sequence[ClaimNumber]) -> int:
-    """Let the items of these claims wait again; within a transaction that holds the maker's lock of their service."""
+    """Let the items of these claims wait again; within a transaction that holds the builder's lock of their service."""
     return int((await db.execute(_REQUEUE, list(claims))).split()[-1])
 
 

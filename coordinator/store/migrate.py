@@ -45,7 +45,7 @@ class Migration:
     name: str
     sql: str
     plugin: str = ""
-    """Whose tables they are; '' is this package."""
+    """The plugin whose tables they are; '' is this package."""
 
     @property
     def checksum(self) -> str:

@@ -17,7 +17,7 @@ import asyncpg
 import msgspec
 
 from coordinator.errors import ConfigError, Unavailable
-from coordinator.store.load import Load, counted_by, uncounted
+from coordinator.store.statement_stats import StatementStats, counted_by, uncounted
 
 Connection: TypeAlias = Any
 """An asyncpg connection (which has no types of its own)."""
@@ -58,7 +58,7 @@ class Database:
 
     def __init__(self, dsn: str, *, size: int = 10) -> None:
         self.dsn = dsn
-        self.load = Load()
+        self.load = StatementStats()
         self._connection_class = counted_by(self.load)
         self.size = size
         self._taken = 0
@@ -109,7 +109,7 @@ class Database:
         if fsync != "on":
             raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
 
-    async def rehearse(self, step: Callable[[Connection], Awaitable[None]]) -> None:
+    async def warm_up(self, step: Callable[[Connection], Awaitable[None]]) -> None:
         """Run `step` once on each connection that nobody uses just now; what it asks is not counted.
 
         Raises:

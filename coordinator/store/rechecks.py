@@ -46,6 +46,6 @@ ON CONFLICT (service_id, item_id) DO NOTHING"""
 async def recheck(db: Connection, service: ServiceId, recheck_after: float, claims: int = 50) -> int:
     """Let items wait again whose newest valid result is older than so many seconds; returns how many.
 
-    Within a transaction that holds the maker's lock; looks at `claims` claims at most.
+    Within a transaction that holds the builder's lock; looks at `claims` claims at most.
     """
     return int((await db.execute(_DUE, service, recheck_after, claims)).split()[-1])

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from coordinator.errors import Conflict, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
-from coordinator.store import claims, ownership
+from coordinator.store import claim_lookup, claims
 from coordinator.store.pool import Connection
 
 Keep = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
@@ -259,10 +259,10 @@ async def settle_one(
         UnknownBucket, NotOwner, StaleClaim, UnassignedItems, Conflict: nothing is stored.
     """
     row = await db.fetchrow(_LOCK, submit.bucket_id)
-    bucket = await ownership.whose(db, submit.bucket_id, submit.claim)
+    bucket = await claim_lookup.find_claim(db, submit.bucket_id, submit.claim)
     if row is None or bucket is None:
         raise UnknownBucket("There is no such bucket.")
-    await ownership.check_owner(db, bucket, submit.bucket_id, submit.client_id)
+    await claim_lookup.check_owner(db, bucket, submit.bucket_id, submit.client_id)
     known = {
         one["item_id"]: one["value"]
         for one in await db.fetch(_STORED, [item for item, _ in submit.rows], submit.service_id, submit.claim)

@@ -25,7 +25,7 @@ from coordinator.home import make_ready
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
-from coordinator.store.making import START
+from coordinator.store.building import START
 from coordinator.store.pool import Connection, Database
 from tests.bench.figures import Figure, table_of
 from tests.bench.world import folder_for_postgres

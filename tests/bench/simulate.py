@@ -2,7 +2,7 @@
 
 Plays who comes when, how fast each is, the outside API's limit (180 requests in 15 minutes), broken connections,
 give-backs, hanging clients and the end of a node, on a simulated clock, against the project's own rules: the pool's
-size and the maker's runs, rank and chance within it, turns between clients, batches of claims and submits, what a
+size and the builder's runs, rank and chance within it, turns between clients, batches of claims and submits, what a
 give-back costs, how broken buckets are cut, and how the client's library tries again.  Tells how long asks and items
 wait, how large the pool is, what the database has to do, and, with what its statements cost, how many nodes and what
 database another number of clients needs (`--scale`, default one million).

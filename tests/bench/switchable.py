@@ -15,7 +15,7 @@ import asyncpg
 from coordinator.cli import main
 from coordinator.observe.events import Events
 from coordinator.observe.recorder import Recorder
-from coordinator.store.load import CountedConnection
+from coordinator.store.statement_stats import CountedConnection
 
 
 async def _written(_: Recorder) -> None:

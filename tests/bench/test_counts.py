@@ -17,7 +17,7 @@ from coordinator import processes
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
-from coordinator.store import claims, making, results
+from coordinator.store import building, claims, results
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import Settling
 from coordinator.wire.client import Submit
@@ -32,7 +32,7 @@ from tests.store.bench import submit as settling
 CROWD = 16
 SIZE = 180
 
-HOT = ("claims", "results", "copy", "queue", "making", "buckets", "items", "pool")
+HOT = ("claims", "results", "copy", "item_changes", "building", "buckets", "items", "pool")
 """Where statements of asks and submits stand."""
 
 
@@ -81,7 +81,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
     before = statements(server)
     buckets = await together(server, crowd)
     # Once it is looked whether more can be made, since few are left.
-    assert statements(server) - before == Counter({"claims.claim": 2, "making.look": 1})
+    assert statements(server) - before == Counter({"claims.claim": 2, "building.look": 1})
 
     before = statements(server)
     async with server.database.transaction() as db:
@@ -124,7 +124,7 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     await volunteer.push("bucket")
     # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
-        {"items.add": 1, "pool.flush": 1, "making.make_few": 1, "claims.claim": 1}
+        {"items.add": 1, "pool.flush": 1, "building.make_few": 1, "claims.claim": 1}
     )
 
 
@@ -144,13 +144,13 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
     # With BEGIN and COMMIT nine; behind the claim it is looked whether more can be made.
     assert statements(server) - before == Counter(
         {
-            "making.lock": 1,
-            "queue.by_keys": 1,
-            "queue.lock_to_prioritise": 1,
-            "queue.take": 1,
-            "making.put": 1,
+            "building.lock": 1,
+            "item_changes.by_keys": 1,
+            "item_changes.lock_to_prioritise": 1,
+            "item_changes.take": 1,
+            "building.put": 1,
             "claims.claim": 1,
-            "making.look": 1,
+            "building.look": 1,
             "pool.flush": 1,
         }
     )
@@ -206,7 +206,7 @@ async def test_rows_that_are_written_to_make_a_bucket(bench: Bench) -> None:
     await bench.waiting(10 * SIZE)
     async with bench.database.transaction() as db:
         before = await written(db)
-        made, _ = await making.make(db, bench.service, 10 * SIZE, SIZE, short=False)
+        made, _ = await building.make(db, bench.service, 10 * SIZE, SIZE, short=False)
         assert made == 10
         assert await written(db) - before == Counter(
             {"insert bucket": 10, "insert bucket_items": 10, "delete waiting": 10 * SIZE, "insert count_change": 1}

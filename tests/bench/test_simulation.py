@@ -66,7 +66,7 @@ async def test_the_model_does_what_postgres_does(dsn: str, tmp_path: Path, seed:
         for task in node._tasks:  # it does nothing by itself
             task.cancel()
         await asyncio.wait(node._tasks)
-        await node._errands.finish()
+        await node._background.finish()
         room = await Room.open(node, database, "room", **settings)
         witness = partial(Witness, room=room, clock_connection=connection, loop=asyncio.get_running_loop())
         day = await asyncio.to_thread(Day, scenario, Costs(), witness)

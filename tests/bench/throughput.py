@@ -176,7 +176,7 @@ def _rates(who: str, ours: Sequence[Round], copies: Sequence[float], inserts: Se
 
 
 def _costs(who: str, rounds: Sequence[Round], goal: float) -> list[Figure]:
-    made = sum(one.cost.by_name.get("making.make", (0, 0, 0.0))[1] for one in rounds)
+    made = sum(one.cost.by_name.get("building.make", (0, 0, 0.0))[1] for one in rounds)
     share = made / sum(one.buckets for one in rounds)
 
     def each(value: Any) -> list[float]:

@@ -23,7 +23,7 @@ from coordinator.embedded import EmbeddedPostgres
 from coordinator.home import make_ready
 from coordinator.model import ServiceId
 from coordinator.services import load_plugins, tables_of
-from coordinator.store import making, migrate, tokens
+from coordinator.store import building, migrate, tokens
 from coordinator.store.pool import Database
 from tests.bench.peer import Peer, secret_of
 from tests.bench.rows import RUN, SIZE
@@ -197,11 +197,11 @@ class World:
         await database.open()
         async with database.connection() as db:
             service_id = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = $1", service))
-            made, start = 1, making.START
+            made, start = 1, building.START
             while made:
                 async with db.transaction():
-                    await making.lock(db, [service_id])  # the node's own maker may take part
-                    made, start = await making.make(db, service_id, RUN * SIZE, SIZE, short=False, start=start)
+                    await building.lock(db, [service_id])  # the node's own builder may take part
+                    made, start = await building.make(db, service_id, RUN * SIZE, SIZE, short=False, start=start)
             await db.execute("VACUUM waiting, bucket, bucket_items")
         await database.close()
 

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from coordinator.app import Node
+from coordinator.flow.bucket_builder import BucketBuilder, Made
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.item_operation import ItemOperation
-from coordinator.flow.making import Made, Maker
 from coordinator.model import BucketId, Claimed
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -86,7 +86,7 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.maker: Maker = node._grant._maker
+        self.builder: BucketBuilder = node._grant._builder
         self.operation: ItemOperation = node._listener._admin.item_operation
 
     @classmethod
@@ -111,11 +111,11 @@ class Room(Bench):
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
         await self.execute(_LATER.format(float(seconds), int(self.service)))
-        self.maker.forget(self.service)
+        self.builder.forget(self.service)
 
     async def fill(self, *, wanted: bool = False, needy: bool = False) -> Made:
-        """One run of the maker."""
-        return await self.maker.make(self.entry, wanted=wanted, needy=needy)
+        """One run of the builder."""
+        return await self.builder.make(self.entry, wanted=wanted, needy=needy)
 
     # What clients and admins do
 

@@ -473,7 +473,7 @@ class Life(RuleBasedStateMachine):
 @pytest.mark.timeout(1200)
 def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Life.chance = random.Random()
-    monkeypatch.setattr("coordinator.flow.making._random", Life.chance)
+    monkeypatch.setattr("coordinator.flow.bucket_builder._random", Life.chance)
     with asyncio.Runner() as runner:
         database = Database(dsn_for_machine)
         runner.run(database.open())

@@ -54,8 +54,8 @@ async def works(peer: Volunteer, times: int = 1) -> None:
 async def looked_at(server: Server) -> None:
     """What was counted until now has been judged, against the others too."""
     await server.node._recorder.write()
-    server.node._watch_clients._compared = 0.0
-    await server.node._watch_clients.look()
+    server.node._health_monitor._compared = 0.0
+    await server.node._health_monitor.look()
 
 
 # Those that do harm

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.flow import grant
 from coordinator.model import ClientId, Demand, ServiceId, SessionId
-from coordinator.store import claims, making
+from coordinator.store import building, claims
 from coordinator.store.pool import Database
 from tests.flow.outage import Outage
 from tests.flow.room import stop_clock
@@ -69,7 +69,7 @@ async def test_what_no_session_holds_is_freed_after_the_database_was_away(
     await admin.add(3, prefix="more", services=["dm_check"])
     async with database.connection() as db:
         async with db.transaction():
-            await making.make(db, ServiceId(1), 10, 180, short=True)
+            await building.make(db, ServiceId(1), 10, 180, short=True)
         (claimed,) = (await claims.claim(db, ServiceId(1), [lost], server.node.boot)).claimed
     waiting = await server.volunteer("waiting")
     await waiting.ok("ask", service="dm_check", count=1)

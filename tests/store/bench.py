@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from coordinator.model import Boot, BucketId, Claimed, ClientId, Demand, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import claims, clients, items, making, nodes, queue, recollects, results, services
-from coordinator.store.claims import Way
-from coordinator.store.making import NewBucket
+from coordinator.store import building, claims, clients, item_changes, items, nodes, recollects, results, services
+from coordinator.store.building import NewBucket
+from coordinator.store.claims import EndReason
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import Outcome, Settling
 
@@ -115,10 +115,10 @@ class Bench:
         bucket = BucketId(uuid4())
         async with self.database.transaction() as db:
             rank = await db.fetchval("SELECT now() - make_interval(secs => $1)", age)
-            rows = await db.fetch(f"SELECT item_id, {making.FRAGMENT} FROM item i WHERE item_id = ANY ($1)", chosen)
+            rows = await db.fetch(f"SELECT item_id, {building.FRAGMENT} FROM item i WHERE item_id = ANY ($1)", chosen)
             parts = {row["item_id"]: row["fragment"] for row in rows}
             frame = "[" + ",".join(parts[item] for item in chosen) + "]"
-            await making.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])
+            await building.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])
             await db.execute("UPDATE bucket SET attempts = $2 WHERE bucket_id = $1", bucket, attempts)
         return bucket
 
@@ -147,7 +147,7 @@ class Bench:
             outcome, _ = await results.settle_one(db, one, window)
         return outcome
 
-    async def release(self, claimed: Claimed, way: Way = claims.RELEASED) -> list[Freed]:
+    async def release(self, claimed: Claimed, way: EndReason = claims.RELEASED) -> list[Freed]:
         """End one claim."""
         async with self.database.connection() as db:
             return await claims.release_claim(db, claimed.bucket_id, claimed.claim, way, WINDOW)
@@ -169,22 +169,22 @@ class Bench:
     async def prioritize(self, chosen: Sequence[ItemId], priority: int = 0) -> BucketId | None:
         """Put items into one urgent bucket, as `item.prioritize` does; None if nothing moved."""
         async with self.database.transaction() as db:
-            await making.lock(db, [self.service])
-            urgent = await queue.take_for_priority(db, self.service, chosen, priority, 86_400.0)
+            await building.lock(db, [self.service])
+            urgent = await item_changes.take_for_priority(db, self.service, chosen, priority, 86_400.0)
             if not urgent:
                 return None
             bucket, ids = BucketId(uuid4()), [one.item_id for one in urgent]
             frame = "[" + ",".join(one.fragment for one in urgent) + "]"
             rank, since = min(one.rank_at for one in urgent), min(one.since for one in urgent)
-            await making.put_buckets(db, [NewBucket(bucket, self.service, rank, since, priority, ids, frame)])
-            await queue.note_twins(db, self.service, [(bucket, ids)], urgent)
+            await building.put_buckets(db, [NewBucket(bucket, self.service, rank, since, priority, ids, frame)])
+            await item_changes.note_twins(db, self.service, [(bucket, ids)], urgent)
         return bucket
 
     async def delete(self, chosen: Sequence[ItemId]) -> list[Freed]:
         """Remove items, as `item.delete` does."""
         async with self.database.transaction() as db:
-            await making.lock(db, [row["service_id"] for row in await db.fetch("SELECT service_id FROM service")])
-            return await queue.delete(db, chosen)
+            await building.lock(db, [row["service_id"] for row in await db.fetch("SELECT service_id FROM service")])
+            return await item_changes.delete(db, chosen)
 
     # Looking, and moving the clock
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from coordinator.model import Claimed, ClaimNumber
-from coordinator.store import claims, ownership
+from coordinator.store import claim_lookup, claims
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, Worker
 
@@ -235,15 +235,15 @@ async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:
     await bench.release(first)
     (second,) = await bench.claim(bob)
     async with bench.database.connection() as db:
-        known = await ownership.whose(db, first.bucket_id, first.claim)
+        known = await claim_lookup.find_claim(db, first.bucket_id, first.claim)
         assert known is not None
         assert (known.holder, known.current, known.of_claim, known.items) == (
             "bob", second.claim, "ada", first.items,
         )  # fmt: skip
-        stranger = await ownership.whose(db, first.bucket_id, ClaimNumber(10**12))
+        stranger = await claim_lookup.find_claim(db, first.bucket_id, ClaimNumber(10**12))
         assert stranger is not None
         assert (stranger.of_claim, stranger.given) == (None, "")
-        assert await ownership.ever_held(db, first.bucket_id, ada.client_id)
-        assert not await ownership.ever_held(db, first.bucket_id, (await bench.worker("cleo")).client_id)
+        assert await claim_lookup.ever_held(db, first.bucket_id, ada.client_id)
+        assert not await claim_lookup.ever_held(db, first.bucket_id, (await bench.worker("cleo")).client_id)
         assert await claims.held_count(db, bob.client_id, bench.service) == 1
         assert await claims.held_count(db, ada.client_id, bench.service) == 0

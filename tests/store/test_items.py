@@ -10,8 +10,8 @@ import pytest
 
 from coordinator.model import ItemId
 from coordinator.store import claims, items, statistics
+from coordinator.store.building import START
 from coordinator.store.items import ResultRow
-from coordinator.store.making import START
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, blocked, submit
 

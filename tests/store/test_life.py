@@ -11,7 +11,7 @@ import pytest
 from coordinator.errors import StaleClaim
 from coordinator.flow.life import LIFE, STATES, Event, State, drawing
 from coordinator.model import Claimed
-from coordinator.store import claims, making
+from coordinator.store import building, claims
 from coordinator.store.pool import Database
 
 from .bench import WINDOW, Bench, Worker, submit
@@ -74,7 +74,7 @@ async def _claim(walk: Walk) -> object:
     return await walk.bench.claim(walk.other)
 
 
-async def _free(walk: Walk, way: claims.Way) -> object:
+async def _free(walk: Walk, way: claims.EndReason) -> object:
     async with walk.database.connection() as db:
         return await claims.release_claim(db, walk.claimed.bucket_id, walk.claimed.claim, way, WINDOW)
 
@@ -111,8 +111,8 @@ async def _drain(walk: Walk) -> None:
 
 async def _split(walk: Walk) -> object:
     async with walk.database.transaction() as db:
-        due = await making.due_for_split(db, walk.bench.service, 10)
-        await making.close(db, [one.bucket_id for one in due])
+        due = await building.due_for_split(db, walk.bench.service, 10)
+        await building.close(db, [one.bucket_id for one in due])
         return due
 
 

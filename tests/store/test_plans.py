@@ -19,13 +19,13 @@ import pytest
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
 from coordinator.store import (
     buckets,
+    building,
     claims,
     due,
     health,
+    item_changes,
     items,
-    making,
     people,
-    queue,
     recollects,
     results,
     statistics,
@@ -128,7 +128,7 @@ def _statements() -> dict[str, str]:
     """What nodes run for every ask, submit and release, at every look at the clock, and for those who watch."""
     found = {
         f"{module.__name__.rpartition('.')[2]}.{name}": value
-        for module in (claims, recollects, results, making, health, due)
+        for module in (claims, recollects, results, building, health, due)
         for name, value in vars(module).items()
         if isinstance(value, str)
         and re.match(r"\s*(WITH|SELECT|UPDATE|DELETE)\b", value)
@@ -137,7 +137,7 @@ def _statements() -> dict[str, str]:
     }
     for module, names in (
         (items, ("_WAITING", "_STATES")),
-        (queue, ("_LOCK_TO_DELETE", "_LOCK_TO_PRIORITISE", "_TAKE", "_TAKE_OUT")),
+        (item_changes, ("_LOCK_TO_DELETE", "_LOCK_TO_PRIORITISE", "_TAKE", "_TAKE_OUT")),
         (statistics, ("_STATE", "_FRONTS")),
         (people, ("_PEOPLE", "_ACTIVE_IN", "_BY_ID", "_BY_VALUE", "_MEMBERSHIPS_OF")),
         (buckets, ("_OPEN", "_OPEN_OF_CLIENT")),
@@ -148,10 +148,10 @@ def _statements() -> dict[str, str]:
 
 PARTS = frozenset(
     name
-    for name in (*vars(claims), *vars(making))
+    for name in (*vars(claims), *vars(building))
     if re.fullmatch("_FREE|_COST|_FREED.*|_HELD_(BY|OF|TOO|DEAD).*|_BOUND|_QUEUE|_PUT_TOGETHER", name)
 )
-"""What the statements of releases and of the maker are put together from."""
+"""What the statements of releases and of the builder are put together from."""
 
 
 def _nodes(

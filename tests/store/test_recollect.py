@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.store import claims
-from coordinator.store.claims import Way
+from coordinator.store.claims import EndReason
 from tests.store.bench import Bench, submit
 
 
@@ -118,7 +118,7 @@ async def test_what_another_has_taken_or_even_had_for_a_moment_is_gone(bench: Be
     ],
     ids=lambda way: way.ended,
 )
-async def test_what_ended_otherwise_does_not_come_back(bench: Bench, way: Way) -> None:
+async def test_what_ended_otherwise_does_not_come_back(bench: Bench, way: EndReason) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     await bench.release(mine, way)
@@ -126,7 +126,7 @@ async def test_what_ended_otherwise_does_not_come_back(bench: Bench, way: Way) -
 
 
 @pytest.mark.parametrize("way", [claims.DRAINED, claims.CRASHED], ids=lambda way: way.ended)
-async def test_what_a_node_lost_comes_back_without_a_refund(bench: Bench, way: Way) -> None:
+async def test_what_a_node_lost_comes_back_without_a_refund(bench: Bench, way: EndReason) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada, attempts=1)
     await bench.release(mine, way)

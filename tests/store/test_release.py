@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.store import claims, nodes
-from coordinator.store.claims import Way
+from coordinator.store.claims import EndReason
 from tests.store.bench import WINDOW, Bench, submit
 
 WAYS = [
@@ -28,11 +28,11 @@ KILL = "UPDATE bucket SET state = 'dead', touched_at = now() - interval '1 hour'
 
 
 def test_every_way_back_is_looked_at_here() -> None:
-    assert {way.ended for way in vars(claims).values() if isinstance(way, Way)} == {way.ended for way in WAYS}
+    assert {way.ended for way in vars(claims).values() if isinstance(way, EndReason)} == {way.ended for way in WAYS}
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.ended)
-async def test_each_way_back(bench: Bench, way: Way) -> None:
+async def test_each_way_back(bench: Bench, way: EndReason) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada, 4)
     await bench.settle_one(submit(mine, mine.items[:1], final=False))
@@ -60,7 +60,7 @@ async def test_each_way_back(bench: Bench, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.ended)
-async def test_releasing_again_changes_nothing(bench: Bench, way: Way) -> None:
+async def test_releasing_again_changes_nothing(bench: Bench, way: EndReason) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     assert len(await bench.release(mine, way)) == 1
@@ -92,7 +92,7 @@ async def test_the_end_of_one_session_leaves_what_another_session_of_its_client_
 
 @pytest.mark.parametrize("way", [claims.CUT_OFF, claims.DEAD], ids=lambda way: way.ended)
 async def test_the_third_failed_attempt_sets_a_bucket_aside_until_nobody_can_recollect_it(
-    bench: Bench, way: Way
+    bench: Bench, way: EndReason
 ) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada, attempts=1)

@@ -26,13 +26,13 @@ def assert_by_chance(hits: int, tries: int, probability: float) -> None:
 
 
 async def a_pool(bench: Bench) -> list[BucketId]:
-    """Buckets of exactly the same rank, as those of one run of the maker are."""
+    """Buckets of exactly the same rank, as those of one run of the builder are."""
     made = [await bench.bucket(1) for _ in range(POOL)]
     await bench.execute("UPDATE bucket SET rank_at = now() WHERE service_id = $1", bench.service)
     return made
 
 
-async def ask_and_return(bench: Bench, database: Database, worker: Worker, way: claims.Way) -> BucketId:
+async def ask_and_return(bench: Bench, database: Database, worker: Worker, way: claims.EndReason) -> BucketId:
     (claimed,) = await bench.claim(worker)
     async with database.connection() as db:
         await claims.release_claim(db, claimed.bucket_id, claimed.claim, way, WINDOW)

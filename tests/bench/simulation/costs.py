@@ -27,14 +27,14 @@ class Costs:
     release_ms: float = field(default=0.72, metadata={"help": "a release"})
     release_ms_per_bucket: float = field(default=0.083, metadata={"help": "each bucket in it"})
     recollect_ms: float = field(default=2.7, metadata={"help": "a recollect"})
-    look_ms: float = field(default=0.17, metadata={"help": "a look of the maker at the pool"})
+    look_ms: float = field(default=0.17, metadata={"help": "a look of the builder at the pool"})
     look_ms_per_1000_members: float = field(default=0.053, metadata={"help": "a thousand clients counted by it"})
     look_ms_per_1000_ready: float = field(default=0.087, metadata={"help": "a thousand ready buckets counted by it"})
     make_ms_per_bucket: float = field(default=0.0, metadata={"help": "a bucket that is made, without its items"})
     make_ms_per_1000_items: float = field(default=7.2, metadata={"help": "a thousand items in it"})
     add_ms: float = field(default=0.42, metadata={"help": "an item.add"})
     add_ms_per_1000_items: float = field(default=14.0, metadata={"help": "a thousand items in it"})
-    clock_ms: float = field(default=1.4, metadata={"help": "a look of one node at the clock, the maker aside"})
+    clock_ms: float = field(default=1.4, metadata={"help": "a look of one node at the clock, the builder aside"})
     retire_ms_per_bucket: float = field(default=0.13, metadata={"help": "a done bucket that is put aside by it"})
     session_ms: float = field(default=0.28, metadata={"help": "the beginning or end of a session"})
     record_ms: float = field(default=0.96, metadata={"help": "what a node writes each second of what was done"})
@@ -57,7 +57,7 @@ class Costs:
         return (ms + self.commit_ms) / 1000
 
     def make_seconds(self, buckets: int) -> float:
-        """How long a run of the maker takes, with full buckets."""
+        """How long a run of the builder takes, with full buckets."""
         return (self.look_ms + self.make_ms_per_bucket * buckets + (self.commit_ms if buckets else 0)) / 1000
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from coordinator.config import Settings
-from coordinator.flow.making import head_start
+from coordinator.flow.bucket_builder import head_start
 from coordinator.store.claims import CRASHED
 from tests.bench.simulation.clock import Clock
 from tests.bench.simulation.costs import Costs

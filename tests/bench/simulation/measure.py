@@ -16,13 +16,13 @@ from uuid import uuid4
 
 from coordinator.embedded import EmbeddedPostgres
 from coordinator.errors import ConfigError
+from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Entry
-from coordinator.flow.making import Maker
 from coordinator.home import make_ready
 from coordinator.model import Claimed, ClientId, Service, ServiceSettings, SessionId
 from coordinator.observe.health import WELL
 from coordinator.services import load_plugins, tables_of
-from coordinator.store import claims, clients, health, history, items, making, migrate, statistics
+from coordinator.store import building, claims, clients, health, history, items, migrate, statistics
 from coordinator.store.health import Done
 from coordinator.store.pool import Connection, Database
 from tests.bench.simulation.costs import Costs
@@ -147,10 +147,10 @@ class _Measure:
         look = await self._cost(300, lambda: self._look(0, 0))
         async with self._database.connection() as db:
             await db.execute(_CROWD, self._bench.service, MEMBERS)
-        maker = Maker(self._database)
-        small = await self._cost(6, lambda: maker.make(self._entry(20), wanted=False))
+        builder = BucketBuilder(self._database)
+        small = await self._cost(6, lambda: builder.make(self._entry(20), wanted=False))
         await self._bench.execute("UPDATE bucket SET rank_at = rank_at + interval '1 day'")  # the others go first
-        usual = await self._cost(16, lambda: maker.make(self._entry(SIZE), wanted=False))
+        usual = await self._cost(16, lambda: builder.make(self._entry(SIZE), wanted=False))
         each = (small - usual) / (900 - 100)
         return {
             "look_ms": look,
@@ -159,13 +159,13 @@ class _Measure:
         }
 
     def _entry(self, size: int) -> Entry:
-        nothing: Any = None  # the maker looks at the service alone
+        nothing: Any = None  # the builder looks at the service alone
         service = Service(self._bench.service, "cost", "dm_check", "cost", "active", ServiceSettings(bucket_size=size))
         return Entry(service, nothing, nothing, {})
 
     async def _look(self, ready: int, waiting: int) -> None:
         async with self._database.transaction() as db:
-            await making.look(db, self._bench.service, ready, waiting)
+            await building.look(db, self._bench.service, ready, waiting)
 
     async def _looking(self, one: Worker, alone: float) -> dict[str, float]:
         """A node's database is vacuumed now and then, which makes counting cheaper: so it is here."""
@@ -180,12 +180,12 @@ class _Measure:
             ready = await self._ready(db)
 
             async def pool(for_each: int) -> None:
-                await making.look(db, self._bench.service, for_each, 1)
+                await building.look(db, self._bench.service, for_each, 1)
 
             few, many = await self._cost(300, lambda: pool(0)), await self._cost(300, lambda: pool(1000))
         return {
-            "look_ms_per_1000_members": (few - alone) / min(MEMBERS, making.MAX_READY) * 1000,
-            "look_ms_per_1000_ready": (many - few) / min(ready, making.MAX_READY) * 1000,
+            "look_ms_per_1000_members": (few - alone) / min(MEMBERS, building.MAX_READY) * 1000,
+            "look_ms_per_1000_ready": (many - few) / min(ready, building.MAX_READY) * 1000,
             "claim_ms_per_1000_ready": (large - small) / (ready - few_ready) * 1000,
         }
 
@@ -257,15 +257,15 @@ class _Measure:
                 await claims.release_dead(db, service, 900.0, 120.0)
                 await clients.make_idle(db, service, 604_800.0, [])
                 await claims.release_kept(db)
-                await making.retire(db)
+                await building.retire(db)
                 await clients.purge_sessions(db)
             async with self._database.transaction() as db:
-                await making.try_lock(db, service)
-                await making.due_for_split(db, service, 20)
+                await building.try_lock(db, service)
+                await building.due_for_split(db, service, 20)
 
         async def retire() -> None:
             async with self._database.connection() as db:
-                await making.retire(db, 50)
+                await building.retire(db, 50)
 
         done = await self._bench.value("SELECT count(*) FROM bucket WHERE state = 'done' AND indexed")
         times = max(1, done // 50)

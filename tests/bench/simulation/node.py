@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
+from coordinator.flow.bucket_builder import pool_target
 from coordinator.flow.commits import BATCH as SUBMITS
 from coordinator.flow.commits import WORKERS
+from coordinator.flow.demand_queue import Line, Ticket
 from coordinator.flow.expiry import RENEW, TICK
 from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
-from coordinator.flow.line import Line, Ticket
-from coordinator.flow.making import pool_target
-from coordinator.flow.roster import Holder
+from coordinator.flow.health_monitor import COMPARE
+from coordinator.flow.session_registry import Holder
 from coordinator.flow.signals import COALESCE
-from coordinator.flow.watch import COMPARE
 from coordinator.model import ClientId, ServiceId, SessionId
 from coordinator.observe.recorder import MOST_EVENTS
 from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
@@ -149,7 +149,7 @@ class Node:
             self._fill()
 
     def _fill(self) -> None:
-        """A run of the maker before the pool is empty; its buckets are there when it begins."""
+        """A run of the builder before the pool is empty; its buckets are there when it begins."""
         store, self._filling = self.day.store, True
         made = store.make()
         self._line.target = pool_target(store.members, store.settings)

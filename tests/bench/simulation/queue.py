@@ -178,7 +178,7 @@ def stay_behind(groups: Sequence[tuple[datetime, int]], size: int, *, short: boo
     """How many items of each priority wait on because they fill no bucket of `size`.
 
     `groups` are the front rank and the number of items of each; none stay behind when `short` buckets are wanted.
-    The maker's statement has the same rule, and a test of it compares them.
+    The builder's statement has the same rule, and a test of it compares them.
     """
     # What would stay behind but ranks before a bucket that is made must not wait behind it.
     back = max((rank for rank, count in groups if count >= size), default=None)

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from random import Random
 
+from coordinator.flow.bucket_builder import head_start, plan, pool_target
 from coordinator.flow.expiry import part_size
-from coordinator.flow.making import head_start, plan, pool_target
 from coordinator.model import ServiceSettings
-from coordinator.store.claims import CRASHED, CUT_OFF, DEAD, GIVEN_UP, MAX_ATTEMPTS, UNDELIVERED, Way
-from coordinator.store.making import MAX_READY, Pool
+from coordinator.store.building import MAX_READY, Pool
+from coordinator.store.claims import CRASHED, CUT_OFF, DEAD, GIVEN_UP, MAX_ATTEMPTS, UNDELIVERED, EndReason
 from tests.bench.simulation.clock import Clock
 from tests.bench.simulation.ledger import Ledger, Spread
 from tests.bench.simulation.member import Demand, Freed, Member, Outcome, Submit, refused_for, waits_for
@@ -83,7 +83,7 @@ class Store:
         if priority < 100:
             self.make(patient=True)
 
-    # The maker
+    # The builder
 
     def make(self, *, wanted: bool = False, needy: bool = False, patient: bool = False) -> int:
         """One run; returns how many buckets it made."""
@@ -252,15 +252,15 @@ class Store:
         self._free([one.bucket], GIVEN_UP)
         return Outcome(closed=True, freed=True, calmed=False)
 
-    def release_session(self, session: object, member: Member, way: Way, delivered: Sequence[Bucket]) -> int:
+    def release_session(self, session: object, member: Member, way: EndReason, delivered: Sequence[Bucket]) -> int:
         """Free what a session holds; what is not among the delivered costs nothing.  Returns how many it was."""
         return self._free([bucket for bucket in member.held if bucket.session is session], way, delivered)
 
-    def release_claim(self, bucket: Bucket, claim: int, way: Way) -> int:
+    def release_claim(self, bucket: Bucket, claim: int, way: EndReason) -> int:
         """Free one bucket, if that claim is still the current one."""
         return self._free([bucket] if bucket.claim == claim and bucket.holder is not None else [], way)
 
-    def _free(self, buckets: Sequence[Bucket], way: Way, delivered: Sequence[Bucket] | None = None) -> int:
+    def _free(self, buckets: Sequence[Bucket], way: EndReason, delivered: Sequence[Bucket] | None = None) -> int:
         now = self.clock.now
         charged = set(buckets if delivered is None else delivered)
         payers = {bucket.holder: None for bucket in buckets if bucket.holder is not None and bucket in charged}

@@ -69,7 +69,7 @@ class Volunteer:
         "_hung",
         "_limited_until",
         "_pending",
-        "_speed",
+        "_throughput",
         "_until",
         "day",
         "holdings",
@@ -83,7 +83,7 @@ class Volunteer:
         self.member = member
         self.session: Session | None = None
         self.holdings: list[Holding] = []
-        self._speed = chance.lognormvariate(math.log(scenario.speed), 1.0)
+        self._throughput = chance.lognormvariate(math.log(scenario.speed), 1.0)
         self._allowance = Allowance(scenario.requests, scenario.window)
         self._backoff = Backoff(chance=chance.random)
         self._until = self._limited_until = -math.inf
@@ -240,12 +240,12 @@ class Volunteer:
             self._checking = True
             clock.at(resets, self._resume, self._epoch)
             return
-        count = min(holding.left, may, max(1, int(self._speed * FLUSH_EVERY)))
+        count = min(holding.left, may, max(1, int(self._throughput * FLUSH_EVERY)))
         self._allowance.take(now, count)
         self._checking = True
         if count == holding.left and holding is self.holdings[-1]:
-            clock.after(max(0, count - CONCURRENCY) / self._speed, self._ask_ahead, self._epoch)
-        clock.after(count / self._speed, self._checked, self._epoch, holding, count)
+            clock.after(max(0, count - CONCURRENCY) / self._throughput, self._ask_ahead, self._epoch)
+        clock.after(count / self._throughput, self._checked, self._epoch, holding, count)
 
     def _resume(self, epoch: int) -> None:
         if epoch == self._epoch:
@@ -264,7 +264,7 @@ class Volunteer:
             elif not holding.flushing:
                 # Results wait for others, but not long.
                 holding.flushing = True
-                wait = max(0.0, FLUSH_EVERY - count / self._speed)
+                wait = max(0.0, FLUSH_EVERY - count / self._throughput)
                 self.day.clock.after(wait, self._flush, epoch, holding)
         else:
             self.day.checked_in_vain(count)

@@ -17,9 +17,9 @@ import asyncpg
 from coordinator.errors import StaleClaim
 from coordinator.model import BucketId, Claimed, ClientId, ItemId
 from coordinator.store import claims, clients, recollects
-from coordinator.store.claims import Way
-from coordinator.store.load import Load
+from coordinator.store.claims import EndReason
 from coordinator.store.results import Settling
+from coordinator.store.statement_stats import StatementStats
 from tests.bench.simulation.member import Demand, Freed, Member, Outcome, Submit
 from tests.bench.simulation.node import Session
 from tests.bench.simulation.queue import Bucket
@@ -67,7 +67,7 @@ class Witness(Store):
         self._room = room
         self._clock_connection = clock_connection
         self._loop = loop
-        self._loads: tuple[Load, ...] = (room.database.load, room.node._db.load)
+        self._loads: tuple[StatementStats, ...] = (room.database.load, room.node._db.load)
         self._real: dict[Bucket, BucketId] = {}
         self._model: dict[BucketId, Bucket] = {}
         self._new: list[Bucket] = []
@@ -250,7 +250,7 @@ class Witness(Store):
             found.append(Outcome(outcome.closed, outcome.freed, outcome.calmed))
         return found
 
-    def release_session(self, session: object, member: Member, way: Way, delivered: Sequence[Bucket]) -> int:
+    def release_session(self, session: object, member: Member, way: EndReason, delivered: Sequence[Bucket]) -> int:
         model = super().release_session
         worker = _worker(Demand(member, session))
         buckets = [self._real[bucket] for bucket in delivered]
@@ -263,7 +263,7 @@ class Witness(Store):
 
         return self._both("release " + way.ended, release, lambda: model(session, member, way, delivered))
 
-    def release_claim(self, bucket: Bucket, claim: int, way: Way) -> int:
+    def release_claim(self, bucket: Bucket, claim: int, way: EndReason) -> int:
         model = super().release_claim
         claimed, _ = self._claim_of[bucket, claim]
 

@@ -16,10 +16,10 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.rows import time_text
 from coordinator.model import Boot, ServiceId
 from coordinator.observe import rows
-from coordinator.observe.asking import Asking
-from coordinator.observe.pace import MINUTES, eta, rates
-from coordinator.observe.paced import SMALL_SHARE, Paced
-from coordinator.observe.speed import Speed
+from coordinator.observe.cached_query import SMALL_SHARE, CachedQuery
+from coordinator.observe.database_rates import DatabaseRates
+from coordinator.observe.eta import MINUTES, eta, rates
+from coordinator.observe.throughput import Throughput
 from coordinator.store import buckets, events, history, nodes, people, statistics
 from coordinator.store.pool import Connection, Database
 from coordinator.store.statistics import ServiceState
@@ -29,25 +29,27 @@ SLOWLY = 5.0
 """Seconds between looks at what changes by the minute."""
 
 
-class Board:
+class Topics:
     """The topics as they are now."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, grant: Grant, boot: Boot, asking: Asking) -> None:
+    def __init__(
+        self, database: Database, catalogue: Catalogue, grant: Grant, boot: Boot, asking: DatabaseRates
+    ) -> None:
         self._catalogue = catalogue
         self._grant = grant
         self._boot = boot
-        self._speed = Speed()
-        self._state = Paced(database, _state)
-        self._people = Paced(database, people.people)
-        self._nodes = Paced(database, nodes.here, share=SMALL_SHARE)
-        self._seconds = Paced(database, self._speed.look, share=SMALL_SHARE)
-        self._minutes = Paced(database, lambda db: history.active_minutes(db, MINUTES + 3), SLOWLY)
-        self._faults = Paced(database, events.faults, SLOWLY)
-        self._events = Paced(database, _newest_events, share=SMALL_SHARE)
-        self._clients = Paced(database, _first_clients, share=SMALL_SHARE)
-        self._buckets = Paced(database, lambda db: buckets.open_page(db, None, wire.FIRST_ROWS))
+        self._throughput = Throughput()
+        self._state = CachedQuery(database, _state)
+        self._people = CachedQuery(database, people.people)
+        self._nodes = CachedQuery(database, nodes.here, share=SMALL_SHARE)
+        self._seconds = CachedQuery(database, self._throughput.look, share=SMALL_SHARE)
+        self._minutes = CachedQuery(database, lambda db: history.active_minutes(db, MINUTES + 3), SLOWLY)
+        self._faults = CachedQuery(database, events.faults, SLOWLY)
+        self._events = CachedQuery(database, _newest_events, share=SMALL_SHARE)
+        self._clients = CachedQuery(database, _first_clients, share=SMALL_SHARE)
+        self._buckets = CachedQuery(database, lambda db: buckets.open_page(db, None, wire.FIRST_ROWS))
 
-        self.topics: dict[str, Callable[[], Awaitable[Struct]]] = {
+        self.by_name: dict[str, Callable[[], Awaitable[Struct]]] = {
             "overview": self.overview,
             "services": self.services,
             "clients": self.clients,
@@ -66,9 +68,9 @@ class Board:
         return wire.Overview(
             items=_sum(wire.Items(), [one.items for one in services]),
             buckets=_sum(wire.Buckets(), [one.buckets for one in services]),
-            items_per_second=self._speed.items(None),
-            buckets_per_second=self._speed.buckets(None),
-            recent=self._speed.recent(None),
+            items_per_second=self._throughput.items(None),
+            buckets_per_second=self._throughput.buckets(None),
+            recent=self._throughput.recent(None),
             eta=_latest(services),
             demand=wire.Demand(
                 pending=sum(one.demand.pending for one in services),
@@ -130,8 +132,10 @@ class Board:
                 total=state.total,
             ),
             buckets=wire.Buckets(**state.buckets),
-            items_per_second=self._speed.items(service.service_id),
-            eta=eta(state.left, rates(minutes, self._speed.minute, self._speed.recent(service.service_id, 60))),
+            items_per_second=self._throughput.items(service.service_id),
+            eta=eta(
+                state.left, rates(minutes, self._throughput.minute, self._throughput.recent(service.service_id, 60))
+            ),
             oldest=[
                 wire.Oldest(
                     priority,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.flow import making
-from coordinator.flow.making import head_start, shuffled_parts
-from coordinator.store import making as store
+from coordinator.flow import bucket_builder
+from coordinator.flow.bucket_builder import head_start, shuffled_parts
+from coordinator.store import building as store
 from tests.flow.conftest import OpenRoom
 from tests.flow.room import Room
 
@@ -62,7 +62,7 @@ def test_the_place_within_the_run_is_independent_of_the_place_in_the_queue() -> 
 
 
 async def test_what_clients_get_is_in_no_order_of_the_queue(open_room: OpenRoom) -> None:
-    """Through the maker and the claim: neither which items are together nor which bucket comes next."""
+    """Through the builder and the claim: neither which items are together nor which bucket comes next."""
     room = await open_room(bucket_size=10)
     for n in range(10):
         await room.worker(f"w{n}")
@@ -82,7 +82,7 @@ async def test_what_clients_get_is_in_no_order_of_the_queue(open_room: OpenRoom)
     assert neighbours < expected + UNLIKELY * math.sqrt(2 * expected) + 5
 
 
-# The maker
+# The builder
 
 
 async def _ready(room: Room) -> list[int]:
@@ -104,7 +104,7 @@ async def test_the_pool_is_kept_at_twice_what_the_clients_may_ask_for(open_room:
 
 
 async def test_a_run_takes_no_more_than_it_may(open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.flow.making.MAX_ITEMS_A_RUN", 12)
+    monkeypatch.setattr("coordinator.flow.bucket_builder.MAX_ITEMS_A_RUN", 12)
     room = await open_room(bucket_size=3, max_buckets_per_ask=10)
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(40)])
@@ -189,7 +189,7 @@ async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
 async def test_a_queue_is_looked_at_from_where_it_was_left_until_something_is_heard(
     open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(making, "SURE", 3600.0)
+    monkeypatch.setattr(bucket_builder, "SURE", 3600.0)
     room = await open_room(bucket_size=4)
     first = await room.waiting(8)
     assert (await room.fill(wanted=True)).buckets == 1
@@ -197,7 +197,7 @@ async def test_a_queue_is_looked_at_from_where_it_was_left_until_something_is_he
     assert (await room.fill(needy=True)).buckets == 1
     made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")
     assert sorted(item for row in made for item in row["items"]) == first
-    room.maker.forget(room.service)
+    room.builder.forget(room.service)
     assert (await room.fill()).buckets == 1
     assert await room.value("SELECT count(*) FROM waiting") == 0
     made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")

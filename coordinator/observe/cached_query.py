@@ -25,7 +25,7 @@ EACH_SECOND = 0.9
 """Seconds between looks for whoever comes once a second and must not miss one."""
 
 
-class Paced(Generic[T]):
+class CachedQuery(Generic[T]):
     """What a look found, for all who ask until it is due again; what passes through one `gate` is looked at in turn."""
 
     def __init__(

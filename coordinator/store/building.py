@@ -1,6 +1,6 @@
 """From waiting items to buckets.
 
-Whoever moves items between `waiting` and buckets holds the maker's lock of that service, so that deleting and
+Whoever moves items between `waiting` and buckets holds the builder's lock of that service, so that deleting and
 prioritising never miss an item that is on its way.
 """
 
@@ -15,24 +15,24 @@ from datetime import datetime
 from coordinator.model import BucketId, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('coordinator.maker'), $1)"
-_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1)"
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('coordinator.builder'), $1)"
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1)"
 
 
 async def lock(db: Connection, services: Iterable[ServiceId]) -> None:
-    """Wait for the maker's lock of each service, until the transaction ends."""
+    """Wait for the builder's lock of each service, until the transaction ends."""
     for service in sorted(services):
         await db.execute(_LOCK, service)
 
 
 async def try_lock(db: Connection, service: ServiceId) -> bool:
-    """Take the maker's lock if nobody has it."""
+    """Take the builder's lock if nobody has it."""
     return bool(await db.fetchval(_TRY_LOCK, service))
 
 
 MAX_READY = 10_000
 """Ready buckets of a service at most, so that looking whether there are enough stays cheap with any number of clients:
-a hundred runs of the maker, and more than a node hands out in ten seconds."""
+a hundred runs of the builder, and more than a node hands out in ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ front AS MATERIALIZED (
     SELECT * FROM queue
      WHERE (SELECT count(*) FROM queue) < $3
        AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
-       AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1))
+       AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
        AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),"""
     + _PUT_TOGETHER
 )
@@ -173,7 +173,9 @@ async def make(
     start: Place = START,
     span: float = DAY,
 ) -> tuple[int, Place]:
-    """Make buckets of `size` items of those `limit` that rank first; within a transaction that holds the maker's lock.
+    """Make buckets of `size` items of those `limit` that rank first.
+
+    Within a transaction that holds the builder's lock.
 
     Who comes together with whom is chance, among what came no later than `span` seconds after the rank of the first.
      `short` buckets are made only if wanted, or of what would be overtaken.  Nothing is looked for before
@@ -240,13 +242,13 @@ class Pool:
     first: int | None = None
 
 
-# What the maker does need not reach the disk before others see it: a claim of its buckets commits behind it in the same
-# log, and what is lost in a crash before that waits as before.
+# What the builder does need not reach the disk before others see it: a claim of its buckets commits behind it in the
+# same log, and what is lost in a crash before that waits as before.
 _LOOK = """
 WITH queue AS MATERIALIZED (
     SELECT rank_at, item_id FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($5, $6)
      ORDER BY rank_at, item_id LIMIT $4)
-SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1) AS locked,
+SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1) AS locked,
        set_config('synchronous_commit', 'off', true),
        w.workers,
        (SELECT count(*) FROM (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
@@ -263,11 +265,11 @@ SELECT pg_try_advisory_xact_lock(hashtext('coordinator.maker'), $1) AS locked,
 async def look(
     db: Connection, service: ServiceId, for_each: int, waiting_limit: int, start: Place = START
 ) -> Pool | None:
-    """Take the maker's lock if nobody has it, and look how full the ready pool is; None if it is taken.
+    """Take the builder's lock if nobody has it, and look how full the ready pool is; None if it is taken.
 
     Counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`, so the cost does
-    not grow with the queue; nothing that waits is looked for before `start`.  What another maker commits at that moment
-    may be missing.
+    not grow with the queue; nothing that waits is looked for before `start`.  What another builder commits at that
+    moment may be missing.
     """
     row = await db.fetchrow(_LOOK, service, for_each, MAX_READY, waiting_limit, *start)
     if not row["locked"]:
@@ -318,7 +320,7 @@ class Broken:
 
 
 async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[Broken]:
-    """Lock buckets whose time to be cut up has come; within a transaction that holds the maker's lock."""
+    """Lock buckets whose time to be cut up has come; within a transaction that holds the builder's lock."""
     return [
         Broken(
             BucketId(row["bucket_id"]),

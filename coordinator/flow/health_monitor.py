@@ -12,8 +12,8 @@ from time import monotonic
 import structlog
 
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.client_counters import ClientCounters, Key
 from coordinator.flow.signals import Signals
-from coordinator.flow.tally import Key, Tally
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.events import Events
 from coordinator.observe.health import LABELLED, Hour, Others, Record, Verdict, judge, pace, worse
@@ -31,15 +31,21 @@ TIDY = 600.0
 """Seconds between two looks for kinds of results to forget."""
 
 
-class Watch:
+class HealthMonitor:
     """Finds clients that do harm, and those that do no more."""
 
     def __init__(
-        self, database: Database, catalogue: Catalogue, tally: Tally, signals: Signals, who: str, events: Events
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        counters: ClientCounters,
+        signals: Signals,
+        who: str,
+        events: Events,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._tally = tally
+        self._counters = counters
         self._signals = signals
         self._who = who
         self._events = events
@@ -53,7 +59,7 @@ class Watch:
         Raises:
             Unavailable: the database is away; they are judged when they do something again.
         """
-        known = self._tally.known()
+        known = self._counters.known()
         for figures in known.values():
             await self._judge(figures, Others(), only_worse=True)
         self._waiting |= known

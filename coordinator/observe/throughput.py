@@ -19,7 +19,7 @@ OVERLAP = 5.0
 """Seconds that are read again each time: nodes may still add to the newest ones, or be late."""
 
 
-class Speed:
+class Throughput:
     """The last seconds, up to the last one that is whole."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The maker's statement: nothing lost, the front first, and nobody can foresee who is with whom."""
+"""The builder's statement: nothing lost, the front first, and nobody can foresee who is with whom."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.store import making as store
+from coordinator.store import building as store
 from coordinator.store.pool import Database
 from tests.bench.simulation.queue import stay_behind
 from tests.store.bench import Bench

@@ -31,7 +31,7 @@ class Total:
     disconnects: int = 0
 
 
-class Tally:
+class ClientCounters:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from coordinator.store import claims, items, making, queue, rehearsal, results
+from coordinator.store import building, claims, item_changes, items, results, warmup
 from coordinator.store.pool import Connection, Database
 from tests.harness import Server
 from tests.store.bench import Bench
@@ -14,10 +14,10 @@ WAITED_FOR = (
     claims._WAITS,
     claims._RELEASE_SESSION,
     items._ADD,
-    making._MAKE_FEW,
-    making._PUT,
-    queue._LOCK_TO_PRIORITISE,
-    queue._TAKE,
+    building._MAKE_FEW,
+    building._PUT,
+    item_changes._LOCK_TO_PRIORITISE,
+    item_changes._TAKE,
     results._SETTLE,
 )
 
@@ -32,7 +32,7 @@ async def planned(db: Connection) -> set[str]:
 
 
 async def test_the_connections_that_a_node_began_with_know_them(server: Server) -> None:
-    (task,) = [one for one in server.node._tasks if one.get_name() == "rehearsal"]
+    (task,) = [one for one in server.node._tasks if one.get_name() == "warmup"]
     await task
     database = server.node._db
     async with AsyncExitStack() as stack:
@@ -46,15 +46,15 @@ async def test_each_is_asked_once_and_that_is_not_counted_as_work(database: Data
 
     async def step(db: Connection) -> None:
         asked.append(db.get_server_pid())
-        await rehearsal.rehearse(db)
+        await warmup.warm_up(db)
 
     async with database.connection() as one, database.connection() as other:
         pids = {one.get_server_pid(), other.get_server_pid()}
-        await database.rehearse(step)
+        await database.warm_up(step)
         assert not pids.intersection(asked), "it is in use"
     asked.clear()
     before = {one.statement: one.calls for one in database.load.snapshot().statements}
-    await database.rehearse(step)
+    await database.warm_up(step)
     assert pids.issubset(asked)
     assert len(asked) == len(set(asked))
     assert {one.statement: one.calls for one in database.load.snapshot().statements} == before
@@ -68,5 +68,5 @@ async def test_nothing_changes_by_them(bench: Bench) -> None:
     await bench.claim(await bench.worker("ada"))
     async with bench.database.transaction() as db:
         before = await db.fetch(_CHANGED)
-        await rehearsal.rehearse(db)
+        await warmup.warm_up(db)
         assert await db.fetch(_CHANGED) == before

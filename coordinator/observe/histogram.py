@@ -12,8 +12,8 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 """Seconds at which spans end: from what a good day brings (3 ms) to what a statement may take at most (10 s)."""
 
 
-class Durations:
-    """Durations of one kind, by service."""
+class Histogram:
+    """Durations of one kind, sorted by length, for each service."""
 
     def __init__(self) -> None:
         self._counts: dict[ServiceId, list[int]] = {}
@@ -37,11 +37,11 @@ class Durations:
         return list(zip([*map(repr, BOUNDS), "+Inf"], accumulate(self._counts[service]), strict=True))
 
 
-class Waits:
+class WaitTimes:
     """What clients of this node wait for."""
 
     def __init__(self) -> None:
-        self.bucket = Durations()
+        self.bucket = Histogram()
         """From an ask to the bucket; also while there is none."""
-        self.stored = Durations()
+        self.stored = Histogram()
         """From a submit to its commit."""

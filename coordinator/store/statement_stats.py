@@ -47,7 +47,7 @@ class _Count:
 
 
 @dataclass(frozen=True, slots=True)
-class StatementLoad:
+class StatementCounts:
     """One named statement: how often it ran, the rows it returned or changed, and how long the node waited for it."""
 
     statement: str
@@ -57,18 +57,18 @@ class StatementLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadSnapshot:
+class StatementSnapshot:
     """All since the node began.
 
     `pool_waits` counts how often all connections were taken, `pool_seconds` is how long that made the node wait.
     """
 
-    statements: tuple[StatementLoad, ...]
+    statements: tuple[StatementCounts, ...]
     pool_waits: int
     pool_seconds: float
 
 
-class Load:
+class StatementStats:
     """Counts what goes to the database."""
 
     def __init__(self) -> None:
@@ -79,11 +79,11 @@ class Load:
         self._pool_waits = 0
         self._pool_seconds = 0.0
 
-    def snapshot(self) -> LoadSnapshot:
+    def snapshot(self) -> StatementSnapshot:
         """What was counted until now, the dearest statement first."""
-        return LoadSnapshot(
+        return StatementSnapshot(
             tuple(
-                StatementLoad(name, count.calls, count.rows, count.seconds)
+                StatementCounts(name, count.calls, count.rows, count.seconds)
                 for name, count in sorted(self._counts.items(), key=lambda one: -one[1].seconds)
             ),
             self._pool_waits,
@@ -141,7 +141,7 @@ def _constants() -> dict[str, str]:
 class CountedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """A connection whose statements are counted by its class's `load`."""
 
-    load: Load
+    load: StatementStats
 
     async def fetch(self, query: str, *args: object, **options: Any) -> Any:
         begun, rows = perf_counter(), 0
@@ -195,7 +195,7 @@ class CountedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ha
         return status
 
 
-def counted_by(load: Load) -> type[CountedConnection]:
+def counted_by(load: StatementStats) -> type[CountedConnection]:
     """A class of connections whose statements are counted there."""
     return type("CountedConnection", (CountedConnection,), {"load": load})
 

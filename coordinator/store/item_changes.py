@@ -1,6 +1,6 @@
 """Items out of turn: prioritised, deleted, quarantined, retried.
 
-All of it within a transaction that holds the maker's lock, so that no item is on its way from `waiting` to a bucket
+All of it within a transaction that holds the builder's lock, so that no item is on its way from `waiting` to a bucket
 meanwhile.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import making
+from coordinator.store import building
 from coordinator.store.pool import Connection
 
 
@@ -79,7 +79,7 @@ WITH waited AS (
 forgotten AS (
     DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL)
 SELECT 'known' AS what, i.item_id, now() AS since, """
-    + making.FRAGMENT
+    + building.FRAGMENT
     + """,
        NULL::uuid AS bucket_id, NULL AS state, NULL::smallint AS priority
   FROM item i WHERE i.item_id = ANY ($2::bigint[])

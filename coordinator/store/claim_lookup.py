@@ -1,4 +1,4 @@
-"""Whose a bucket is, and whose the claim was that someone names with it."""
+"""Find a claim that a client names: which bucket, and whether it was its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coordinator.errors import NotOwner, StaleClaim
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
-_WHOSE = """
+_FIND_CLAIM = """
 SELECT b.service_id, b.state, b.claim, b.client_id, c.client_id AS of_claim, b.settled::text AS settled,
        c.given::text AS given, i.items
   FROM bucket b JOIN bucket_items i USING (bucket_id)
@@ -19,7 +19,7 @@ _EVER_HELD = "SELECT EXISTS (SELECT FROM claim WHERE bucket_id = $1 AND client_i
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
+class ClaimOwner:
     """A bucket, and whose the claim is that someone names with it.
 
     `of_claim` is None where the bucket never had a claim of that number; `given` are the items of that claim.
@@ -34,12 +34,12 @@ class Whose:
     settled: str
 
 
-async def whose(db: Connection, bucket: BucketId, claim: ClaimNumber) -> Whose | None:
+async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> ClaimOwner | None:
     """What is known of a bucket; None if there is none of that id."""
-    row = await db.fetchrow(_WHOSE, bucket, claim)
+    row = await db.fetchrow(_FIND_CLAIM, bucket, claim)
     if row is None:
         return None
-    return Whose(
+    return ClaimOwner(
         ServiceId(row["service_id"]),
         row["client_id"],
         row["claim"],
@@ -55,7 +55,7 @@ async def ever_held(db: Connection, bucket: BucketId, client: ClientId) -> bool:
     return bool(await db.fetchval(_EVER_HELD, bucket, client))
 
 
-async def check_owner(db: Connection, bucket: Whose, bucket_id: BucketId, client: ClientId) -> None:
+async def check_owner(db: Connection, bucket: ClaimOwner, bucket_id: BucketId, client: ClientId) -> None:
     """Whether the claim that a client names was ever its own.
 
     Raises:

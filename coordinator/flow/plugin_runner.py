@@ -23,7 +23,7 @@ from coordinator.model import ClaimNumber, ClientId, ItemId
 from coordinator.services import Item, Rows, Settled
 from coordinator.services.contract import Plugin
 from coordinator.services.reader import Raw, bad_results
-from coordinator.store import queue
+from coordinator.store import item_changes
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import Keep
 
@@ -41,7 +41,7 @@ THREADS = 8
 T = TypeVar("T")
 
 
-class Callouts:
+class PluginRunner:
     """Asks plugins."""
 
     def __init__(self, database: Database) -> None:
@@ -71,7 +71,7 @@ class Callouts:
         if not (plugin.checks or plugin.stores):
             return rows, {}
         async with self._database.connection() as db:
-            found = await queue.by_ids(db, [item for item, _ in rows.decoded])
+            found = await item_changes.by_ids(db, [item for item, _ in rows.decoded])
         items = {one.item: Item(one.item, one.key, one.attributes) for one in found}
         if plugin.checks:
             errors = await self._apart(entry, "check", lambda: _errors(plugin, rows, items))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
 
-from coordinator.flow.roster import Holder
+from coordinator.flow.session_registry import Holder
 from coordinator.model import Claimed, ClientId, ServiceId, SessionId
 from coordinator.store.claims import FRONT
 
@@ -41,7 +41,7 @@ class Line:
     """Tickets that a claim statement is under way for."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held from before a claim statement until what it claimed is in the roster."""
+    """Held from before a claim statement until what it claimed is in the registry."""
     rested: asyncio.Event = field(default_factory=asyncio.Event)
     """All that it was woken for is done."""
     dry: bool = False
@@ -50,7 +50,7 @@ class Line:
     target: int = 2 * FRONT
     """How many ready buckets there should be, as far as is known here."""
     filling: asyncio.Task[None] | None = None
-    """A run of the maker that was begun before the pool was empty."""
+    """A run of the builder that was begun before the pool was empty."""
     exhausted: bool = False
     """There was nothing to make ahead of, and nothing new was heard of since."""
     task: asyncio.Task[None] | None = None

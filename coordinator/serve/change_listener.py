@@ -10,10 +10,10 @@ from coordinator.errors import Unavailable
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
-from coordinator.flow.roster import Roster
+from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
 from coordinator.model import ClientId
-from coordinator.serve.errands import Errands
+from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.listener import Listener
 from coordinator.store import tokens
 from coordinator.store.pool import Database
@@ -21,41 +21,41 @@ from coordinator.wire.client import ServiceChanged
 from coordinator.wire.frames import Close
 
 
-class Hearing:
+class ChangeListener:
     """Reads again what a signal says has changed: clients, services, tokens."""
 
     def __init__(
         self,
         database: Database,
         catalogue: Catalogue,
-        roster: Roster,
+        registry: SessionRegistry,
         grant: Grant,
         memberships: Memberships,
         listener: Listener,
-        errands: Errands,
+        background: BackgroundTasks,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
-        self._roster = roster
+        self._registry = registry
         self._grant = grant
         self._memberships = memberships
         self._listener = listener
-        self._errands = errands
+        self._background = background
 
     def hear(self, signals: Signals) -> None:
         """From now on."""
         signals.on("client", self._on_client)
-        signals.on("services", lambda signal: self._errands.begin(self.reload_services()))
+        signals.on("services", lambda signal: self._background.begin(self.reload_services()))
         signals.on("token", self._on_token)
-        signals.resync = lambda: self._errands.begin(self._resync())
+        signals.resync = lambda: self._background.begin(self._resync())
         self._catalogue.changed = self._on_service
 
     def _on_client(self, signal: dict[str, Any]) -> None:
         client = ClientId(signal["client"])
         if signal.get("unregistered"):
-            for identity in self._roster.identities(client):
+            for identity in self._registry.identities(client):
                 identity.registered = False
-        self._errands.begin(self._reload(client))
+        self._background.begin(self._reload(client))
 
     async def _reload(self, client: ClientId) -> None:
         while True:
@@ -68,7 +68,7 @@ class Hearing:
 
     async def _resync(self) -> None:
         """Signals may have been missed: read again whatever they tell of."""
-        for client in {identity.client_id for identity in self._roster.identities()}:
+        for client in {identity.client_id for identity in self._registry.identities()}:
             await self._reload(client)
         with contextlib.suppress(Unavailable):
             for one in self._listener.of_token():

@@ -13,8 +13,8 @@ from coordinator.observe.events import Events
 log = structlog.get_logger()
 
 
-class Errands:
-    """Steps under way that nobody waits for; one that fails is told of, and nothing else."""
+class BackgroundTasks:
+    """ClientDependencies under way that nobody waits for; one that fails is told of, and nothing else."""
 
     def __init__(self, events: Events) -> None:
         self._events = events

@@ -119,7 +119,7 @@ class Identity:
             await self.left.wait()
 
 
-class Roster:
+class SessionRegistry:
     """All sessions of this node that said hello."""
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from coordinator.store.load import LoadSnapshot
 from coordinator.store.pool import Database
+from coordinator.store.statement_stats import StatementSnapshot
 from coordinator.wire.stats import DatabaseLoad, StatementRow
 
 OVER = 60.0
@@ -22,7 +22,7 @@ class _Sums:
 
     __slots__ = ("at", "calls", "rows", "seconds", "submits")
 
-    def __init__(self, at: float, load: LoadSnapshot, submits: int) -> None:
+    def __init__(self, at: float, load: StatementSnapshot, submits: int) -> None:
         self.at = at
         self.calls = sum(one.calls for one in load.statements)
         self.rows = sum(one.rows for one in load.statements)
@@ -30,7 +30,7 @@ class _Sums:
         self.submits = submits
 
 
-class Asking:
+class DatabaseRates:
     """Topic `database`; begins to remember when somebody first looks."""
 
     def __init__(self, database: Database, node: str, submits: Callable[[], int]) -> None:

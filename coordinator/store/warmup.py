@@ -9,21 +9,21 @@ from __future__ import annotations
 from uuid import UUID
 
 from coordinator.model import Boot, ClientId, ServiceId, SessionId
-from coordinator.store import claims, items, making, queue, results
+from coordinator.store import building, claims, item_changes, items, results
 from coordinator.store.pool import Connection
 
 NO_SERVICE = ServiceId(-1)
 NO_SESSION = SessionId(UUID(int=0))
 
 
-async def rehearse(db: Connection) -> None:
+async def warm_up(db: Connection) -> None:
     """Run each of them once with nothing to do: nothing changes by it."""
     await claims.claim(db, NO_SERVICE, [], Boot(0))
     await claims.waits(db, NO_SERVICE, [])
     await claims.release_session(db, ClientId(""), NO_SESSION, claims.CUT_OFF, 0.0, [])
     await items.add(db, [], {}, 100)
-    await making.make_few(db, NO_SERVICE, 1)
+    await building.make_few(db, NO_SERVICE, 1)
     async with db.transaction():
         await results.settle(db, [], 0.0)
-        await queue.take_for_priority(db, NO_SERVICE, [], 0, 0.0)
-        await making.put_buckets(db, [])
+        await item_changes.take_for_priority(db, NO_SERVICE, [], 0, 0.0)
+        await building.put_buckets(db, [])

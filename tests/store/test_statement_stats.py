@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from coordinator.store import nodes
-from coordinator.store.load import MOST_UNNAMED, Load, rows_of
 from coordinator.store.pool import Database
+from coordinator.store.statement_stats import MOST_UNNAMED, StatementStats, rows_of
 from tests.store.bench import Bench, submit
 
 
@@ -82,7 +82,7 @@ async def test_waiting_for_a_connection_is_counted(dsn: str) -> None:
 
 
 def test_names_are_bounded_whatever_is_run() -> None:
-    load = Load()
+    load = StatementStats()
     for number in range(MOST_UNNAMED + 10):
         load.ran(f"SELECT {number}", 1, 0.0)
         load.ran(f"SAVEPOINT asyncpg_{number};", 0, 0.0)

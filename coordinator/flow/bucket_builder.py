@@ -17,8 +17,8 @@ from msgspec import Raw
 
 from coordinator.flow.catalogue import Entry
 from coordinator.model import BucketId, Claimed, ServiceId, ServiceSettings
-from coordinator.store import making as store
-from coordinator.store.making import MAX_READY, Place, Pool
+from coordinator.store import building as store
+from coordinator.store.building import MAX_READY, Place, Pool
 from coordinator.store.pool import Database
 
 MAX_ITEMS_A_RUN = 18_000
@@ -78,7 +78,7 @@ class Plan:
 
 
 def plan(pool: Pool, target: int, settings: ServiceSettings, *, wanted: bool, needy: bool) -> Plan | None:
-    """Whether a run has anything to do, and what; `wanted` and `needy` as in `Maker.make`."""
+    """Whether a run has anything to do, and what; `wanted` and `needy` as in `BucketBuilder.make`."""
     size = settings.bucket_size
     overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
     if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
@@ -126,7 +126,7 @@ class Made:
 
 
 SURE = 1.0
-"""Seconds for which a maker believes that nothing new ranks before what it has left, unless it hears of something.
+"""Seconds for which a builder believes that nothing new ranks before what it has left, unless it hears of something.
 
 It can be wrong for so long: the rank of an item is when its transaction began, and others may be committed before it.
 """
@@ -140,7 +140,7 @@ class _Left:
     looked: float = field(default_factory=monotonic)
 
 
-class Maker:
+class BucketBuilder:
     """Keeps the ready pools filled.
 
     It remembers where it left each queue: what was taken stays in the index until a vacuum, and a look from the
@@ -159,7 +159,7 @@ class Maker:
         """One run for one service.
 
         `wanted`: an ask found no ready bucket, so a short one is better than none; `needy`: there are ready ones,
-        but only such as the asking client has given back; `patient`: wait for another maker, do not leave it to it.
+        but only such as the asking client has given back; `patient`: wait for another builder, do not leave it to it.
 
         Raises:
             Unavailable: the database is away; nothing was moved.
@@ -177,7 +177,7 @@ class Maker:
                 return Made(0, busy=True)
             target = pool_target(pool.workers, settings)
             if patient and wanted and not needy and pool.ready:
-                return Made(pool.ready, target)  # another maker was quicker
+                return Made(pool.ready, target)  # another builder was quicker
             run = plan(pool, target, settings, wanted=wanted, needy=needy)
             if run is None:
                 return Made(0, target, full=pool.ready >= target)
@@ -192,13 +192,13 @@ class Maker:
                 span=span(settings),
             )
         left.start = start  # which nobody looks at any more if it was forgotten meanwhile
-        # Nothing, where there was something: another maker has just ended.
+        # Nothing, where there was something: another builder has just ended.
         return Made(made, target, drained=made > 0 and pool.waiting < settings.bucket_size, busy=not made)
 
     async def make_few(self, entry: Entry) -> int:
         """Short buckets of the few items that have just come, while none is ready; returns how many were made.
 
-        Makes nothing if a whole bucket of items waits, or if another maker is at work: that is left to `make`.
+        Makes nothing if a whole bucket of items waits, or if another builder is at work: that is left to `make`.
 
         Raises:
             Unavailable: the database is away; it is not known whether they were made.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.model import Claimed, ItemId
-from coordinator.store import making, queue
+from coordinator.store import building, item_changes
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, submit
 
@@ -154,11 +154,11 @@ async def test_retried_items_wait_again_and_others_stay(bench: Bench, database: 
     first, second = await bench.items(2)
     async with database.connection() as db:
         for item in (first, second):
-            await making.quarantine(db, bench.service, item, 3)
-        rows = await queue.quarantined(db, bench.service, (0, 0), 1)
-        more = await queue.quarantined(db, None, (bench.service, rows[0]["item"]), 10)
+            await building.quarantine(db, bench.service, item, 3)
+        rows = await item_changes.quarantined(db, bench.service, (0, 0), 1)
+        more = await item_changes.quarantined(db, None, (bench.service, rows[0]["item"]), 10)
         assert [row["item"] for row in rows + more] == [first, second]
         assert {row["attempts"] for row in rows + more} == {3}
-        assert await queue.retry(db, bench.service, [rows[0]["key"], "unknown"]) == {rows[0]["key"]}
-        assert await queue.retry(db, bench.service, [rows[0]["key"]]) == set()
+        assert await item_changes.retry(db, bench.service, [rows[0]["key"], "unknown"]) == {rows[0]["key"]}
+        assert await item_changes.retry(db, bench.service, [rows[0]["key"]]) == set()
     assert (await bench.places(first), await bench.places(second)) == (["waiting"], ["quarantined"])

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from coordinator.errors import Unavailable
-from coordinator.observe import paced
-from coordinator.observe.paced import Paced
+from coordinator.observe import cached_query
+from coordinator.observe.cached_query import CachedQuery
 from coordinator.store.pool import Connection, Database
 
 
@@ -24,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(paced, "monotonic", clock)
+    monkeypatch.setattr(cached_query, "monotonic", clock)
     return clock
 
 
@@ -37,7 +37,7 @@ async def test_a_look_waits_a_hundred_times_what_it_cost(database: Database, clo
         clock.now += 0.05
         return looks
 
-    one = Paced(database, look)
+    one = CachedQuery(database, look)
     found = []
     for passed in (0.0, 1.0, 3.9, 0.2):
         clock.now += passed
@@ -53,7 +53,7 @@ async def test_a_cheap_look_is_taken_each_second(database: Database, clock: Cloc
         looks += 1
         return looks
 
-    one = Paced(database, look)
+    one = CachedQuery(database, look)
     assert [await one.get() for _ in range(3)] == [1, 1, 1]
     clock.now += 0.95
     assert list(await asyncio.gather(*(one.get() for _ in range(5)))) == [2] * 5
@@ -67,7 +67,7 @@ async def test_a_look_that_failed_is_taken_again(database: Database, clock: Cloc
             raise failures.pop()
         return "found"
 
-    one = Paced(database, look)
+    one = CachedQuery(database, look)
     with pytest.raises(Unavailable):
         await one.get()
     assert await one.get() == "found"

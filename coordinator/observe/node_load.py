@@ -29,7 +29,7 @@ class NodeLoad(Struct):
     pending: Pending = {}
 
 
-class Load:
+class LoadMeter:
     """Watches this process."""
 
     def __init__(self, sessions: Callable[[], int], items: Callable[[], int], pending: Callable[[], Pending]) -> None:
