@@ -1,70 +1,31 @@
-"""The one place where the parts are joined: a node, from its settings to its last session."""
+"""A node: it opens, drains, closes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import structlog
 
 from coordinator import __version__
+from coordinator.assembly import Parts, Run, assemble, listen_to_signals, make_core
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
-from coordinator.flow.activity import ActivityLog
-from coordinator.flow.bucket_builder import BucketBuilder
-from coordinator.flow.catalogue import Catalogue
-from coordinator.flow.client_counters import ClientCounters
-from coordinator.flow.commits import Commits
-from coordinator.flow.expiry import Expiry
-from coordinator.flow.grant import Grant
-from coordinator.flow.health_monitor import HealthMonitor
-from coordinator.flow.intake import Intake
-from coordinator.flow.item_operation import ItemOperation
-from coordinator.flow.membership import Memberships
-from coordinator.flow.operation import Operation
-from coordinator.flow.plugin_runner import PluginRunner
-from coordinator.flow.release import Releases
-from coordinator.flow.service_life import ServiceLife
-from coordinator.flow.session_registry import SessionRegistry
-from coordinator.flow.signals import Signals
-from coordinator.flow.undo import Undo
 from coordinator.home import home_of
-from coordinator.model import Boot, ServiceId
-from coordinator.observe.database_rates import DatabaseRates
+from coordinator.model import Boot
 from coordinator.observe.events import Events
-from coordinator.observe.metrics import Metrics
-from coordinator.observe.node_load import LoadMeter
-from coordinator.observe.recorder import Recorder
-from coordinator.observe.tables import Tables
-from coordinator.observe.topics import Topics
-from coordinator.serve.admin_channel import AdminDependencies
-from coordinator.serve.background_tasks import BackgroundTasks
-from coordinator.serve.change_listener import ChangeListener
-from coordinator.serve.client_channel import ClientDependencies
-from coordinator.serve.feeds import Feeds
-from coordinator.serve.limits import Addresses
-from coordinator.serve.listener import Listener, tls_of
-from coordinator.serve.pages import Page, dashboard_pages
-from coordinator.serve.stats_channel import StatsDependencies
-from coordinator.services import Plugin, load_plugins
-from coordinator.store import activity, nodes
+from coordinator.serve.listener import tls_of
+from coordinator.services import load_plugins
+from coordinator.store import nodes
 from coordinator.store.pool import Database
 from coordinator.store.warmup import warm_up
-from coordinator.wire.client import Limits
-from coordinator.wire.frames import Close, ServerCard
-from coordinator.wire.schema import asyncapi
 
 log = structlog.get_logger()
 
-DRAIN_RETRY = 5.0
-"""Seconds after which the clients of a drained node should come back."""
-
-UNDER_WAY = 1.0
-"""Seconds after which the steps of a node have begun, and have let go of the connections that they began with."""
+WARM_UP_AFTER = 1.0
+"""Seconds after which the parts of a node have begun, and have let go of the connections that they began with."""
 
 
 class Node:
@@ -85,20 +46,14 @@ class Node:
         self.port = 0
         self.ops_port: int | None = None
         self.admin_token: str | None = None
+        self.events = Events()
         self._dsn = dsn
         self._shared_port = shared_port
         self._home = contextlib.AsyncExitStack()
         self._database: Database | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stopped = asyncio.Event()
-        self._draining = False
-        self.crashed = False
-        """Its claims end as those of a node that is gone, at no client's cost."""
-        self.failed = False
-        """A part of the node has failed, or its lease was lost."""
-        self.boot = Boot(0)
-        self.events = Events()
-        self._background = BackgroundTasks(self.events)
+        self._parts: Parts | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        """What runs as long as the node does, by name."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -113,35 +68,52 @@ class Node:
     ) -> None:
         await self._close()
 
+    @property
+    def parts(self) -> Parts:
+        """The parts that the node is made of, once it is open."""
+        assert self._parts is not None
+        return self._parts
+
+    @property
+    def boot(self) -> Boot:
+        """The number of this start."""
+        return self.parts.core.boot
+
+    @property
+    def failed(self) -> bool:
+        """Whether a part of the node has failed, or its lease was lost."""
+        return self._parts is not None and self._parts.core.state.failed
+
     async def wait_until_stopped(self) -> None:
-        """Until the node has drained, or had to give up."""
-        await self._stopped.wait()
+        """Wait until the node has drained, or had to give up."""
+        await self.parts.core.state.stopped.wait()
 
     def stop(self) -> None:
         """End at once; `wait_until_stopped` returns."""
-        self._stopped.set()
+        self.parts.core.state.stopped.set()
+
+    def crash(self) -> None:
+        """Let the claims of this node end as those of a node that is gone, at no client's cost."""
+        self.parts.core.state.crashed = True
 
     async def drain(self, reason: str = "the node drains") -> None:
         """Hand out no more, let the clients finish, close their sessions; then `wait_until_stopped` returns."""
-        if self._draining:
+        parts = self.parts
+        core, state = parts.core, parts.core.state
+        if state.draining:
             return
-        self._draining = True
+        state.draining = True
         self.events.emit("node", f"{self.settings.node_name} drains: {reason}")
-        log.info("drain begins", reason=reason, sessions=len(self._listener.sessions))
-        self._grant.stopped = True
+        log.info("drain begins", reason=reason, sessions=len(parts.sessions.clients))
+
         with contextlib.suppress(Unavailable):
-            async with self._db.connection() as db:
-                await nodes.set_state(db, self.boot, "draining")
-        await self._listener.drain(self.settings.drain_grace, reason)
-        await self._background.finish()
-        self._stopped.set()
+            async with core.database.connection() as db:
+                await nodes.set_state(db, core.boot, "draining")
+        await parts.listener.drain(self.settings.drain_grace, reason)
+        await parts.background.finish()
+        state.stopped.set()
 
     # Opening
-
-    @property
-    def _db(self) -> Database:
-        assert self._database is not None
-        return self._database
 
     async def _open(self) -> None:
         if self._dsn is None:
@@ -149,231 +121,35 @@ class Node:
             self._dsn, self.admin_token = home.dsn, home.admin_token
         self._database = Database(self._dsn)
         await self._database.open()
-        await self._join(load_plugins())
-        await self._listen()
 
-    async def _join(self, plugins: dict[str, type[Plugin]]) -> None:
-        settings = self.settings
-        name = settings.node_name
-        async with self._db.connection() as db:
-            self.boot = await nodes.begin(db, name, __version__, settings.node_lease)
-        self._catalogue = Catalogue(plugins)
-        async with self._db.connection() as db:
-            await self._catalogue.load(db)
-        self._registry, counters = SessionRegistry(), ClientCounters()
-        self._signals = Signals(self._db, self.boot)
-        builder, plugin_runner = BucketBuilder(self._db), PluginRunner(self._db)
-        self._activity = ActivityLog(self._db, name, settings.activity_retention, self.events)
-        plugin_runner.faulted = self._activity.fault
-        self._grant = Grant(self._db, self._catalogue, self._registry, builder, counters, self.boot)
-        self._load = LoadMeter(lambda: len(self._listener.sessions), lambda: counters.items, self._grant.demand)
-        self._recorder = Recorder(self._db, counters, self.events, self.boot)
-        self._commits = Commits(self._db, settings.recollect_window)
-        intake = Intake(
-            self._db,
-            self._catalogue,
-            self._registry,
-            self._commits,
-            self._grant,
-            self._signals,
-            counters,
-            plugin_runner,
-        )
-        self._releases = Releases(
-            self._db,
-            self._catalogue,
-            self._registry,
-            self._grant,
-            self._signals,
-            self.boot,
-            settings.reconnect_window,
-            settings.recollect_window,
-            self.events,
-            counters,
-        )
-        self._grant.on_lost_track = self._releases.doubt
-        self._signals.interrupted = self._releases.doubt
-        memberships = Memberships(
-            self._db,
-            self._catalogue,
-            self._registry,
-            self._grant,
-            self._releases,
-            self._signals,
-            self.boot,
-            settings.registration,
-            self.events,
-        )
-        self._health_monitor = HealthMonitor(
-            self._db, self._catalogue, counters, self._signals, self._activity.who, self.events
-        )
-        self._expiry = Expiry(
-            self._db,
-            self._catalogue,
-            self._registry,
-            self._grant,
-            builder,
-            self._releases,
-            self._signals,
-            counters,
-            self._health_monitor,
-            self.boot,
-            settings.recollect_window,
-            settings.node_lease,
-            self._lost_lease,
-            self._activity,
-            self.events,
-            self._load.take,
-        )
-        self._hear()
-        async with self._db.connection() as db:
-            former = await nodes.former_boots(db, name, self.boot)
-            if former:
-                await activity.note_nodes(db, self._activity.who, former, "it started again")
-            await self._expiry.free_crashed(db)
-        operation = Operation(
-            self._db,
-            self._catalogue,
-            self._grant,
-            self._releases,
-            self._signals,
-            counters,
-            name,
-            memberships,
-        )
-        item_operation = ItemOperation(
-            self._db, self._catalogue, self._grant, builder, self._releases, self._signals, plugin_runner
-        )
-        self._service_life = ServiceLife(
-            self._db, self._catalogue, self._grant, self._releases, self._signals, plugin_runner
-        )
-        self._undo = Undo(self._db, self._catalogue, self._releases, self._signals, plugin_runner)
-        limits = Limits(
-            max_message_bytes=settings.max_message_bytes,
-            max_buckets_per_ask=10,
-            max_held_buckets=20,
-            messages_per_minute=settings.messages_per_minute,
-            registrations_per_minute=settings.registrations_per_minute,
-            connections_per_address=settings.connections_per_address,
-            max_sessions=settings.max_sessions,
-            hello_timeout=settings.hello_timeout,
-            ping_interval=settings.ping_interval,
-            ping_timeout=settings.ping_timeout,
-        )
-        topics = Topics(
-            self._db, self._catalogue, self._grant, self.boot, DatabaseRates(self._db, name, lambda: counters.submits)
-        )
-        self._tables = Tables(self._db, self._catalogue, topics)
-        self._feeds = Feeds(topics.by_name, lambda text: self.events.emit("fault", text))
-        card = ServerCard(name="coordinator", version=__version__, node=name)
-        self._listener = Listener(
-            ClientDependencies(
-                database=self._db,
-                catalogue=self._catalogue,
-                registry=self._registry,
-                grant=self._grant,
-                intake=intake,
-                releases=self._releases,
-                memberships=memberships,
-                addresses=Addresses(
-                    settings.connections_per_address,
-                    settings.registrations_per_minute,
-                    settings.trusted_proxies,
-                ),
-                limits=limits,
-                card=card,
-                spawn=self._background.begin,
-                alone=lambda: self._signals.alone,
-                draining=lambda: self._draining,
-                crashed=lambda: self.crashed or self.failed,
-                drain_retry=DRAIN_RETRY,
-                events=self.events,
-            ),
-            AdminDependencies(
-                database=self._db,
-                operation=operation,
-                item_operation=item_operation,
-                service_life=self._service_life,
-                undo=self._undo,
-                limits=limits,
-                card=card,
-                hello_timeout=settings.hello_timeout,
-                messages_per_minute=settings.messages_per_minute,
-                spawn=self._background.begin,
-                health=self._health,
-                events=self.events,
-            ),
-            StatsDependencies(
-                database=self._db,
-                feeds=self._feeds,
-                table=self._tables.page,
-                viewers=settings.viewers,
-                card=card,
-                hello_timeout=settings.hello_timeout,
-                messages_per_minute=settings.messages_per_minute,
-                spawn=self._background.begin,
-                events=self.events,
-                draining=lambda: self._draining,
-                drain_retry=DRAIN_RETRY,
-            ),
-            allowed_origins=settings.allowed_origins,
-            ready=self._reachable,
-            metrics=Metrics(
-                self._db,
-                self._catalogue,
-                self._registry,
-                self._grant,
-                counters,
-                self.events,
-                self._grant.waits,
-                self._sessions,
-                lambda: self._load.lag,
-                __version__,
-                name,
-            ).page,
-            pages={"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()},
-        )
-        self._change_listener = ChangeListener(
-            self._db, self._catalogue, self._registry, self._grant, memberships, self._listener, self._background
-        )
-        self._change_listener.hear(self._signals)
+        parts = self._parts = await self._assemble(self._database)
+        listen_to_signals(parts)
+        parts.core.signals.on("drain", self._on_drain)
+        parts.core.signals.on("node", lambda signal: None)  # hearing it is enough: this node is not alone any more
+        await parts.lease.take_over_from_former_boots()
 
-    def _sessions(self) -> dict[str, int]:
-        here = self._listener
-        return {"client": len(here.sessions), "stats": len(here.viewers), "admin": len(here.admins)}
-
-    def _hear(self) -> None:
-        signals = self._signals
-        signals.on("work", lambda one: self._grant.hear(ServiceId(one["service"]), waiting=one.get("waiting", False)))
-        signals.on("lost", self._releases.on_lost)
-        signals.on("dead", self._expiry.on_dead)
-        signals.on("drain", self._on_drain)
-        signals.on("node", lambda signal: None)  # hearing it is enough: this node is not alone any more
-
-    async def _listen(self) -> None:
-        settings = self.settings
         start = asyncio.get_running_loop().create_task
-        self._tasks = [
-            start(self._watch(step), name=name)
-            for name, step in (
-                ("grant", self._grant.run()),
-                ("commits", self._commits.run()),
-                ("signals", self._signals.run()),
-                ("expiry", self._expiry.run()),
-                ("releases", self._releases.run()),
-                ("services", self._service_life.run()),
-                ("undo", self._undo.run()),
-                ("activity", self._activity.run()),
-                ("load", self._load.run()),
-                ("feeds", self._feeds.run()),
-                ("recorder", self._recorder.run()),
-                ("warmup", self._warm_up()),
-                ("listener", self._listener.run()),
-            )
-        ]
-        self._signals.tell("node")
+        self.tasks = [start(self._keep_running(name, run), name=name) for name, run in parts.runs()]
+        self.tasks.append(start(self._warm_up(parts.core.database), name="warmup"))
+        self.tasks.append(start(self._give_up_with_the_lease(parts), name="lost lease"))
+        parts.core.signals.tell("node")
+        await self._listen(parts)
+
+    async def _assemble(self, database: Database) -> Parts:
+        plugins = load_plugins()
+        settings = self.settings
+        async with database.connection() as db:
+            boot = await nodes.begin(db, settings.node_name, __version__, settings.node_lease)
+
+        core = make_core(settings, database, boot, plugins, self.events)
+        async with database.connection() as db:
+            await core.catalogue.load(db)
+        return assemble(core)
+
+    async def _listen(self, parts: Parts) -> None:
+        settings = self.settings
         try:
-            self.port, self.ops_port = await self._listener.open(
+            self.port, self.ops_port = await parts.listener.open(
                 settings.host,
                 settings.port,
                 tls=tls_of(settings.tls_cert, settings.tls_key),
@@ -385,89 +161,74 @@ class Node:
                 f"host, port: cannot listen on {settings.host}:{settings.port} or "
                 f"{settings.ops_host}:{settings.ops_port}: {failure.strerror or failure}"
             ) from failure
+
         self.events.emit("node", f"{settings.node_name} started, version {__version__}")
         log.info("serving", node=settings.node_name, host=settings.host, port=self.port, ops_port=self.ops_port)
 
     # While it runs
 
-    async def _watch(self, step: Coroutine[Any, Any, None]) -> None:
-        """A step of the node that ends by itself ends the node: half a node must not go on."""
+    async def _keep_running(self, name: str, run: Run) -> None:
+        """Run a part; if it ends by itself the node ends, since half a node must not go on."""
+        state = self.parts.core.state
         try:
-            await step
+            await run()
         except asyncio.CancelledError:
             raise
         except BaseException:
             self.events.emit("fault", "a part of the node failed")
-            log.exception("a part of the node failed")
-            self.failed = True
-            self._stopped.set()
+            log.exception("a part of the node failed", part=name)
+            state.failed = True
+            state.stopped.set()
             raise
 
-    async def _warm_up(self) -> None:
-        await asyncio.sleep(UNDER_WAY)
+    async def _warm_up(self, database: Database) -> None:
+        await asyncio.sleep(WARM_UP_AFTER)
         with contextlib.suppress(Unavailable):
-            await self._db.warm_up(warm_up)
+            await database.warm_up(warm_up)
 
-    async def _reachable(self) -> bool:
-        try:
-            async with asyncio.timeout(2.0), self._db.connection() as db:
-                await nodes.clock(db)
-        except (Unavailable, TimeoutError):
-            return False
-        return True
+    async def _give_up_with_the_lease(self, parts: Parts) -> None:
+        """Hand out no more once the lease is lost, and end before others free what is held here."""
+        state = parts.core.state
+        await state.lease_lost.wait()
+        if state.draining:
+            return
 
-    async def _health(self) -> dict[str, Any]:
-        reachable = await self._reachable()
-        version = None
-        if reachable:
-            async with self._db.connection() as db:
-                version = str(db.get_server_version().major)
-        return {
-            "live": True,
-            "ready": reachable and not self._draining,
-            "draining": self._draining,
-            "database": {"reachable": reachable, "version": version},
-        }
+        state.draining = state.crashed = True
+        log.error("the lease cannot be renewed: closing all sessions")
+        parts.listener.cut_off_clients("the node lost its lease")
+        state.failed = True
+        state.stopped.set()
 
     def _on_drain(self, signal: dict[str, Any]) -> None:
         if signal["node"] == self.settings.node_name:
-            # Not among the background: the drain waits for those.
-            self._tasks.append(asyncio.get_running_loop().create_task(self.drain()))
-
-    def _lost_lease(self) -> None:
-        """Others will free what is held here: hand out no more, and end before they do."""
-        if not self._draining:
-            self._draining = True
-            self._grant.stopped = True
-            log.error("the lease cannot be renewed: closing all sessions")
-            self.crashed = True
-            for session in list(self._listener.sessions):
-                session.end(Close.RESTART, "the node lost its lease")
-            self.failed = True
-            self._stopped.set()
+            # Not among the background tasks: the drain waits for those.
+            self.tasks.append(asyncio.get_running_loop().create_task(self.drain()))
 
     # Closing
 
     async def _close(self) -> None:
-        if hasattr(self, "_listener"):
-            await self._listener.close()
-            await self._background.finish()
-        for task in self._tasks:
+        parts = self._parts
+        if parts is not None:
+            await parts.listener.close()
+            await parts.background.finish()
+
+        for task in self.tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._background.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+        if parts is not None:
+            parts.background.cancel()
         if self._database is not None:
-            with contextlib.suppress(Unavailable):
-                await self._say_goodbye()
+            if parts is not None:
+                with contextlib.suppress(Unavailable):
+                    await self._say_goodbye(parts)
             await self._database.close()
         await self._home.aclose()
 
-    async def _say_goodbye(self) -> None:
-        if not self.boot:
-            return
-        await self._recorder.write()
-        await self._activity.flush()
-        async with self._db.connection() as db:
-            await nodes.set_state(db, self.boot, "gone")
+    async def _say_goodbye(self, parts: Parts) -> None:
+        await parts.recorder.write()
+        await parts.activity_log.flush()
+        async with parts.core.database.connection() as db:
+            await nodes.set_state(db, parts.core.boot, "gone")
             await nodes.end_sessions(db)

@@ -7,9 +7,8 @@ import asyncio
 import structlog
 
 from coordinator.errors import Unavailable
-from coordinator.observe.events import Events
+from coordinator.flow.core import Core
 from coordinator.store import activity
-from coordinator.store.pool import Database
 
 log = structlog.get_logger()
 
@@ -29,11 +28,11 @@ class ActivityLog:
     Faults are not written where they happen: that may be in a transaction that fails because of them.
     """
 
-    def __init__(self, database: Database, node: str, retention: int, events: Events) -> None:
-        self.who = f"node:{node}"
-        self._database = database
-        self._retention = retention
-        self._events = events
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+        self._retention = core.settings.activity_retention
+        self._events = core.events
+        self._actor = core.actor
         self._faults: dict[tuple[str, str], tuple[str, int]] = {}
 
     def fault(self, action: str, target: str, what: str) -> None:
@@ -69,5 +68,5 @@ class ActivityLog:
             return
         async with self._database.connection() as db:
             for (action, target), (what, times) in list(self._faults.items()):
-                await activity.note(db, self.who, action, target, what if times == 1 else f"{what} ({times} times)")
+                await activity.note(db, self._actor, action, target, what if times == 1 else f"{what} ({times} times)")
                 del self._faults[action, target]

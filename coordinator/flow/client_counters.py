@@ -121,6 +121,14 @@ class ClientCounters:
         """A session ended while it held something."""
         self._losses[service][2] += 1
 
+    def settled_items(self) -> int:
+        """Return how many items were settled through this node since it started."""
+        return self.items
+
+    def stored_submits(self) -> int:
+        """Return how many submits were stored through this node since it started."""
+        return self.submits
+
     def known(self) -> dict[Key, Figures]:
         """What is known of the clients that were flushed since this was last asked."""
         known, self._known = self._known, {}

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import structlog
 
 from coordinator.errors import PeerError, Unavailable
+from coordinator.flow.core import Core
 from coordinator.model import ServiceId
 from coordinator.store import results
-from coordinator.store.pool import Database
 from coordinator.store.results import Outcome, Settling
 
 log = structlog.get_logger()
@@ -37,9 +37,9 @@ class _Waiting:
 class Commits:
     """The queue of submits that are checked and wait for their commit."""
 
-    def __init__(self, database: Database, recollect_window: float) -> None:
-        self._database = database
-        self._recollect_window = recollect_window
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+        self._recollect_window = core.settings.recollect_window
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._apart: defaultdict[ServiceId, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(WORKERS))

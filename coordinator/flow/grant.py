@@ -10,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
+from typing import Any
 
 import structlog
 from msgspec import Raw
 
 from coordinator.errors import Unavailable
 from coordinator.flow.bucket_builder import BucketBuilder, Made, frame_of
-from coordinator.flow.catalogue import Catalogue, Entry
-from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.core import Core
 from coordinator.flow.demand_queue import Line, Ticket
-from coordinator.flow.session_registry import Held, Holder, SessionRegistry
-from coordinator.model import Boot, Claimed, ClientId, Demand, ServiceId, SessionId
+from coordinator.flow.session_registry import Held, Holder
+from coordinator.model import Claimed, ClientId, Demand, ServiceId, SessionId
 from coordinator.observe.histogram import WaitTimes
 from coordinator.store import claims
-from coordinator.store.pool import Database
 from coordinator.wire.client import Bucket, BucketDead
 
 log = structlog.get_logger()
@@ -49,26 +49,17 @@ LONGEST_PARK = 300.0
 class Grant:
     """Hands out buckets to the sessions of this node."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        registry: SessionRegistry,
-        builder: BucketBuilder,
-        counters: ClientCounters,
-        boot: Boot,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
-        self._registry = registry
+    def __init__(self, core: Core, builder: BucketBuilder) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._registry = core.registry
         self._builder = builder
-        self._counters = counters
-        self._boot = boot
+        self._counters = core.counters
+        self._boot = core.boot
+        self._state = core.state
+        self._lost_track = core.lost_track
         self._lines: dict[ServiceId, Line] = {}
         self._group: asyncio.TaskGroup | None = None
-        self.on_lost_track: Callable[[], None] = lambda: None
-        """Called when it is not known whether a claim came through."""
-        self.stopped = False
         self.waits = WaitTimes()
         """How long clients of this node waited."""
 
@@ -156,6 +147,10 @@ class Grant:
         self._builder.forget(service)
         self.wake(service, waiting=waiting)
 
+    def on_work(self, signal: dict[str, Any]) -> None:
+        """Look for work that some node has put into the pool or the queue."""
+        self.hear(ServiceId(signal["service"]), waiting=signal.get("waiting", False))
+
     def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
         """There may be work: something ready, or, if `waiting`, new items that are in no bucket yet."""
         line = self._lines.get(service)
@@ -228,14 +223,14 @@ class Grant:
                 # One bad bucket must not stop a service, let alone the node.
                 log.exception("granting failed", service=self._catalogue.name_of(line.service_id))
                 self._answer_hurried(line, away=True)
-                self.on_lost_track()
+                self._lost_track.set()
                 await asyncio.sleep(RETRY)
                 line.woken.set()
 
     async def _serve_all(self, line: Line) -> None:
         while not line.dry:
             entry = self._catalogue.by_id(line.service_id)  # it may be revoked, or set otherwise, meanwhile
-            if entry.service.state != "active" or self.stopped:
+            if entry.service.state != "active" or self._state.draining:
                 self._answer_hurried(line)
                 return
             unmade, line.unmade = line.unmade, False
@@ -304,7 +299,7 @@ class Grant:
                     handout = await claims.claim(db, line.service_id, demands, self._boot)
             except BaseException:
                 line.put_back(tickets)
-                self.on_lost_track()
+                self._lost_track.set()
                 raise
             if handout.claimed and line.low(handout.left):
                 self._fill(line, entry)
@@ -355,7 +350,7 @@ class Grant:
                     await claims.release_claim(db, one.bucket_id, one.claim, claims.UNDELIVERED, 0.0)
                 self.wake(one.service_id)
         except Unavailable:
-            self.on_lost_track()
+            self._lost_track.set()
 
     async def _without(self, line: Line, entry: Entry, left: list[Ticket]) -> None:
         """Some got nothing: because they have to wait, are choosy, or there is nothing."""
@@ -423,7 +418,7 @@ class Grant:
                 async with self._database.connection() as db:
                     claimed = await claims.claim_choosy(db, line.service_id, demand, self._boot)
             except BaseException:
-                self.on_lost_track()
+                self._lost_track.set()
                 raise
             if claimed is None:
                 return False

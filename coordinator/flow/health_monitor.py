@@ -11,16 +11,14 @@ from time import monotonic
 
 import structlog
 
-from coordinator.flow.catalogue import Catalogue
-from coordinator.flow.client_counters import ClientCounters, Key
-from coordinator.flow.signals import Signals
+from coordinator.flow.client_counters import Key
+from coordinator.flow.core import Core
 from coordinator.model import ClientId, ServiceId
-from coordinator.observe.events import Events
 from coordinator.observe.health import LABELLED, Hour, Others, Record, Verdict, judge, pace, worse
 from coordinator.store import activity
 from coordinator.store import health as store
 from coordinator.store.health import Figures, Peers
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
 
@@ -34,21 +32,13 @@ TIDY = 600.0
 class HealthMonitor:
     """Finds clients that do harm, and those that do no more."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        counters: ClientCounters,
-        signals: Signals,
-        who: str,
-        events: Events,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
-        self._counters = counters
-        self._signals = signals
-        self._who = who
-        self._events = events
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._counters = core.counters
+        self._signals = core.signals
+        self._actor = core.actor
+        self._events = core.events
         self._compared = self._tidied = monotonic()
         self._waiting: dict[Key, Figures] = {}
         """What is known of clients that are still to be compared with the others."""
@@ -102,7 +92,7 @@ class HealthMonitor:
         if not await store.find(db, client, service, found.state, found.reason, figures.health):
             return False
         outcome = ": ".join(filter(None, (self._catalogue.name_of(service), found.state, found.reason)))
-        await activity.note(db, self._who, "client.health", client, outcome)
+        await activity.note(db, self._actor, "client.health", client, outcome)
         return True
 
 

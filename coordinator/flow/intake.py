@@ -12,17 +12,15 @@ from time import monotonic
 from uuid import UUID
 
 from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, UnknownBucket
-from coordinator.flow.catalogue import Catalogue, Entry, refuse_strangers
-from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.catalogue import Entry, refuse_strangers
 from coordinator.flow.commits import Commits
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
-from coordinator.flow.session_registry import Held, Holder, SessionRegistry
-from coordinator.flow.signals import Signals
+from coordinator.flow.session_registry import Held, Holder
 from coordinator.model import BucketId, ClaimNumber, ItemId
 from coordinator.services import Item, Rows
 from coordinator.store import claim_lookup
-from coordinator.store.pool import Database
 from coordinator.store.results import Settling
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
@@ -45,25 +43,15 @@ class _Aim:
 class Intake:
     """Takes in results."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        registry: SessionRegistry,
-        commits: Commits,
-        grant: Grant,
-        signals: Signals,
-        counters: ClientCounters,
-        plugin_runner: PluginRunner,
-    ) -> None:
+    def __init__(self, core: Core, commits: Commits, grant: Grant, plugin_runner: PluginRunner) -> None:
         self._plugin_runner = plugin_runner
-        self._database = database
-        self._catalogue = catalogue
-        self._registry = registry
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._registry = core.registry
         self._commits = commits
         self._grant = grant
-        self._signals = signals
-        self._counters = counters
+        self._signals = core.signals
+        self._counters = core.counters
 
     async def submit(self, submit: Submit, by: Holder) -> Stored:
         """Check one submit and store it.

@@ -12,7 +12,8 @@ import msgspec
 
 from coordinator.errors import NotFound
 from coordinator.flow.bucket_builder import BucketBuilder, frame, head_start, new_bucket_id, shuffled_parts
-from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
@@ -24,7 +25,6 @@ from coordinator.flow.rows import (
     result_row,
     time_text,
 )
-from coordinator.flow.signals import Signals
 from coordinator.model import ItemId, ServiceId
 from coordinator.services import Item
 from coordinator.store import (
@@ -32,7 +32,7 @@ from coordinator.store import (
     item_changes,
     items,
 )
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import Connection
 from coordinator.wire import admin as wire
 
 MAX_ATTRIBUTES = 4096
@@ -53,21 +53,14 @@ class ItemOperation:
     """The steps behind the requests `item.…`."""
 
     def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        grant: Grant,
-        builder: BucketBuilder,
-        releases: Releases,
-        signals: Signals,
-        plugin_runner: PluginRunner,
+        self, core: Core, grant: Grant, builder: BucketBuilder, releases: Releases, plugin_runner: PluginRunner
     ) -> None:
-        self._database = database
-        self._catalogue = catalogue
+        self._database = core.database
+        self._catalogue = core.catalogue
         self._grant = grant
         self._builder = builder
         self._releases = releases
-        self._signals = signals
+        self._signals = core.signals
         self._plugin_runner = plugin_runner
 
     async def item_add(self, request: wire.ItemAdd) -> Fields:

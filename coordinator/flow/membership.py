@@ -17,21 +17,19 @@ from coordinator.errors import (
     Unauthorized,
 )
 from coordinator.flow.catalogue import (
-    Catalogue,
     Entry,
     card_of,
     membership_of,
     read_profile,
     refuse_strangers,
 )
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
-from coordinator.flow.session_registry import Holder, Identity, SessionRegistry
-from coordinator.flow.signals import Signals
-from coordinator.model import Boot, ClientId, Membership, SessionId
-from coordinator.observe.events import Events
+from coordinator.flow.session_registry import Holder, Identity
+from coordinator.model import ClientId, Membership, SessionId
 from coordinator.store import activity, claims, clients, tokens
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import Connection
 from coordinator.wire import client as wire
 from coordinator.wire.frames import NAME_PATTERN, Close
 
@@ -47,27 +45,16 @@ LONGEST_PAUSE = 30 * 86_400.0
 class Memberships:
     """Who a client is, and which services it works for."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        registry: SessionRegistry,
-        grant: Grant,
-        releases: Releases,
-        signals: Signals,
-        boot: Boot,
-        registration: str,
-        events: Events,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
-        self._registry = registry
+    def __init__(self, core: Core, grant: Grant, releases: Releases) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._registry = core.registry
         self._grant = grant
         self._releases = releases
-        self._signals = signals
-        self._boot = boot
-        self._registration = registration
-        self._events = events
+        self._signals = core.signals
+        self._boot = core.boot
+        self._registration = core.settings.registration
+        self._events = core.events
 
     async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
         """Who this is, and its own counters; the session enters the registry next.  An unknown client id is welcome.

@@ -9,8 +9,8 @@ import msgspec
 
 from coordinator import credentials
 from coordinator.errors import NotFound, UnknownBucket
-from coordinator.flow.catalogue import Catalogue, Entry
-from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.membership import Memberships
@@ -26,7 +26,6 @@ from coordinator.flow.rows import (
     time_text,
 )
 from coordinator.flow.service_life import service_row
-from coordinator.flow.signals import Signals
 from coordinator.model import BucketId, ClientId, ServiceId
 from coordinator.store import (
     activity,
@@ -38,7 +37,6 @@ from coordinator.store import (
     statistics,
     tokens,
 )
-from coordinator.store.pool import Database
 from coordinator.store.statement_stats import StatementSnapshot
 from coordinator.store.statistics import ServiceState
 from coordinator.wire import admin as wire
@@ -50,25 +48,15 @@ LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 class Operation:
     """The steps behind the admin channel."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        grant: Grant,
-        releases: Releases,
-        signals: Signals,
-        counters: ClientCounters,
-        node: str,
-        memberships: Memberships,
-    ) -> None:
+    def __init__(self, core: Core, grant: Grant, releases: Releases, memberships: Memberships) -> None:
         self._memberships = memberships
-        self._node = node
-        self._database = database
-        self._catalogue = catalogue
+        self._node = core.settings.node_name
+        self._database = core.database
+        self._catalogue = core.catalogue
         self._grant = grant
         self._releases = releases
-        self._signals = signals
-        self._counters = counters
+        self._signals = core.signals
+        self._counters = core.counters
 
     # Services
 

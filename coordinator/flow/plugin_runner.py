@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 
 from coordinator.errors import BadResult, Internal, PeerError, Unavailable
+from coordinator.flow.activity import ActivityLog
 from coordinator.flow.catalogue import Entry
 from coordinator.model import ClaimNumber, ClientId, ItemId
 from coordinator.services import Item, Rows, Settled
@@ -44,9 +45,9 @@ T = TypeVar("T")
 class PluginRunner:
     """Asks plugins."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, activity: ActivityLog) -> None:
         self._database = database
-        self.faulted: Callable[[str, str, str], None] = lambda action, target, what: None
+        self._activity = activity
         self._threads: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(THREADS))
 
     async def select(self, entry: Entry, items: Sequence[Item]) -> list[ItemId]:
@@ -168,7 +169,9 @@ class PluginRunner:
             error="it took too long" if slow else repr(failure),
             exc_info=None if slow else failure,
         )
-        self.faulted("plugin.fault", entry.service.name, f"{hook}: {'it took too long' if slow else repr(failure)}")
+        self._activity.fault(
+            "plugin.fault", entry.service.name, f"{hook}: {'it took too long' if slow else repr(failure)}"
+        )
         return Internal(f"The plugin of {entry.service.name} failed.", scope="service")
 
     async def _in_thread(self, plugin: Plugin, call: Callable[[], T]) -> T:

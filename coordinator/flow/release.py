@@ -11,17 +11,16 @@ from uuid import UUID
 import structlog
 
 from coordinator.errors import StaleClaim, Unavailable, UnknownBucket
-from coordinator.flow.catalogue import Catalogue, refuse_strangers
-from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.catalogue import refuse_strangers
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
-from coordinator.flow.session_registry import Holder, SessionRegistry
-from coordinator.flow.signals import Signals, batches
-from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
-from coordinator.observe.events import Events
+from coordinator.flow.session_registry import Holder
+from coordinator.flow.signals import batches
+from coordinator.model import BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.store import claim_lookup, claims, clients, recollects
 from coordinator.store.claims import EndReason
-from coordinator.store.pool import STATEMENT_DEADLINE, Database
+from coordinator.store.pool import STATEMENT_DEADLINE
 from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
 
 log = structlog.get_logger()
@@ -36,30 +35,18 @@ GATHER = 0.05
 class Releases:
     """Frees buckets, and gives cut-off ones back."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        registry: SessionRegistry,
-        grant: Grant,
-        signals: Signals,
-        boot: Boot,
-        reconnect_window: float,
-        recollect_window: float,
-        events: Events,
-        counters: ClientCounters,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
-        self._registry = registry
+    def __init__(self, core: Core, grant: Grant) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._registry = core.registry
         self._grant = grant
-        self._signals = signals
-        self._boot = boot
-        self._reconnect_window = reconnect_window
-        self._recollect_window = recollect_window
-        self._events = events
-        self._counters = counters
-        self._in_doubt = asyncio.Event()
+        self._signals = core.signals
+        self._boot = core.boot
+        self._reconnect_window = core.settings.reconnect_window
+        self._recollect_window = core.settings.recollect_window
+        self._events = core.events
+        self._counters = core.counters
+        self._lost_track = core.lost_track
         self._over: asyncio.Queue[SessionId] = asyncio.Queue()
         """Ended sessions, until that is noted."""
         self._moving: set[SessionId] = set()
@@ -260,7 +247,7 @@ class Releases:
                         db, by.client_id, by.session_id, named, self._boot, self._recollect_window
                     )
             except BaseException:
-                self.doubt()
+                self._lost_track.set()
                 raise
             else:
                 for one in found:
@@ -270,7 +257,7 @@ class Releases:
                         regranted.append(one.claimed)
                         self._grant.unpark(by.client_id, one.claimed.service_id)
                     else:
-                        self.doubt()
+                        self._lost_track.set()
             finally:
                 self._moving.discard(by.session_id)
         back = {one.bucket_id for one in regranted} | mine
@@ -290,10 +277,6 @@ class Releases:
 
     # When it is not known what the database did
 
-    def doubt(self) -> None:
-        """A claim may have come through that no session holds; look after it once the database answers."""
-        self._in_doubt.set()
-
     async def run(self) -> None:
         """Note the ends of sessions, and resolve doubts; until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -303,15 +286,15 @@ class Releases:
     async def _resolve_doubts(self) -> None:
         """Free claims of this node's start that no session holds, whenever there is doubt."""
         while True:
-            await self._in_doubt.wait()
-            self._in_doubt.clear()
+            await self._lost_track.wait()
+            self._lost_track.clear()
             try:
                 await self._reconcile()
                 # A statement that was given up may still have been carried out by the server until now.
                 await asyncio.sleep(STATEMENT_DEADLINE)
                 await self._reconcile()
             except Unavailable:
-                self._in_doubt.set()
+                self._lost_track.set()
                 await asyncio.sleep(RETRY)
 
     async def _reconcile(self) -> None:

@@ -11,17 +11,17 @@ import asyncpg
 import structlog
 
 from coordinator.errors import Exists, NotFound, ServiceRevoked, Unavailable
-from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
-from coordinator.flow.signals import Signals
 from coordinator.model import ServiceId, ServiceState
 from coordinator.services import Item
 from coordinator.services.settings import merged
 from coordinator.store import items
 from coordinator.store import services as store
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import Connection
 from coordinator.wire import admin as wire
 
 log = structlog.get_logger()
@@ -38,20 +38,12 @@ Fields = dict[str, Any]
 class ServiceLife:
     """The steps behind `service.*` that change something, and what goes on behind them."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        grant: Grant,
-        releases: Releases,
-        signals: Signals,
-        plugin_runner: PluginRunner,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
+    def __init__(self, core: Core, grant: Grant, releases: Releases, plugin_runner: PluginRunner) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
         self._grant = grant
         self._releases = releases
-        self._signals = signals
+        self._signals = core.signals
         self._plugin_runner = plugin_runner
         self._to_fill = asyncio.Event()
 

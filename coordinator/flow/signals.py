@@ -35,7 +35,7 @@ class Signals:
     `token {token}`, `drain {node}`, `node {}` (one has started).
     """
 
-    def __init__(self, database: Database, boot: Boot) -> None:
+    def __init__(self, database: Database, boot: Boot, lost_track: asyncio.Event) -> None:
         self._database = database
         self._boot = boot
         self._queue: list[dict[str, Any]] = []
@@ -45,8 +45,8 @@ class Signals:
         self._looked = 0.0
         self.resync: Callable[[], None] = lambda: None
         """Called when signals may have been missed: what they would have told is to be read again."""
-        self.interrupted: Callable[[], None] = lambda: None
-        """Called when the connection that listens was lost: the database may have crashed."""
+        self._lost_track = lost_track
+        """Set when the connection that listens was lost: the database may have crashed."""
         self.alone = False
         """No other node runs; then wake-ups need not leave this one."""
 
@@ -80,7 +80,7 @@ class Signals:
             try:
                 await self._send(connection)
             except Unavailable:
-                self.interrupted()
+                self._lost_track.set()
                 await asyncio.sleep(1.0)
             finally:
                 connection.terminate()

@@ -10,15 +10,13 @@ import asyncpg
 import structlog
 
 from coordinator.errors import NotFound, Unavailable
-from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.core import Core
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
 from coordinator.flow.rows import Fields, moment_or_none
-from coordinator.flow.signals import Signals
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.store import building, claims, clients
 from coordinator.store import invalidations as store
-from coordinator.store.pool import Database
 from coordinator.wire import admin as wire
 
 log = structlog.get_logger()
@@ -36,18 +34,11 @@ LOOK = 2.0
 class Undo:
     """The steps behind `result.invalidate` and `result.reinstate`."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        releases: Releases,
-        signals: Signals,
-        plugin_runner: PluginRunner,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
+    def __init__(self, core: Core, releases: Releases, plugin_runner: PluginRunner) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
         self._releases = releases
-        self._signals = signals
+        self._signals = core.signals
         self._plugin_runner = plugin_runner
 
     async def invalidate(self, request: wire.ResultInvalidate) -> Fields:

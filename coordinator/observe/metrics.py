@@ -15,17 +15,17 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from coordinator import __version__
 from coordinator.errors import Unavailable
-from coordinator.flow.catalogue import Catalogue
-from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
-from coordinator.flow.session_registry import SessionRegistry
 from coordinator.model import Health, ServiceId
-from coordinator.observe.events import KINDS, Events
-from coordinator.observe.histogram import Histogram, WaitTimes
+from coordinator.observe.events import KINDS
+from coordinator.observe.histogram import Histogram
+from coordinator.observe.node_load import LoadMeter
 from coordinator.store import health, statistics
 from coordinator.store.people import People, people
-from coordinator.store.pool import Connection, Database
+from coordinator.store.pool import Connection
 from coordinator.store.statistics import ServiceState
 
 log = structlog.get_logger()
@@ -51,30 +51,17 @@ class Whole:
 class Metrics:
     """The page."""
 
-    def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        registry: SessionRegistry,
-        grant: Grant,
-        counters: ClientCounters,
-        events: Events,
-        waits: WaitTimes,
-        sessions: Callable[[], Sessions],
-        late: Callable[[], float],
-        version: str,
-        node: str,
-    ) -> None:
-        self._database = database
-        self._catalogue = catalogue
-        self._registry = registry
+    def __init__(self, core: Core, grant: Grant, load: LoadMeter, sessions: Callable[[], Sessions]) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._registry = core.registry
         self._grant = grant
-        self._counters = counters
-        self._events = events
-        self._waits = waits
+        self._counters = core.counters
+        self._events = core.events
+        self._waits = grant.waits
         self._sessions = sessions
-        self._late = late
-        self._about = (version, node)
+        self._load = load
+        self._about = (__version__, core.settings.node_name)
         self._whole: Whole | None = None
         self._collectors = CollectorRegistry(auto_describe=False)
         self._collectors.register(self)
@@ -112,7 +99,7 @@ class Metrics:
             here.add_metric((channel,), count)
         yield here
         late = "The most that the event loop was late since the node last renewed its lease."
-        yield GaugeMetricFamily("coordinator_event_loop_lag_seconds", late, value=self._late())
+        yield GaugeMetricFamily("coordinator_event_loop_lag_seconds", late, value=self._load.lag)
         happened = CounterMetricFamily("coordinator_events", "What happened on this node, by kind.", labels=("kind",))
         for kind in KINDS:
             happened.add_metric((kind,), self._events.counts[kind])

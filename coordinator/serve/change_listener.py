@@ -7,16 +7,14 @@ import contextlib
 from typing import Any
 
 from coordinator.errors import Unavailable
-from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
-from coordinator.flow.session_registry import SessionRegistry
-from coordinator.flow.signals import Signals
 from coordinator.model import ClientId
 from coordinator.serve.background_tasks import BackgroundTasks
-from coordinator.serve.listener import Listener
+from coordinator.serve.open_sessions import OpenSessions
 from coordinator.store import tokens
-from coordinator.store.pool import Database
 from coordinator.wire.client import ServiceChanged
 from coordinator.wire.frames import Close
 
@@ -25,30 +23,31 @@ class ChangeListener:
     """Reads again what a signal says has changed: clients, services, tokens."""
 
     def __init__(
-        self,
-        database: Database,
-        catalogue: Catalogue,
-        registry: SessionRegistry,
-        grant: Grant,
-        memberships: Memberships,
-        listener: Listener,
-        background: BackgroundTasks,
+        self, core: Core, grant: Grant, memberships: Memberships, sessions: OpenSessions, background: BackgroundTasks
     ) -> None:
-        self._database = database
-        self._catalogue = catalogue
-        self._registry = registry
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._registry = core.registry
+        self._signals = core.signals
         self._grant = grant
         self._memberships = memberships
-        self._listener = listener
+        self._sessions = sessions
         self._background = background
 
-    def hear(self, signals: Signals) -> None:
-        """From now on."""
+    def listen(self) -> None:
+        """Follow the changes from now on."""
+        signals = self._signals
         signals.on("client", self._on_client)
-        signals.on("services", lambda signal: self._background.begin(self.reload_services()))
+        signals.on("services", self._on_services)
         signals.on("token", self._on_token)
-        signals.resync = lambda: self._background.begin(self._resync())
+        signals.resync = self._begin_resync
         self._catalogue.changed = self._on_service
+
+    def _on_services(self, signal: dict[str, Any]) -> None:
+        self._background.begin(self.reload_services())
+
+    def _begin_resync(self) -> None:
+        self._background.begin(self._resync())
 
     def _on_client(self, signal: dict[str, Any]) -> None:
         client = ClientId(signal["client"])
@@ -71,7 +70,7 @@ class ChangeListener:
         for client in {identity.client_id for identity in self._registry.identities()}:
             await self._reload(client)
         with contextlib.suppress(Unavailable):
-            for one in self._listener.of_token():
+            for one in self._sessions.of_token():
                 async with self._database.connection() as db:
                     good = one.token_id is not None and await tokens.still_good(db, one.token_id)
                 if not good:
@@ -86,7 +85,7 @@ class ChangeListener:
 
     def _on_service(self, entry: Entry) -> None:
         push = ServiceChanged(service=entry.service.name, state=entry.service.state)
-        for session in list(self._listener.sessions):
+        for session in list(self._sessions.clients):
             if session.welcomed:
                 session.push(push)
         if entry.service.state == "revoked":
@@ -94,5 +93,5 @@ class ChangeListener:
         self._grant.wake(entry.service.service_id)
 
     def _on_token(self, signal: dict[str, Any]) -> None:
-        for one in self._listener.of_token(signal["token"]):
+        for one in self._sessions.of_token(signal["token"]):
             one.end(Close.DEACTIVATED, "the token was revoked")

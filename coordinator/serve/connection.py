@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -14,7 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from coordinator.errors import PeerError, RateLimited
+from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.limits import REFUSED_IN_A_ROW, TokenBucket
+from coordinator.wire.client import Limits
 from coordinator.wire.codec import encode, error_frame, peek_ref
 from coordinator.wire.frames import Answer, Close, Ref, Request
 
@@ -23,14 +23,8 @@ log = structlog.get_logger()
 MOST_UNREAD = 16 * 1024 * 1024
 """Bytes that may wait for a peer to read them before it is cut off."""
 
-STUCK_AFTER = 10.0
-"""Seconds after which a peer that has taken nothing of what waits for it is cut off."""
-
 CLOSE_TIMEOUT = 2.0
 """Seconds that a peer has to answer a close frame."""
-
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
-"""Starts a task that belongs to the node."""
 
 
 def ref_of(request: Request) -> Ref | None:
@@ -48,22 +42,17 @@ class TimestampedConnection(ServerConnection):
         super().data_received(data)
 
 
-class ChannelSession:
-    """What the sessions of all channels have in common."""
+class PeerConnection:
+    """One connection: frames in, messages out, and its end."""
 
     def __init__(
-        self,
-        connection: TimestampedConnection,
-        address: str,
-        messages_per_minute: int,
-        hello_timeout: float,
-        spawn: Spawn,
+        self, connection: TimestampedConnection, address: str, limits: Limits, background: BackgroundTasks
     ) -> None:
         self.connection = connection
         self.address = address
-        self._hello_timeout = hello_timeout
-        self._spawn = spawn
-        self._rate = TokenBucket(messages_per_minute)
+        self._hello_timeout = limits.hello_timeout
+        self._background = background
+        self._rate = TokenBucket(limits.messages_per_minute)
         self._refused = 0
         self._closing: tuple[int, str] | None = None
         self._receiving: asyncio.Task[Any] | None = None
@@ -174,7 +163,7 @@ class ChannelSession:
             # At once, so that no close of the library's own can come before it.
             self.connection.protocol.send_close(code, reason[:120])
             self.connection.send_data()
-        self._spawn(self._close())
+        self._background.begin(self._close())
         if self._receiving is not None and self._receiving is not asyncio.current_task():
             self._receiving.cancel()
 
@@ -190,78 +179,3 @@ class ChannelSession:
             await self.connection.close()
         finally:
             timer.cancel()
-
-
-class Pinger:
-    """Pings all connections, and cuts off those that are gone or do not read.
-
-    One task for all of them.  A peer found gone is gone at the timeout: there is no close handshake that nobody would
-    answer.  Each is pinged every `interval` seconds, and is cut `timeout` seconds after a ping since which nothing
-    came, so `interval + timeout` seconds after it fell silent at the latest.
-    """
-
-    def __init__(self, interval: float, timeout: float) -> None:
-        self._interval = interval
-        self._timeout = timeout
-        # Both are in the order of time: what is put in is always `now` and the same number of seconds.
-        self._due: OrderedDict[ChannelSession, float] = OrderedDict()
-        self._awaited: deque[tuple[float, float, ChannelSession]] = deque()
-        self._stuck: dict[ChannelSession, tuple[int, float]] = {}
-
-    def add(self, peer: ChannelSession) -> None:
-        """Ping a peer from now on."""
-        self._due[peer] = peer.connection.loop.time() + self._interval
-
-    def remove(self, peer: ChannelSession) -> None:
-        """Ping a peer no longer."""
-        self._due.pop(peer, None)
-        self._stuck.pop(peer, None)
-
-    async def run(self) -> None:
-        """Ping and check until cancelled."""
-        loop = asyncio.get_running_loop()
-        tick = min(0.25, self._interval / 4, self._timeout / 4)
-        next_sweep = 0.0
-
-        while True:
-            now = loop.time()
-            self._ping_due(now)
-            self._check_awaited(now)
-
-            if now >= next_sweep:
-                self._sweep(now)
-                next_sweep = now + 1.0
-            await asyncio.sleep(tick)
-
-    def _ping_due(self, now: float) -> None:
-        while self._due:
-            peer, due = next(iter(self._due.items()))
-            if due > now:
-                return
-
-            self._due[peer] = now + self._interval
-            self._due.move_to_end(peer)
-            self._awaited.append((now + self._timeout, now, peer))
-            if peer.connection.protocol.state is State.OPEN:
-                peer.connection.protocol.send_ping(b"")
-                peer.connection.send_data()
-
-    def _check_awaited(self, now: float) -> None:
-        while self._awaited and self._awaited[0][0] <= now:
-            _, sent, peer = self._awaited.popleft()
-            if peer in self._due and peer.connection.heard_at < sent and not peer.at_work:
-                log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.log_fields)
-                peer.connection.transport.abort()
-
-    def _sweep(self, now: float) -> None:
-        """Cut off those that have taken nothing for a while of what waits for them."""
-        for peer in list(self._due):
-            unread = peer.unread()
-            if not unread:
-                self._stuck.pop(peer, None)
-                continue
-            before, since = self._stuck.get(peer, (unread + 1, now))
-            if unread < before:
-                self._stuck[peer] = (unread, now)
-            elif now - since > STUCK_AFTER:
-                peer.end(Close.SLOW_READER, "too slow a reader")

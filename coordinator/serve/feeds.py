@@ -17,7 +17,8 @@ from msgspec import Raw, Struct, structs
 from websockets.frames import Frame, Opcode
 
 from coordinator.errors import Unavailable
-from coordinator.serve.connection import ChannelSession
+from coordinator.observe.events import Events
+from coordinator.serve.connection import PeerConnection
 from coordinator.wire.codec import encode
 from coordinator.wire.stats import BucketRow, Rows, Snapshot
 
@@ -42,7 +43,7 @@ Look = Callable[[], Awaitable[Struct]]
 class Subscription:
     """One topic to one session; `due` by the loop's clock, `sent` the number of the last snapshot (0: none)."""
 
-    peer: ChannelSession
+    peer: PeerConnection
     interval: float
     due: float = 0.0
     sent: int = 0
@@ -51,11 +52,11 @@ class Subscription:
 class Feed:
     """One topic."""
 
-    def __init__(self, topic: str, look: Look, faulted: Callable[[str], None]) -> None:
+    def __init__(self, topic: str, look: Look, events: Events) -> None:
         self._topic = topic
         self._look = look
-        self._faulted = faulted
-        self._subscriptions: dict[ChannelSession, Subscription] = {}
+        self._events = events
+        self._subscriptions: dict[PeerConnection, Subscription] = {}
         self._called = asyncio.Event()
         self._frame = b""
         self._mark = b""
@@ -64,7 +65,7 @@ class Feed:
         self.computed = 0
         """How often it was looked up, for tests and metrics."""
 
-    def subscribe(self, peer: ChannelSession, interval: float, *, at_once: bool) -> None:
+    def subscribe(self, peer: PeerConnection, interval: float, *, at_once: bool) -> None:
         """From now on in that interval, whatever it was before; `at_once`: the newest one now, seen or not."""
         one = self._subscriptions.setdefault(peer, Subscription(peer, interval))
         one.interval = interval
@@ -72,7 +73,7 @@ class Feed:
             one.due, one.sent = 0.0, 0
             self._called.set()
 
-    def leave(self, peer: ChannelSession) -> None:
+    def leave(self, peer: PeerConnection) -> None:
         """No longer."""
         self._subscriptions.pop(peer, None)
 
@@ -92,7 +93,7 @@ class Feed:
             except Exception:
                 # One topic must not end the node.
                 log.exception("a topic cannot be computed", topic=self._topic)
-                self._faulted(f"the topic {self._topic} cannot be computed")
+                self._events.emit("fault", f"the topic {self._topic} cannot be computed")
                 await asyncio.sleep(AFTER_FAULT)
                 continue
             if self._subscriptions:
@@ -149,8 +150,8 @@ class Feed:
 class Feeds:
     """All topics."""
 
-    def __init__(self, looks: Mapping[str, Look], faulted: Callable[[str], None]) -> None:
-        self.feeds = {topic: Feed(topic, look, faulted) for topic, look in looks.items()}
+    def __init__(self, looks: Mapping[str, Look], events: Events) -> None:
+        self.feeds = {topic: Feed(topic, look, events) for topic, look in looks.items()}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -158,7 +159,7 @@ class Feeds:
             for topic, feed in self.feeds.items():
                 group.create_task(feed.run(), name=f"feed {topic}")
 
-    def leave(self, peer: ChannelSession) -> None:
+    def leave(self, peer: PeerConnection) -> None:
         """A session has ended."""
         for feed in self.feeds.values():
             feed.leave(peer)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import http
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -17,17 +18,17 @@ from websockets.typing import Subprotocol
 
 from coordinator.errors import ConfigError
 from coordinator.serve.admin_channel import AdminDependencies, AdminSession
+from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
-from coordinator.serve.connection import Pinger, TimestampedConnection
+from coordinator.serve.connection import TimestampedConnection
+from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, STATS, HttpPages, plain
 from coordinator.serve.limits import forwarded_for
-from coordinator.serve.pages import Pages
+from coordinator.serve.open_sessions import OpenSessions
+from coordinator.serve.pinger import Pinger
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
 from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
 
 log = structlog.get_logger()
-
-CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
-CHANNELS = (CLIENT, STATS, ADMIN)
 
 IDLE_SLACK = 4.0
 """Seconds within which sessions that hold nothing are closed when the node drains, spread out."""
@@ -35,38 +36,31 @@ IDLE_SLACK = 4.0
 SLICE = 0.05
 """Seconds between two groups of them."""
 
-S = TypeVar("S", AdminSession, StatsSession)
+S = TypeVar("S", AdminSession, ClientSession, StatsSession)
 
-Check = Callable[[], Awaitable[bool]]
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What the sessions of each channel work with."""
+
+    client: ClientDependencies
+    stats: StatsDependencies
+    admin: AdminDependencies
 
 
 class Listener:
     """Accepts connections and runs their sessions."""
 
-    def __init__(
-        self,
-        steps: ClientDependencies,
-        admin: AdminDependencies,
-        stats: StatsDependencies,
-        *,
-        allowed_origins: Sequence[str],
-        ready: Check,
-        pages: Pages,
-        metrics: Callable[[], Awaitable[tuple[str, bytes]]],
-    ) -> None:
-        self._steps = steps
-        self._admin = admin
-        self._stats = stats
-        self._origins = frozenset(origin.lower() for origin in allowed_origins)
-        self._ready = ready
+    def __init__(self, edge: Edge, channels: Channels, pages: HttpPages, sessions: OpenSessions) -> None:
+        settings = edge.core.settings
+        self._edge = edge
+        self._channels = channels
         self._pages = pages
-        self._metrics = metrics
-        self._pinger = Pinger(steps.limits.ping_interval, steps.limits.ping_timeout)
+        self._sessions = sessions
+        self._state = edge.core.state
+        self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
+        self._pinger = Pinger(settings.ping_interval, settings.ping_timeout)
         self._servers: list[Server] = []
-        self._open = 0
-        self.sessions: set[ClientSession] = set()
-        self.admins: set[AdminSession] = set()
-        self.viewers: set[StatsSession] = set()
 
     async def open(
         self, host: str, port: int, *, tls: ssl.SSLContext | None, shared_port: bool, ops: tuple[str, int] | None
@@ -114,44 +108,25 @@ class Listener:
         path = request.path.partition("?")[0]
         headers = request.headers
         if "websocket" not in headers.get("Upgrade", "").lower():
-            return await self._page(path)
+            return await self._pages.of_main_port(path)
         if path not in CHANNELS:
-            return _plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
+            return plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
         origin = headers.get("Origin")
         if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
-            return _plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
-        steps = self._steps
-        if steps.draining():
-            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
+            return plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
+        if self._state.draining:
+            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
         # Each for itself: viewers take no places from clients.
-        here = {CLIENT: self._open, STATS: len(self.viewers)}.get(path, 0)
-        if here >= steps.limits.max_sessions:
-            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node is full.\n", retry_after=30)
-        if steps.addresses.full(self._address(connection, request)):
-            return _plain(
-                http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.\n", retry_after=30
-            )
+        sessions, limits = self._sessions, self._edge.limits
+        here = {CLIENT: len(sessions.clients), STATS: len(sessions.viewers)}.get(path, 0)
+        if here >= limits.max_sessions:
+            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node is full.\n", retry_after=30)
+        if self._edge.addresses.full(self._address(connection, request)):
+            return plain(http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.\n", retry_after=30)
         return None
 
     async def _on_ops_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        path = request.path.partition("?")[0]
-        if path == "/metrics":
-            return _response(http.HTTPStatus.OK, *await self._metrics())
-        return await self._page(path, ops=True)
-
-    async def _page(self, path: str, *, ops: bool = False) -> Response:
-        if path == "/healthz":
-            return _plain(http.HTTPStatus.OK, "ok\n")
-        if path == "/readyz":
-            if not self._steps.draining() and await self._ready():
-                return _plain(http.HTTPStatus.OK, "ready\n")
-            return _plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
-        if path in CHANNELS and not ops:
-            return _plain(http.HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket channel.\n")
-        found = None if ops else self._pages.get(path)
-        if found is None:
-            return _plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
-        return _response(http.HTTPStatus.OK, found.content_type, found.body, **found.headers)
+        return await self._pages.of_operations_port(request.path.partition("?")[0])
 
     def _may_come_from(self, origin: str, headers: Headers, *, own: bool) -> bool:
         if origin.lower() in self._origins:
@@ -161,7 +136,7 @@ class Listener:
 
     def _address(self, connection: ServerConnection, request: Request) -> str:
         peer = connection.remote_address
-        return self._steps.addresses.address_of(str(peer[0]) if peer else "local", forwarded_for(request.headers))
+        return self._edge.addresses.address_of(str(peer[0]) if peer else "local", forwarded_for(request.headers))
 
     # Sessions
 
@@ -170,15 +145,19 @@ class Listener:
         assert connection.request is not None
         address = self._address(connection, connection.request)
         path = connection.request.path.partition("?")[0]
+        here, channels = self._sessions, self._channels
         if path == ADMIN:
-            await self._run(AdminSession(connection, address, self._admin), self.admins)
+            await self._run(AdminSession(connection, address, self._edge, channels.admin), here.admins)
         elif path == STATS:
-            await self._run(StatsSession(connection, address, self._stats), self.viewers)
+            await self._run(StatsSession(connection, address, self._edge, channels.stats), here.viewers)
         else:
-            await self._run_client(ClientSession(connection, address, self._steps), address)
+            session = ClientSession(connection, address, self._edge, channels.client)
+            if self._state.draining:  # it began while this connection was shaking hands
+                session.end(Close.RESTART, "draining")
+            await self._run(session, here.clients)
 
     async def _run(self, session: S, here: set[S]) -> None:
-        self._steps.addresses.enter(session.address)
+        self._edge.addresses.enter(session.address)
         here.add(session)
         self._pinger.add(session)
         try:
@@ -186,27 +165,7 @@ class Listener:
         finally:
             self._pinger.remove(session)
             here.discard(session)
-            self._steps.addresses.leave(session.address)
-
-    async def _run_client(self, session: ClientSession, address: str) -> None:
-        if self._steps.draining():  # it began while this connection was shaking hands
-            session.end(Close.RESTART, "draining")
-        self._open += 1
-        self._steps.addresses.enter(address)
-        self.sessions.add(session)
-        self._pinger.add(session)
-        try:
-            await session.run()
-        finally:
-            self._pinger.remove(session)
-            self.sessions.discard(session)
-            self._steps.addresses.leave(address)
-            self._open -= 1
-
-    def of_token(self, token: str | None = None) -> list[AdminSession | StatsSession]:
-        """The sessions that live by that token, or by any."""
-        by_token: list[AdminSession | StatsSession] = [*self.admins, *self.viewers]
-        return [one for one in by_token if one.token_id is not None and token in (None, one.token_id)]
+            self._edge.addresses.leave(session.address)
 
     # The end
 
@@ -216,24 +175,29 @@ class Listener:
         Buckets that are held then are kept for their clients.
         """
         loop = asyncio.get_running_loop()
-        sessions = list(self.sessions)
+        sessions = list(self._sessions.clients)
         for session in sessions:
             session.drain(reason)
         begun = loop.time()
         # Spread over some seconds, so that not all of them knock at the other nodes at once.
         slice_ = max(1, len(sessions) * SLICE // IDLE_SLACK)
-        while self.sessions and loop.time() - begun < grace:
-            idle = [session for session in self.sessions if not session.welcomed or not session.busy]
+        while self._sessions.clients and loop.time() - begun < grace:
+            idle = [session for session in self._sessions.clients if not session.welcomed or not session.busy]
             for session in idle[: int(slice_)]:
                 session.end(Close.RESTART, reason)
             await asyncio.sleep(SLICE)
-        for viewer in list(self.viewers):
+        for viewer in list(self._sessions.viewers):
             viewer.end(Close.RESTART, reason)
         last = loop.time() + 5.0
-        while self.sessions and loop.time() < last:
-            for session in list(self.sessions)[: int(slice_) * 10]:
+        while self._sessions.clients and loop.time() < last:
+            for session in list(self._sessions.clients)[: int(slice_) * 10]:
                 session.end(Close.RESTART, reason)
             await asyncio.sleep(SLICE)
+
+    def cut_off_clients(self, reason: str) -> None:
+        """End all sessions of clients at once."""
+        for session in list(self._sessions.clients):
+            session.end(Close.RESTART, reason)
 
     async def close(self) -> None:
         """Stop listening and end what is still open."""
@@ -266,22 +230,3 @@ def _choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Sub
 
 def _port(server: Server) -> int:
     return int(next(iter(server.sockets)).getsockname()[1])
-
-
-def _plain(status: http.HTTPStatus, text: str, retry_after: int | None = None) -> Response:
-    more = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return _response(status, "text/plain; charset=utf-8", text.encode(), **more)
-
-
-def _response(status: http.HTTPStatus, content_type: str, body: bytes, **more: str) -> Response:
-    headers: Any = Headers(
-        {
-            "Content-Type": content_type,
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-            **more,
-        }
-    )
-    return Response(status.value, status.phrase, headers, body)

@@ -58,13 +58,13 @@ async def crowd(server: Server, admin: Admin) -> list[Volunteer]:
 
 
 def statements(server: Server) -> Counter[str]:
-    found = server.node._db.load.snapshot().statements
+    found = server.node.parts.core.database.load.snapshot().statements
     return Counter({one.statement: one.calls for one in found if one.statement.partition(".")[0] in HOT})
 
 
 async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
     """A bucket for each; all but the first ask while the first one's claim is under way."""
-    line = server.node._grant.line(ServiceId(1))
+    line = server.node.parts.grant.line(ServiceId(1))
     async with line.claiming:
         first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
         await first
@@ -95,7 +95,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
                 if n < len(held):
                     await blocked(watch, n + 1)
         async with asyncio.timeout(10):
-            while len(server.node._commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
+            while len(server.node.parts.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
     stored = await asyncio.gather(*answers)
     assert [one["stored"] for one in stored] == [SIZE] * CROWD
@@ -105,7 +105,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
 
 async def found_empty(server: Server) -> None:
     """Who waits here has been told that there is nothing."""
-    line = server.node._grant.line(ServiceId(1))
+    line = server.node.parts.grant.line(ServiceId(1))
 
     async def dry() -> bool:
         return bool(line.tickets) and line.dry and not line.woken.is_set()
@@ -138,7 +138,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
     before = statements(server)
     await admin.ok("item.prioritize", keys=["one"], service="dm_check")
     await volunteer.push("bucket")
-    line = server.node._grant.line(ServiceId(1))
+    line = server.node.parts.grant.line(ServiceId(1))
     if line.filling is not None:
         await asyncio.wait([line.filling])
     # With BEGIN and COMMIT nine; behind the claim it is looked whether more can be made.

@@ -63,10 +63,10 @@ async def test_the_model_does_what_postgres_does(dsn: str, tmp_path: Path, seed:
     database = Database(dsn)
     await database.open()
     async with Node(Settings(port=0, ops_port=0, data=tmp_path, recollect_window=10.0), dsn=dsn) as node:
-        for task in node._tasks:  # it does nothing by itself
+        for task in node.tasks:  # it does nothing by itself
             task.cancel()
-        await asyncio.wait(node._tasks)
-        await node._background.finish()
+        await asyncio.wait(node.tasks)
+        await node.parts.background.finish()
         room = await Room.open(node, database, "room", **settings)
         witness = partial(Witness, room=room, clock_connection=connection, loop=asyncio.get_running_loop())
         day = await asyncio.to_thread(Day, scenario, Costs(), witness)

@@ -91,7 +91,7 @@ async def pictures(data: Path) -> None:
     """Let them work, and look."""
     settings = Settings(data=data, port=0, ops_port=0, node_name="node-1")
     async with Node(settings) as node, AsyncExitStack() as stack:
-        tasks = await crew(Server(node, node._db, stack))
+        tasks = await crew(Server(node, node.parts.core.database, stack))
         await asyncio.sleep(WORKED)
         url = f"http://127.0.0.1:{node.port}"
         async with chromium() as browser:

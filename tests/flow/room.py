@@ -86,8 +86,8 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.builder: BucketBuilder = node._grant._builder
-        self.operation: ItemOperation = node._listener._admin.item_operation
+        self.builder: BucketBuilder = node.parts.builder
+        self.operation: ItemOperation = node.parts.item_operation
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
@@ -95,10 +95,10 @@ class Room(Bench):
         room = cls(database, node, await Bench.make(database, name, **settings))
         room.name = name
         async with database.connection() as db:
-            await node._catalogue.load(db)
-        entry = node._catalogue.get(name)
-        node._catalogue._by_id.clear()
-        node._catalogue._by_id[room.service] = entry
+            await node.parts.core.catalogue.load(db)
+        entry = node.parts.core.catalogue.get(name)
+        node.parts.core.catalogue._by_id.clear()
+        node.parts.core.catalogue._by_id[room.service] = entry
         room.entry = entry
         return room
 
@@ -106,7 +106,7 @@ class Room(Bench):
 
     async def tick(self) -> None:
         """One look at the clock."""
-        await self.node._expiry._tick()
+        await self.node.parts.expiry.tick()
 
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
@@ -148,7 +148,7 @@ class Room(Bench):
     async def submit(self, settling: Settling) -> Outcome:
         """Through the node's group commit."""
         async with asyncio.timeout(10):
-            return await self.node._commits.add(settling)
+            return await self.node.parts.commits.add(settling)
 
     async def add(self, keys: list[str], priority: int = 100) -> None:
         await self.operation.item_add(
@@ -174,8 +174,8 @@ class Room(Bench):
 
 
 async def stop_clock(node: Node) -> None:
-    """End the task that looks at the clock; the tests do."""
-    for task in node._tasks:
-        if task.get_name() == "expiry":
+    """End the tasks that look at the clock; the tests do."""
+    for task in node.tasks:
+        if task.get_name() in ("expiry", "lease"):
             task.cancel()
             await asyncio.wait([task])

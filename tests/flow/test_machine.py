@@ -166,7 +166,7 @@ class Life(RuleBasedStateMachine):
     @rule(pick=PICK)
     def take_away(self, pick: int) -> None:
         if claimed := self._one_held(pick):
-            assert self.run(self.room.node._releases.take(claimed.bucket_id)) == 1
+            assert self.run(self.room.node.parts.releases.take(claimed.bucket_id)) == 1
             self.facts.drop(claimed.bucket_id)
 
     # Clients
@@ -481,7 +481,9 @@ def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch
         runner.run(node.__aenter__())
         try:
             runner.run(stop_clock(node))
-            node._signals.interrupted = lambda: None  # these clients have no sessions: all they hold would be freed
+            node.parts.core.signals._lost_track = (
+                asyncio.Event()
+            )  # these clients have no sessions: all they hold would be freed
             Life.runner, Life.node, Life.database = runner, node, database
             Life.outage = Outage(dsn_for_machine)
             run_state_machine_as_test(Life, settings=_chosen())

@@ -53,9 +53,9 @@ async def works(peer: Volunteer, times: int = 1) -> None:
 
 async def looked_at(server: Server) -> None:
     """What was counted until now has been judged, against the others too."""
-    await server.node._recorder.write()
-    server.node._health_monitor._compared = 0.0
-    await server.node._health_monitor.look()
+    await server.node.parts.recorder.write()
+    server.node.parts.health_monitor._compared = 0.0
+    await server.node.parts.health_monitor.look()
 
 
 # Those that do harm

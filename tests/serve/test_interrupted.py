@@ -92,7 +92,9 @@ async def test_a_node_lives_on_when_the_end_of_a_session_cannot_be_noted(
     assert (await waiting.push("bucket"))["attempt"] == 2
 
     async def tried() -> bool:
-        return "clients.end_sessions" in {one.statement for one in server.node._db.load.snapshot().statements}
+        return "clients.end_sessions" in {
+            one.statement for one in server.node.parts.core.database.load.snapshot().statements
+        }
 
     await eventually(tried, "that it has ended was to be noted")
     await execute(database, "ALTER TABLE session RENAME COLUMN over_at TO ended_at")

@@ -279,7 +279,7 @@ async def test_an_idle_membership_refuses_only_ask_and_report(
     server: Server, volunteer: Volunteer, bucket: Message
 ) -> None:
     await volunteer.submit(bucket, items=ids(bucket)[:2])
-    await server.node._recorder.write()  # what it did counts as access when it is written
+    await server.node.parts.recorder.write()  # what it did counts as access when it is written
     await execute(server.database, "UPDATE client_service SET last_access = now() - interval '30 days'")
 
     async def idle() -> bool:

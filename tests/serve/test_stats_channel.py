@@ -174,7 +174,7 @@ async def test_subscriptions_add_up_and_end(server: Server) -> None:
     await viewer.ok("subscribe", topics=["services"], interval=5)
     assert (await viewer.ok("subscribe", topics=["nodes", "services"], interval=0.5))["topics"] == ["services", "nodes"]
     assert (await viewer.ok("unsubscribe", topics=["services"]))["topics"] == ["nodes"]
-    feeds = server.node._feeds.feeds
+    feeds = server.node.parts.feeds.feeds
     assert [topic for topic, feed in feeds.items() if feed._subscriptions] == ["nodes"]
     assert (await viewer.ok("unsubscribe", topics=["nodes", "events"]))["topics"] == []
     await viewer.ok("subscribe", topics=["nodes"])

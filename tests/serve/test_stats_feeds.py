@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coordinator.errors import Unavailable
-from coordinator.serve import connection, feeds
+from coordinator.serve import feeds, pinger
 from coordinator.wire import stats as wire
 from coordinator.wire.codec import encode
 from tests.bench.dashboards import Dashboard
@@ -39,7 +39,7 @@ class Growing:
 
 
 def replace(server: Server, topic: str, look: Any) -> feeds.Feed:
-    feed = server.node._feeds.feeds[topic]
+    feed = server.node.parts.feeds.feeds[topic]
     feed._look = look
     return feed
 
@@ -100,11 +100,11 @@ async def test_a_thousand_dashboards_cost_one_computation_and_little_more(
 
 async def raw_viewer(server: Server, stack: AsyncExitStack) -> RawPeer:
     """A peer that reads only when told to, with small buffers on both sides."""
-    known = set(server.node._listener.viewers)
+    known = set(server.node.parts.sessions.viewers)
     peer = await RawPeer.open(server, stack, receive_buffer=4096, path="/v1/stats")
     peer.say("hello", protocol=1)
     assert json.loads((await peer.read())[1])["type"] == "welcome"
-    (session,) = server.node._listener.viewers - known
+    (session,) = server.node.parts.sessions.viewers - known
     session.connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return peer
 
@@ -119,7 +119,7 @@ async def test_a_slow_reader_gets_only_the_newest(server: Server) -> None:
         await quick.ok("subscribe", topics=["events"], interval=0.25)
         for _ in range(8):
             last = await quick.snapshot("events")
-        assert max(one.unread() for one in server.node._listener.viewers) < 2 * 300_000, "nothing queues up"
+        assert max(one.unread() for one in server.node.parts.sessions.viewers) < 2 * 300_000, "nothing queues up"
         assert json.loads((await slow.read())[1])["type"] == "subscribed"
         first = json.loads((await slow.read())[1])
         second = json.loads((await slow.read())[1])
@@ -130,7 +130,7 @@ async def test_a_slow_reader_gets_only_the_newest(server: Server) -> None:
 
 
 async def test_who_reads_nothing_is_cut_off(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STUCK_AFTER", 0.5)
+    monkeypatch.setattr(pinger, "STUCK_AFTER", 0.5)
     server = await start_server()
     replace(server, "events", Growing(300_000))
     async with AsyncExitStack() as stack:
@@ -138,10 +138,10 @@ async def test_who_reads_nothing_is_cut_off(start_server: StartServer, monkeypat
         slow.say("subscribe", topics=["events"])
 
         async def gone() -> bool:
-            return not server.node._listener.viewers
+            return not server.node.parts.sessions.viewers
 
         await eventually(gone, "it ends")
-        assert not server.node._feeds.feeds["events"]._subscriptions
+        assert not server.node.parts.feeds.feeds["events"]._subscriptions
 
 
 async def test_a_snapshot_comes_each_second(server: Server) -> None:

@@ -42,7 +42,7 @@ async def settle(server: Server, name: str, buckets: int) -> None:
 
 async def recorded(server: Server) -> None:
     """What was counted is written, without waiting for the second to pass."""
-    await server.node._recorder.write()
+    await server.node.parts.recorder.write()
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ async def test_a_node_tells_its_load(start_server: StartServer) -> None:
 
 async def test_equal_pages_are_looked_up_once(server: Server) -> None:
     viewer = await server.viewer()
-    load = server.node._db.load
+    load = server.node.parts.core.database.load
 
     def looks() -> int:
         return sum(one.calls for one in load.snapshot().statements if one.statement == "people.by_value")

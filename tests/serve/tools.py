@@ -44,7 +44,7 @@ async def set_state(server: Server, state: str, service: str = "dm_check") -> No
     """Pause, resume or revoke a service under a running node."""
     async with server.database.connection() as db:
         await db.execute("UPDATE service SET state = $2 WHERE name = $1", service, state)
-    await server.node._change_listener.reload_services()
+    await server.node.parts.change_listener.reload_services()
 
 
 async def value(database: Database, query: str, *arguments: object) -> Any:

@@ -32,9 +32,9 @@ async def planned(db: Connection) -> set[str]:
 
 
 async def test_the_connections_that_a_node_began_with_know_them(server: Server) -> None:
-    (task,) = [one for one in server.node._tasks if one.get_name() == "warmup"]
+    (task,) = [one for one in server.node.tasks if one.get_name() == "warmup"]
     await task
-    database = server.node._db
+    database = server.node.parts.core.database
     async with AsyncExitStack() as stack:
         all_of_them = [await stack.enter_async_context(database.connection()) for _ in range(database.size)]
         found = [await planned(db) for db in all_of_them]

@@ -15,9 +15,10 @@ from coordinator.flow.bucket_builder import pool_target
 from coordinator.flow.commits import BATCH as SUBMITS
 from coordinator.flow.commits import WORKERS
 from coordinator.flow.demand_queue import Line, Ticket
-from coordinator.flow.expiry import RENEW, TICK
+from coordinator.flow.expiry import TICK
 from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
 from coordinator.flow.health_monitor import COMPARE
+from coordinator.flow.lease import RENEW_EVERY
 from coordinator.flow.session_registry import Holder
 from coordinator.flow.signals import COALESCE
 from coordinator.model import ClientId, ServiceId, SessionId
@@ -70,7 +71,7 @@ class Node:
         day.clock.after(TICK * number / day.scenario.nodes, self._tick)
         day.clock.after(1.0 + number / day.scenario.nodes, self._record)
         day.clock.after(COMPARE + number / day.scenario.nodes, self._compare)
-        day.clock.after(RENEW * number / day.scenario.nodes, self._renew)
+        day.clock.after(RENEW_EVERY * number / day.scenario.nodes, self._renew)
 
     # Granting: flow/line.py and flow/grant.py
 
@@ -358,7 +359,7 @@ class Node:
             # The lease, the others, those whose lease ran out, what they held (3), their sessions; and the listener.
             self.day.store.ledger.note("small", 8, 1)
             self.day.free_crashed(self)
-            self.day.clock.after(RENEW, self._renew)
+            self.day.clock.after(RENEW_EVERY, self._renew)
 
 
 def _session(ticket: Ticket) -> Session:

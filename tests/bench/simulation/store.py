@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from coordinator.flow.bucket_builder import head_start, plan, pool_target
-from coordinator.flow.expiry import part_size
+from coordinator.flow.bucket_splitter import part_size
 from coordinator.model import ServiceSettings
 from coordinator.store.building import MAX_READY, Pool
 from coordinator.store.claims import CRASHED, CUT_OFF, DEAD, GIVEN_UP, MAX_ATTEMPTS, UNDELIVERED, EndReason

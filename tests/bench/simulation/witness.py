@@ -67,7 +67,7 @@ class Witness(Store):
         self._room = room
         self._clock_connection = clock_connection
         self._loop = loop
-        self._loads: tuple[StatementStats, ...] = (room.database.load, room.node._db.load)
+        self._loads: tuple[StatementStats, ...] = (room.database.load, room.node.parts.core.database.load)
         self._real: dict[Bucket, BucketId] = {}
         self._model: dict[BucketId, Bucket] = {}
         self._new: list[Bucket] = []

@@ -1,0 +1,98 @@
+"""Buckets that broke clients are cut into smaller ones: 180 items → 20 → 1.  protocol.md, "Give-backs" """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+
+from coordinator.flow.bucket_builder import frame, new_bucket_id
+from coordinator.flow.core import Core
+from coordinator.flow.release import Releases
+from coordinator.model import ServiceId
+from coordinator.store import activity
+from coordinator.store import building as store
+from coordinator.store.building import Broken, NewBucket
+from coordinator.store.pool import Connection
+
+log = structlog.get_logger()
+
+FIRST_PART_SIZE = 20
+"""Items to a part when a bucket is cut for the first time; its parts are cut into single items."""
+
+BUCKETS_A_RUN = 20
+"""Buckets of one service that are cut in one transaction, while its builder waits."""
+
+CLIENTS_FOR_QUARANTINE = 2
+"""At so many clients a single item must have failed before it is set aside."""
+
+
+def part_size(items: int) -> int:
+    """Return of how many items each the parts are that a bucket of so many is cut into."""
+    return FIRST_PART_SIZE if items > FIRST_PART_SIZE else 1
+
+
+class BucketSplitter:
+    """Cuts buckets whose attempts are spent, and puts single items that failed at two clients into quarantine."""
+
+    def __init__(self, core: Core, releases: Releases) -> None:
+        self._core = core
+        self._releases = releases
+
+    async def split_due(self, services: Iterable[ServiceId]) -> None:
+        """Cut what is due in these services.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        for service in services:
+            async with self._core.database.transaction() as db:
+                # The builder's lock: deleting and prioritising must not miss an item on its way to another bucket.
+                if not await store.try_lock(db, service):
+                    continue
+                due = await store.due_for_split(db, service, BUCKETS_A_RUN)
+                for broken in due:
+                    await self._split(db, broken)
+            self._releases.wake(broken.service_id for broken in due)
+
+    async def _split(self, db: Connection, broken: Broken) -> None:
+        if len(broken.items) == 1:
+            await self._quarantine(db, broken)
+            return
+
+        size = part_size(len(broken.items))
+        fragments = dict(zip(broken.all_items, msgspec.json.decode(broken.frame, type=list[msgspec.Raw]), strict=True))
+        parts = [
+            NewBucket(
+                new_bucket_id(),
+                broken.service_id,
+                broken.rank_at,
+                broken.since,
+                broken.priority,
+                items := broken.items[at : at + size],
+                frame(bytes(fragments[item]).decode() for item in items),
+            )
+            for at in range(0, len(broken.items), size)
+        ]
+
+        await store.put_buckets(db, parts)
+        await store.close(db, [broken.bucket_id])
+        for part in parts:
+            await store.move_twins(db, broken.bucket_id, part.bucket_id, part.items)
+
+    async def _quarantine(self, db: Connection, broken: Broken) -> None:
+        if broken.clients < CLIENTS_FOR_QUARANTINE:
+            await store.offer_again(db, broken.bucket_id)
+            return
+
+        (item,) = broken.items
+        service = self._core.catalogue.by_id(broken.service_id).service.name
+        outcome = f"after {broken.attempts} attempts"
+        await store.quarantine(db, broken.service_id, item, broken.attempts)
+        await store.close(db, [broken.bucket_id])
+        await activity.note_item(db, self._core.actor, "item.quarantine", item, f"{service}, {outcome}")
+
+        bucket = str(broken.bucket_id)
+        self._core.events.emit("quarantine", f"item {item}, {outcome}", service=service, bucket=bucket)
+        log.warning("item quarantined", item=item, attempts=broken.attempts, service=service, bucket=bucket)

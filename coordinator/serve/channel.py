@@ -1,0 +1,137 @@
+"""One edge for the three channels: decode, admit, call, answer or refuse, log.
+
+A channel is a table from the type of a request to the function that answers it; what differs between channels beside
+that table are the few methods of `ChannelSession` that say so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import structlog
+
+from coordinator.errors import CoordinatorError, Internal, PeerError, ServerUnavailable, Unavailable, Unsupported
+from coordinator.flow.core import Core
+from coordinator.serve.background_tasks import BackgroundTasks
+from coordinator.serve.connection import PeerConnection, TimestampedConnection, ref_of
+from coordinator.serve.limits import Addresses
+from coordinator.wire.client import Limits
+from coordinator.wire.codec import Codec, Undecodable, tag_of
+from coordinator.wire.frames import PROTOCOL, Answer, Close, Request, ServerCard
+
+log = structlog.get_logger()
+
+RETRY_AFTER_UNAVAILABLE = 1.0
+"""Seconds after which a peer may try again while the database is away."""
+
+RETRY_AFTER_DRAIN = 5.0
+"""Seconds after which the peers of a node that drains should come back."""
+
+Step = Callable[[Any], Awaitable[Answer | None]]
+"""Answers one request; returns None if it has answered by itself, or will."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the sessions of all channels work with."""
+
+    core: Core
+    background: BackgroundTasks
+    addresses: Addresses
+    limits: Limits
+    card: ServerCard
+
+
+class ChannelSession(PeerConnection):
+    """One session of one channel."""
+
+    codec: ClassVar[Codec[Request]]
+    refusals_logged_at: ClassVar[int] = logging.DEBUG
+
+    def __init__(self, connection: TimestampedConnection, address: str, edge: Edge) -> None:
+        super().__init__(connection, address, edge.limits, edge.background)
+        self._edge = edge
+        self._state = edge.core.state
+
+    async def take(self, frame: str) -> None:
+        try:
+            request = self.codec.decode(frame)
+        except Undecodable as refusal:
+            self.refuse(self.undecodable(frame, refusal.error), refusal.ref)
+            return
+        await self.conclude(request, self._admit_and_call)
+
+    async def _admit_and_call(self, request: Request) -> Answer | None:
+        await self.admit(request)
+        return await self.step_for(request)(request)
+
+    async def conclude(self, request: Request, step: Step) -> None:
+        """Answer a request with what a step returns, or with why it failed."""
+        error: PeerError | None = None
+        answer: Answer | None = None
+        try:
+            answer = await step(request)
+        except CoordinatorError as failure:
+            error = in_words(failure, **self.log_fields)
+            log.log(
+                self.refusals_logged_at, "refused", request=tag_of(type(request)), code=error.code, **self.log_fields
+            )
+        except Exception:
+            # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
+            self._edge.core.events.emit("fault", f"{tag_of(type(request))} could not be answered", **self.origin)
+            log.exception("a request failed", request=tag_of(type(request)), **self.log_fields)
+            error = Internal("Something went wrong here.")
+
+        await self.note(request, error)
+        if error is not None:
+            self.refuse(error, ref_of(request))
+        elif answer is not None:
+            self.answer(answer, ref_of(request))
+
+    # What differs between the channels
+
+    async def admit(self, request: Request) -> None:
+        """Raise a PeerError if a request is not legal now."""
+        raise NotImplementedError
+
+    def step_for(self, request: Request) -> Step:
+        """Return the function that answers requests of this type."""
+        raise NotImplementedError
+
+    def undecodable(self, frame: str, error: PeerError) -> PeerError:
+        """Return what the sender of a frame is told that is no message of this channel."""
+        return error
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name the client in an event of this session, if it is one."""
+        return {}
+
+    async def note(self, request: Request, error: PeerError | None) -> None:
+        """Write down that a request was answered, before it is."""
+
+
+def in_words(failure: CoordinatorError, **log_fields: str) -> PeerError:
+    """Return what a peer, which is logged by these fields, is told of a failure."""
+    if isinstance(failure, PeerError):
+        return failure
+    if isinstance(failure, Unavailable):
+        return ServerUnavailable(
+            "The database cannot be reached; nothing is known to be stored.",
+            retry_after=RETRY_AFTER_UNAVAILABLE,
+            scope="server",
+        )
+    log.error("a request failed", error=str(failure), **log_fields)
+    return Internal("Something went wrong here.")
+
+
+def other_version(protocol: int) -> PeerError:
+    """Return what a peer is told that speaks another version than this server."""
+    return Unsupported(
+        f"This server speaks version {PROTOCOL}, not {protocol}.",
+        detail={"path": "$.protocol"},
+        close_code=Close.VERSION,
+    )

@@ -1,0 +1,70 @@
+"""Plain HTTP: probes, metrics, the dashboard's files.  protocol.md, "Channels" """
+
+from __future__ import annotations
+
+import http
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from coordinator.flow.readiness import Readiness
+from coordinator.serve.pages import Pages
+
+CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
+CHANNELS = (CLIENT, STATS, ADMIN)
+
+
+class HttpPages:
+    """Answers GET requests that open no channel."""
+
+    def __init__(self, readiness: Readiness, pages: Pages, metrics: Callable[[], Awaitable[tuple[str, bytes]]]) -> None:
+        self._readiness = readiness
+        self._pages = pages
+        self._metrics = metrics
+
+    async def of_main_port(self, path: str) -> Response:
+        """Answer a request to the port of the channels."""
+        if path in CHANNELS:
+            return plain(http.HTTPStatus.UPGRADE_REQUIRED, "This is a WebSocket channel.\n")
+        page = self._pages.get(path)
+        if page is not None:
+            return response(http.HTTPStatus.OK, page.content_type, page.body, **page.headers)
+        return await self._probe(path)
+
+    async def of_operations_port(self, path: str) -> Response:
+        """Answer a request to the operations listener."""
+        if path == "/metrics":
+            return response(http.HTTPStatus.OK, *await self._metrics())
+        return await self._probe(path)
+
+    async def _probe(self, path: str) -> Response:
+        if path == "/healthz":
+            return plain(http.HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            if await self._readiness.ready():
+                return plain(http.HTTPStatus.OK, "ready\n")
+            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+        return plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
+
+
+def plain(status: http.HTTPStatus, text: str, retry_after: int | None = None) -> Response:
+    """Return one sentence as an answer; `retry_after` in seconds."""
+    more = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return response(status, "text/plain; charset=utf-8", text.encode(), **more)
+
+
+def response(status: http.HTTPStatus, content_type: str, body: bytes, **more: str) -> Response:
+    """Return an answer that ends its connection and is not kept by anybody."""
+    headers: Any = Headers(
+        {
+            "Content-Type": content_type,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            **more,
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,92 @@
+"""Pings all connections with one task, and cuts off those that are gone or do not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+
+import structlog
+from websockets.protocol import State
+
+from coordinator.serve.connection import PeerConnection
+from coordinator.wire.frames import Close
+
+log = structlog.get_logger()
+
+STUCK_AFTER = 10.0
+"""Seconds after which a peer that has taken nothing of what waits for it is cut off."""
+
+
+class Pinger:
+    """Pings connections.
+
+    A peer found gone is gone at the timeout: there is no close handshake that nobody would
+    answer.  Each is pinged every `interval` seconds, and is cut `timeout` seconds after a ping since which nothing
+    came, so `interval + timeout` seconds after it fell silent at the latest.
+    """
+
+    def __init__(self, interval: float, timeout: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        # Both are in the order of time: what is put in is always `now` and the same number of seconds.
+        self._due: OrderedDict[PeerConnection, float] = OrderedDict()
+        self._awaited: deque[tuple[float, float, PeerConnection]] = deque()
+        self._stuck: dict[PeerConnection, tuple[int, float]] = {}
+
+    def add(self, peer: PeerConnection) -> None:
+        """Ping a peer from now on."""
+        self._due[peer] = peer.connection.loop.time() + self._interval
+
+    def remove(self, peer: PeerConnection) -> None:
+        """Ping a peer no longer."""
+        self._due.pop(peer, None)
+        self._stuck.pop(peer, None)
+
+    async def run(self) -> None:
+        """Ping and check until cancelled."""
+        loop = asyncio.get_running_loop()
+        tick = min(0.25, self._interval / 4, self._timeout / 4)
+        next_sweep = 0.0
+
+        while True:
+            now = loop.time()
+            self._ping_due(now)
+            self._check_awaited(now)
+
+            if now >= next_sweep:
+                self._sweep(now)
+                next_sweep = now + 1.0
+            await asyncio.sleep(tick)
+
+    def _ping_due(self, now: float) -> None:
+        while self._due:
+            peer, due = next(iter(self._due.items()))
+            if due > now:
+                return
+
+            self._due[peer] = now + self._interval
+            self._due.move_to_end(peer)
+            self._awaited.append((now + self._timeout, now, peer))
+            if peer.connection.protocol.state is State.OPEN:
+                peer.connection.protocol.send_ping(b"")
+                peer.connection.send_data()
+
+    def _check_awaited(self, now: float) -> None:
+        while self._awaited and self._awaited[0][0] <= now:
+            _, sent, peer = self._awaited.popleft()
+            if peer in self._due and peer.connection.heard_at < sent and not peer.at_work:
+                log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.log_fields)
+                peer.connection.transport.abort()
+
+    def _sweep(self, now: float) -> None:
+        """Cut off those that have taken nothing for a while of what waits for them."""
+        for peer in list(self._due):
+            unread = peer.unread()
+            if not unread:
+                self._stuck.pop(peer, None)
+                continue
+            before, since = self._stuck.get(peer, (unread + 1, now))
+            if unread < before:
+                self._stuck[peer] = (unread, now)
+            elif now - since > STUCK_AFTER:
+                peer.end(Close.SLOW_READER, "too slow a reader")
