@@ -16,8 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.typing import Subprotocol
 
 from coordinator import __version__
-from coordinator.client.address import PATH as CLIENT_PATH
-from coordinator.client.address import client_url, is_loopback
+from coordinator.client.address import CLIENT_PATH, client_url, is_loopback
 from coordinator.errors import ConfigError, CoordinatorError, Refused
 from coordinator.wire.admin import AdminHello
 from coordinator.wire.codec import encode

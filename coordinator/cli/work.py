@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from coordinator.client.checker_program import CheckerProgram
 from coordinator.client.checkers import Checker, close_checker, load_checker
-from coordinator.client.daemon import Daemon, Duty
+from coordinator.client.daemon import Daemon, ServiceWork
 from coordinator.client.library import Client
-from coordinator.client.program import Program
 from coordinator.errors import ConfigError, CoordinatorError
 
 log = logging.getLogger("coordinator.client")
@@ -104,16 +104,16 @@ def work(
     try:
         _log_at(log_level)
         services = list(dict.fromkeys(service))
-        program = Program(command) if command is not None else None
+        program = CheckerProgram(command) if command is not None else None
         checkers = _checkers(services, checker, option, program)
         profiles = {name: _profile(text) for name, text in _each(profile, services, "--profile").items()}
-        duties = [Duty(name, checkers[name], profiles.get(name)) for name in services]
+        works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
         client = Client(server, client_id=client_id, data=data)
     except ConfigError as failure:
         typer.echo(f"coordinator work: {failure}", err=True)
         raise typer.Exit(2) from None
     try:
-        asyncio.run(_run(client, duties, program, concurrency, screen_name, enrolment_token))
+        asyncio.run(_run(client, works, program, concurrency, screen_name, enrolment_token))
     except CoordinatorError as failure:
         typer.echo(f"coordinator work: {failure}", err=True)
         raise typer.Exit(1) from None
@@ -121,8 +121,8 @@ def work(
 
 async def _run(
     client: Client,
-    duties: list[Duty],
-    program: Program | None,
+    works: list[ServiceWork],
+    program: CheckerProgram | None,
     concurrency: int,
     screen_name: str | None,
     enrolment_token: str | None,
@@ -132,13 +132,13 @@ async def _run(
             await stack.enter_async_context(program)
         daemon = Daemon(
             client,
-            duties,
+            works,
             concurrency=concurrency,
             screen_name=screen_name,
             enrolment_token=enrolment_token,
         )
-        for duty in duties:
-            stack.callback(close_checker, duty.check)
+        for service_work in works:
+            stack.callback(close_checker, service_work.check)
         _stop_on_signals(daemon)
         await daemon.run()
 
@@ -167,7 +167,7 @@ def _stop_on_signals(daemon: Daemon) -> None:
 
 
 def _checkers(
-    services: list[str], named: list[str] | None, options: list[str] | None, program: Program | None
+    services: list[str], named: list[str] | None, options: list[str] | None, program: CheckerProgram | None
 ) -> dict[str, Checker]:
     names = _each(named, services, "--checker")
     if program is not None and set(names) >= set(services):

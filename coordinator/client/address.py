@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from coordinator.errors import ConfigError
 
-PATH = "/v1/client"
+CLIENT_PATH = "/v1/client"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _LOOPBACK = ("localhost", "127.", "::1")
 
@@ -29,8 +29,8 @@ def client_url(text: str) -> str:
     if scheme is None or not parts.hostname or parts.query or parts.fragment:
         raise ConfigError(wanted)
     path = parts.path.rstrip("/")
-    if not path.endswith(PATH):
-        path += PATH
+    if not path.endswith(CLIENT_PATH):
+        path += CLIENT_PATH
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 

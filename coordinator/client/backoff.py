@@ -5,17 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-FIRST = 0.5
+FIRST_DELAY = 0.5
 """Seconds before the first try again, before jitter."""
 
-MOST = 15.0
+MAX_DELAY = 15.0
 """Seconds.  Well inside the 120 s in which a server gives cut-off buckets back to their client."""
 
-_LEAST = 0.05
-_SPREAD = 0.1
+_MIN_SERVER_DELAY = 0.05
+_SERVER_DELAY_JITTER = 0.1
 """A wait that the server named is made longer by up to this share, lest all clients return in one moment."""
 
-_chance = random.SystemRandom().random
+_random_fraction = random.SystemRandom().random
 
 
 class Backoff:
@@ -26,21 +26,21 @@ class Backoff:
 
     def __init__(
         self,
-        first: float = FIRST,
-        most: float = MOST,
-        chance: Callable[[], float] = _chance,
+        first: float = FIRST_DELAY,
+        most: float = MAX_DELAY,
+        chance: Callable[[], float] = _random_fraction,
     ) -> None:
         self._first = first
-        self._most = most
+        self._longest = most
         self._chance = chance
         self.tries = 0
 
     def next(self, at_least: float = 0.0) -> float:
         """Seconds to wait now: what the server asked for if it did, else the next step."""
-        step = min(self._most, self._first * 2.0 ** min(self.tries, 32))
+        step = min(self._longest, self._first * 2.0 ** min(self.tries, 32))
         self.tries += 1
         if at_least > 0:
-            return max(at_least, _LEAST) * (1 + _SPREAD * self._chance())
+            return max(at_least, _MIN_SERVER_DELAY) * (1 + _SERVER_DELAY_JITTER * self._chance())
         return step * (0.5 + self._chance() / 2)
 
     def reset(self) -> None:

@@ -12,11 +12,11 @@ from urllib.parse import urlencode, urlsplit
 
 from coordinator.errors import ConfigError
 
-_THREADS = 16
-_MOST_BYTES = 16 << 20
+_HTTP_THREADS = 16
+_MAX_BODY_BYTES = 16 << 20
 
 
-class Reply(NamedTuple):
+class HttpResponse(NamedTuple):
     """What a server answered; header names are in lower case."""
 
     status: int
@@ -46,9 +46,9 @@ class HttpPool:
         self._headers = dict(headers)
         self._timeout = timeout
         self._idle: list[http.client.HTTPConnection] = []
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="upstream")
+        self._threads = ThreadPoolExecutor(_HTTP_THREADS, thread_name_prefix="upstream")
 
-    async def get(self, path: str, query: Mapping[str, str]) -> Reply:
+    async def get(self, path: str, query: Mapping[str, str]) -> HttpResponse:
         """One request.
 
         Raises:
@@ -63,7 +63,7 @@ class HttpPool:
         while self._idle:
             self._idle.pop().close()
 
-    def _get(self, target: str) -> Reply:
+    def _get(self, target: str) -> HttpResponse:
         try:
             connection = self._idle.pop()  # list.pop and append are atomic, which is all the locking it takes
         except IndexError:
@@ -73,15 +73,15 @@ class HttpPool:
         except (ConnectionError, http.client.BadStatusLine):
             return self._exchange(self._connect(), target)  # the server had closed the idle connection
 
-    def _exchange(self, connection: http.client.HTTPConnection, target: str) -> Reply:
+    def _exchange(self, connection: http.client.HTTPConnection, target: str) -> HttpResponse:
         keep = False
         try:
             connection.request("GET", target, headers=self._headers)
             response = connection.getresponse()
-            body = response.read(_MOST_BYTES)
+            body = response.read(_MAX_BODY_BYTES)
             keep = response.isclosed() and not response.will_close
             headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, headers, body)
+            return HttpResponse(response.status, headers, body)
         finally:
             if keep:
                 self._idle.append(connection)

@@ -18,14 +18,14 @@ from coordinator.wire.frames import NAME_PATTERN, Name
 _SECRET_BYTES = 32
 
 
-class Identity(msgspec.Struct, frozen=True):
+class ClientIdentity(msgspec.Struct, frozen=True):
     """`secret` is 64 hexadecimal digits, made once; whoever has it is this client."""
 
     client_id: Name
     secret: Annotated[str, msgspec.Meta(min_length=32, max_length=256)]
 
     def __repr__(self) -> str:
-        return f"Identity({self.client_id!r})"  # secrets do not belong in logs
+        return f"ClientIdentity({self.client_id!r})"  # secrets do not belong in logs
 
 
 def default_folder() -> Path:
@@ -33,7 +33,7 @@ def default_folder() -> Path:
     return platformdirs.user_data_path("coordinator") / "client"
 
 
-def load_identity(folder: Path, client_id: str | None = None) -> Identity:
+def load_identity(folder: Path, client_id: str | None = None) -> ClientIdentity:
     """The identity kept in `folder`, made on the first call.
 
     Without a `client_id` it is the folder's default one, whose id is drawn once.
@@ -48,8 +48,8 @@ def load_identity(folder: Path, client_id: str | None = None) -> Identity:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             name = client_id or f"volunteer-{secrets.token_hex(4)}"
-            _create(path, Identity(name, secrets.token_hex(_SECRET_BYTES)))
-        identity = msgspec.json.decode(path.read_bytes(), type=Identity)
+            _create(path, ClientIdentity(name, secrets.token_hex(_SECRET_BYTES)))
+        identity = msgspec.json.decode(path.read_bytes(), type=ClientIdentity)
     except OSError as failure:
         raise ConfigError(f"The identity file {path} cannot be used: {failure.strerror}.") from failure
     except msgspec.MsgspecError as failure:
@@ -59,7 +59,7 @@ def load_identity(folder: Path, client_id: str | None = None) -> Identity:
     return identity
 
 
-def _create(path: Path, identity: Identity) -> None:
+def _create(path: Path, identity: ClientIdentity) -> None:
     """Write the file whole or not at all; of two processes that do so at once, the first one's stays."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -20,11 +20,11 @@ from typing import Any, Self
 from coordinator import __version__
 from coordinator.client.address import client_url
 from coordinator.client.backoff import Backoff
-from coordinator.client.bucket import Bucket
-from coordinator.client.holdings import Holdings
+from coordinator.client.bucket_stream import BucketStream
+from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.held_buckets import HeldBuckets
 from coordinator.client.identity import default_folder, load_identity
-from coordinator.client.intake import Intake
-from coordinator.client.link import Link
+from coordinator.client.reconnector import Reconnector
 from coordinator.client.session import OPEN_TIMEOUT
 from coordinator.client.spool import Spool
 from coordinator.errors import ConfigError
@@ -35,7 +35,7 @@ log = logging.getLogger("coordinator.client")
 FLUSH_EVERY = 60.0
 """Seconds that a result waits at most for others to be sent with."""
 
-_GOODBYE = 5.0
+_GIVE_BACK_TIMEOUT = 5.0
 """Seconds that the end of a client takes at most for giving back what it holds."""
 
 
@@ -73,19 +73,19 @@ class Client:
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._holdings = Holdings(self._open_spool(), self._flush_every)
-        self._link = self._holdings.link = Link(
+        self._held_buckets = HeldBuckets(self._open_spool(), self._flush_every)
+        self._reconnector = self._held_buckets.reconnector = Reconnector(
             self._url,
             self.identity,
             f"coordinator-client/{__version__}",
-            self._holdings,
+            self._held_buckets,
             self._backoff,
             self._open_timeout,
         )
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
-        self._start(self._link.run(), "link")
-        self._start(self._holdings.send_due(), "outbox")
+        self._start(self._reconnector.run(), "reconnector")
+        self._start(self._held_buckets.send_due(), "outbox")
         return self
 
     async def __aexit__(
@@ -94,7 +94,7 @@ class Client:
         cancelled = isinstance(error, asyncio.CancelledError)
         try:
             if not cancelled:
-                await self._goodbye()
+                await self._give_back()
         finally:
             for task in self._background:
                 task.cancel()
@@ -102,18 +102,18 @@ class Client:
                 # Only a cancellation is the group's business; other errors of the caller stay as they are.
                 await self._tasks.__aexit__(*((kind, error, trace) if cancelled else (None, None, None)))
             finally:
-                self._holdings.spool.close()
+                self._held_buckets.spool.close()
 
     @property
-    def held(self) -> list[Bucket]:
+    def held(self) -> list[HeldBucket]:
         """The buckets that are not done with, oldest first."""
-        return list(self._holdings.held.values())
+        return list(self._held_buckets.held.values())
 
     async def welcome(self) -> wire.Welcome:
         """The server's latest welcome: waits for the first connection."""
-        await self._link.session()
-        assert self._holdings.welcome is not None
-        return self._holdings.welcome
+        await self._reconnector.session()
+        assert self._held_buckets.welcome is not None
+        return self._held_buckets.welcome
 
     async def register(
         self,
@@ -124,58 +124,58 @@ class Client:
         """Make this identity a client; again is success.  `services` maps services to join to profiles."""
         choices = [wire.Choice(name, profile) for name, profile in (services or {}).items()]
         message = wire.Register(screen_name=screen_name, enrolment_token=enrolment_token, services=choices or None)
-        return await self._link.request(message, wire.Registered)
+        return await self._reconnector.request(message, wire.Registered)
 
     async def unregister(self) -> wire.Unregistered:
         """Give up being a client; what is held is released, history stays."""
-        return await self._link.request(wire.Unregister(), wire.Unregistered)
+        return await self._reconnector.request(wire.Unregister(), wire.Unregistered)
 
     async def services(self) -> list[wire.ServiceCard]:
         """All services, each with its schemas and settings and whether this client has joined."""
-        return (await self._link.request(wire.Services(), wire.ServiceList)).services
+        return (await self._reconnector.request(wire.Services(), wire.ServiceList)).services
 
     async def join(self, service: str, profile: dict[str, Any] | None = None) -> wire.Joined:
         """Work for a service; the service sets the profile's shape."""
-        return await self._link.request(wire.Join(service=service, profile=profile), wire.Joined)
+        return await self._reconnector.request(wire.Join(service=service, profile=profile), wire.Joined)
 
     async def leave(self, service: str) -> wire.Left:
         """Work for a service no more; what is held of it is released."""
-        return await self._link.request(wire.Leave(service=service), wire.Left)
+        return await self._reconnector.request(wire.Leave(service=service), wire.Left)
 
     async def activate(self, service: str) -> wire.Activated:
         """Come back to a service after being idle."""
-        return await self._link.request(wire.Activate(service=service), wire.Activated)
+        return await self._reconnector.request(wire.Activate(service=service), wire.Activated)
 
     async def report_limited(self, service: str, retry_after: float, text: str | None = None) -> wire.Reported:
         """Tell that the outside API takes nothing for `retry_after` seconds; no work comes until then."""
         message = wire.Report(
             service=service, kind="upstream_limited", retry_after=min(retry_after, 86_400.0), text=text
         )
-        return await self._link.request(message, wire.Reported)
+        return await self._reconnector.request(message, wire.Reported)
 
-    def buckets(self, service: str, concurrency: int = 1) -> Intake:
+    def buckets(self, service: str, concurrency: int = 1) -> BucketStream:
         """Buckets of a service as the server has them, for `async for`.
 
         `concurrency` buckets at most are on hand at a time, the ones asked for included; with 2 or more
         the next one is asked for while one is worked on.  A bucket counts until it is submitted, released or
         lost.
         """
-        return self.intake(service, lambda: concurrency - self._holdings.count(service))
+        return self.bucket_stream(service, lambda: concurrency - self._held_buckets.count(service))
 
-    def intake(self, service: str, wanted: Callable[[], int]) -> Intake:
+    def bucket_stream(self, service: str, wanted: Callable[[], int]) -> BucketStream:
         """Like `buckets`, for who decides from moment to moment how many should be on their way.
 
-        A service has one intake; calling again changes what is wanted, `stop` makes room for another.
+        A service has one stream; calling again changes what is wanted, `stop` makes room for another.
         """
-        intake = self._holdings.intake(service)
-        if intake is not None:
-            intake.wanted = wanted
-            intake.nudge()
-            return intake
-        intake = Intake(service, self._link, wanted)
-        self._holdings.add(intake)
-        self._start(intake.run(), f"intake {service}")
-        return intake
+        stream = self._held_buckets.stream(service)
+        if stream is not None:
+            stream.wanted = wanted
+            stream.nudge()
+            return stream
+        stream = BucketStream(service, self._reconnector, wanted)
+        self._held_buckets.add(stream)
+        self._start(stream.run(), f"stream {service}")
+        return stream
 
     def _open_spool(self) -> Spool:
         try:
@@ -186,12 +186,12 @@ class Client:
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._background.append(self._tasks.create_task(work, name=name))
 
-    async def _goodbye(self) -> None:
+    async def _give_back(self) -> None:
         try:
-            async with asyncio.timeout(_GOODBYE):
-                await self._holdings.give_back()
+            async with asyncio.timeout(_GIVE_BACK_TIMEOUT):
+                await self._held_buckets.give_back()
         except TimeoutError:
             log.warning("the server is too slow to say goodbye to")
-        kept = sum(len(bucket.kept) for bucket in self.held)
+        kept = sum(len(bucket.unacknowledged) for bucket in self.held)
         if kept:
             log.warning("%d results are kept on disk for the next start", kept)

@@ -28,25 +28,25 @@ OPEN_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 120.0
 """Seconds for an answer; a server that takes longer is taken as gone, whatever its pings say."""
 
-_CLOSE_TIMEOUT = 3.0
-_MOST_BYTES = 64 << 20
+_CLOSE_HANDSHAKE_TIMEOUT = 3.0
+_MAX_FRAME_BYTES = 64 << 20
 """What the server may send in one frame; its buckets are as large as its operator makes them."""
 
-_NO_WAY_BACK = frozenset({"unauthorized", "forbidden", "unsupported", "client_deactivated", "bad_message"})
+_FINAL_HELLO_REFUSALS = frozenset({"unauthorized", "forbidden", "unsupported", "client_deactivated", "bad_message"})
 """Refusals of a `hello` that the same `hello` would meet again."""
 
-_WAIT_AFTER = {int(Close.TOO_MANY): 5.0, int(Close.OVERLOADED): 5.0}
+_RETRY_AFTER_CLOSE = {int(Close.TOO_MANY): 5.0, int(Close.OVERLOADED): 5.0}
 """Seconds to stay away after these closes if the server named no time."""
 
-_SENTENCES = {
+_CLOSE_MESSAGES = {
     int(Close.BAD_CREDENTIALS): "The server does not accept this client's secret",
     int(Close.FORBIDDEN): "The server does not let this client in",
     int(Close.DEACTIVATED): "The server has deactivated this client",
     int(Close.VERSION): "The server does not speak this version of the protocol",
 }
 
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FromServer)
-_plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_message_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FromServer)
+_json_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -67,10 +67,10 @@ class SessionEnded(CoordinatorError):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingRequest:
     expects: type[Answer]
     answer: asyncio.Future[Any]
-    then: Callable[[Any], None] | None
+    on_answer: Callable[[Any], None] | None
 
 
 class Session:
@@ -80,7 +80,7 @@ class Session:
         self.welcome = welcome
         self.draining = False
         self._socket = socket
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, _PendingRequest] = {}
         self._next = 1
         self._retry_after: float | None = None
         self._ended: SessionEnded | None = None
@@ -99,10 +99,10 @@ class Session:
             await socket.close()
             raise
 
-    async def request(self, message: Request, expects: type[A], then: Callable[[A], None] | None = None) -> A:
+    async def request(self, message: Request, expects: type[A], on_answer: Callable[[A], None] | None = None) -> A:
         """Ask and wait for the answer.
 
-        `then` gets the answer before any later frame is looked at; pushes that follow it find its work done.
+        `on_answer` gets the answer before any later frame is looked at; pushes that follow it find its work done.
 
         Raises:
             Refused: the server answered with an error.
@@ -112,7 +112,7 @@ class Session:
             raise self._ended
         ref = self._next
         self._next += 1
-        waiting = _Waiting(expects, asyncio.get_running_loop().create_future(), then)
+        waiting = _PendingRequest(expects, asyncio.get_running_loop().create_future(), on_answer)
         self._waiting[ref] = waiting
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
@@ -171,8 +171,8 @@ class Session:
             log.warning("an answer %s that nobody waits for", tag_of(type(message)))
         else:
             # A requester that was cancelled meanwhile still has its bookkeeping done.
-            if waiting.then is not None:
-                waiting.then(message)
+            if waiting.on_answer is not None:
+                waiting.on_answer(message)
             if not waiting.answer.done():
                 waiting.answer.set_result(message)
 
@@ -209,8 +209,8 @@ async def _connect(url: str, open_timeout: float) -> ClientConnection:
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             proxy=None if is_loopback(url) else True,
             open_timeout=open_timeout,
-            close_timeout=_CLOSE_TIMEOUT,
-            max_size=_MOST_BYTES,
+            close_timeout=_CLOSE_HANDSHAKE_TIMEOUT,
+            max_size=_MAX_FRAME_BYTES,
         )
     except InvalidStatus as answer:
         status = answer.response.status_code
@@ -242,7 +242,7 @@ async def _greet(socket: ClientConnection, hello: Hello) -> Welcome:
         raise SessionEnded("The server did not answer hello in time.") from None
     refused = refusal(message)
     try:
-        async with asyncio.timeout(_CLOSE_TIMEOUT):  # the close that may follow says more
+        async with asyncio.timeout(_CLOSE_HANDSHAKE_TIMEOUT):  # the close that may follow says more
             await socket.wait_closed()
     except TimeoutError:
         await socket.close()
@@ -250,7 +250,7 @@ async def _greet(socket: ClientConnection, hello: Hello) -> Welcome:
     raise SessionEnded(
         f"The server refused hello: {refused.message}",
         code=code,
-        final=refused.code in _NO_WAY_BACK or (code or 0) >= Close.BAD_CREDENTIALS,
+        final=refused.code in _FINAL_HELLO_REFUSALS or (code or 0) >= Close.BAD_CREDENTIALS,
         retry_after=refused.retry_after,
     )
 
@@ -262,10 +262,10 @@ def _unreadable(_ref: object, why: str) -> NoReturn:
 def _decode(frame: bytes | str, unreadable: Callable[[object, str], None]) -> Struct | None:
     """One message, or nothing if it is of a kind that this client does not know."""
     try:
-        message: Struct = _decoder.decode(frame)
+        message: Struct = _message_decoder.decode(frame)
     except msgspec.MsgspecError as failure:
         try:
-            generic = _plain.decode(frame)
+            generic = _json_decoder.decode(frame)
         except msgspec.MsgspecError:
             generic = None
         fields = generic if isinstance(generic, dict) else {}
@@ -279,12 +279,12 @@ def _decode(frame: bytes | str, unreadable: Callable[[object, str], None]) -> St
 def _ended_by(socket: ClientConnection, retry_after: float | None) -> SessionEnded:
     code = socket.close_code or int(Close.GOING_AWAY)
     said = socket.close_reason or ""
-    sentence = _SENTENCES.get(code, "The connection ended")
+    sentence = _CLOSE_MESSAGES.get(code, "The connection ended")
     return SessionEnded(
         f"{sentence} ({code}{': ' + said if said else ''}).",
         code=code,
         final=code >= Close.BAD_CREDENTIALS,
-        retry_after=retry_after if retry_after is not None else _WAIT_AFTER.get(code),
+        retry_after=retry_after if retry_after is not None else _RETRY_AFTER_CLOSE.get(code),
     )
 
 

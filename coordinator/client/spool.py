@@ -28,14 +28,14 @@ from msgspec import UNSET, Raw, UnsetType
 
 log = logging.getLogger("coordinator.client")
 
-_COMPACT_AT = 1 << 20
+_COMPACT_AT_BYTES = 1 << 20
 """Bytes; a file that is longer and mostly of the past is written anew."""
 
-_MOST_SLOTS = 256
+_MAX_SLOTS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SpooledResult:
     """One result as it goes over the wire.  `settles` is false for a part (`complete: false`)."""
 
     n: int
@@ -45,15 +45,15 @@ class Kept:
 
 
 @dataclass(slots=True)
-class Held:
+class SpooledBucket:
     """One bucket as the spool knows it."""
 
     service: str
     claim: int
-    kept: dict[int, Kept] = field(default_factory=dict)
+    results: dict[int, SpooledResult] = field(default_factory=dict)
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
+class _SpoolLine(msgspec.Struct, omit_defaults=True):
     hold: str | None = None
     claim: int = 0
     service: str = ""
@@ -65,14 +65,14 @@ class _Line(msgspec.Struct, omit_defaults=True):
     end: str | None = None
 
 
-class _Result(msgspec.Struct):
+class _ResultHead(msgspec.Struct):
     item: int
     complete: bool = True
 
 
 _encode = msgspec.json.Encoder().encode
-_line: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
-_result: msgspec.json.Decoder[_Result] = msgspec.json.Decoder(_Result)
+_line_decoder: msgspec.json.Decoder[_SpoolLine] = msgspec.json.Decoder(_SpoolLine)
+_result_decoder: msgspec.json.Decoder[_ResultHead] = msgspec.json.Decoder(_ResultHead)
 
 
 class Spool:
@@ -83,13 +83,13 @@ class Spool:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self.held: dict[str, Held] = {}
+        self.buckets: dict[str, SpooledBucket] = {}
         self._slot = lock
         self._syncing = asyncio.Lock()
         self._written = self._synced = 0
         self._next = 1
         self._size = 0
-        self._compact_at = _COMPACT_AT
+        self._compact_at = _COMPACT_AT_BYTES
         for line in _read(path):
             self._apply(line)
         self._file = -1
@@ -103,7 +103,7 @@ class Spool:
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spool: Spool | None = None
-        for slot in range(_MOST_SLOTS):
+        for slot in range(_MAX_SLOTS):
             path = folder / f"{client_id}.{slot}.spool"
             if spool is not None and not path.exists():
                 break
@@ -114,46 +114,46 @@ class Spool:
                 spool = cls(path, lock)
                 continue
             try:
-                spool._adopt(path)
+                spool._take_over(path)
             finally:
                 os.close(lock)
         if spool is None:
-            raise OSError(f"{_MOST_SLOTS} clients run as {client_id} already")
+            raise OSError(f"{_MAX_SLOTS} clients run as {client_id} already")
         spool._rewrite()
         return spool
 
     def close(self) -> None:
         """Give the file to the next process; what it keeps stays."""
-        if not self.held:
+        if not self.buckets:
             os.ftruncate(self._file, 0)
         os.close(self._file)
         os.close(self._slot)
 
-    def hold(self, bucket_id: str, service: str, claim: int) -> None:
+    def add_bucket(self, bucket_id: str, service: str, claim: int) -> None:
         """A bucket was granted; granted anew, its results stay."""
-        known = self.held.get(bucket_id)
+        known = self.buckets.get(bucket_id)
         if known is None:
-            self.held[bucket_id] = Held(service, claim)
+            self.buckets[bucket_id] = SpooledBucket(service, claim)
         else:
             known.claim = claim
-        self._append(_Line(hold=bucket_id, claim=claim, service=service))
+        self._append(_SpoolLine(hold=bucket_id, claim=claim, service=service))
 
-    async def keep(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> Kept:
+    async def add_result_durably(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> SpooledResult:
         """Keep one result; it is on disk when this returns.
 
         Raises:
             OSError: the disk does not take it; it is kept in memory alone.
         """
-        kept = self.add(bucket_id, item, raw, settles)
+        kept = self.add_result(bucket_id, item, raw, settles)
         await self.sync()
         return kept
 
-    def add(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> Kept:
+    def add_result(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> SpooledResult:
         """Like `keep`, but counts only after `sync`."""
-        kept = Kept(self._next, item, raw, settles)
+        kept = SpooledResult(self._next, item, raw, settles)
         self._next += 1
-        self.held[bucket_id].kept[kept.n] = kept
-        self._append(_Line(keep=bucket_id, n=kept.n, raw=Raw(raw)))
+        self.buckets[bucket_id].results[kept.n] = kept
+        self._append(_SpoolLine(keep=bucket_id, n=kept.n, raw=Raw(raw)))
         return kept
 
     async def sync(self) -> None:
@@ -166,19 +166,19 @@ class Spool:
             await asyncio.to_thread(os.fsync, self._file)
             self._synced = reached
 
-    def sent(self, bucket_id: str, kept: Iterable[Kept]) -> None:
+    def forget(self, bucket_id: str, kept: Iterable[SpooledResult]) -> None:
         """These need not be sent any more."""
-        held = self.held.get(bucket_id)
-        gone = [one.n for one in kept if held is not None and held.kept.pop(one.n, None) is not None]
+        held = self.buckets.get(bucket_id)
+        gone = [one.n for one in kept if held is not None and held.results.pop(one.n, None) is not None]
         if gone:
-            self._append(_Line(sent=bucket_id, ns=gone))
+            self._append(_SpoolLine(sent=bucket_id, ns=gone))
 
-    def end(self, bucket_id: str) -> None:
+    def remove_bucket(self, bucket_id: str) -> None:
         """The bucket is not ours any more, and nothing of it is to be sent."""
-        if self.held.pop(bucket_id, None) is not None:
-            self._append(_Line(end=bucket_id))
+        if self.buckets.pop(bucket_id, None) is not None:
+            self._append(_SpoolLine(end=bucket_id))
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: _SpoolLine) -> None:
         data = _encode(line) + b"\n"
         self._written += 1
         try:
@@ -209,54 +209,54 @@ class Spool:
         self._file = file
         self._size = len(lines)
         self._synced = self._written
-        self._compact_at = max(_COMPACT_AT, 2 * self._size)
+        self._compact_at = max(_COMPACT_AT_BYTES, 2 * self._size)
 
-    def _lines(self) -> Iterator[_Line]:
-        for bucket_id, held in self.held.items():
-            yield _Line(hold=bucket_id, claim=held.claim, service=held.service)
-            for kept in held.kept.values():
-                yield _Line(keep=bucket_id, n=kept.n, raw=Raw(kept.raw))
+    def _lines(self) -> Iterator[_SpoolLine]:
+        for bucket_id, held in self.buckets.items():
+            yield _SpoolLine(hold=bucket_id, claim=held.claim, service=held.service)
+            for kept in held.results.values():
+                yield _SpoolLine(keep=bucket_id, n=kept.n, raw=Raw(kept.raw))
 
-    def _apply(self, line: _Line) -> None:
+    def _apply(self, line: _SpoolLine) -> None:
         if line.hold is not None:
-            known = self.held.setdefault(line.hold, Held(line.service, line.claim))
+            known = self.buckets.setdefault(line.hold, SpooledBucket(line.service, line.claim))
             known.claim = line.claim
-        elif line.keep is not None and line.keep in self.held:
+        elif line.keep is not None and line.keep in self.buckets:
             raw = bytes(line.raw or b"")
-            result = _result.decode(raw)
-            kept = Kept(line.n, result.item, raw, result.complete)
-            self.held[line.keep].kept[line.n] = kept
+            result = _result_decoder.decode(raw)
+            kept = SpooledResult(line.n, result.item, raw, result.complete)
+            self.buckets[line.keep].results[line.n] = kept
             self._next = max(self._next, line.n + 1)
-        elif line.sent is not None and line.sent in self.held:
+        elif line.sent is not None and line.sent in self.buckets:
             for n in line.ns:
-                self.held[line.sent].kept.pop(n, None)
+                self.buckets[line.sent].results.pop(n, None)
         elif line.end is not None:
-            self.held.pop(line.end, None)
+            self.buckets.pop(line.end, None)
 
-    def _adopt(self, path: Path) -> None:
+    def _take_over(self, path: Path) -> None:
         """Take over what a process that ended long ago left behind."""
         other = Spool(path, self._slot)
-        for bucket_id, held in other.held.items():
-            mine = self.held.setdefault(bucket_id, Held(held.service, held.claim))
+        for bucket_id, held in other.buckets.items():
+            mine = self.buckets.setdefault(bucket_id, SpooledBucket(held.service, held.claim))
             mine.claim = max(mine.claim, held.claim)
-            for kept in held.kept.values():
-                mine.kept[self._next] = Kept(self._next, kept.item, kept.raw, kept.settles)
+            for kept in held.results.values():
+                mine.results[self._next] = SpooledResult(self._next, kept.item, kept.raw, kept.settles)
                 self._next += 1
-        if other.held:
+        if other.buckets:
             self._rewrite()  # ours has it before the other one loses it
             os.truncate(path, 0)
 
 
-def _read(path: Path) -> Iterator[_Line]:
+def _read(path: Path) -> Iterator[_SpoolLine]:
     """The lines that are whole: a crash may have torn the last one."""
     with contextlib.suppress(FileNotFoundError):
         for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
             if not text:
                 continue
             try:
-                line = _line.decode(text)
+                line = _line_decoder.decode(text)
                 if line.keep is not None:
-                    _result.decode(line.raw or b"")
+                    _result_decoder.decode(line.raw or b"")
             except msgspec.MsgspecError:
                 log.warning("spool %s: line %d is torn and is left out", path, number)
                 continue

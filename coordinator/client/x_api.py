@@ -19,22 +19,22 @@ from typing import Any
 import msgspec
 
 from coordinator.client.checkers import CheckFailed, UpstreamLimited
-from coordinator.client.http_pool import HttpPool, Reply
+from coordinator.client.http_pool import HttpPool, HttpResponse
 from coordinator.errors import ConfigError
 
 BASE_URL = "https://api.twitter.com"
 REQUESTS_PER_WINDOW = 180
-WINDOW = 900.0
+RATE_LIMIT_WINDOW = 900.0
 """Seconds.  180 requests in 15 minutes are the API's documented limit for these endpoints."""
 
-_PAGE = 200
-_UNREACHABLE = 30.0
+_USERS_PER_PAGE = 200
+_UNREACHABLE_API_WAIT = 30.0
 """Seconds until an API that cannot be reached is tried again; the items are not at fault."""
 
-_NO_SUCH_USER = frozenset({17, 34, 50})
+_NO_SUCH_USER_CODES = frozenset({17, 34, 50})
 """Error codes of the API for an account that is not there."""
 
-_json: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_object_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 class Allowance:
@@ -66,7 +66,7 @@ class Allowance:
             raise UpstreamLimited(self._began + self._window - now)
         self._used += 1
 
-    def learn(self, reply: Reply) -> None:
+    def learn(self, reply: HttpResponse) -> None:
         """Take what the reply says.
 
         Raises:
@@ -87,7 +87,7 @@ class Allowance:
             raise UpstreamLimited(self._blocked_until - now)
 
 
-class Api:
+class XApi:
     """The API behind one base URL.
 
     Raises:
@@ -99,7 +99,7 @@ class Api:
         base_url: str = BASE_URL,
         token: str | None = None,
         requests_per_window: int | str = REQUESTS_PER_WINDOW,
-        window: float | str = WINDOW,
+        window: float | str = RATE_LIMIT_WINDOW,
     ) -> None:
         headers = {"Accept": "application/json", "User-Agent": "coordinator-client"}
         if token:
@@ -124,7 +124,7 @@ class Api:
         try:
             reply = await self._pool.get(path, query)
         except (OSError, http.client.HTTPException) as failure:
-            raise UpstreamLimited(_UNREACHABLE) from failure
+            raise UpstreamLimited(_UNREACHABLE_API_WAIT) from failure
         allowance.learn(reply)
         found = _object(reply.body)
         match reply.status:
@@ -146,10 +146,10 @@ class Api:
         self._pool.close()
 
 
-class DmCheck:
+class DmChecker:
     """Gives `{"dm": "DM" | "NON_DM" | "UNKNOWN"}`; the profile is `{source, source_id?}`."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: XApi) -> None:
         self._api = api
 
     async def __call__(self, item: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
@@ -171,10 +171,10 @@ class DmCheck:
         self._api.close()
 
 
-class AccountList:
+class AccountListChecker:
     """Gives a whole list, `{"accounts": [{"key": …}], "complete": true}`, or `{"missing": true}`."""
 
-    def __init__(self, path: str, api: Api) -> None:
+    def __init__(self, path: str, api: XApi) -> None:
         self._path = path
         self._api = api
         # Where a list was when the limit struck: a long one would never end if it began anew each time.
@@ -184,7 +184,7 @@ class AccountList:
         key: str = item["key"]
         cursor, accounts = self._begun.pop(key, ("-1", []))
         while cursor != "0":
-            query = {"screen_name": key, "cursor": cursor, "count": str(_PAGE)}
+            query = {"screen_name": key, "cursor": cursor, "count": str(_USERS_PER_PAGE)}
             try:
                 page = await self._api.get(self._path, query)
             except UpstreamLimited:
@@ -208,35 +208,35 @@ def dm_check(
     base_url: str = BASE_URL,
     token: str | None = None,
     requests_per_window: int | str = REQUESTS_PER_WINDOW,
-    window: float | str = WINDOW,
-) -> DmCheck:
+    window: float | str = RATE_LIMIT_WINDOW,
+) -> DmChecker:
     """Can the profile's `source` send a direct message to the item's key?"""
-    return DmCheck(Api(base_url, token, requests_per_window, window))
+    return DmChecker(XApi(base_url, token, requests_per_window, window))
 
 
 def follower_check(
     base_url: str = BASE_URL,
     token: str | None = None,
     requests_per_window: int | str = REQUESTS_PER_WINDOW,
-    window: float | str = WINDOW,
-) -> AccountList:
+    window: float | str = RATE_LIMIT_WINDOW,
+) -> AccountListChecker:
     """Who follows the item's key?"""
-    return AccountList("/1.1/followers/list.json", Api(base_url, token, requests_per_window, window))
+    return AccountListChecker("/1.1/followers/list.json", XApi(base_url, token, requests_per_window, window))
 
 
 def following_check(
     base_url: str = BASE_URL,
     token: str | None = None,
     requests_per_window: int | str = REQUESTS_PER_WINDOW,
-    window: float | str = WINDOW,
-) -> AccountList:
+    window: float | str = RATE_LIMIT_WINDOW,
+) -> AccountListChecker:
     """Whom does the item's key follow?"""
-    return AccountList("/1.1/friends/list.json", Api(base_url, token, requests_per_window, window))
+    return AccountListChecker("/1.1/friends/list.json", XApi(base_url, token, requests_per_window, window))
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        return _json.decode(body)
+        return _object_decoder.decode(body)
     except msgspec.MsgspecError:
         return None
 
@@ -245,7 +245,7 @@ def _unknown_user(found: dict[str, Any]) -> bool:
     """A 404 of the API is about the account unless its error codes say otherwise."""
     errors = found.get("errors")
     codes = {one.get("code") for one in errors if isinstance(one, dict)} if isinstance(errors, list) else set()
-    return not codes or bool(codes & _NO_SUCH_USER)
+    return not codes or bool(codes & _NO_SUCH_USER_CODES)
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:

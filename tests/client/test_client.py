@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.client import Bucket, Client, Intake, SessionEnded
+from coordinator.client import BucketStream, Client, HeldBucket, SessionEnded
 from coordinator.client.spool import Spool
 from coordinator.errors import Refused
 
@@ -19,11 +19,11 @@ from .scripted import LIMITS, Peer, ScriptedServer
 NewClient = Callable[..., Client]
 
 
-async def give(peer: Peer, intake: Intake, name: str, claim: int, *items: int) -> Bucket:
+async def give(peer: Peer, stream: BucketStream, name: str, claim: int, *items: int) -> HeldBucket:
     """Serve the client's ask with one bucket."""
     await peer.asked(await peer.read("ask"))
     await peer.bucket(name, claim, *items)
-    return await anext(intake)
+    return await anext(stream)
 
 
 async def alongside(request: Awaitable[Any], script: Awaitable[Any]) -> Any:
@@ -105,12 +105,12 @@ async def test_asks_ahead_and_withdraws(server: ScriptedServer, new_client: NewC
     peer: Peer
     async with new_client() as client:
         peer = await server.work()
-        intake = client.buckets("dm_check", concurrency=2)
+        stream = client.buckets("dm_check", concurrency=2)
         ask = await peer.read("ask")
         assert ask["count"] == 2
         await peer.asked(ask)
         await peer.bucket("b", 1, 1)
-        bucket = await anext(intake)
+        bucket = await anext(stream)
         results = [{"item": 1, "dm": "DM"}]
 
         async def script() -> None:
@@ -122,7 +122,7 @@ async def test_asks_ahead_and_withdraws(server: ScriptedServer, new_client: NewC
         assert ask["count"] == 1
         await peer.asked(ask, pending=2)
         await peer.bucket("c", 1, 2)
-        await anext(intake)
+        await anext(stream)
         peer.carry_on()
     withdrawn, given_back = sorted(peer.said, key=lambda one: str(one["type"]))
     assert (withdrawn["type"], withdrawn["count"]) == ("ask", 0)
@@ -192,8 +192,8 @@ async def test_empty_holds_after_a_cut(server: ScriptedServer, new_client: NewCl
 async def test_bucket_lost_is_heard(server: ScriptedServer, new_client: NewClient) -> None:
     async with new_client() as client:
         peer = await server.work()
-        intake = client.buckets("dm_check")
-        bucket = await give(peer, intake, "b", 3, 1, 2)
+        stream = client.buckets("dm_check")
+        bucket = await give(peer, stream, "b", 3, 1, 2)
         await bucket.settle(1, dm="DM")
         await peer.say("bucket_lost", bucket_id="b", claim=2, reason="released")  # of an older claim
         await peer.say("something_new", a=1)
@@ -201,7 +201,7 @@ async def test_bucket_lost_is_heard(server: ScriptedServer, new_client: NewClien
         await bucket.lost.wait()
         assert bucket.lost.reason == "revoked"
         assert bucket.ended.is_set()
-        bucket = await give(peer, intake, "c", 1, 5)
+        bucket = await give(peer, stream, "c", 1, 5)
         assert bucket.bucket_id == "c"
         peer.carry_on()
 
@@ -210,11 +210,11 @@ async def test_bucket_lost_is_heard(server: ScriptedServer, new_client: NewClien
 async def test_final_close_ends(server: ScriptedServer, new_client: NewClient, code: int) -> None:
     async with new_client() as client:
         peer = await server.work()
-        intake = client.buckets("dm_check")
-        bucket = await give(peer, intake, "b", 3, 1)
+        stream = client.buckets("dm_check")
+        bucket = await give(peer, stream, "b", 3, 1)
         await peer.close(code, "because")
         with pytest.raises(SessionEnded) as ended:
-            await anext(intake)
+            await anext(stream)
         assert (ended.value.code, ended.value.final) == (code, True)
         assert "because" in str(ended.value)
         assert bucket.lost.is_set()
@@ -239,7 +239,7 @@ async def test_refused_hello_ends(server: ScriptedServer, new_client: NewClient)
 async def test_other_closes_reconnect(
     server: ScriptedServer, new_client: NewClient, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.client.session._WAIT_AFTER", {})
+    monkeypatch.setattr("coordinator.client.session._RETRY_AFTER_CLOSE", {})
     async with new_client() as client:
         peer = await server.work()
         await client.welcome()
@@ -264,10 +264,10 @@ async def test_drain_then_back_after_retry_after(server: ScriptedServer, new_cli
     loop = asyncio.get_running_loop()
     async with new_client() as client:
         peer = await server.work()
-        intake = client.buckets("dm_check", concurrency=2)
+        stream = client.buckets("dm_check", concurrency=2)
         await peer.asked(await peer.read("ask"))
         await peer.bucket("b", 3, 1, 2)
-        bucket = await anext(intake)
+        bucket = await anext(stream)
         await bucket.settle(1, dm="DM")
         await peer.say("drain", retry_after=0.4, reason="restart")
         submit = await peer.read("submit")  # and no ask
@@ -402,23 +402,23 @@ async def test_paused_service_is_not_asked(server: ScriptedServer, new_client: N
 async def test_idle_client_activates_and_asks_again(server: ScriptedServer, new_client: NewClient) -> None:
     async with new_client() as client:
         peer = await server.work()
-        intake = client.buckets("dm_check")
+        stream = client.buckets("dm_check")
         await peer.refuse(await peer.read("ask"), "client_deactivated", detail={"reason": "idle"})
         await peer.answer(await peer.read("activate"), "activated", service="dm_check")
         await peer.refuse(await peer.read("ask"), "not_joined")
         with pytest.raises(Refused, match="not_joined"):
-            await anext(intake)
+            await anext(stream)
         await peer.asked(await peer.read("ask"))
         peer.carry_on()
 
 
 async def test_spooled_results_survive_a_crash(server: ScriptedServer, new_client: NewClient, tmp_path: Path) -> None:
     first = Spool.open(tmp_path / "spool", "ada")
-    first.hold("old", "dm_check", 7)
-    await first.keep("old", 1, b'{"item":1,"dm":"DM"}', True)
-    first.hold("back", "dm_check", 2)
-    await first.keep("back", 5, b'{"item":5,"dm":"DM"}', True)
-    await first.keep("back", 6, b'{"item":6,"dm":"DM"}', True)
+    first.add_bucket("old", "dm_check", 7)
+    await first.add_result_durably("old", 1, b'{"item":1,"dm":"DM"}', True)
+    first.add_bucket("back", "dm_check", 2)
+    await first.add_result_durably("back", 5, b'{"item":5,"dm":"DM"}', True)
+    await first.add_result_durably("back", 6, b'{"item":6,"dm":"DM"}', True)
     first.close()
     holds = [{"bucket_id": "old", "claim": 7}, {"bucket_id": "back", "claim": 2}]
     async with new_client() as client:
@@ -429,8 +429,8 @@ async def test_spooled_results_survive_a_crash(server: ScriptedServer, new_clien
         await peer.refuse(last_word, "not_owner")
         await peer.bucket("back", 3, 6, 8)  # 5 was stored before the crash
         await client.welcome()
-        intake = client.buckets("dm_check")
-        bucket = await anext(intake)
+        stream = client.buckets("dm_check")
+        bucket = await anext(stream)
         assert [one["item"] for one in bucket.items] == [8]
         await bucket.settle(8, dm="NON_DM")
         submit = await peer.read("submit")
@@ -441,6 +441,6 @@ async def test_spooled_results_survive_a_crash(server: ScriptedServer, new_clien
         await peer.asked(await peer.read("ask"))
         peer.carry_on()
     again = Spool.open(tmp_path / "spool", "ada")
-    assert again.held == {}
+    assert again.buckets == {}
     assert again.path.stat().st_size == 0
     again.close()

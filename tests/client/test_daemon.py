@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from coordinator.cli.work import work
 from coordinator.client import Client, SessionEnded, UpstreamLimited
 from coordinator.client.backoff import Backoff
-from coordinator.client.daemon import Daemon, Duty
-from coordinator.client.program import Program, ProgramFailed
+from coordinator.client.checker_program import CheckerProgram, ProgramFailed
+from coordinator.client.daemon import Daemon, ServiceWork
 
 from .scripted import Peer, ScriptedServer
 
@@ -50,8 +50,8 @@ async def enrolled(server: ScriptedServer, *services: str) -> Peer:
 
 
 async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_client: NewClient) -> None:
-    duty = Duty("dm_check", check, {"answer": "NON_DM"})
-    daemon = Daemon(new_client(), [duty], screen_name="Ada", enrolment_token="t", concurrency=2)
+    service_work = ServiceWork("dm_check", check, {"answer": "NON_DM"})
+    daemon = Daemon(new_client(), [service_work], screen_name="Ada", enrolment_token="t", concurrency=2)
     async with running(daemon) as task:
         peer = await server.work(registered=False)
         register = await peer.read("register")
@@ -89,7 +89,7 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
             raise RuntimeError("no")
         return await check(item, profile)
 
-    daemon = Daemon(new_client(), [Duty("dm_check", picky)], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", picky)], concurrency=1)
     async with running(daemon):
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
@@ -114,7 +114,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         return await check(item, profile)
 
     loop = asyncio.get_running_loop()
-    daemon = Daemon(new_client(), [Duty("dm_check", limited)], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", limited)], concurrency=1)
     async with running(daemon):
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
@@ -150,7 +150,7 @@ async def test_services_take_turns(server: ScriptedServer, new_client: NewClient
 
         return note
 
-    daemon = Daemon(new_client(), [Duty("a", noting("a")), Duty("b", noting("b"))], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("a", noting("a")), ServiceWork("b", noting("b"))], concurrency=1)
     async with running(daemon):
         peer = await server.work()
         for _ in range(4):  # a join and an ask of each
@@ -183,7 +183,7 @@ async def test_stop_lets_what_is_in_check_finish(server: ScriptedServer, new_cli
         await go.wait()
         return {"dm": "DM"}
 
-    daemon = Daemon(new_client(), [Duty("dm_check", slow)], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", slow)], concurrency=1)
     async with running(daemon) as task:
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
@@ -199,7 +199,7 @@ async def test_stop_lets_what_is_in_check_finish(server: ScriptedServer, new_cli
 
 
 async def test_final_close_ends_the_daemon(server: ScriptedServer, new_client: NewClient) -> None:
-    async with running(Daemon(new_client(), [Duty("dm_check", check)])) as task:
+    async with running(Daemon(new_client(), [ServiceWork("dm_check", check)])) as task:
         peer = await enrolled(server, "dm_check")
         await peer.close(4502, "gone")
         with pytest.raises(SessionEnded, match="deactivated"):
@@ -207,8 +207,8 @@ async def test_final_close_ends_the_daemon(server: ScriptedServer, new_client: N
 
 
 async def test_dying_program_releases_and_ends(server: ScriptedServer, new_client: NewClient) -> None:
-    async with Program(f"{sys.executable} -c 'input()'", Backoff(0.01, 0.01)) as program:
-        daemon = Daemon(new_client(), [Duty("dm_check", program.checker("dm_check"))], concurrency=2)
+    async with CheckerProgram(f"{sys.executable} -c 'input()'", Backoff(0.01, 0.01)) as program:
+        daemon = Daemon(new_client(), [ServiceWork("dm_check", program.checker("dm_check"))], concurrency=2)
         async with running(daemon) as task:
             peer = await enrolled(server, "dm_check")
             await peer.asked(await peer.read("ask"))

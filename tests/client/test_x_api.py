@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from coordinator.client.checkers import Checker, CheckFailed, UpstreamLimited, close_checker
-from coordinator.client.http_pool import Reply
+from coordinator.client.http_pool import HttpResponse
 from coordinator.client.x_api import Allowance, dm_check, follower_check, following_check
 from coordinator.errors import ConfigError
 
@@ -130,7 +130,7 @@ def test_allowance_counts_where_the_api_says_nothing() -> None:
     assert limited.value.retry_after == 900
     now += 900
     allowance.take()
-    allowance.learn(Reply(200, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1950"}, b""))
+    allowance.learn(HttpResponse(200, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1950"}, b""))
     with pytest.raises(UpstreamLimited) as limited:
         allowance.take()
     assert limited.value.retry_after == 50

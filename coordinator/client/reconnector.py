@@ -7,7 +7,7 @@ import logging
 from typing import Protocol, TypeVar
 
 from coordinator.client.backoff import Backoff
-from coordinator.client.identity import Identity
+from coordinator.client.identity import ClientIdentity
 from coordinator.client.session import OPEN_TIMEOUT, Session, SessionEnded
 from coordinator.errors import Refused
 from coordinator.wire.client import Hello, Hold, Welcome
@@ -17,14 +17,14 @@ log = logging.getLogger("coordinator.client")
 
 A = TypeVar("A", bound=Answer)
 
-TRANSIENT = frozenset({"unavailable", "rate_limited", "quota", "draining"})
+TRANSIENT_REFUSALS = frozenset({"unavailable", "rate_limited", "quota", "draining"})
 """Refusals that a repeat of the same request, a little later, need not meet."""
 
-_STEADY = 10.0
+_STABLE_AFTER = 10.0
 """Seconds that a session has to last before the next reconnect may be quick again."""
 
 
-class Listener(Protocol):
+class SessionListener(Protocol):
     """Who is told what happens on the link; all in the order of the wire, none may wait."""
 
     def holds(self) -> list[Hold] | None:
@@ -43,15 +43,15 @@ class Listener(Protocol):
         """There will be no further session."""
 
 
-class Link:
+class Reconnector:
     """The way to the server, over as many connections as it takes."""
 
     def __init__(
         self,
         url: str,
-        identity: Identity,
+        identity: ClientIdentity,
         agent: str,
-        listener: Listener,
+        listener: SessionListener,
         backoff: Backoff,
         open_timeout: float = OPEN_TIMEOUT,
     ) -> None:
@@ -74,7 +74,7 @@ class Link:
         """Keep a session open until there is no sense in it."""
         while True:
             try:
-                await self._once()
+                await self._run_one_session()
             except SessionEnded as ended:
                 if ended.final:
                     self.fail(ended)
@@ -111,15 +111,15 @@ class Link:
             except SessionEnded as ended:
                 if ended.final and self.failure is None:
                     self.fail(ended)
-                await self.after(session)
+                await self.wait_until_ended(session)
             except Refused as refused:
-                if refused.code not in TRANSIENT:
+                if refused.code not in TRANSIENT_REFUSALS:
                     raise
                 wait = backoff.next(refused.retry_after or 0.0)
                 log.warning("%s Trying again in %.1f s.", refused, wait)
                 await asyncio.sleep(wait)
 
-    async def after(self, session: Session) -> None:
+    async def wait_until_ended(self, session: Session) -> None:
         """Wait until a session that has ended is not the current one any more."""
         while self.current is session and self.failure is None:
             await self._changed.wait()
@@ -129,9 +129,9 @@ class Link:
         if self.failure is None:
             self.failure = why
             self._listener.failed(why)
-            self._tell()
+            self._notify()
 
-    async def _once(self) -> None:
+    async def _run_one_session(self) -> None:
         hello = Hello(
             protocol=PROTOCOL,
             client_id=self._identity.client_id,
@@ -145,18 +145,18 @@ class Link:
         try:
             self._listener.welcomed(session.welcome)
             self.current = session
-            self._tell()
+            self._notify()
             log.info("connected to %s as %s", self._url, self._identity.client_id)
             await session.run(self._listener.pushed)
         finally:
             self.current = None
             self._listener.cut()
-            self._tell()
-            if loop.time() - began >= _STEADY:
+            self._notify()
+            if loop.time() - began >= _STABLE_AFTER:
                 self._backoff.reset()
             await session.close()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake all who wait for a change; who comes later waits for the next."""
         self._changed.set()
         self._changed = asyncio.Event()

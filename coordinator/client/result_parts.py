@@ -7,45 +7,45 @@ from typing import Any
 
 import msgspec
 
-from coordinator.client.spool import Kept
+from coordinator.client.spool import SpooledResult
 
-_ENVELOPE = 512
+_SUBMIT_OVERHEAD = 512
 """Bytes of a submit beside its results, generously."""
 
 _encode = msgspec.json.Encoder().encode
 
 
-class TooLarge(ValueError):
+class ResultTooLarge(ValueError):
     """One result that no message can carry, and that cannot be sent in parts."""
 
 
-def pieces(item: int, result: dict[str, Any], most: int) -> list[tuple[bytes, bool]]:
+def split_result(item: int, result: dict[str, Any], most: int) -> list[tuple[bytes, bool]]:
     """One result as it goes over the wire, each piece with whether it settles the item.
 
     A result is one piece if a message of `most` bytes carries it.  A longer list of `accounts` is sent in
     parts, `complete: false` but for the last: the server adds them up.
 
     Raises:
-        TooLarge: it is longer and has no such list.
+        ResultTooLarge: it is longer and has no such list.
         TypeError: it is not made of what JSON has.
     """
     whole = {**result, "item": item}
     raw = _encode(whole)
     settles = result.get("complete", True) is not False
-    if len(raw) <= most - _ENVELOPE:
+    if len(raw) <= most - _SUBMIT_OVERHEAD:
         return [(raw, settles)]
     accounts = result.get("accounts")
     if not isinstance(accounts, list) or len(accounts) < 2:
-        raise TooLarge(f"The result of item {item} has {len(raw)} bytes; a message takes {most}.")
+        raise ResultTooLarge(f"The result of item {item} has {len(raw)} bytes; a message takes {most}.")
     half = len(accounts) // 2
     first = {**result, "accounts": accounts[:half], "complete": False}
     rest = {**result, "accounts": accounts[half:]}
-    return pieces(item, first, most) + pieces(item, rest, most)
+    return split_result(item, first, most) + split_result(item, rest, most)
 
 
-def fill(waiting: Iterable[Kept], most: int, *, singly: bool = False) -> Iterator[Kept]:
+def fill_message(waiting: Iterable[SpooledResult], most: int, *, singly: bool = False) -> Iterator[SpooledResult]:
     """As many results as one message of `most` bytes takes, in order, each item once."""
-    room = most - _ENVELOPE
+    room = most - _SUBMIT_OVERHEAD
     items: set[int] = set()
     for kept in waiting:
         room -= len(kept.raw) + 1
