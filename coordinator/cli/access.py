@@ -32,7 +32,7 @@ def find_token(token: str | None, data: Path | None) -> str | None:
     found = token or environment_token()
     if found is not None:
         return found
-    path = Settings(**given(data=data)).data / "admin-token"
+    path = Settings(**without_none(data=data)).data / "admin-token"
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def find_token(token: str | None, data: Path | None) -> str | None:
         raise ConfigError(f"token: {path} cannot be read: {failure}") from failure
 
 
-def tokens_to_watch(token: str | None, data: Path | None) -> list[str | None]:
+def stats_tokens(token: str | None, data: Path | None) -> list[str | None]:
     """What to try on the stats channel: the token that was given, else none, else the one that lies about.
 
     Raises:
@@ -54,6 +54,6 @@ def tokens_to_watch(token: str | None, data: Path | None) -> list[str | None]:
     return [None] if found is None else [None, found]
 
 
-def given(**flags: Any) -> dict[str, Any]:
+def without_none(**flags: Any) -> dict[str, Any]:
     """Those flags that were given."""
     return {name: value for name, value in flags.items() if value is not None}

@@ -22,22 +22,22 @@ from coordinator.wire.admin import AdminHello
 from coordinator.wire.codec import encode
 from coordinator.wire.frames import PROTOCOL, SUBPROTOCOL, Close, Request
 
-PATH = "/v1/admin"
-PAGE = 1000
+ADMIN_PATH = "/v1/admin"
+LIST_ROWS_PER_PAGE = 1000
 """Rows that are asked for at a time when all are wanted."""
 
-_OPEN_TIMEOUT = 10.0
-_ANSWER_TIMEOUT = 300.0
+_CHANNEL_OPEN_TIMEOUT = 10.0
+_ADMIN_ANSWER_TIMEOUT = 300.0
 """Seconds; the server gives each statement a deadline of its own, long before."""
 
-_MOST_FRAME = 256 << 20
+_MAX_ADMIN_FRAME_BYTES = 256 << 20
 """Pages may be larger than what the server takes; it is our own server."""
 
-_object: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
-_raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_value: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_fields_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_raw_fields_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_value_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
-_CLOSED_FOR = {
+_CLOSE_ERRORS = {
     Close.BAD_CREDENTIALS: ("unauthorized", "The server does not know this token."),
     Close.FORBIDDEN: ("forbidden", "This token, or this address, may not use the admin channel."),
     Close.DEACTIVATED: ("forbidden", "The token has been revoked."),
@@ -47,11 +47,11 @@ _CLOSED_FOR = {
 }
 
 
-class Unreached(CoordinatorError):
+class ServerUnreachable(CoordinatorError):
     """There is no server, or it went away before it answered."""
 
 
-def admin_url(text: str, path: str = PATH) -> str:
+def admin_url(text: str, path: str = ADMIN_PATH) -> str:
     """The admin channel's URL of a server, which is written as for the volunteers' client; or another channel's.
 
     Raises:
@@ -62,7 +62,7 @@ def admin_url(text: str, path: str = PATH) -> str:
 
 
 class AdminClient:
-    """One open admin channel; made by `connected`."""
+    """One open admin channel; made by `admin_connection`."""
 
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self.role = ""
@@ -77,7 +77,7 @@ class AdminClient:
         """Send a request; its answer comes later, so that several may be under way.
 
         With `raw`, the rows of the answer are msgspec.Raw, for those who only pass them on.  The future raises
-        Refused or Unreached.
+        Refused or ServerUnreachable.
         """
         ref = next(self._refs)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -98,23 +98,23 @@ class AdminClient:
 
         Raises:
             Refused: the server answered with an error.
-            Unreached: the connection ended first, or nothing came for minutes.
+            ServerUnreachable: the connection ended first, or nothing came for minutes.
         """
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT):
+            async with asyncio.timeout(_ADMIN_ANSWER_TIMEOUT):
                 return await (await self.post(message, raw=raw))
         except TimeoutError:
-            raise Unreached(f"{self._url} does not answer.") from None
+            raise ServerUnreachable(f"{self._url} does not answer.") from None
 
     async def pages(self, message: Request) -> AsyncIterator[list[dict[str, Any]]]:
         """The rows of a list, page by page until the last.
 
         Raises:
-            Refused, Unreached: as `request`.
+            Refused, ServerUnreachable: as `request`.
         """
         after = getattr(message, "after", None)
         while True:
-            answer = await self.request(structs.replace(message, limit=PAGE, after=after))
+            answer = await self.request(structs.replace(message, limit=LIST_ROWS_PER_PAGE, after=after))
             yield answer["rows"]
             after = answer["next"]
             if after is None:
@@ -133,7 +133,7 @@ class AdminClient:
         except ConnectionClosed:
             pass
         except msgspec.MsgspecError as failure:
-            self._end(Unreached(f"{self._url} answers what this program does not understand: {failure}."))
+            self._end(ServerUnreachable(f"{self._url} answers what this program does not understand: {failure}."))
             return
         self._end(self._why_closed())
 
@@ -157,12 +157,12 @@ class AdminClient:
 
     def _fields(self, frame: str | bytes) -> dict[str, Any]:
         if not self._as_raw:
-            return _object.decode(frame)
-        fields = _raw.decode(frame)
-        if "ref" not in fields or (ref := _value.decode(fields["ref"])) not in self._as_raw:
-            return _object.decode(frame)
+            return _fields_decoder.decode(frame)
+        fields = _raw_fields_decoder.decode(frame)
+        if "ref" not in fields or (ref := _value_decoder.decode(fields["ref"])) not in self._as_raw:
+            return _fields_decoder.decode(frame)
         self._as_raw.discard(ref)
-        return {name: value if name == "rows" else _value.decode(value) for name, value in fields.items()}
+        return {name: value if name == "rows" else _value_decoder.decode(value) for name, value in fields.items()}
 
     def _why_closed(self) -> CoordinatorError:
         if self._ended is not None:
@@ -178,27 +178,27 @@ class AdminClient:
 
 
 def why_closed(url: str, socket: ClientConnection) -> CoordinatorError:
-    """Refused or Unreached, by the code with which a connection was closed."""
+    """Refused or ServerUnreachable, by the code with which a connection was closed."""
     code, reason = socket.close_code, socket.close_reason
-    for close, (name, message) in _CLOSED_FOR.items():
+    for close, (name, message) in _CLOSE_ERRORS.items():
         if code == close:
             return Refused(name, message)
-    return Unreached(f"The connection to {url} has ended (code {code}{f', {reason}' if reason else ''}).")
+    return ServerUnreachable(f"The connection to {url} has ended (code {code}{f', {reason}' if reason else ''}).")
 
 
 @asynccontextmanager
-async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient]:
+async def admin_connection(server: str, token: str | None) -> AsyncIterator[AdminClient]:
     """An open and greeted admin channel.
 
     Without a token the server is still called, so that a server that is not there is told first.
 
     Raises:
         ConfigError: this is no address of a server, or there is no token.
-        Unreached: nobody answers there, or it is no coordinator.
+        ServerUnreachable: nobody answers there, or it is no coordinator.
         Refused: the server takes no such token, or no connection from here.
     """
     url = admin_url(server)
-    socket = await dial(url)
+    socket = await open_channel(url)
     try:
         if token is None:
             raise ConfigError("a token is needed: --token, COORDINATOR_TOKEN, or the file DATA/admin-token")
@@ -214,12 +214,12 @@ async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient
         await socket.close()
 
 
-async def dial(url: str) -> ClientConnection:
+async def open_channel(url: str) -> ClientConnection:
     """A connection to one of a server's channels.
 
     Raises:
         ConfigError: this is no address of a server.
-        Unreached: nobody answers there, or it is no coordinator.
+        ServerUnreachable: nobody answers there, or it is no coordinator.
         Refused: the server takes no connection from here.
     """
     here = is_loopback(url)
@@ -227,9 +227,9 @@ async def dial(url: str) -> ClientConnection:
         return await connect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            open_timeout=_OPEN_TIMEOUT,
+            open_timeout=_CHANNEL_OPEN_TIMEOUT,
             close_timeout=2.0,
-            max_size=_MOST_FRAME,
+            max_size=_MAX_ADMIN_FRAME_BYTES,
             compression=None if here else "deflate",
             proxy=None if here else True,
             user_agent_header=f"coordinator/{__version__}",
@@ -239,9 +239,9 @@ async def dial(url: str) -> ClientConnection:
         if status == HTTPStatus.FORBIDDEN:
             raise Refused("forbidden", f"{url} takes no connection from here.") from None
         if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-            raise Unreached(f"{url} takes no connections now (HTTP {status}).") from None
-        raise Unreached(f"{url} is no coordinator (HTTP {status}).") from None
+            raise ServerUnreachable(f"{url} takes no connections now (HTTP {status}).") from None
+        raise ServerUnreachable(f"{url} is no coordinator (HTTP {status}).") from None
     except InvalidURI as failure:
         raise ConfigError(f"server: {failure}") from None
     except (OSError, TimeoutError, WebSocketException) as failure:
-        raise Unreached(f"{url} cannot be reached: {failure or type(failure).__name__}") from failure
+        raise ServerUnreachable(f"{url} cannot be reached: {failure or type(failure).__name__}") from failure

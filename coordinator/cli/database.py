@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from coordinator.cli.access import AsJson, given
-from coordinator.cli.exits import exits
+from coordinator.cli.access import AsJson, without_none
+from coordinator.cli.exits import with_exit_codes
 from coordinator.cli.output import write_rows
 from coordinator.config import Settings
 from coordinator.credentials import make_token
@@ -33,7 +33,7 @@ db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
 
 @db.command("migrate")
-@exits
+@with_exit_codes
 def migrate_(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Bring the schema to what this program needs; safe to repeat, and while others do the same.
 
@@ -46,7 +46,7 @@ def migrate_(database: Dsn = None, data: DataDir = None, config: ConfigFile = No
 
 
 @db.command("status")
-@exits
+@with_exit_codes
 def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Tell which migrations are applied, and which `db migrate` would apply.
 
@@ -58,7 +58,7 @@ def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None
 
 
 @db.command("sql")
-@exits
+@with_exit_codes
 def sql() -> None:
     """Print the schema's migrations as SQL, to be read or reviewed; it needs no database.
 
@@ -114,7 +114,7 @@ async def _opened(dsn: str) -> AsyncIterator[Database]:
 
 
 def _dsn(database: str | None, data: Path | None, config: Path | None) -> str:
-    settings = Settings(config=config, **given(database=database, data=data))
+    settings = Settings(config=config, **without_none(database=database, data=data))
     found = settings.database or running_dsn(settings.data)
     if found is None:
         raise ConfigError(f"database: none is given, and no embedded Postgres runs in {settings.data}")

@@ -12,12 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_WINDOW = 10
+_SPEED_POLLS = 10
 """Polls over which the speed is taken."""
 
 
 @dataclass(slots=True)
-class Service:
+class ServiceProgress:
     """One service's numbers at the last poll."""
 
     name: str
@@ -27,7 +27,7 @@ class Service:
     dead: int = 0
     settled: int = 0
     quarantined: int = 0
-    seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    polls: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_SPEED_POLLS))
 
     @property
     def open(self) -> int:
@@ -36,18 +36,18 @@ class Service:
     @property
     def speed(self) -> float:
         """Items settled per second, lately."""
-        if len(self.seen) < 2:
+        if len(self.polls) < 2:
             return 0.0
-        (began, before), (at, now) = self.seen[0], self.seen[-1]
+        (began, before), (at, now) = self.polls[0], self.polls[-1]
         return (now - before) / (at - began) if at > began else 0.0
 
 
-class Progress:
+class DemoProgress:
     """The work of some services, each on the same `total` items, as the `stats` answers tell it."""
 
     def __init__(self, services: list[str], total: int) -> None:
         self.total = total
-        self.services = {name: Service(name) for name in services}
+        self.services = {name: ServiceProgress(name) for name in services}
         self.began: float | None = None
         self.at = 0.0
 
@@ -59,7 +59,7 @@ class Progress:
             if (one := self.services.get(row["service"])) is not None:
                 for name in ("waiting", "ready", "claimed", "dead", "settled", "quarantined"):
                     setattr(one, name, row.get(name) or 0)
-                one.seen.append((now, one.settled))
+                one.polls.append((now, one.settled))
 
     @property
     def done(self) -> bool:
@@ -73,7 +73,7 @@ class Progress:
         return self.at - (self.at if self.began is None else self.began)
 
 
-def picture(progress: Progress, clients: int) -> RenderableType:
+def render_progress(progress: DemoProgress, clients: int) -> RenderableType:
     """What is shown while it goes on."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("service", "", "settled", "waiting", "ready", "claimed", "items/s", "ETA"):
@@ -93,7 +93,7 @@ def picture(progress: Progress, clients: int) -> RenderableType:
     return Group(table, Text(f"{clients} clients, {progress.seconds:.0f} s"))
 
 
-def summary(progress: Progress, requests: int) -> RenderableType:
+def render_summary(progress: DemoProgress, requests: int) -> RenderableType:
     """What is shown at the end."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("service", "settled", "quarantined"):

@@ -19,11 +19,11 @@ from coordinator.cli.admin_client import AdminClient
 from coordinator.errors import CoordinatorError
 from coordinator.wire.admin import ResultExport
 
-PAGE = 20_000
+EXPORT_ROWS_PER_PAGE = 20_000
 """Rows that are asked for at a time; the server ends a page earlier if they are long."""
 
 
-class _Row(msgspec.Struct):
+class _ExportRow(msgspec.Struct):
     service: Any
     item: Any
     key: Any
@@ -36,11 +36,11 @@ class _Row(msgspec.Struct):
     valid: bool
 
 
-COLUMNS = _Row.__struct_fields__
+CSV_COLUMNS = _ExportRow.__struct_fields__
 """Of the CSV; `value` is JSON in it."""
 
-_rows: msgspec.json.Decoder[list[_Row]] = msgspec.json.Decoder(list[_Row])
-_lines: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+_rows_decoder: msgspec.json.Decoder[list[_ExportRow]] = msgspec.json.Decoder(list[_ExportRow])
+_raw_rows_decoder: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def write_export(client: AdminClient, message: ResultExport, *, whole: bool) -> None:
@@ -49,13 +49,13 @@ async def write_export(client: AdminClient, message: ResultExport, *, whole: boo
     A CSV that goes on where one was broken off has no second header.
 
     Raises:
-        Refused, Unreached: it was broken off; standard error says after what it can go on.
+        Refused, ServerUnreachable: it was broken off; standard error says after what it can go on.
     """
     after = message.after
     if whole:
-        message = structs.replace(message, limit=PAGE)
+        message = structs.replace(message, limit=EXPORT_ROWS_PER_PAGE)
     if message.format == "csv" and after is None:
-        sys.stdout.write(",".join(COLUMNS) + "\r\n")
+        sys.stdout.write(",".join(CSV_COLUMNS) + "\r\n")
     try:
         page = await client.request(message, raw=True)
         while True:
@@ -69,25 +69,25 @@ async def write_export(client: AdminClient, message: ResultExport, *, whole: boo
             page = await coming
     except CoordinatorError:
         if after is not None:
-            _tell(after)
+            _tell_next_page(after)
         raise
     sys.stdout.flush()
     if after is not None:
-        _tell(after)
+        _tell_next_page(after)
 
 
-def _tell(after: str) -> None:
+def _tell_next_page(after: str) -> None:
     sys.stdout.flush()
     typer.echo(f"There is more: --after '{after}'", err=True)
 
 
 def _write(rows: msgspec.Raw, form: str) -> None:
     if form == "jsonl":
-        sys.stdout.write("".join(f"{bytes(row).decode()}\n" for row in _lines.decode(rows)))
+        sys.stdout.write("".join(f"{bytes(row).decode()}\n" for row in _raw_rows_decoder.decode(rows)))
         return
     text = StringIO()
     write = csv.writer(text).writerow
-    for row in _rows.decode(rows):
+    for row in _rows_decoder.decode(rows):
         write(
             (
                 row.service,

@@ -16,16 +16,16 @@ import msgspec
 from coordinator.errors import ConfigError
 from coordinator.wire.codec import forbidden
 
-MOST_RECORD = 64 * 1024
+MAX_RECORD_BYTES = 64 * 1024
 """Bytes of one record; the server takes less than a tenth of it for one item."""
 
 KEY_NAMES = ("key", "screen_name")
 Format = Literal["csv", "jsonl"]
 
-_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
-_BOM = b"\xef\xbb\xbf"
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_encode_item = msgspec.json.Encoder().encode
+_decode_record = msgspec.json.Decoder().decode
+_UTF8_BOM = b"\xef\xbb\xbf"
 _INT64 = 2**63
 
 
@@ -35,7 +35,7 @@ class ByteSource(Protocol):
     def readline(self, limit: int = -1, /) -> bytes: ...
 
 
-class Found(NamedTuple):
+class ParsedItem(NamedTuple):
     """One item as JSON, and the line that it began on."""
 
     line: int
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     json: bytes
 
 
-class Bad(NamedTuple):
+class RejectedRecord(NamedTuple):
     """One record that is no item."""
 
     line: int
@@ -51,11 +51,11 @@ class Bad(NamedTuple):
     reason: str
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     """Why the record in hand is no item."""
 
 
-class _Line(NamedTuple):
+class _FileLine(NamedTuple):
     number: int
     text: str
     fault: str | None
@@ -63,7 +63,7 @@ class _Line(NamedTuple):
 
 
 class ItemFile:
-    """The records of one file, each a `Found` or a `Bad`; `bytes_read` tells how far it has come.
+    """The records of one file, each a `ParsedItem` or a `RejectedRecord`; `bytes_read` tells how far it has come.
 
     `key` names the column or field that is the key; unless given: `key`, `screen_name`, or the first column.
 
@@ -77,11 +77,11 @@ class ItemFile:
         self._key = key
         self._format = format_
         self._number = 0
-        self._again: deque[_Line] = deque()
-        self._taken: list[_Line] = []
+        self._again: deque[_FileLine] = deque()
+        self._taken: list[_FileLine] = []
         self._taken_size = 0
 
-    def __iter__(self) -> Iterator[Found | Bad]:
+    def __iter__(self) -> Iterator[ParsedItem | RejectedRecord]:
         while (first := self._line()) is not None and not first.text.strip():
             pass
         if first is None:
@@ -91,68 +91,68 @@ class ItemFile:
             self._format = "jsonl" if first.text.lstrip().startswith("{") else "csv"
         return self._json_lines() if self._format == "jsonl" else self._csv()
 
-    def _line(self) -> _Line | None:
+    def _line(self) -> _FileLine | None:
         """The next physical line; only its beginning if it is too long."""
         if self._again:
             return self._again.popleft()
-        raw = self._source.readline(MOST_RECORD + 1)
+        raw = self._source.readline(MAX_RECORD_BYTES + 1)
         if not raw:
             return None
         self._number += 1
         self.bytes_read += len(raw)
         fault = None
-        if len(raw) > MOST_RECORD and not raw.endswith(b"\n"):
-            fault = f"longer than {MOST_RECORD // 1024} KiB"
-            while (rest := self._source.readline(MOST_RECORD)) and not rest.endswith(b"\n"):
+        if len(raw) > MAX_RECORD_BYTES and not raw.endswith(b"\n"):
+            fault = f"longer than {MAX_RECORD_BYTES // 1024} KiB"
+            while (rest := self._source.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
                 self.bytes_read += len(rest)
             self.bytes_read += len(rest)
             raw = raw[:64]
         elif b"\0" in raw:
             fault = "it has U+0000"
         if self._number == 1:
-            raw = raw.removeprefix(_BOM)
+            raw = raw.removeprefix(_UTF8_BOM)
         try:
             text = raw.decode()
         except UnicodeDecodeError:
             text, fault = raw.decode(errors="replace"), fault or "not UTF-8"
-        return _Line(self._number, text, fault)
+        return _FileLine(self._number, text, fault)
 
     # JSON Lines
 
-    def _json_lines(self) -> Iterator[Found | Bad]:
+    def _json_lines(self) -> Iterator[ParsedItem | RejectedRecord]:
         while (line := self._line()) is not None:
             if line.fault or line.text.strip():
                 try:
                     yield self._from_json(line)
-                except _Refused as why:
-                    yield Bad(line.number, None, str(why))
+                except _Rejected as why:
+                    yield RejectedRecord(line.number, None, str(why))
 
-    def _from_json(self, line: _Line) -> Found:
+    def _from_json(self, line: _FileLine) -> ParsedItem:
         if line.fault:
-            raise _Refused(line.fault)
+            raise _Rejected(line.fault)
         try:
-            record = _decode(line.text)
+            record = _decode_record(line.text)
         except (msgspec.DecodeError, RecursionError) as failure:
-            raise _Refused(f"not JSON: {failure}") from None
+            raise _Rejected(f"not JSON: {failure}") from None
         if not isinstance(record, dict):
-            raise _Refused("not a JSON object")
+            raise _Rejected("not a JSON object")
         name = self._key or next((one for one in KEY_NAMES if one in record), "key")
         key = record.pop(name, None)
         if isinstance(key, int) and not isinstance(key, bool):
             key = str(key)
         if not isinstance(key, str) or not key:
-            raise _Refused(f"no key: expected a text as {name!r}")
+            raise _Rejected(f"no key: expected a text as {name!r}")
         if "key" in record:
-            raise _Refused(f"with {name!r} as the key, 'key' would be a second one")
+            raise _Rejected(f"with {name!r} as the key, 'key' would be a second one")
         # Two levels stand above an item in its frame; what is too deep would sink its neighbours.
         nested = any(isinstance(value, dict | list) for value in record.values())
         if (nested or "\\u" in line.text) and (fault := forbidden([[{"key": key, **record}]])) is not None:
-            raise _Refused(fault.message)
-        return Found(line.number, key, _encode({"key": key, **record}))
+            raise _Rejected(fault.message)
+        return ParsedItem(line.number, key, _encode_item({"key": key, **record}))
 
     # CSV
 
-    def _csv(self) -> Iterator[Found | Bad]:
+    def _csv(self) -> Iterator[ParsedItem | RejectedRecord]:
         reader = csv.reader(self._csv_lines(), strict=True)
         names, key_at = self._header(reader)
         while True:
@@ -163,28 +163,28 @@ class ItemFile:
                     return
                 if row:
                     yield self._from_row(row, names, key_at)
-            except (_Refused, csv.Error) as why:
+            except (_Rejected, csv.Error) as why:
                 first = self._taken[0]
                 # A quote that does not end has taken lines along that may be good.
                 self._again.extendleft(reversed(self._taken[1:]))
                 # The reader forgets what it has read of a record when it is asked for the next.
                 reader = csv.reader(self._csv_lines(), strict=True)
-                yield Bad(first.number, None, str(why))
+                yield RejectedRecord(first.number, None, str(why))
 
     def _csv_lines(self) -> Iterator[str]:
         while (line := self._line()) is not None:
             self._taken.append(line)
             self._taken_size += len(line.text)
             if line.fault:
-                raise _Refused(line.fault)
-            if self._taken_size > MOST_RECORD:
-                raise _Refused("a quote that does not end")
+                raise _Rejected(line.fault)
+            if self._taken_size > MAX_RECORD_BYTES:
+                raise _Rejected("a quote that does not end")
             yield line.text
 
     def _header(self, reader: Iterator[list[str]]) -> tuple[list[str], int]:
         try:
             names = [name.strip() for name in next(reader)]
-        except (csv.Error, _Refused) as failure:
+        except (csv.Error, _Rejected) as failure:
             raise ConfigError(f"The header line cannot be read: {failure}.") from None
         named = [name for name in names if name]
         if len(set(named)) != len(named):
@@ -196,21 +196,21 @@ class ItemFile:
             raise ConfigError(f"With {key!r} as the key, the column 'key' would be a second one; rename it.")
         return names, names.index(key)
 
-    def _from_row(self, row: list[str], names: list[str], key_at: int) -> Found:
+    def _from_row(self, row: list[str], names: list[str], key_at: int) -> ParsedItem:
         if len(row) != len(names):
-            raise _Refused(f"{len(row)} cells, and the header has {len(names)}")
+            raise _Rejected(f"{len(row)} cells, and the header has {len(names)}")
         key = row[key_at].strip()
         if not key:
-            raise _Refused(f"no key: {names[key_at]!r} is empty")
+            raise _Rejected(f"no key: {names[key_at]!r} is empty")
         item: dict[str, str | int] = {"key": key}
         for at, cell in enumerate(row):
             if cell and at != key_at and names[at]:
                 item[names[at]] = _value(cell)
-        return Found(self._taken[0].number, key, _encode(item))
+        return ParsedItem(self._taken[0].number, key, _encode_item(item))
 
 
 def _value(cell: str) -> str | int:
-    if _WHOLE.fullmatch(cell) and -_INT64 <= (number := int(cell)) < _INT64:
+    if _WHOLE_NUMBER.fullmatch(cell) and -_INT64 <= (number := int(cell)) < _INT64:
         return number
     return cell
 

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-_LONG = 8
+_MAX_INLINE_FIELDS = 8
 """Fields that a list's table, or a line for a nested object, has room for; what has more is shown by itself."""
 
 
@@ -79,7 +79,7 @@ def _any_rows(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if len(names) > _LONG and len(rows) == 1:
+    if len(names) > _MAX_INLINE_FIELDS and len(rows) == 1:
         return _sheet(rows[0])
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
@@ -128,5 +128,5 @@ def _is_words_on(fields: Mapping[str, Any], value: object) -> bool:
 def _is_large(value: object) -> bool:
     """Whether it is an object that is too much for one line of another."""
     return isinstance(value, dict) and (
-        len(value) > _LONG or any(_is_rows(one) or _is_words_on(value, one) for one in value.values())
+        len(value) > _MAX_INLINE_FIELDS or any(_is_rows(one) or _is_words_on(value, one) for one in value.values())
     )

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.cli.access import AsJson, given
-from coordinator.cli.exits import exits
+from coordinator.cli.access import AsJson, without_none
+from coordinator.cli.exits import with_exit_codes
 from coordinator.cli.output import write_json
 from coordinator.config import Settings, default_data_folder
 
-_MADE = {
+_COMPUTED_DEFAULTS = {
     "data": str(default_data_folder()),
     "node_name": "host name and port",
     "registration": "open on loopback, else token",
@@ -68,7 +68,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     def flagged(config: Path | None, **values: Any) -> None:
         rest = {one.name: values.pop(one.name) for one in own}
         flags = {name: value for name, value in values.items() if value != []}
-        command(Settings(config=config, **given(**flags)), **rest)
+        command(Settings(config=config, **without_none(**flags)), **rest)
 
     file = typer.Option("--config", metavar="FILE", help="TOML file with settings.")
     parameters = [_parameter("config", Annotated[Path | None, file], None)]
@@ -77,12 +77,12 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     flagged.__name__ = command.__name__
     flagged.__doc__ = command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return exits(flagged)
+    return with_exit_codes(flagged)
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     option = f"--{name.replace('_', '-')}"
-    default = _MADE.get(name, field.default)
+    default = _COMPUTED_DEFAULTS.get(name, field.default)
     many = isinstance(field.default, tuple)
     yes_no = field.annotation is bool
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

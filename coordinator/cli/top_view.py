@@ -13,20 +13,20 @@ from rich.text import Text
 
 from coordinator.wire import stats as wire
 
-CLIENTS = 10
+MAX_CLIENTS_SHOWN = 10
 """Clients that are shown."""
 
-EVENTS = 8
+EVENTS_SHOWN = 8
 """Events that are shown; more where there is room."""
 
-SPARKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_LEVELS = "▁▂▃▄▅▆▇█"
 
-SPARK_SECONDS = 60
+SPARKLINE_SECONDS = 60
 
-Message = dict[str, Any]
+Snapshot = dict[str, Any]
 
 
-class Seen:
+class LatestSnapshots:
     """The newest snapshot of each topic."""
 
     def __init__(self, node: str) -> None:
@@ -37,7 +37,7 @@ class Seen:
         self.rows: dict[str, list[Any]] = {}
         self.topics: set[str] = set()
 
-    def take(self, snapshot: Message) -> None:
+    def take(self, snapshot: Snapshot) -> None:
         """One snapshot; fields that a later server adds are passed over."""
         topic, data = str(snapshot["topic"]), snapshot["data"]
         self.at = str(snapshot["at"])
@@ -51,18 +51,18 @@ class Seen:
             self.rows[topic] = [msgspec.convert(row, kind) for row in data["rows"]]
 
 
-def picture(seen: Seen, height: int | None = None) -> RenderableType:
+def render_top(snapshots: LatestSnapshots, height: int | None = None) -> RenderableType:
     """All of it; with a `height`, as many events as there is room for."""
-    services, clients = seen.rows.get("services", []), seen.rows.get("clients", [])[:CLIENTS]
-    nodes, events = seen.rows.get("nodes", []), seen.rows.get("events", [])
+    services, clients = snapshots.rows.get("services", []), snapshots.rows.get("clients", [])[:MAX_CLIENTS_SHOWN]
+    nodes, events = snapshots.rows.get("nodes", []), snapshots.rows.get("events", [])
     taken = 14 + len(services) + len(clients) + len(nodes)
-    most = EVENTS if height is None else max(3, height - taken)
+    most = EVENTS_SHOWN if height is None else max(3, height - taken)
     parts: list[RenderableType] = []
-    if seen.overview is not None:
-        parts += [_head(seen.node, seen.at, seen.overview), Text()]
+    if snapshots.overview is not None:
+        parts += [_head(snapshots.node, snapshots.at, snapshots.overview), Text()]
     parts += [_services(services), Text(), _clients(clients), Text(), _nodes(nodes)]
-    if seen.database is not None:
-        parts += [Text(), _database(seen.database)]
+    if snapshots.database is not None:
+        parts += [Text(), _database(snapshots.database)]
     return Group(*parts, Text(), _events(events[:most]))
 
 
@@ -70,9 +70,11 @@ def _head(node: str, at: str, overview: wire.Overview) -> RenderableType:
     clients, demand = overview.clients, overview.demand
     grid = Table.grid(padding=(0, 2))
     rate = Text(f"{overview.items_per_second:,.0f} items/s  {overview.buckets_per_second:,.1f} buckets/s  ", "bold")
-    rate.append(spark(overview.recent[-SPARK_SECONDS:]), "green")
+    rate.append(sparkline(overview.recent[-SPARKLINE_SECONDS:]), "green")
     grid.add_row("throughput", rate)
-    grid.add_row("left", Text(f"{_left(overview.items):,} of {overview.items.total:,}, done in {span(overview.eta)}"))
+    grid.add_row(
+        "left", Text(f"{_left(overview.items):,} of {overview.items.total:,}, done in {time_range(overview.eta)}")
+    )
     unwell = f", {clients.watched} watched, {clients.flagged} flagged" if clients.watched or clients.flagged else ""
     grid.add_row("clients", Text(f"{clients.connected:,} connected, {clients.active:,} active{unwell}"))
     grid.add_row("demand", Text(f"{demand.pending:,} buckets wanted by {demand.clients:,} clients"))
@@ -95,7 +97,7 @@ def _services(rows: Sequence[wire.ServiceRow]) -> Table:
             *(f"{one:,}" for one in (items.settled, items.waiting, items.ready, items.claimed, items.dead)),
             f"{items.quarantined:,}",
             f"{row.items_per_second:,.0f}",
-            row.state if row.state != "active" else span(row.eta),
+            row.state if row.state != "active" else time_range(row.eta),
         )
     return table
 
@@ -162,15 +164,17 @@ def _text(value: str, style: str = "") -> Text:
     return Text("".join(letter if letter.isprintable() else "�" for letter in value), style)
 
 
-def spark(numbers: Sequence[int]) -> str:
+def sparkline(numbers: Sequence[int]) -> str:
     """A line of little columns, the largest number as the highest."""
     most = max(numbers, default=0)
     if not most:
         return ""
-    return "".join(SPARKS[min(number * len(SPARKS) // most, len(SPARKS) - 1)] for number in numbers)
+    return "".join(
+        SPARKLINE_LEVELS[min(number * len(SPARKLINE_LEVELS) // most, len(SPARKLINE_LEVELS) - 1)] for number in numbers
+    )
 
 
-def span(eta: wire.Eta | None) -> str:
+def time_range(eta: wire.Eta | None) -> str:
     """A range of time, in words."""
     if eta is None:
         return "-"

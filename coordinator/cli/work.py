@@ -21,7 +21,7 @@ from coordinator.errors import ConfigError, CoordinatorError
 
 log = logging.getLogger("coordinator.client")
 
-_PROFILE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_profile_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 def work(
@@ -106,7 +106,7 @@ def work(
         services = list(dict.fromkeys(service))
         program = CheckerProgram(command) if command is not None else None
         checkers = _checkers(services, checker, option, program)
-        profiles = {name: _profile(text) for name, text in _each(profile, services, "--profile").items()}
+        profiles = {name: _profile(text) for name, text in _value_of_each(profile, services, "--profile").items()}
         works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
         client = Client(server, client_id=client_id, data=data)
     except ConfigError as failure:
@@ -169,7 +169,7 @@ def _stop_on_signals(daemon: Daemon) -> None:
 def _checkers(
     services: list[str], named: list[str] | None, options: list[str] | None, program: CheckerProgram | None
 ) -> dict[str, Checker]:
-    names = _each(named, services, "--checker")
+    names = _value_of_each(named, services, "--checker")
     if program is not None and set(names) >= set(services):
         raise ConfigError("Each service has one checker: give --checker or --exec.")
     settings = _options(options)
@@ -183,7 +183,7 @@ def _checkers(
     return checkers
 
 
-def _each(values: list[str] | None, services: list[str], flag: str) -> dict[str, str]:
+def _value_of_each(values: list[str] | None, services: list[str], flag: str) -> dict[str, str]:
     """What an option says for each service: `SERVICE=VALUE`, or a `VALUE` for all that have none."""
     found: dict[str, str] = {}
     rest: str | None = None
@@ -217,6 +217,6 @@ def _options(values: list[str] | None) -> dict[str, str]:
 
 def _profile(text: str) -> dict[str, Any]:
     try:
-        return _PROFILE.decode(text)
+        return _profile_decoder.decode(text)
     except msgspec.MsgspecError as failure:
         raise ConfigError(f"A profile is a JSON object, which {text!r} is not: {failure}.") from None

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, fields_of
-from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
 from coordinator.observe.capacity import CARRIES
 from coordinator.wire.admin import REQUESTS, AdminHello
 from coordinator.wire.codec import tag_of
@@ -46,12 +46,12 @@ def test_words_are_there_for_all(request_: type[Request]) -> None:
     tag = tag_of(request_)
     assert tag in EXAMPLES
     assert EXAMPLES[tag].startswith(" ".join(["coordinator", *words_of(request_)]))
-    assert "." not in tag or tag.split(".")[0] in GROUPS
-    assert {one.name for one in fields_of(request_)} <= FIELDS.keys()
+    assert "." not in tag or tag.split(".")[0] in GROUP_HELP
+    assert {one.name for one in fields_of(request_)} <= FIELD_HELP.keys()
 
 
 def test_what_a_request_is_about_needs_no_name() -> None:
-    about = {tag_of(one): next((f.name for f in fields_of(one) if f.about), None) for one in ASKED}
+    about = {tag_of(one): next((f.name for f in fields_of(one) if f.is_subject), None) for one in ASKED}
     expected = {
         "service.show": "service",
         "service.list": None,
