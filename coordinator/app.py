@@ -32,7 +32,6 @@ from coordinator.flow.signals import Signals
 from coordinator.flow.tally import Tally
 from coordinator.flow.undo import Undo
 from coordinator.flow.watch import Watch
-from coordinator.home import home_of
 from coordinator.model import Boot, ServiceId
 from coordinator.observe.asking import Asking
 from coordinator.observe.board import Board
@@ -41,6 +40,7 @@ from coordinator.observe.load import Load
 from coordinator.observe.metrics import Metrics
 from coordinator.observe.recorder import Recorder
 from coordinator.observe.tables import Tables
+from coordinator.prepare import prepared_database
 from coordinator.serve.admin_channel import AdminSteps
 from coordinator.serve.client_channel import Steps
 from coordinator.serve.errands import Errands
@@ -145,8 +145,8 @@ class Node:
 
     async def _open(self) -> None:
         if self._dsn is None:
-            home = await self._home.enter_async_context(home_of(self.settings))
-            self._dsn, self.admin_token = home.dsn, home.admin_token
+            prepared = await self._home.enter_async_context(prepared_database(self.settings))
+            self._dsn, self.admin_token = prepared.dsn, prepared.admin_token
         self._database = Database(self._dsn)
         await self._database.open()
         await self._join(load_plugins())

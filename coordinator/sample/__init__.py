@@ -8,30 +8,30 @@ from importlib.resources import files
 from typing import NamedTuple
 
 
-class Account(NamedTuple):
+class SampleAccount(NamedTuple):
     """One account of the sample; its id is not known for some."""
 
     screen_name: str
     account_id: int | None
 
 
-class Follow(NamedTuple):
+class SampleFollow(NamedTuple):
     """One account followed another; both are of `accounts()`, where capitals may differ."""
 
     follower: str
     followed: str
 
 
-def accounts() -> Iterator[Account]:
+def accounts() -> Iterator[SampleAccount]:
     """1,988 accounts of US politicians, each screen name once."""
     for row in _rows("accounts.csv"):
-        yield Account(row["screen_name"], int(row["account_id"]) if row["account_id"] else None)
+        yield SampleAccount(row["screen_name"], int(row["account_id"]) if row["account_id"] else None)
 
 
-def follows() -> Iterator[Follow]:
+def follows() -> Iterator[SampleFollow]:
     """3,859 pairs among 91 US senators of 2017."""
     for row in _rows("follows.csv"):
-        yield Follow(row["follower"], row["followed"])
+        yield SampleFollow(row["follower"], row["followed"])
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:

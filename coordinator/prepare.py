@@ -17,14 +17,14 @@ from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate, services, tokens
 from coordinator.store.pool import Database
 
-TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
 
-FIRST_SERVICES = ("dm_check", "follower_check", "following_check")
+INITIAL_SERVICES = ("dm_check", "follower_check", "following_check")
 """Present and active in a new database."""
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class PreparedDatabase:
     """A database that is ready for nodes; `admin_token` only if the data folder is this program's own."""
 
     dsn: str
@@ -32,7 +32,7 @@ class Home:
 
 
 @asynccontextmanager
-async def home_of(settings: Settings) -> AsyncIterator[Home]:
+async def prepared_database(settings: Settings) -> AsyncIterator[PreparedDatabase]:
     """Make the database ready that the settings name; an embedded one is stopped at the end.
 
     Raises:
@@ -41,27 +41,27 @@ async def home_of(settings: Settings) -> AsyncIterator[Home]:
         Unavailable: the database cannot be reached.
     """
     if settings.database is not None:
-        yield await make_ready(settings.database, None)
+        yield await prepare_database(settings.database, None)
         return
     lock = await asyncio.to_thread(own_folder, settings.data)
     try:
         postgres = EmbeddedPostgres(settings.data)
         await asyncio.to_thread(postgres.start)
         try:
-            yield await make_ready(postgres.dsn, settings.data)
+            yield await prepare_database(postgres.dsn, settings.data)
         finally:
             await asyncio.to_thread(postgres.stop)
     finally:
         lock.release()
 
 
-async def make_ready(dsn: str, folder: Path | None) -> Home:
+async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
     """Check or make the schema, and see to the first services and the first token.
 
     `folder`: the data folder of an embedded database, which is migrated without asking.
 
     Raises:
-        UnknownSchema, Unavailable, ConfigError: as `home_of`.
+        UnknownSchema, Unavailable, ConfigError: as `prepared_database`.
     """
     plugins = load_plugins()
     tables = tables_of(plugins)
@@ -76,17 +76,17 @@ async def make_ready(dsn: str, folder: Path | None) -> Home:
             )
         async with database.connection() as db:
             if not await services.load(db):
-                for name in FIRST_SERVICES:
+                for name in INITIAL_SERVICES:
                     await services.add(db, name, name, plugins[name].title, {})
-        token = None if folder is None else await _first_token(database, folder)
+        token = None if folder is None else await _admin_token(database, folder)
     finally:
         await database.close()
-    return Home(dsn, token)
+    return PreparedDatabase(dsn, token)
 
 
-async def _first_token(database: Database, folder: Path) -> str:
+async def _admin_token(database: Database, folder: Path) -> str:
     """The admin's token of a data folder; made with it, and made again if its file was removed."""
-    path = folder / TOKEN_FILE
+    path = folder / ADMIN_TOKEN_FILE
     async with database.connection() as db:
         if path.exists():
             token = path.read_text(encoding="ascii").strip()
@@ -94,11 +94,11 @@ async def _first_token(database: Database, folder: Path) -> str:
                 return token
         made = credentials.make_token()
         await tokens.issue(db, made.token_id, made.hash, "admin", "first", None, None)
-    _write_privately(path, made.token + "\n")
+    _write_private(path, made.token + "\n")
     return made.token
 
 
-def _write_privately(path: Path, text: str) -> None:
+def _write_private(path: Path, text: str) -> None:
     """A new file that nobody else could read at any moment."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
