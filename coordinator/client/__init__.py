@@ -1,4 +1,4 @@
-"""The volunteers' side: a library, a daemon, and checkers.  It knows the wire and nothing of the server."""
+"""The volunteers' side: a library, a daemon, and checkers.  It imports `wire` and nothing of the server."""
 
 from coordinator.client.backoff import Backoff
 from coordinator.client.bucket_stream import BucketStream

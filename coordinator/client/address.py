@@ -1,4 +1,4 @@
-"""Where the server is, however the volunteer writes it."""
+"""The server's address: every form that a volunteer may write, and the URL that it means."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LOOPBACK = ("localhost", "127.", "::1")
 
 
 def client_url(text: str) -> str:
-    """The client channel's URL of a server.
+    """Return the URL of a server's client channel.
 
     Takes `ws://`, `wss://`, `http://`, `https://` or no scheme (then `ws://`), with or without the path.
 
     Raises:
-        ConfigError: this is no address of a server.
+        ConfigError: the text is not the address of a server.
     """
     wanted = f"{text!r} is not the address of a server; expected something like ws://host:8765."
     try:
@@ -35,5 +35,5 @@ def client_url(text: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the server is on this machine, where no proxy stands in between."""
+    """Tell whether the server is on this machine: no proxy stands in between then."""
     return (urlsplit(url).hostname or "").startswith(_LOOPBACK)

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""The waits between one attempt and the next."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import random
 from collections.abc import Callable
 
 FIRST_DELAY = 0.5
-"""Seconds before the first try again, before jitter."""
+"""Seconds before the second attempt, before jitter."""
 
 MAX_DELAY = 15.0
 """Seconds.  Well inside the 120 s in which a server gives cut-off buckets back to their client."""
 
 _MIN_SERVER_DELAY = 0.05
+"""Seconds."""
+
 _SERVER_DELAY_JITTER = 0.1
-"""A wait that the server named is made longer by up to this share, lest all clients return in one moment."""
+"""A wait that the server asked for grows by up to this share, so that not all clients return in one moment."""
 
 _random_fraction = random.SystemRandom().random
 
@@ -21,7 +23,7 @@ _random_fraction = random.SystemRandom().random
 class Backoff:
     """Waits that double from `first` to `most` seconds, each drawn from the upper half of its step.
 
-    `chance` gives numbers from 0 up to 1; tests pass their own.
+    `chance` returns numbers from 0 up to 1; tests pass their own.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Backoff:
         self.tries = 0
 
     def next(self, at_least: float = 0.0) -> float:
-        """Seconds to wait now: what the server asked for if it did, else the next step."""
+        """Return the seconds to wait now: a little over `at_least` if the server named one, else the next step."""
         step = min(self._longest, self._first * 2.0 ** min(self.tries, 32))
         self.tries += 1
         if at_least > 0:
@@ -44,5 +46,5 @@ class Backoff:
         return step * (0.5 + self._chance() / 2)
 
     def reset(self) -> None:
-        """Start from the first step again: what was tried has worked."""
+        """Start from the first step again, after a success."""
         self.tries = 0

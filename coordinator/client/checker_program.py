@@ -29,18 +29,21 @@ from coordinator.errors import ConfigError
 log = logging.getLogger("coordinator.client")
 
 _MAX_CRASHES = 3
-"""So often in a row, without one result between, may a program die; so often may one item be part of it."""
+"""Crashes in a row without a result after which the program is given up; also crashes per item, for that item."""
 
 _MAX_LINE_BYTES = 64 << 20
 _EXIT_GRACE = 2.0
-"""Seconds that a program has for its end before it is killed."""
+"""Seconds that a program has to end before it is killed."""
+
+_DEFAULT_UPSTREAM_WAIT = 60.0
+"""Seconds to wait if `$upstream_limited` is not a number."""
 
 _encode = msgspec.json.Encoder().encode
 _answer_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class ProgramFailed(ConfigError):
-    """The program dies again and again, or cannot be started."""
+    """Raised when the program dies again and again, or cannot be started."""
 
 
 class CheckerProgram:
@@ -51,10 +54,12 @@ class CheckerProgram:
             self._command = shlex.split(command)
         except ValueError as failure:
             raise ConfigError(f"The command {command!r} cannot be read: {failure}.") from None
+
         if not self._command:
             raise ConfigError("The command is empty.")
         if shutil.which(self._command[0]) is None:
             raise ConfigError(f"There is no program {self._command[0]!r} that can be run.")
+
         self._backoff = backoff if backoff is not None else Backoff(0.5, 10.0)
         self._requests: dict[int, bytes] = {}
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -79,9 +84,9 @@ class CheckerProgram:
         await self._tasks.__aexit__(*((kind, error, trace) if cancelled else (None, None, None)))
 
     def checker(self, service: str) -> Checker:
-        """The program as a checker of one service's items.
+        """Return the program as a checker of one service's items.
 
-        It raises CheckFailed, UpstreamLimited, or ProgramFailed when there is no use in going on.
+        It raises CheckFailed, UpstreamLimited, or ProgramFailed when the program has been given up.
         """
 
         async def check(item: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
@@ -91,9 +96,10 @@ class CheckerProgram:
 
     async def _check(self, request: dict[str, Any]) -> dict[str, Any]:
         item: int = request["item"]
-        async with self._item_free:  # two services may have the same item under way; answers name the item alone
+        async with self._item_free:  # two services may check the same item at once; answers name the item alone
             await self._item_free.wait_for(lambda: item not in self._answers)
             answer = self._answers[item] = asyncio.get_running_loop().create_future()
+
         self._requests[item] = _encode(request) + b"\n"
         try:
             if self._failure is not None:
@@ -108,14 +114,15 @@ class CheckerProgram:
                 self._item_free.notify_all()
 
     def _write(self, line: bytes) -> None:
-        # At most `concurrency` lines are under way, so the pipe's buffer needs no brake.
+        # At most `concurrency` lines are under way, so the pipe's buffer cannot grow without bound.
         if self._child is not None and self._child.stdin is not None and not self._child.stdin.is_closing():
             self._child.stdin.write(line)
 
     async def _run_until_failed(self) -> None:
-        """Have the program run; start it again when it dies."""
+        """Keep the program running: start it again when it dies, until it is given up."""
         while self._failure is None:
             await self._run_once()
+
             self._crashes += 1
             for item in list(self._answers):
                 self._crashes_of_item[item] += 1
@@ -124,12 +131,13 @@ class CheckerProgram:
             if self._crashes >= _MAX_CRASHES:
                 self._fail(f"The program {self._command[0]!r} died {_MAX_CRASHES} times without a result.")
                 return
+
             wait = self._backoff.next()
             log.warning("the program has ended; starting it again in %.1f s", wait)
             await asyncio.sleep(wait)
 
     async def _run_once(self) -> None:
-        """One life of the program."""
+        """Start the program, send it all open requests, and read its answers until it ends."""
         try:
             child = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -141,6 +149,7 @@ class CheckerProgram:
         except (OSError, ValueError) as failure:
             self._fail(f"The program {self._command[0]!r} cannot be started: {failure}.")
             return
+
         self._child = child
         assert child.stdout is not None
         try:
@@ -162,18 +171,21 @@ class CheckerProgram:
         except msgspec.MsgspecError as failure:
             log.warning("the program wrote what is no JSON object: %s", failure)
             return
+
         item = result.pop("item", None)
         if not isinstance(item, int) or item not in self._answers:
             log.warning("the program wrote a result of item %r, which it was not asked for", item)
             return
+
         self._crashes = 0
         self._backoff.reset()
+
         if "$skip" in result:
             self._resolve(item, CheckFailed(str(result["$skip"])))
         elif "$upstream_limited" in result:
             seconds = result["$upstream_limited"]
-            good = isinstance(seconds, int | float) and seconds >= 0
-            self._resolve(item, UpstreamLimited(float(seconds) if good else 60.0))
+            valid = isinstance(seconds, int | float) and seconds >= 0
+            self._resolve(item, UpstreamLimited(float(seconds) if valid else _DEFAULT_UPSTREAM_WAIT))
         else:
             self._resolve(item, result)
 
@@ -193,7 +205,7 @@ class CheckerProgram:
 
 
 async def _stop(child: asyncio.subprocess.Process) -> None:
-    """Close the program's input, and see that it ends."""
+    """Close the program's input, and kill it if it does not end in time."""
     if child.stdin is not None:
         child.stdin.close()
     try:

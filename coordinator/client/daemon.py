@@ -22,23 +22,30 @@ STOP_GRACE = 10.0
 """Seconds that items in check have to finish once the daemon is told to stop."""
 
 _MIN_CHECK_TIMEOUT = 60.0
-"""Seconds that a checker has for one item in any case; else as long as the bucket could be ours."""
+"""Least seconds that a checker has for one item; more if the bucket can be held for longer."""
 
 _REPORT_AGAIN_MARGIN = 5.0
-"""Seconds by which a limit has to outlast the one that was reported, to be reported too."""
+"""Seconds by which a new limit must outlast the reported one to be reported too."""
 
 _REJOIN_DELAY_DEACTIVATED = 60.0
 """Seconds until a client that an admin took out of a service asks whether it may come back."""
 
 _REJOIN_REFUSALS = frozenset({"not_registered", "not_joined", "client_deactivated"})
+"""Refusals of an ask after which the daemon joins the service again."""
+
 _MIN_UPSTREAM_WAIT = 1.0
+"""Seconds."""
+
 _RELEASE_ALL_TIMEOUT = 5.0
-"""Seconds that giving all back may take when there is no use in going on."""
+"""Seconds that releasing all buckets may take after a checker gave up."""
 
 
 @dataclass(eq=False)
 class ServiceWork:
-    """One service that the daemon works for.  `profile` is what it joins with, and what the checker gets."""
+    """One service that the daemon works for, and its items that wait for a check.
+
+    `profile` is sent with the join, and given to the checker.  `limited_until` is in the loop's time.
+    """
 
     service: str
     check: Checker
@@ -52,7 +59,7 @@ class ServiceWork:
 class Daemon:
     """Works for one or several services over one client.
 
-    `concurrency` items are in check at once, whatever their service; services take turns.
+    `concurrency` items are in check at once over all services; services take turns.
     """
 
     def __init__(
@@ -71,18 +78,21 @@ class Daemon:
         self._screen_name = screen_name or client.identity.client_id
         self._enrolment_token = enrolment_token
         self._stop_grace = stop_grace
+
         self._registered = False
         self._enrolling = asyncio.Lock()
         self._releasing = asyncio.Lock()
+
         self._turns = 0
         self._in_check = 0
+
         self._stopping = asyncio.Event()
         self._work_changed = asyncio.Event()
         self._none_in_check = asyncio.Event()
         self._none_in_check.set()
 
     def stop(self) -> None:
-        """Begin no item more; `run` returns when what is in check has finished and the rest is given back."""
+        """Begin no further item; `run` returns once the items in check have finished and the rest is given back."""
         self._stopping.set()
         self._work_changed.set()
 
@@ -90,9 +100,9 @@ class Daemon:
         """Work until `stop`.
 
         Raises:
-            SessionEnded: the server wants this client no more, or never did.
+            SessionEnded: the server refuses this client for good.
             Refused: it cannot register, or join a service.
-            ConfigError: a checker says that there is no use in going on.
+            ConfigError: a checker cannot work at all.
         """
         try:
             async with self.client, asyncio.TaskGroup() as group:
@@ -109,10 +119,12 @@ class Daemon:
             raise _first(faults) from None
 
     async def _finish(self) -> None:
+        """Stop asking, and give the items in check their grace."""
         log.info("stopping: %d items in check have %g s", self._in_check, self._stop_grace)
         for work in self._works:
             if work.stream is not None:
                 work.stream.stop()
+
         try:
             async with asyncio.timeout(self._stop_grace):
                 await self._none_in_check.wait()
@@ -120,11 +132,12 @@ class Daemon:
             log.warning("%d items are left unfinished", self._in_check)
 
     async def _enrol(self, work: ServiceWork) -> None:
-        """Be a client of this service: register if the server does not know us, and join."""
+        """Join a service; register before that if the server does not know this client."""
         async with self._enrolling:  # one registration is enough for all services
             welcome = await self.client.welcome()
             if not welcome.registered and not self._registered:
                 await self._register()
+
             try:
                 await self.client.join(work.service, work.profile)
             except Refused as refused:
@@ -138,17 +151,19 @@ class Daemon:
         self._registered = True
 
     async def _receive_buckets(self, work: ServiceWork) -> None:
-        """Take the buckets of one service as they come."""
+        """Take the buckets of one service as they arrive; join again after refusals that allow it."""
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 await self._enrol(work)
+
                 work.stream = self.client.bucket_stream(work.service, lambda: self._buckets_wanted(work))
                 async for bucket in work.stream:
                     work.bucket_size = max(1, len(bucket.items))
                     work.waiting.extend((bucket, item) for item in bucket.items)
                     backoff.reset()
                     self._wake_checks()
+
             except Refused as refused:
                 if refused.code not in _REJOIN_REFUSALS:
                     raise
@@ -157,36 +172,39 @@ class Daemon:
                 await asyncio.sleep(wait)
 
     def _buckets_wanted(self, work: ServiceWork) -> int:
-        """Buckets to have on their way: as many as keep each check busy once more."""
+        """Count the buckets to have on their way: as many as give each check another item."""
         short = self._concurrency - len(work.waiting)
         if short <= 0 or self._stopping.is_set() or self._limited_for(work) > 0:
             return 0
+
         wanted = math.ceil(short / work.bucket_size) if work.bucket_size else 1
         return wanted - (work.stream.arrived if work.stream is not None else 0)
 
     async def _check_items(self) -> None:
-        """Check one item after the other."""
+        """Check one item after the other; `concurrency` tasks do."""
         while True:
-            found = self._next()
-            if found is None:
+            next_item = self._next_item()
+            if next_item is None:
                 if self._stopping.is_set():
                     return
                 self._work_changed.clear()
                 await self._work_changed.wait()
                 continue
+
             self._in_check += 1
             self._none_in_check.clear()
             try:
-                await self._check(*found)
+                await self._check(*next_item)
             finally:
                 self._in_check -= 1
                 if self._in_check == 0:
                     self._none_in_check.set()
 
-    def _next(self) -> tuple[ServiceWork, HeldBucket, dict[str, Any]] | None:
-        """The item to check now: each service that has one in turn, each one's buckets in order."""
+    def _next_item(self) -> tuple[ServiceWork, HeldBucket, dict[str, Any]] | None:
+        """Take the item to check next: services take turns, the buckets of each come in order."""
         if self._stopping.is_set():
             return None
+
         for _ in self._works:
             work = self._works[self._turns % len(self._works)]
             self._turns += 1
@@ -199,10 +217,12 @@ class Daemon:
         return None
 
     async def _check(self, work: ServiceWork, bucket: HeldBucket, item: dict[str, Any]) -> None:
-        patience = max(_MIN_CHECK_TIMEOUT, bucket.dead_after + bucket.release_after)
+        timeout = max(_MIN_CHECK_TIMEOUT, bucket.dead_after + bucket.release_after)
+
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 result = await work.check(dict(item), work.profile or {})
+
             if item["item"] in bucket.unsettled:  # else it was settled or taken away meanwhile
                 await bucket.settle(item["item"], **{n: v for n, v in result.items() if n != "item"})
         except UpstreamLimited as limit:
@@ -212,18 +232,19 @@ class Daemon:
             await self._release_all(str(failure))
             raise
         except Exception:
-            # The call of a checker, which may do anything: its item goes back, the others go on.
+            # The call of a checker, which may raise anything: its item goes back, the others go on.
             log.exception("%s: item %s (%s) cannot be checked", work.service, item["item"], item.get("key"))
             bucket.skip(item["item"])
 
     async def _wait_out(self, work: ServiceWork, retry_after: float) -> None:
-        """Keep the service's items, and begin none until the outside API takes requests again."""
+        """Begin no item of the service for `retry_after` seconds, keep its buckets, and report the limit."""
         loop = asyncio.get_running_loop()
         retry_after = max(retry_after, _MIN_UPSTREAM_WAIT)
-        news = retry_after > self._limited_for(work) + _REPORT_AGAIN_MARGIN or self._limited_for(work) <= 0
+        is_new = retry_after > self._limited_for(work) + _REPORT_AGAIN_MARGIN or self._limited_for(work) <= 0
         work.limited_until = max(work.limited_until, loop.time() + retry_after)
         loop.call_at(work.limited_until, self._resume, work)
-        if news:
+
+        if is_new:
             log.warning("%s: the outside API takes nothing for %.0f s", work.service, retry_after)
             try:
                 await self.client.report_limited(work.service, retry_after)
@@ -231,7 +252,7 @@ class Daemon:
                 log.warning("%s", refused)
 
     def _limited_for(self, work: ServiceWork) -> float:
-        """Seconds that the service's outside API takes nothing for."""
+        """Return the seconds until the service's outside API takes requests again; not above 0 if it does."""
         return work.limited_until - asyncio.get_running_loop().time()
 
     def _resume(self, work: ServiceWork) -> None:
@@ -240,7 +261,7 @@ class Daemon:
             work.stream.nudge()
 
     async def _release_all(self, why: str) -> None:
-        """Give all buckets back: here they will never be checked."""
+        """Stop, and release all buckets, which this daemon can never check."""
         self._stopping.set()
         try:
             async with self._releasing, asyncio.timeout(_RELEASE_ALL_TIMEOUT):
@@ -253,7 +274,7 @@ class Daemon:
             log.warning("the server is too slow to give everything back to")
 
     def _wake_checks(self) -> None:
-        """Wake the workers that found nothing to do."""
+        """Wake the tasks that found no item to check."""
         self._work_changed.set()
 
 

@@ -1,4 +1,4 @@
-"""A small keep-alive pool of HTTP connections to one address, on threads: a checker needs no more."""
+"""A small keep-alive pool of HTTP connections to one address, on threads, which is all that a checker needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_BODY_BYTES = 16 << 20
 
 
 class HttpResponse(NamedTuple):
-    """What a server answered; header names are in lower case."""
+    """A server's answer; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,7 +28,7 @@ class HttpPool:
     """GET requests below one base URL.
 
     Raises:
-        ConfigError: the base is no `http` or `https` address.
+        ConfigError: the base is not an `http` or `https` address.
     """
 
     def __init__(self, base_url: str, headers: Mapping[str, str], timeout: float = 20.0) -> None:
@@ -37,19 +37,22 @@ class HttpPool:
             port = parts.port
         except ValueError:
             raise ConfigError(f"{base_url!r} is not an HTTP address.") from None
+
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{base_url!r} is not an HTTP address.")
+
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host = parts.hostname
         self._port = port
         self._prefix = parts.path.rstrip("/")
         self._headers = dict(headers)
         self._timeout = timeout
+
         self._idle: list[http.client.HTTPConnection] = []
         self._threads = ThreadPoolExecutor(_HTTP_THREADS, thread_name_prefix="upstream")
 
     async def get(self, path: str, query: Mapping[str, str]) -> HttpResponse:
-        """One request.
+        """Make one GET request.
 
         Raises:
             OSError, http.client.HTTPException: the server cannot be reached or does not speak HTTP.

@@ -1,4 +1,4 @@
-"""Who the volunteer is: a client id, and the secret that proves it."""
+"""The volunteer's identity: a client id, and the secret that proves it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET_BYTES = 32
 
 
 class ClientIdentity(msgspec.Struct, frozen=True):
-    """`secret` is 64 hexadecimal digits, made once; whoever has it is this client."""
+    """A client id and its secret: 64 hexadecimal digits, made once.  Everyone who has the secret is this client."""
 
     client_id: Name
     secret: Annotated[str, msgspec.Meta(min_length=32, max_length=256)]
@@ -29,21 +29,22 @@ class ClientIdentity(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """The folder that this user's clients keep their files in, unless told otherwise."""
+    """Return the per-user folder that clients keep their files in by default."""
     return platformdirs.user_data_path("coordinator") / "client"
 
 
 def load_identity(folder: Path, client_id: str | None = None) -> ClientIdentity:
-    """The identity kept in `folder`, made on the first call.
+    """Load the identity kept in `folder`; make it on the first call.
 
-    Without a `client_id` it is the folder's default one, whose id is drawn once.
+    Without a `client_id` it is the folder's default one, whose id is drawn at random once.
 
     Raises:
-        ConfigError: the id is not well formed, or the folder or file does not do.
+        ConfigError: the id is not well formed, or the folder or file cannot be used.
     """
     if client_id is not None and not re.fullmatch(NAME_PATTERN, client_id):
         raise ConfigError(f"A client id is 1 to 64 of A-Z a-z 0-9 _ . -, which {client_id!r} is not.")
     path = folder / "default.json" if client_id is None else folder / "clients" / f"{client_id}.json"
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
@@ -54,13 +55,14 @@ def load_identity(folder: Path, client_id: str | None = None) -> ClientIdentity:
         raise ConfigError(f"The identity file {path} cannot be used: {failure.strerror}.") from failure
     except msgspec.MsgspecError as failure:
         raise ConfigError(f"The identity file {path} is damaged: {failure}.") from failure
+
     if client_id not in (None, identity.client_id):
         raise ConfigError(f"The identity file {path} is of {identity.client_id!r}, not of {client_id!r}.")
     return identity
 
 
 def _create(path: Path, identity: ClientIdentity) -> None:
-    """Write the file whole or not at all; of two processes that do so at once, the first one's stays."""
+    """Write the file whole or not at all; if two processes do so at once, the first one's file stays."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -33,7 +33,7 @@ from coordinator.wire import client as wire
 log = logging.getLogger("coordinator.client")
 
 FLUSH_EVERY = 60.0
-"""Seconds that a result waits at most for others to be sent with."""
+"""Seconds that a result waits at most before it is sent, together with others."""
 
 _GIVE_BACK_TIMEOUT = 5.0
 """Seconds that the end of a client takes at most for giving back what it holds."""
@@ -43,14 +43,14 @@ class Client:
     """A volunteer's connection to one coordinator, for as long as the `async with` lasts.
 
     It connects in the background, and again whenever it is cut off; requests wait for the connection.  Its
-    identity and the results that are not acknowledged yet are files in `data` (by default a per-user folder).
-    Leaving the `async with` submits what is known and gives back the rest.
+    identity and its unacknowledged results are files in `data` (by default a per-user folder).  Leaving the
+    `async with` submits all known results and gives back the rest.
 
-    All requests may raise Refused (the server said no) and SessionEnded (there is no way to the server any
-    more: the client was deactivated, its secret is wrong, …).
+    All requests may raise Refused (the server said no) and SessionEnded (the client will not connect again:
+    it was deactivated, its secret is wrong, …).
 
     Raises:
-        ConfigError: the address, the client id or the folder does not do.
+        ConfigError: the address, the client id or the folder cannot be used.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Client:
             self._backoff,
             self._open_timeout,
         )
+
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
         self._start(self._reconnector.run(), "reconnector")
@@ -106,11 +107,11 @@ class Client:
 
     @property
     def held(self) -> list[HeldBucket]:
-        """The buckets that are not done with, oldest first."""
+        """The buckets that have not ended, oldest first."""
         return list(self._held_buckets.held.values())
 
     async def welcome(self) -> wire.Welcome:
-        """The server's latest welcome: waits for the first connection."""
+        """Return the server's latest welcome; waits for the first connection."""
         await self._reconnector.session()
         assert self._held_buckets.welcome is not None
         return self._held_buckets.welcome
@@ -121,57 +122,57 @@ class Client:
         enrolment_token: str | None = None,
         services: dict[str, dict[str, Any] | None] | None = None,
     ) -> wire.Registered:
-        """Make this identity a client; again is success.  `services` maps services to join to profiles."""
+        """Register this identity as a client; safe to repeat.  `services` maps services to join to profiles."""
         choices = [wire.Choice(name, profile) for name, profile in (services or {}).items()]
         message = wire.Register(screen_name=screen_name, enrolment_token=enrolment_token, services=choices or None)
         return await self._reconnector.request(message, wire.Registered)
 
     async def unregister(self) -> wire.Unregistered:
-        """Give up being a client; what is held is released, history stays."""
+        """End the registration; held buckets are released, results and history stay."""
         return await self._reconnector.request(wire.Unregister(), wire.Unregistered)
 
     async def services(self) -> list[wire.ServiceCard]:
-        """All services, each with its schemas and settings and whether this client has joined."""
+        """List all services, each with its schemas and settings and whether this client has joined."""
         return (await self._reconnector.request(wire.Services(), wire.ServiceList)).services
 
     async def join(self, service: str, profile: dict[str, Any] | None = None) -> wire.Joined:
-        """Work for a service; the service sets the profile's shape."""
+        """Join a service; the service sets the profile's shape."""
         return await self._reconnector.request(wire.Join(service=service, profile=profile), wire.Joined)
 
     async def leave(self, service: str) -> wire.Left:
-        """Work for a service no more; what is held of it is released."""
+        """Leave a service; its held buckets are released."""
         return await self._reconnector.request(wire.Leave(service=service), wire.Left)
 
     async def activate(self, service: str) -> wire.Activated:
-        """Come back to a service after being idle."""
+        """Become active in a service again, after being deactivated for idleness."""
         return await self._reconnector.request(wire.Activate(service=service), wire.Activated)
 
     async def report_limited(self, service: str, retry_after: float, text: str | None = None) -> wire.Reported:
-        """Tell that the outside API takes nothing for `retry_after` seconds; no work comes until then."""
+        """Report that the outside API takes nothing for `retry_after` seconds; no work comes until then."""
         message = wire.Report(
             service=service, kind="upstream_limited", retry_after=min(retry_after, 86_400.0), text=text
         )
         return await self._reconnector.request(message, wire.Reported)
 
     def buckets(self, service: str, concurrency: int = 1) -> BucketStream:
-        """Buckets of a service as the server has them, for `async for`.
+        """Return the stream of a service's buckets, for `async for`.
 
-        `concurrency` buckets at most are on hand at a time, the ones asked for included; with 2 or more
-        the next one is asked for while one is worked on.  A bucket counts until it is submitted, released or
-        lost.
+        At most `concurrency` buckets are held or asked for at a time; with 2 or more the next one is asked
+        for while one is worked on.  A bucket counts until it is submitted, released or lost.
         """
         return self.bucket_stream(service, lambda: concurrency - self._held_buckets.count(service))
 
     def bucket_stream(self, service: str, wanted: Callable[[], int]) -> BucketStream:
-        """Like `buckets`, for who decides from moment to moment how many should be on their way.
+        """Return the stream of a service's buckets; `wanted` is called for the number that should be under way.
 
-        A service has one stream; calling again changes what is wanted, `stop` makes room for another.
+        A service has one stream.  Calling again replaces `wanted`; after `stop` a new stream is made.
         """
         stream = self._held_buckets.stream(service)
         if stream is not None:
             stream.wanted = wanted
             stream.nudge()
             return stream
+
         stream = BucketStream(service, self._reconnector, wanted)
         self._held_buckets.add(stream)
         self._start(stream.run(), f"stream {service}")

@@ -1,4 +1,4 @@
-"""Results cut to the size of a message."""
+"""Results split into parts that fit into a message, and messages filled with results."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import msgspec
 from coordinator.client.spool import SpooledResult
 
 _SUBMIT_OVERHEAD = 512
-"""Bytes of a submit beside its results, generously."""
+"""Bytes of a submit beside its results, estimated generously."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ResultTooLarge(ValueError):
-    """One result that no message can carry, and that cannot be sent in parts."""
+    """Raised for a result that exceeds every message and cannot be sent in parts."""
 
 
 def split_result(item: int, result: dict[str, Any], most: int) -> list[tuple[bytes, bool]]:
-    """One result as it goes over the wire, each piece with whether it settles the item.
+    """Encode one result as one or several parts, each with whether it settles the item.
 
-    A result is one piece if a message of `most` bytes carries it.  A longer list of `accounts` is sent in
-    parts, `complete: false` but for the last: the server adds them up.
+    A result is one part if a message of `most` bytes carries it.  A longer list of `accounts` is sent in
+    parts, `complete: false` but for the last: the server joins them.
 
     Raises:
         ResultTooLarge: it is longer and has no such list.
-        TypeError: it is not made of what JSON has.
+        TypeError: it has a value that JSON cannot express.
     """
     whole = {**result, "item": item}
     raw = _encode(whole)
@@ -44,7 +44,7 @@ def split_result(item: int, result: dict[str, Any], most: int) -> list[tuple[byt
 
 
 def fill_message(waiting: Iterable[SpooledResult], most: int, *, singly: bool = False) -> Iterator[SpooledResult]:
-    """As many results as one message of `most` bytes takes, in order, each item once."""
+    """Choose as many results as one message of `most` bytes takes, in order, each item once; one alone if `singly`."""
     room = most - _SUBMIT_OVERHEAD
     items: set[int] = set()
     for kept in waiting:

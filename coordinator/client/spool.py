@@ -1,4 +1,4 @@
-"""Results that are computed and not yet acknowledged, on disk.
+"""The spool: computed results that are not acknowledged yet, on disk.
 
 One append-only file of JSON lines for each client that runs.  It says which buckets are held, under which
 claim, and which results of theirs the server has not acknowledged:
@@ -6,7 +6,7 @@ claim, and which results of theirs the server has not acknowledged:
     {"hold": BUCKET, "claim": N, "service": S}      granted, or granted anew
     {"keep": BUCKET, "n": N, "raw": {…}}            a result; counts as kept once it is synced
     {"sent": BUCKET, "ns": [N, …]}                  acknowledged, or refused for good
-    {"end": BUCKET}                                 not ours any more
+    {"end": BUCKET}                                 not held any more
 
 Only `keep` waits for the disk: a lost line of another kind leads to a repeat, which the server knows as one.
 """
@@ -29,16 +29,16 @@ from msgspec import UNSET, Raw, UnsetType
 log = logging.getLogger("coordinator.client")
 
 _COMPACT_AT_BYTES = 1 << 20
-"""Bytes; a file that is longer and mostly of the past is written anew."""
+"""Bytes; a file that is longer, and mostly made of lines that count no more, is rewritten."""
 
 _MAX_SLOTS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledResult:
-    """One result as it goes over the wire.  `settles` is false for a part (`complete: false`)."""
+    """One result, encoded for the wire.  `settles` is false for a part (`complete: false`)."""
 
-    n: int
+    number: int
     item: int
     raw: bytes
     settles: bool
@@ -46,7 +46,7 @@ class SpooledResult:
 
 @dataclass(slots=True)
 class SpooledBucket:
-    """One bucket as the spool knows it."""
+    """One held bucket and its unacknowledged results, by their number."""
 
     service: str
     claim: int
@@ -54,6 +54,8 @@ class SpooledBucket:
 
 
 class _SpoolLine(msgspec.Struct, omit_defaults=True):
+    """One line of the file: `hold`, `keep`, `sent` or `end` has the bucket's id."""
+
     hold: str | None = None
     claim: int = 0
     service: str = ""
@@ -66,6 +68,8 @@ class _SpoolLine(msgspec.Struct, omit_defaults=True):
 
 
 class _ResultHead(msgspec.Struct):
+    """The fields of a result that the spool reads."""
+
     item: int
     complete: bool = True
 
@@ -76,37 +80,40 @@ _result_decoder: msgspec.json.Decoder[_ResultHead] = msgspec.json.Decoder(_Resul
 
 
 class Spool:
-    """The file of one running client; several at once under one id take a file each.
+    """The file of one running client; several clients of one id take a file each.
 
-    `held` maps bucket ids to what is held and kept; it is the truth of this process, the file its shadow.
+    `buckets` maps bucket ids to the held buckets.  This process reads `buckets`; the file is for the next one.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self.buckets: dict[str, SpooledBucket] = {}
-        self._slot = lock
+        self._lock_file = lock
         self._syncing = asyncio.Lock()
         self._written = self._synced = 0
         self._next = 1
         self._size = 0
         self._compact_at = _COMPACT_AT_BYTES
+
         for line in _read(path):
             self._apply(line)
         self._file = -1
 
     @classmethod
     def open(cls, folder: Path, client_id: str) -> Spool:
-        """Take the first free file of this client, and over what files without an owner still keep.
+        """Take the first free file of this client, and take over the results in files that no process owns.
 
         Raises:
             OSError: the folder cannot be used.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spool: Spool | None = None
+
         for slot in range(_MAX_SLOTS):
             path = folder / f"{client_id}.{slot}.spool"
             if spool is not None and not path.exists():
                 break
+
             lock = _lock(path.with_suffix(".lock"))
             if lock is None:
                 continue
@@ -117,20 +124,21 @@ class Spool:
                 spool._take_over(path)
             finally:
                 os.close(lock)
+
         if spool is None:
             raise OSError(f"{_MAX_SLOTS} clients run as {client_id} already")
         spool._rewrite()
         return spool
 
     def close(self) -> None:
-        """Give the file to the next process; what it keeps stays."""
+        """Let go of the file; its results stay for the next process."""
         if not self.buckets:
             os.ftruncate(self._file, 0)
         os.close(self._file)
-        os.close(self._slot)
+        os.close(self._lock_file)
 
     def add_bucket(self, bucket_id: str, service: str, claim: int) -> None:
-        """A bucket was granted; granted anew, its results stay."""
+        """Note a granted bucket; if it is granted again, its results stay."""
         known = self.buckets.get(bucket_id)
         if known is None:
             self.buckets[bucket_id] = SpooledBucket(service, claim)
@@ -142,19 +150,19 @@ class Spool:
         """Keep one result; it is on disk when this returns.
 
         Raises:
-            OSError: the disk does not take it; it is kept in memory alone.
+            OSError: it cannot be written; it is kept in memory alone.
         """
-        kept = self.add_result(bucket_id, item, raw, settles)
+        result = self.add_result(bucket_id, item, raw, settles)
         await self.sync()
-        return kept
+        return result
 
     def add_result(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> SpooledResult:
-        """Like `keep`, but counts only after `sync`."""
-        kept = SpooledResult(self._next, item, raw, settles)
+        """Keep one result; it survives a crash only after `sync`."""
+        result = SpooledResult(self._next, item, raw, settles)
         self._next += 1
-        self.buckets[bucket_id].results[kept.n] = kept
-        self._append(_SpoolLine(keep=bucket_id, n=kept.n, raw=Raw(raw)))
-        return kept
+        self.buckets[bucket_id].results[result.number] = result
+        self._append(_SpoolLine(keep=bucket_id, n=result.number, raw=Raw(raw)))
+        return result
 
     async def sync(self) -> None:
         """Wait until all that was added is on disk; those who wait together share one sync."""
@@ -166,15 +174,17 @@ class Spool:
             await asyncio.to_thread(os.fsync, self._file)
             self._synced = reached
 
-    def forget(self, bucket_id: str, kept: Iterable[SpooledResult]) -> None:
-        """These need not be sent any more."""
-        held = self.buckets.get(bucket_id)
-        gone = [one.n for one in kept if held is not None and held.results.pop(one.n, None) is not None]
+    def forget(self, bucket_id: str, results: Iterable[SpooledResult]) -> None:
+        """Remove results that need not be sent any more."""
+        bucket = self.buckets.get(bucket_id)
+        if bucket is None:
+            return
+        gone = [result.number for result in results if bucket.results.pop(result.number, None) is not None]
         if gone:
             self._append(_SpoolLine(sent=bucket_id, ns=gone))
 
     def remove_bucket(self, bucket_id: str) -> None:
-        """The bucket is not ours any more, and nothing of it is to be sent."""
+        """Remove a bucket that is not held any more, with all its results."""
         if self.buckets.pop(bucket_id, None) is not None:
             self._append(_SpoolLine(end=bucket_id))
 
@@ -183,7 +193,7 @@ class Spool:
         self._written += 1
         try:
             if os.write(self._file, data) < len(data):
-                os.write(self._file, b"\n")  # the disk is full; the next line shall not hang on this one
+                os.write(self._file, b"\n")  # the disk is full; the next line must not join this one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as failure:
             if line.keep is not None:
@@ -195,27 +205,29 @@ class Spool:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Write what still counts to a new file that takes the old one's place at once."""
+        """Write the lines that still count to a new file, and replace the old one by it atomically."""
         draft = self.path.with_suffix(".draft")
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         lines = b"".join(_encode(line) + b"\n" for line in self._lines())
         left = memoryview(lines)
         while left:
             left = left[os.write(file, left) :]
+
         os.fsync(file)
         draft.replace(self.path)
         if self._file >= 0:
             os.close(self._file)
+
         self._file = file
         self._size = len(lines)
         self._synced = self._written
         self._compact_at = max(_COMPACT_AT_BYTES, 2 * self._size)
 
     def _lines(self) -> Iterator[_SpoolLine]:
-        for bucket_id, held in self.buckets.items():
-            yield _SpoolLine(hold=bucket_id, claim=held.claim, service=held.service)
-            for kept in held.results.values():
-                yield _SpoolLine(keep=bucket_id, n=kept.n, raw=Raw(kept.raw))
+        for bucket_id, bucket in self.buckets.items():
+            yield _SpoolLine(hold=bucket_id, claim=bucket.claim, service=bucket.service)
+            for result in bucket.results.values():
+                yield _SpoolLine(keep=bucket_id, n=result.number, raw=Raw(result.raw))
 
     def _apply(self, line: _SpoolLine) -> None:
         if line.hold is not None:
@@ -224,8 +236,7 @@ class Spool:
         elif line.keep is not None and line.keep in self.buckets:
             raw = bytes(line.raw or b"")
             result = _result_decoder.decode(raw)
-            kept = SpooledResult(line.n, result.item, raw, result.complete)
-            self.buckets[line.keep].results[line.n] = kept
+            self.buckets[line.keep].results[line.n] = SpooledResult(line.n, result.item, raw, result.complete)
             self._next = max(self._next, line.n + 1)
         elif line.sent is not None and line.sent in self.buckets:
             for n in line.ns:
@@ -234,13 +245,13 @@ class Spool:
             self.buckets.pop(line.end, None)
 
     def _take_over(self, path: Path) -> None:
-        """Take over what a process that ended long ago left behind."""
-        other = Spool(path, self._slot)
-        for bucket_id, held in other.buckets.items():
-            mine = self.buckets.setdefault(bucket_id, SpooledBucket(held.service, held.claim))
-            mine.claim = max(mine.claim, held.claim)
-            for kept in held.results.values():
-                mine.results[self._next] = SpooledResult(self._next, kept.item, kept.raw, kept.settles)
+        """Take over the results that an ended process left in its file."""
+        other = Spool(path, self._lock_file)
+        for bucket_id, theirs in other.buckets.items():
+            mine = self.buckets.setdefault(bucket_id, SpooledBucket(theirs.service, theirs.claim))
+            mine.claim = max(mine.claim, theirs.claim)
+            for result in theirs.results.values():
+                mine.results[self._next] = SpooledResult(self._next, result.item, result.raw, result.settles)
                 self._next += 1
         if other.buckets:
             self._rewrite()  # ours has it before the other one loses it
@@ -248,7 +259,7 @@ class Spool:
 
 
 def _read(path: Path) -> Iterator[_SpoolLine]:
-    """The lines that are whole: a crash may have torn the last one."""
+    """Read the whole lines; a crash may have torn the last one."""
     with contextlib.suppress(FileNotFoundError):
         for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
             if not text:
@@ -264,7 +275,7 @@ def _read(path: Path) -> Iterator[_SpoolLine]:
 
 
 def _lock(path: Path) -> int | None:
-    """The open lock file, or nothing if another process has it."""
+    """Open and lock a lock file; None if another process has it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -72,6 +72,7 @@ async def test_settled_items_go_in_one_final_submit(server: ScriptedServer, new_
         await bucket.settle(1, dm="DM")
         with pytest.raises(ValueError, match="not among"):
             await bucket.settle(9, dm="DM")
+
         await bucket.settle(2, dm="NON_DM")
         submit = await peer.read("submit")
         assert submit["results"] == [{"dm": "DM", "item": 1}, {"dm": "NON_DM", "item": 2}]
@@ -79,6 +80,7 @@ async def test_settled_items_go_in_one_final_submit(server: ScriptedServer, new_
         await peer.stored(submit)
         ask = await peer.read("ask")  # the place is free for the next one
         assert ask["count"] == 1
+
         await peer.asked(ask)
         assert bucket.ended.is_set()
         assert not bucket.lost.is_set()
@@ -111,6 +113,7 @@ async def test_asks_ahead_and_withdraws(server: ScriptedServer, new_client: NewC
         await peer.asked(ask)
         await peer.bucket("b", 1, 1)
         bucket = await anext(stream)
+
         results = [{"item": 1, "dm": "DM"}]
 
         async def script() -> None:
@@ -121,9 +124,11 @@ async def test_asks_ahead_and_withdraws(server: ScriptedServer, new_client: NewC
         ask = await peer.read("ask")
         assert ask["count"] == 1
         await peer.asked(ask, pending=2)
+
         await peer.bucket("c", 1, 2)
         await anext(stream)
         peer.carry_on()
+
     withdrawn, given_back = sorted(peer.said, key=lambda one: str(one["type"]))
     assert (withdrawn["type"], withdrawn["count"]) == ("ask", 0)
     assert (given_back["results"], given_back["final"]) == ([], True)
@@ -138,6 +143,7 @@ async def test_regrant_goes_on_under_the_new_claim(server: ScriptedServer, new_c
         task = asyncio.create_task(bucket.submit(final=False))
         await peer.read("submit")  # item 1 was stored, says the regrant; the answer is never sent
         await peer.cut()
+
         await bucket.settle(3, dm="UNKNOWN")
         peer = await server.work(
             holds=[{"bucket_id": "b", "claim": 3}], recollected={"regranted": ["b"], "dropped": []}
@@ -145,6 +151,7 @@ async def test_regrant_goes_on_under_the_new_claim(server: ScriptedServer, new_c
         await peer.bucket("b", 5, 2, 3, 4)
         submit = await peer.read("submit")
         assert (submit["claim"], submit["final"]) == (5, False)
+
         assert [one["item"] for one in submit["results"]] == [2, 3]
         await peer.stored(submit, remaining=1)
         await task
@@ -152,6 +159,7 @@ async def test_regrant_goes_on_under_the_new_claim(server: ScriptedServer, new_c
         assert bucket.unsettled == {4}
         assert [one["item"] for one in bucket.items] == [2, 3, 4]
         await bucket.settle(4, dm="DM")
+
         last = await peer.read("submit")
         assert (last["claim"], last["final"]) == (5, True)
         await peer.stored(last)
@@ -168,11 +176,13 @@ async def test_dropped_bucket_is_lost_after_a_last_word(server: ScriptedServer, 
         peer = await server.work(
             holds=[{"bucket_id": "b", "claim": 3}], recollected={"regranted": [], "dropped": ["b"]}
         )
+
         await bucket.lost.wait()
         submit = await peer.read("submit", "ask")
         while submit["type"] == "ask":
             await peer.asked(submit)
             submit = await peer.read("submit", "ask")
+
         assert (submit["claim"], submit["final"]) == (3, False)
         await peer.refuse(submit, "stale_claim")
         await bucket.ended.wait()
@@ -222,6 +232,7 @@ async def test_final_close_ends(server: ScriptedServer, new_client: NewClient, c
             await client.services()
         with pytest.raises(SessionEnded):
             await bucket.submit([])
+
     assert server.handshakes == 1
 
 
@@ -270,6 +281,7 @@ async def test_drain_then_back_after_retry_after(server: ScriptedServer, new_cli
         bucket = await anext(stream)
         await bucket.settle(1, dm="DM")
         await peer.say("drain", retry_after=0.4, reason="restart")
+
         submit = await peer.read("submit")  # and no ask
         assert not submit["final"]
         await peer.stored(submit, remaining=1)
@@ -278,6 +290,7 @@ async def test_drain_then_back_after_retry_after(server: ScriptedServer, new_cli
         peer = await server.work(
             holds=[{"bucket_id": "b", "claim": 3}], recollected={"regranted": ["b"], "dropped": []}
         )
+
         assert loop.time() - began >= 0.4
         await peer.bucket("b", 4, 2)
         await bucket.settle(2, dm="DM")
@@ -285,6 +298,7 @@ async def test_drain_then_back_after_retry_after(server: ScriptedServer, new_cli
             [await peer.read("ask", "submit"), await peer.read("ask", "submit")], key=lambda one: one["type"]
         )
         assert (ask["count"], submit["claim"]) == (1, 4)
+
         await peer.asked(ask)
         await peer.stored(submit)
         await bucket.ended.wait()
@@ -325,6 +339,7 @@ async def test_bad_results_are_dropped_and_the_good_ones_stored(server: Scripted
             group.create_task(script())
             with pytest.raises(Refused, match="bad_result"):
                 await bucket.submit([{"item": 1, "dm": "X"}, {"item": 2, "dm": "DM"}])
+
         assert bucket.ended.is_set()
         peer.carry_on()
 
@@ -354,6 +369,7 @@ async def test_results_larger_than_a_message_go_in_parts(server: ScriptedServer,
         bucket = await give(peer, client.buckets("dm_check"), "b", 3, 1)
         await bucket.settle(1, accounts=accounts, complete=True)
         got: list[Any] = []
+
         while True:
             submit = await peer.read("submit")
             assert len(json.dumps(submit, separators=(",", ":"))) <= 2048
@@ -363,6 +379,7 @@ async def test_results_larger_than_a_message_go_in_parts(server: ScriptedServer,
             await peer.stored(submit, remaining=int(not submit["final"]))
             if submit["final"]:
                 break
+
         assert got == accounts
         peer.carry_on()
 
@@ -420,6 +437,7 @@ async def test_spooled_results_survive_a_crash(server: ScriptedServer, new_clien
     await first.add_result_durably("back", 5, b'{"item":5,"dm":"DM"}', True)
     await first.add_result_durably("back", 6, b'{"item":6,"dm":"DM"}', True)
     first.close()
+
     holds = [{"bucket_id": "old", "claim": 7}, {"bucket_id": "back", "claim": 2}]
     async with new_client() as client:
         peer = await server.work(holds=holds, recollected={"regranted": ["back"], "dropped": ["old"]})
@@ -429,6 +447,7 @@ async def test_spooled_results_survive_a_crash(server: ScriptedServer, new_clien
         await peer.refuse(last_word, "not_owner")
         await peer.bucket("back", 3, 6, 8)  # 5 was stored before the crash
         await client.welcome()
+
         stream = client.buckets("dm_check")
         bucket = await anext(stream)
         assert [one["item"] for one in bucket.items] == [8]
@@ -436,10 +455,12 @@ async def test_spooled_results_survive_a_crash(server: ScriptedServer, new_clien
         submit = await peer.read("submit")
         assert submit["claim"] == 3
         assert [one["item"] for one in submit["results"]] == [6, 8]
+
         await peer.stored(submit)
         await bucket.ended.wait()
         await peer.asked(await peer.read("ask"))
         peer.carry_on()
+
     again = Spool.open(tmp_path / "spool", "ada")
     assert again.buckets == {}
     assert again.path.stat().st_size == 0

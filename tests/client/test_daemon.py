@@ -60,11 +60,13 @@ async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_clie
         join = await peer.read("join")
         assert join["profile"] == {"answer": "NON_DM"}
         await peer.answer(join, "joined", service="dm_check")
+
         ask = await peer.read("ask")
         assert (ask["count"], ask.get("wait", True)) == (1, True)
         await peer.asked(ask)
         await peer.bucket("b", 1, 1, 2, 3)
         seen: list[Record] = []
+
         while not seen:  # the next ask may come before the submit
             message = await peer.read("ask", "submit")
             if message["type"] == "ask":
@@ -72,12 +74,14 @@ async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_clie
             else:
                 seen.append(message)
                 await peer.stored(message)
+
         assert seen[0]["final"]
         assert sorted(one["item"] for one in seen[0]["results"]) == [1, 2, 3]
         assert {one["dm"] for one in seen[0]["results"]} == {"NON_DM"}
         peer.carry_on()
         daemon.stop()
         await task
+
     assert {"ask": 0} in [{one["type"]: one.get("count")} for one in peer.said]
 
 
@@ -102,6 +106,7 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
         assert message["final"]
         await peer.stored(message, remaining=1)
         peer.carry_on()
+
     assert "item 2 (key2) cannot be checked" in caplog.text
 
 
@@ -124,6 +129,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         while message["type"] == "ask":
             await peer.asked(message)
             message = await peer.read("report")
+
         assert (message["kind"], message["retry_after"]) == ("upstream_limited", 1.0)
         await peer.answer(message, "reported", service="dm_check", retry_after=1.0)
         submit = await peer.read("ask", "submit")  # the bucket is kept
@@ -131,6 +137,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         while submit["type"] == "ask":
             await peer.asked(submit)
             submit = await peer.read("ask", "submit")
+
         assert submit["results"] == [{"dm": "DM", "item": 1}]
         await peer.stored(submit)
         peer.carry_on()
@@ -161,13 +168,16 @@ async def test_services_take_turns(server: ScriptedServer, new_client: NewClient
             else:
                 await peer.asked(message)
                 await peer.bucket(f"of {service}", 1, 1, 2, 3, service=service)
+
         # Its answer comes after the buckets: when it is here, they are.
         async with asyncio.TaskGroup() as group:
             group.create_task(_answer_services(peer))
             await daemon.client.services()
+
         both.set()
         peer.carry_on()
         await all_done.wait()
+
     assert order[1:5] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
 
 
@@ -193,6 +203,7 @@ async def test_stop_lets_what_is_in_check_finish(server: ScriptedServer, new_cli
         daemon.stop()
         go.set()
         await task
+
     (submit,) = [one for one in peer.said if one["type"] == "submit"]
     assert submit["results"] == [{"dm": "DM", "item": 1}]
     assert submit["final"]
@@ -240,6 +251,7 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         "    got = json.loads(line)\n"
         "    print(json.dumps({'item': got['item'], 'dm': got['profile']['a']}), flush=True)\n"
     )
+
     async with command(
         *("--server", server.url.replace("ws:", "http:"), "--service", "dm_check", "--client-id", "ada"),
         *("--exec", f"{sys.executable} {program}", "--profile", '{"a": "DM"}', "--data", str(tmp_path)),
@@ -251,6 +263,7 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         while message["type"] == "ask":
             await peer.asked(message)
             message = await peer.read("ask", "submit")
+
         assert message["results"] == [{"item": 1, "dm": "DM"}]
         await peer.stored(message)
         peer.carry_on()

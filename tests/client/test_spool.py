@@ -28,6 +28,7 @@ async def test_what_is_kept_survives(tmp_path: Path) -> None:
     spool.add_bucket("c", "dm_check", 4)
     await spool.add_result_durably("c", 3, b'{"item":3}', True)
     spool.add_bucket("b", "dm_check", 9)
+
     spool.forget("b", [one])
     spool.remove_bucket("c")
     again = reopened(spool, tmp_path)
@@ -35,6 +36,7 @@ async def test_what_is_kept_survives(tmp_path: Path) -> None:
     assert again.buckets["b"].claim == 9
     (part,) = again.buckets["b"].results.values()
     assert (part.item, part.settles) == (2, False)
+
     again.close()
 
 
@@ -105,6 +107,7 @@ async def test_many_at_once_share_a_sync(tmp_path: Path, monkeypatch: pytest.Mon
     async with asyncio.TaskGroup() as group:
         for n in range(50):
             group.create_task(_keep(spool, n))
+
     assert 1 <= len(syncs) <= 3
     spool.close()
 
