@@ -1,4 +1,4 @@
-"""The admin channel, from the side of the one who asks.  protocol.md, "Admin channel" """
+"""A client of the admin channel.  protocol.md, "Admin channel" """
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from coordinator.wire.frames import PROTOCOL, SUBPROTOCOL, Close, Request
 
 ADMIN_PATH = "/v1/admin"
 LIST_ROWS_PER_PAGE = 1000
-"""Rows that are asked for at a time when all are wanted."""
+"""Rows of one page of a list when all rows are wanted."""
 
 _CHANNEL_OPEN_TIMEOUT = 10.0
+"""Seconds."""
+
 _ADMIN_ANSWER_TIMEOUT = 300.0
-"""Seconds; the server gives each statement a deadline of its own, long before."""
+"""Seconds; the server's own deadline for each statement ends long before."""
 
 _MAX_ADMIN_FRAME_BYTES = 256 << 20
-"""Pages may be larger than what the server takes; it is our own server."""
+"""A page may be larger than any message that the server takes; the server is trusted."""
 
 _fields_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _raw_fields_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -48,14 +50,14 @@ _CLOSE_ERRORS = {
 
 
 class ServerUnreachable(CoordinatorError):
-    """There is no server, or it went away before it answered."""
+    """Raised when there is no server, or when it went away before it answered."""
 
 
 def admin_url(text: str, path: str = ADMIN_PATH) -> str:
-    """The admin channel's URL of a server, which is written as for the volunteers' client; or another channel's.
+    """Return the URL of a server's admin channel, or of the channel at `path`; takes every form that `client_url` does.
 
     Raises:
-        ConfigError: this is no address of a server.
+        ConfigError: the text is not the address of a server.
     """
     base = text.rstrip("/").removesuffix(path)
     return client_url(base).removesuffix(CLIENT_PATH) + path
@@ -74,18 +76,19 @@ class AdminClient:
         self._ended: CoordinatorError | None = None
 
     async def post(self, message: Request, *, raw: bool = False) -> asyncio.Future[dict[str, Any]]:
-        """Send a request; its answer comes later, so that several may be under way.
+        """Send a request and return the future of its answer, so that several may be under way.
 
-        With `raw`, the rows of the answer are msgspec.Raw, for those who only pass them on.  The future raises
-        Refused or ServerUnreachable.
+        With `raw`, the rows of the answer are msgspec.Raw, for callers that only pass them on.  The future
+        raises Refused or ServerUnreachable.
         """
         ref = next(self._refs)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        # Whoever gives up early leaves answers behind that nobody looks at.
+        # A caller that gives up early never reads its answer: asyncio must not log the exception in it.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self._ended is not None:
             answer.set_exception(self._ended)
             return answer
+
         self._waiting[ref] = answer
         if raw:
             self._as_raw.add(ref)
@@ -94,7 +97,7 @@ class AdminClient:
         return answer
 
     async def request(self, message: Request, *, raw: bool = False) -> dict[str, Any]:
-        """The fields of the answer; `raw` as in `post`.
+        """Send a request and return the fields of its answer; `raw` as in `post`.
 
         Raises:
             Refused: the server answered with an error.
@@ -107,7 +110,7 @@ class AdminClient:
             raise ServerUnreachable(f"{self._url} does not answer.") from None
 
     async def pages(self, message: Request) -> AsyncIterator[list[dict[str, Any]]]:
-        """The rows of a list, page by page until the last.
+        """Yield the rows of a list, page by page until the last.
 
         Raises:
             Refused, ServerUnreachable: as `request`.
@@ -121,15 +124,15 @@ class AdminClient:
                 return
 
     async def greet(self, token: str) -> None:
-        """Say hello; first of all."""
+        """Say hello; must be the first request."""
         hello = AdminHello(protocol=PROTOCOL, token=token)
         self.role = str((await self.request(hello)).get("role", ""))
 
     async def read(self) -> None:
-        """Hand out answers until the connection ends; runs beside the requests."""
+        """Hand answers to their requests until the connection ends; runs beside them."""
         try:
             async for frame in self._socket:
-                self._take(frame)
+                self._handle_frame(frame)
         except ConnectionClosed:
             pass
         except msgspec.MsgspecError as failure:
@@ -137,9 +140,10 @@ class AdminClient:
             return
         self._end(self._why_closed())
 
-    def _take(self, frame: str | bytes) -> None:
+    def _handle_frame(self, frame: str | bytes) -> None:
         fields = self._fields(frame)
         kind, ref = fields.pop("type", None), fields.pop("ref", None)
+
         if kind == "error":
             refusal = Refused(
                 str(fields.get("code")),
@@ -151,7 +155,7 @@ class AdminClient:
                 if not answer.done():
                     answer.set_exception(refusal)
             elif self._ended is None:
-                self._ended = refusal  # about the connection: the reason of the close that follows
+                self._ended = refusal  # not about a request: it is the reason of the close that follows
         elif (answer := self._waiting.pop(ref, None)) is not None and not answer.done():
             answer.set_result(fields)
 
@@ -178,7 +182,7 @@ class AdminClient:
 
 
 def why_closed(url: str, socket: ClientConnection) -> CoordinatorError:
-    """Refused or ServerUnreachable, by the code with which a connection was closed."""
+    """Return a Refused or ServerUnreachable that tells why the connection was closed."""
     code, reason = socket.close_code, socket.close_reason
     for close, (name, message) in _CLOSE_ERRORS.items():
         if code == close:
@@ -188,20 +192,21 @@ def why_closed(url: str, socket: ClientConnection) -> CoordinatorError:
 
 @asynccontextmanager
 async def admin_connection(server: str, token: str | None) -> AsyncIterator[AdminClient]:
-    """An open and greeted admin channel.
+    """Open an admin channel and greet the server.
 
-    Without a token the server is still called, so that a server that is not there is told first.
+    Without a token the server is still called, so that a missing server is reported before a missing token.
 
     Raises:
-        ConfigError: this is no address of a server, or there is no token.
-        ServerUnreachable: nobody answers there, or it is no coordinator.
-        Refused: the server takes no such token, or no connection from here.
+        ConfigError: the text is not the address of a server, or there is no token.
+        ServerUnreachable: nothing answers there, or it is not a coordinator.
+        Refused: the server does not accept the token, or no connection from here.
     """
     url = admin_url(server)
     socket = await open_channel(url)
     try:
         if token is None:
             raise ConfigError("a token is needed: --token, COORDINATOR_TOKEN, or the file DATA/admin-token")
+
         client = AdminClient(url, socket)
         reader = asyncio.create_task(client.read(), name="admin channel")
         try:
@@ -215,11 +220,11 @@ async def admin_connection(server: str, token: str | None) -> AsyncIterator[Admi
 
 
 async def open_channel(url: str) -> ClientConnection:
-    """A connection to one of a server's channels.
+    """Connect to one of a server's channels.
 
     Raises:
-        ConfigError: this is no address of a server.
-        ServerUnreachable: nobody answers there, or it is no coordinator.
+        ConfigError: the URL is not the address of a server.
+        ServerUnreachable: nothing answers there, or it is not a coordinator.
         Refused: the server takes no connection from here.
     """
     here = is_loopback(url)
@@ -240,6 +245,7 @@ async def open_channel(url: str) -> ClientConnection:
             raise Refused("forbidden", f"{url} takes no connection from here.") from None
         if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             raise ServerUnreachable(f"{url} takes no connections now (HTTP {status}).") from None
+
         raise ServerUnreachable(f"{url} is no coordinator (HTTP {status}).") from None
     except InvalidURI as failure:
         raise ConfigError(f"server: {failure}") from None

@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 refused, 2 wrong usage, 3 server or database not reached."""
+"""The exit codes of a command: 0 done, 1 refused, 2 wrong usage, 3 server or database not reached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def with_exit_codes(command: Callable[P, R]) -> Callable[P, R]:
-    """A command whose errors of this program's own tree end it with a sentence and the right code."""
+    """Wrap a command so that an error of this program's tree ends it with one sentence and the right code."""
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""The words of the generated commands: what each group, field and example is."""
+"""The help texts of the generated commands: for each group, field and example."""
 
 from __future__ import annotations
 

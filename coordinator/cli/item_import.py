@@ -1,4 +1,4 @@
-"""`coordinator item import`: items from a file of any size, in batches, with some of them under way."""
+"""`coordinator item import`: items from a file of any size, in batches, several of them unanswered at a time."""
 
 from __future__ import annotations
 
@@ -25,41 +25,40 @@ from coordinator.errors import ConfigError, Refused
 from coordinator.wire.admin import ItemAdd, LimitsShow
 
 ITEMS_PER_BATCH = 1000
-"""Items of one message."""
+"""Items of one message, at most."""
 
 _MAX_BATCHES_UNANSWERED = 4
-"""Batches that the server has before its answer to the first is awaited."""
+"""Batches that are sent before the answer to the first one is awaited."""
 
 _BATCH_SHARE_OF_MESSAGE = 0.75
-"""Of the server's largest message, what the items of a batch may take."""
+"""Share of the server's largest message that the items of a batch may fill."""
 
 _TRANSIENT_IMPORT_REFUSALS = frozenset({"unavailable", "rate_limited", "draining"})
 _MAX_ADD_ATTEMPTS = 8
 _FIRST_RETRY_DELAY = 1.0
-"""Seconds before a repeat if the server does not say; doubles with each."""
-
+"""Seconds before a repeat if the server names none; doubles with each."""
 
 MAX_KEY_LENGTH_SHOWN = 60
-"""Letters of a refused key that are shown to people."""
+"""Characters of a rejected key that are shown to people."""
 
 
 @dataclass(slots=True)
 class ImportBatch:
-    """Items of one message, and what the reading of the file refused between them."""
+    """The items of one message, and the records rejected while they were read."""
 
     items: list[ParsedItem] = field(default_factory=list)
-    bad: list[RejectedRecord] = field(default_factory=list)
-    read: int = 0
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    bytes_read: int = 0
 
     def message(self, services: list[str] | None, priority: int) -> ItemAdd:
-        """The request that adds them."""
+        """Build the request that adds the items."""
         raw = [msgspec.Raw(item.json) for item in self.items]
         return ItemAdd(items=raw, services=services, priority=priority)
 
 
 @dataclass(slots=True)
 class ImportCounts:
-    """What became of the file so far."""
+    """The counts of an import so far."""
 
     added: int = 0
     known: int = 0
@@ -67,22 +66,24 @@ class ImportCounts:
 
 
 def batches(file: ItemFile, most_bytes: int) -> Iterator[ImportBatch]:
-    """The file cut into messages of at most ITEMS_PER_BATCH items and `most_bytes`."""
+    """Cut a file into batches of at most ITEMS_PER_BATCH items and `most_bytes`."""
     batch, size = ImportBatch(), 0
     for record in file:
         fits = isinstance(record, RejectedRecord) or (
             len(batch.items) < ITEMS_PER_BATCH and size + len(record.json) < most_bytes
         )
-        if not fits or len(batch.bad) >= ITEMS_PER_BATCH:
-            batch.read = file.bytes_read
+        if not fits or len(batch.rejected) >= ITEMS_PER_BATCH:
+            batch.bytes_read = file.bytes_read
             yield batch
             batch, size = ImportBatch(), 0
+
         if isinstance(record, RejectedRecord):
-            batch.bad.append(record)
+            batch.rejected.append(record)
         else:
             batch.items.append(record)
             size += len(record.json) + 1
-    batch.read = file.bytes_read
+
+    batch.bytes_read = file.bytes_read
     yield batch
 
 
@@ -91,57 +92,61 @@ async def import_items(
     file: ItemFile,
     services: list[str] | None = None,
     priority: int = 100,
-    refused: Callable[[RejectedRecord], None] = lambda bad: None,
+    refused: Callable[[RejectedRecord], None] = lambda record: None,
     progress: Callable[[int], None] = lambda read: None,
 ) -> ImportCounts:
     """Add all items of a file; safe to repeat, since what is known already is not added again.
 
-    `refused` hears of each record that is not taken, `progress` how many bytes are read and answered.
+    `refused` is called with each record that is not added, `progress` with the bytes that are read and answered.
 
     Raises:
-        Refused, ServerUnreachable: the import stopped there; what came before is added.
+        Refused, ServerUnreachable: the import stopped there; the items before are added.
     """
     limit: int = (await client.request(LimitsShow()))["limits"]["max_message_bytes"]
-    outcome = ImportCounts()
-    under_way: deque[tuple[ImportBatch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
+    counts = ImportCounts()
+    unanswered: deque[tuple[ImportBatch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
 
     async def settle() -> None:
-        batch, message, answer = under_way.popleft()
-        bad = batch.bad
+        batch, message, answer = unanswered.popleft()
+        rejected = batch.rejected
         if batch.items:
-            told = await _answer(client, message, answer)
-            outcome.added += told["added"]
-            outcome.known += told["known"]
-            bad = sorted([*bad, *map(batch_refusal(batch), told["refused"])], key=lambda one: one.line)
-        outcome.refused += len(bad)
-        for one in bad:
-            refused(one)
-        progress(batch.read)
+            result = await _answer(client, message, answer)
+            counts.added += result["added"]
+            counts.known += result["known"]
+            by_server = map(rejection_by_server(batch), result["refused"])
+            rejected = sorted([*rejected, *by_server], key=lambda record: record.line)
+
+        counts.refused += len(rejected)
+        for record in rejected:
+            refused(record)
+        progress(batch.bytes_read)
 
     cut = batches(file, int(limit * _BATCH_SHARE_OF_MESSAGE))
     # Reading may wait for a disk or a pipe, and the connection has to be answered meanwhile.
     while (batch := await asyncio.to_thread(next, cut, None)) is not None:
         message = batch.message(services, priority)
         nothing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        under_way.append((batch, message, await client.post(message) if batch.items else nothing))
-        if len(under_way) >= _MAX_BATCHES_UNANSWERED:
+        unanswered.append((batch, message, await client.post(message) if batch.items else nothing))
+        if len(unanswered) >= _MAX_BATCHES_UNANSWERED:
             await settle()
-    while under_way:
+
+    while unanswered:
         await settle()
-    return outcome
+    return counts
 
 
-def batch_refusal(batch: ImportBatch) -> Callable[[dict[str, Any]], RejectedRecord]:
-    """What the server refused, with the line that it stood on."""
+def rejection_by_server(batch: ImportBatch) -> Callable[[dict[str, Any]], RejectedRecord]:
+    """Make the function that gives a refusal of the server the line and key of its item."""
 
-    def found(refusal: dict[str, Any]) -> RejectedRecord:
+    def located(refusal: dict[str, Any]) -> RejectedRecord:
         item = batch.items[refusal["index"]]
         return RejectedRecord(item.line, item.key, str(refusal["reason"]))
 
-    return found
+    return located
 
 
 async def _answer(client: AdminClient, message: ItemAdd, answer: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    """Await the answer; send the message again after transient refusals."""
     for again in range(_MAX_ADD_ATTEMPTS):
         try:
             return await answer
@@ -193,14 +198,14 @@ def item_import(
         source = _open(file, stack)
         items = ItemFile(source, key, format_ or _format_of(file))
         found = find_token(token, data)
-        outcome = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
+        counts = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
     if json:
-        write_json({"added": outcome.added, "known": outcome.known, "refused": outcome.refused})
+        write_json({"added": counts.added, "known": counts.known, "refused": counts.refused})
     else:
-        typer.echo(f"{outcome.added:,} added, {outcome.known:,} known, {outcome.refused:,} refused")
-    if not (outcome.added or outcome.known or outcome.refused):
+        typer.echo(f"{counts.added:,} added, {counts.known:,} known, {counts.refused:,} refused")
+    if not (counts.added or counts.known or counts.refused):
         typer.echo("There were no items in it; the first line of a CSV names its columns.", err=True)
-    if outcome.refused:
+    if counts.refused:
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -217,13 +222,13 @@ async def _run(
     columns = (TextColumn("Importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True)
 
-    def refused(bad: RejectedRecord) -> None:
+    def refused(record: RejectedRecord) -> None:
         if as_json:
-            row = {"line": bad.line, "key": bad.key, "reason": bad.reason}
+            row = {"line": record.line, "key": record.key, "reason": record.reason}
             typer.echo(msgspec.json.encode(row).decode(), err=True)
         else:
-            named = f" ({_shortened(bad.key)})" if bad.key else ""
-            console.print(f"line {bad.line}{named}: {bad.reason}", markup=False, highlight=False)
+            named = f" ({_shortened(record.key)})" if record.key else ""
+            console.print(f"line {record.line}{named}: {record.reason}", markup=False, highlight=False)
 
     async with admin_connection(server, token) as client:
         with bar:

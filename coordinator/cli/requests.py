@@ -1,7 +1,7 @@
 """One command for each request of the admin channel, made from the message types.
 
-A field is an option `--field-name`; a list's option is repeated, and also goes by its singular; an object is
-given as JSON.  The field that the request is about can be given without its name.
+A field is an option `--field-name`; a list's option is repeated, and may also be named in the singular; an
+object is given as JSON.  The subject of the request can be given without its name, as an argument.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
 
 OfflineRequest = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
-"""Does a request on a database, given its DSN, without a server."""
+"""A function that does a request on a database, given its DSN, without a server."""
 
 _SUBJECT_FIELDS = ("keys", "key", "items", "bucket_id", "client_id", "token_id", "invalidation_id", "service", "node")
-"""What a request can be about; of those that it has and needs, the first."""
+"""The fields that can be the subject of a request: the first of them that it requires is."""
 
 _CONFIRMED_REQUESTS = frozenset({"item.delete", "result.invalidate"})
 
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """One field of a request as a command takes it."""
+    """One field of a request, as a command takes it: `python` is the type that typer reads."""
 
     name: str
     required: bool
@@ -49,24 +49,26 @@ class RequestField:
 
     @property
     def option(self) -> str:
+        """The name of the option."""
         return f"--{self.name.replace('_', '-')}"
 
-    def value(self, named: Any, placed: Any) -> Any:
-        """What was given, by option or by place.
+    def value(self, option: Any, argument: Any) -> Any:
+        """Return the field's value, given by option or as the argument; None if it is left out.
 
         Raises:
-            typer.BadParameter: nothing though it is needed, or twice.
+            typer.BadParameter: it is required and missing, or it is given twice.
         """
-        found = [one for one in (named, placed) if one not in (None, [])]
+        found = [value for value in (option, argument) if value not in (None, [])]
         if len(found) == 2:
             raise typer.BadParameter("It is given twice.", param_hint=self.option)
         if not found:
             if self.required:
                 raise typer.BadParameter("It is missing.", param_hint=self.option)
             return None
+
         if not self.json:
             return found[0]
-        return [self._parsed(one) for one in found[0]] if self.many else self._parsed(found[0])
+        return [self._parsed(text) for text in found[0]] if self.many else self._parsed(found[0])
 
     def _parsed(self, text: str) -> Any:
         if self.name == "items" and not text.lstrip().startswith("{"):
@@ -78,9 +80,9 @@ class RequestField:
 
 
 def add_requests(app: typer.Typer, offline: dict[str, OfflineRequest]) -> dict[str, typer.Typer]:
-    """Put a command for each request onto `app`; returns the groups.
+    """Add a command for each request to `app`; returns the groups of commands by name.
 
-    `offline` has those that also work on a database that no server runs on.
+    `offline` has, by tag, the requests that also work on a database that no server runs on.
     """
     groups: dict[str, typer.Typer] = {}
     for request in REQUESTS:
@@ -88,31 +90,34 @@ def add_requests(app: typer.Typer, offline: dict[str, OfflineRequest]) -> dict[s
             continue
         tag = tag_of(request)
         group, dot, verb = tag.partition(".")
-        place = app
+        parent = app
         if dot:
             if group not in groups:
                 groups[group] = typer.Typer(help=GROUP_HELP.get(group), no_args_is_help=True)
                 app.add_typer(groups[group], name=group)
-            place = groups[group]
+            parent = groups[group]
         name = (verb or group).replace("_", "-")
-        place.command(name, help=_help_text(request))(command_for(request, offline.get(tag)))
+        parent.command(name, help=_help_text(request))(command_for(request, offline.get(tag)))
+
     return groups
 
 
 def fields_of(request: type[Request]) -> list[RequestField]:
-    """How the fields of a request are given."""
+    """List the fields of a request, as its command takes them."""
     shape = cast(shapes.StructType, shapes.type_info(request))
     fields = [field for field in shape.fields if field.name != "ref"]
     needed = {field.name for field in fields if field.required}
-    about = next((name for name in _SUBJECT_FIELDS if name in needed), None)
-    about = about or next((one.name for one in fields if tag_of(request).startswith(f"{one.name}.")), None)
-    return [_request_field(field, field.name == about) for field in fields]
+
+    subject = next((name for name in _SUBJECT_FIELDS if name in needed), None)
+    if subject is None:  # an optional field that is named as the group, as in `node.drain`
+        subject = next((field.name for field in fields if tag_of(request).startswith(f"{field.name}.")), None)
+    return [_request_field(field, field.name == subject) for field in fields]
 
 
 def command_for(request: type[Request], offline: OfflineRequest | None = None) -> Callable[..., None]:
-    """The function of one command, with the signature that typer reads its options from."""
+    """Make the function of one command, with the signature that typer reads its options from."""
     fields = fields_of(request)
-    names = {one.name for one in fields}
+    names = {field.name for field in fields}
     tag = tag_of(request)
 
     def command(**values: Any) -> None:
@@ -127,13 +132,15 @@ def command_for(request: type[Request], offline: OfflineRequest | None = None) -
         token = find_token(values["token"], values["data"])
         asyncio.run(_ask_server(values["server"], token, message, whole, as_json))
 
-    parameters = [*_argument(fields), *(_option(one, names) for one in fields)]
+    parameters = [*_argument(fields), *(_option(field, names) for field in fields)]
     if tag in _CONFIRMED_REQUESTS:
-        sure = typer.Option("--yes", help="Do not ask.")
-        parameters.append(_parameter("yes", Annotated[bool, sure], False))
+        yes = typer.Option("--yes", help="Do not ask.")
+        parameters.append(_parameter("yes", Annotated[bool, yes], False))
+
     if offline is not None:
-        what = typer.Option(metavar="DSN", help="Do it in this database itself, where no server runs yet.")
-        parameters.append(_parameter("database", Annotated[str | None, what], None))
+        database = typer.Option(metavar="DSN", help="Do it in this database itself, where no server runs yet.")
+        parameters.append(_parameter("database", Annotated[str | None, database], None))
+
     parameters += [
         _parameter("server", Server, DEFAULT_SERVER),
         _parameter("token", Token, None),
@@ -141,11 +148,13 @@ def command_for(request: type[Request], offline: OfflineRequest | None = None) -
         _parameter("json", AsJson, False),
     ]
     command.__name__ = tag.replace(".", "_")
+
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return with_exit_codes(command)
 
 
 async def _ask_server(server: str, token: str | None, message: Request, whole: bool, as_json: bool) -> None:
+    """Make one request and write its answer; with `whole`, follow a list to its last page."""
     async with admin_connection(server, token) as client:
         if isinstance(message, ResultExport):
             await write_export(client, message, whole=whole)
@@ -172,9 +181,10 @@ async def _write_pages(client: AdminClient, message: Request, as_json: bool) -> 
 
 
 def _message(request: type[Request], fields: list[RequestField], values: dict[str, Any]) -> Request:
+    """Build the request from the values that typer has read."""
     content = {}
     for field in fields:
-        value = field.value(values[f"field_{field.name}"], values.get(f"placed_{field.name}"))
+        value = field.value(values[f"field_{field.name}"], values.get(f"argument_{field.name}"))
         if value is not None:
             content[field.name] = value
     try:
@@ -195,13 +205,16 @@ def _confirm(tag: str) -> None:
         fail("Nothing was done; --yes does it without asking.", EXIT_USAGE)
 
 
-def _request_field(field: shapes.Field, about: bool) -> RequestField:
+def _request_field(field: shapes.Field, is_subject: bool) -> RequestField:
+    """Tell how a field of this type is given on the command line."""
     kind: shapes.Type = field.type
     if isinstance(kind, shapes.UnionType):
-        kind = next(one for one in kind.types if not isinstance(one, shapes.NoneType))
+        kind = next(member for member in kind.types if not isinstance(member, shapes.NoneType))
+
     many = isinstance(kind, shapes.ListType)
     inner = kind.item_type if isinstance(kind, shapes.ListType) else kind
     python: Any
+
     match inner:
         case shapes.BoolType():
             python = bool
@@ -214,17 +227,18 @@ def _request_field(field: shapes.Field, about: bool) -> RequestField:
         case shapes.LiteralType():
             python = Literal[tuple(inner.values)]
         case _:
-            return RequestField(field.name, field.required, about, many, True, list[str] if many else str)
-    return RequestField(field.name, field.required, about, many, False, list[python] if many else python)
+            return RequestField(field.name, field.required, is_subject, many, True, list[str] if many else str)
+
+    return RequestField(field.name, field.required, is_subject, many, False, list[python] if many else python)
 
 
 def _argument(fields: list[RequestField]) -> list[inspect.Parameter]:
-    """The field that needs no name."""
+    """Return the parameter of the request's subject, if it has one."""
     for field in fields:
         if field.is_subject:
             metavar = field.name.removesuffix("s").upper() + ("…" if field.many else "")
             argument = typer.Argument(metavar=metavar, help=FIELD_HELP.get(field.name), show_default=False)
-            return [_parameter(f"placed_{field.name}", Annotated[field.python | None, argument], None)]
+            return [_parameter(f"argument_{field.name}", Annotated[field.python | None, argument], None)]
     return []
 
 

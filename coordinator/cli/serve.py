@@ -24,7 +24,7 @@ _COMPUTED_DEFAULTS = {
     "registration": "open on loopback, else token",
     "viewers": "open on loopback, else token",
 }
-"""What the help says of defaults that are made."""
+"""The defaults, as the help shows them, of settings whose default is computed."""
 
 
 def _serve(settings: Settings) -> None:
@@ -62,11 +62,12 @@ def _show(settings: Settings, json: bool = False) -> None:
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes every setting as a flag, and `--config`."""
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "settings"]
+    """Wrap a command so that it takes every setting as a flag, and `--config`."""
+    parameters_of_command = inspect.signature(command).parameters.values()
+    own = [parameter.name for parameter in parameters_of_command if parameter.name != "settings"]
 
     def flagged(config: Path | None, **values: Any) -> None:
-        rest = {one.name: values.pop(one.name) for one in own}
+        rest = {name: values.pop(name) for name in own}
         flags = {name: value for name, value in values.items() if value != []}
         command(Settings(config=config, **without_none(**flags)), **rest)
 
@@ -77,6 +78,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     flagged.__name__ = command.__name__
     flagged.__doc__ = command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
     return with_exit_codes(flagged)
 
 
@@ -87,15 +89,16 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     yes_no = field.annotation is bool
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     expected = str(extra.get("expected", ""))
-    # Settings itself checks what is given, so that a flag is refused in the same words as a file.
+    # Settings itself checks the values, so that a flag is refused with the same words as a line of the file.
     kind: Any = bool if yes_no else list[str] if many else str
-    how = typer.Option(
+
+    flag = typer.Option(
         *([option, f"--no-{option[2:]}"] if yes_no else [option]),
         help=f"{field.description} Default: {'none' if default in (None, ()) else default}.",
         metavar=None if yes_no else _metavar(name, expected),
         show_default=False,
     )
-    return _parameter(name, Annotated[kind | None, how], None)
+    return _parameter(name, Annotated[kind | None, flag], None)
 
 
 def _metavar(name: str, expected: str) -> str:

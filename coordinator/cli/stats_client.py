@@ -1,4 +1,4 @@
-"""The stats channel, from the side of the one who watches.  protocol.md, "Stats channel" """
+"""A client of the stats channel.  protocol.md, "Stats channel" """
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from coordinator.wire.stats import StatsHello, Subscribe, Topic
 STATS_PATH = "/v1/stats"
 
 _STATS_ANSWER_TIMEOUT = 30.0
+"""Seconds."""
 
 _frame_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
@@ -27,7 +28,7 @@ StatsFrame = dict[str, Any]
 
 
 class StatsClient:
-    """An open and greeted stats channel; `welcome` is what the server said."""
+    """One open stats channel, made by `stats_connection`; `welcome` is the server's answer to hello."""
 
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self._url = url
@@ -35,16 +36,16 @@ class StatsClient:
         self.welcome: StatsFrame = {}
 
     async def greet(self, token: str | None) -> None:
-        """Say hello; first of all.
+        """Say hello; must be the first request.
 
         Raises:
-            Refused: the server takes no such token, or wants one.
-            ServerUnreachable: the connection ended first, or nothing came.
+            Refused: the server does not accept the token, or wants one.
+            ServerUnreachable: the connection ended first, or no answer came.
         """
         self.welcome = await self._ask(StatsHello(protocol=PROTOCOL, token=token))
 
     async def follow(self, topics: Sequence[Topic], interval: float) -> AsyncGenerator[StatsFrame, None]:
-        """The snapshots of these topics, as they come, until the connection ends.
+        """Yield the snapshots of these topics, as they come, until the connection ends.
 
         Raises:
             Refused, ServerUnreachable: as `greet`.
@@ -56,7 +57,7 @@ class StatsClient:
                 yield message
 
     async def _ask(self, request: Request) -> StatsFrame:
-        """Ask before anything is pushed."""
+        """Make a request; only before the first snapshot, since the next frame is taken as its answer."""
         try:
             async with asyncio.timeout(_STATS_ANSWER_TIMEOUT):
                 await self._socket.send(encode(request), text=True)
@@ -65,12 +66,14 @@ class StatsClient:
             raise why_closed(self._url, self._socket) from None
         except TimeoutError:
             raise ServerUnreachable(f"{self._url} does not answer.") from None
+
         if answer["type"] == "error" and answer.get("code") in ("draining", "unavailable"):
             raise ServerUnreachable(f"{self._url}: {answer.get('message')}")
         if answer["type"] == "error":
             raise Refused(
                 str(answer.get("code")), str(answer.get("message")), answer.get("detail"), answer.get("retry_after")
             )
+
         return answer
 
     async def _next(self) -> StatsFrame:
@@ -84,24 +87,25 @@ class StatsClient:
 
 @asynccontextmanager
 async def stats_connection(server: str, tokens: Sequence[str | None]) -> AsyncIterator[StatsClient]:
-    """An open stats channel, with the first of these tokens that the server takes.
+    """Open a stats channel with the first of these tokens that the server accepts.
 
     Raises:
-        ConfigError: this is no address of a server.
+        ConfigError: the text is not the address of a server.
         Refused, ServerUnreachable: as `StatsClient.greet`.
     """
     url = admin_url(server, STATS_PATH)
-    for last, token in ((number == len(tokens) - 1, one) for number, one in enumerate(tokens)):
+    for number, token in enumerate(tokens, start=1):
         socket = await open_channel(url)
         try:
-            watch = StatsClient(url, socket)
+            client = StatsClient(url, socket)
             try:
-                await watch.greet(token)
+                await client.greet(token)
             except Refused:
-                if last:
+                if number == len(tokens):
                     raise
                 continue
-            yield watch
+
+            yield client
             return
         finally:
             await socket.close()

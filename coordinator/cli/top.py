@@ -1,4 +1,4 @@
-"""`coordinator top`: how it goes, live in the terminal."""
+"""`coordinator top`: the statistics, live in the terminal."""
 
 from __future__ import annotations
 
@@ -61,28 +61,29 @@ async def _top(server: str, token: str | None, data: Path | None, interval: floa
 
 async def _lines(server: str, tokens: Sequence[str | None], interval: float, once: bool) -> None:
     missing = set(ALL_TOPICS)
-    async with stats_connection(server, tokens) as watch, aclosing(watch.follow(ALL_TOPICS, interval)) as snapshots:
-        async for one in snapshots:
-            write_json({name: value for name, value in one.items() if name != "type"})
-            missing.discard(one["topic"])
+    async with stats_connection(server, tokens) as client, aclosing(client.follow(ALL_TOPICS, interval)) as snapshots:
+        async for snapshot in snapshots:
+            write_json({name: value for name, value in snapshot.items() if name != "type"})
+            missing.discard(snapshot["topic"])
             if once and not missing:
                 return
 
 
 async def _show(server: str, tokens: Sequence[str | None], interval: float, console: Console, once: bool) -> None:
     async with (
-        stats_connection(server, tokens) as watch,
-        aclosing(watch.follow(TERMINAL_TOPICS, interval)) as snapshots,
+        stats_connection(server, tokens) as client,
+        aclosing(client.follow(TERMINAL_TOPICS, interval)) as snapshots,
     ):
-        seen = LatestSnapshots(str(watch.welcome["server"]["node"]))
+        latest = LatestSnapshots(str(client.welcome["server"]["node"]))
         if once:
-            async for one in snapshots:
-                seen.take(one)
-                if seen.topics >= set(TERMINAL_TOPICS):
-                    console.print(render_top(seen))
+            async for snapshot in snapshots:
+                latest.take(snapshot)
+                if latest.topics >= set(TERMINAL_TOPICS):
+                    console.print(render_top(latest))
                     return
+
         with Live(console=console, auto_refresh=False, screen=True) as live:
-            async for one in snapshots:
-                seen.take(one)
-                if "overview" in seen.topics:
-                    live.update(render_top(seen, console.height), refresh=True)
+            async for snapshot in snapshots:
+                latest.take(snapshot)
+                if "overview" in latest.topics:
+                    live.update(render_top(latest, console.height), refresh=True)

@@ -14,10 +14,10 @@ from rich.text import Text
 from coordinator.wire import stats as wire
 
 MAX_CLIENTS_SHOWN = 10
-"""Clients that are shown."""
+"""Clients that are shown, at most."""
 
 EVENTS_SHOWN = 8
-"""Events that are shown; more where there is room."""
+"""Events that are shown if the height is not known."""
 
 SPARKLINE_LEVELS = "▁▂▃▄▅▆▇█"
 
@@ -27,7 +27,7 @@ Snapshot = dict[str, Any]
 
 
 class LatestSnapshots:
-    """The newest snapshot of each topic."""
+    """The latest snapshot of each topic."""
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -38,7 +38,7 @@ class LatestSnapshots:
         self.topics: set[str] = set()
 
     def take(self, snapshot: Snapshot) -> None:
-        """One snapshot; fields that a later server adds are passed over."""
+        """Keep one snapshot; fields that a later server adds are ignored."""
         topic, data = str(snapshot["topic"]), snapshot["data"]
         self.at = str(snapshot["at"])
         self.topics.add(topic)
@@ -52,7 +52,7 @@ class LatestSnapshots:
 
 
 def render_top(snapshots: LatestSnapshots, height: int | None = None) -> RenderableType:
-    """All of it; with a `height`, as many events as there is room for."""
+    """Draw all topics; with a `height`, as many events as there is room for."""
     services, clients = snapshots.rows.get("services", []), snapshots.rows.get("clients", [])[:MAX_CLIENTS_SHOWN]
     nodes, events = snapshots.rows.get("nodes", []), snapshots.rows.get("events", [])
     taken = 14 + len(services) + len(clients) + len(nodes)
@@ -94,7 +94,7 @@ def _services(rows: Sequence[wire.ServiceRow]) -> Table:
         table.add_row(
             _text(row.service, "" if row.state == "active" else "dim"),
             ProgressBar(total=max(1, items.total), completed=items.settled, width=20),
-            *(f"{one:,}" for one in (items.settled, items.waiting, items.ready, items.claimed, items.dead)),
+            *(f"{count:,}" for count in (items.settled, items.waiting, items.ready, items.claimed, items.dead)),
             f"{items.quarantined:,}",
             f"{row.items_per_second:,.0f}",
             row.state if row.state != "active" else time_range(row.eta),
@@ -110,7 +110,7 @@ def _clients(rows: Sequence[wire.ClientRow]) -> Table:
             _text(row.client_id, "" if row.connected else "dim"),
             _text(row.screen_name),
             Text(row.health, styles[row.health]),
-            *(f"{one:,}" for one in (row.held, row.settled, row.given_back, row.dead)),
+            *(f"{count:,}" for count in (row.held, row.settled, row.given_back, row.dead)),
             _text(row.reason or ""),
         )
     return table
@@ -145,8 +145,8 @@ def _events(rows: Sequence[wire.EventRow]) -> Table:
     table = _table("at", "event", "client", "service", "what")
     for row in rows:
         style = {"fault": "red", "dead": "yellow"}.get(row.kind, "")
-        what = (_text(one or "") for one in (row.client_id, row.service, row.text))
-        table.add_row(row.at[11:19], Text(row.kind, style), *what)
+        cells = (_text(value or "") for value in (row.client_id, row.service, row.text))
+        table.add_row(row.at[11:19], Text(row.kind, style), *cells)
     return table
 
 
@@ -160,12 +160,12 @@ def _table(*names: str) -> Table:
 
 
 def _text(value: str, style: str = "") -> Text:
-    """Text as it is: no markup, and nothing that would move the cursor."""
+    """Make a text of it that is no markup, without characters that would move the cursor."""
     return Text("".join(letter if letter.isprintable() else "�" for letter in value), style)
 
 
 def sparkline(numbers: Sequence[int]) -> str:
-    """A line of little columns, the largest number as the highest."""
+    """Draw numbers as a line of small columns; the largest number is the highest column."""
     most = max(numbers, default=0)
     if not most:
         return ""
@@ -175,7 +175,7 @@ def sparkline(numbers: Sequence[int]) -> str:
 
 
 def time_range(eta: wire.Eta | None) -> str:
-    """A range of time, in words."""
+    """Write the range of an estimate, in words."""
     if eta is None:
         return "-"
     if not eta.high:

@@ -1,4 +1,4 @@
-"""`coordinator work`: the volunteer's daemon."""
+"""`coordinator work`: the daemon of a volunteer."""
 
 from __future__ import annotations
 
@@ -24,74 +24,88 @@ log = logging.getLogger("coordinator.client")
 _profile_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
+Services = Annotated[
+    list[str],
+    typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
+]
+ServerUrl = Annotated[
+    str,
+    typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
+]
+CheckerNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SERVICE=]MODULE:FUNCTION",
+        help="An async function check(item, profile) that returns the result, or a plain function "
+        "that makes one; the current directory can be imported from. "
+        "Built in: coordinator.client.x_api:dm_check, "
+        ":follower_check, :following_check. With SERVICE= it is for that service alone.",
+    ),
+]
+ProgramCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--exec",
+        metavar="COMMAND",
+        help="A program instead, for services without a checker of their own. It reads items as "
+        'JSON lines, {"item": 7, "key": "ada", "profile": {…}}, and writes results so, {"item": 7, …}.',
+    ),
+]
+CheckerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the checker, e.g. base_url=http://127.0.0.1:9000. VALUE env:VAR takes the "
+        "environment variable VAR, so that a token stays out of the process list: token=env:X_TOKEN.",
+    ),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SERVICE=]JSON",
+        help="""What to join with, in the service's shape, e.g. '{"source": "my_screen_name"}'.""",
+    ),
+]
+ClientId = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="Which identity to use; made and kept on its first use. Default: one of this user's.",
+    ),
+]
+Concurrency = Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")]
+ScreenName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
+]
+EnrolmentToken = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar="COORDINATOR_ENROLMENT_TOKEN",
+        help="Needed where registration is not open; the server's operator has it.",
+    ),
+]
+ClientData = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
+]
+LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
+
+
 def work(
-    service: Annotated[
-        list[str],
-        typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
-    ],
-    server: Annotated[
-        str,
-        typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
-    ] = "ws://127.0.0.1:8765",
-    checker: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[SERVICE=]MODULE:FUNCTION",
-            help="An async function check(item, profile) that returns the result, or a plain function "
-            "that makes one; the current directory can be imported from. "
-            "Built in: coordinator.client.x_api:dm_check, "
-            ":follower_check, :following_check. With SERVICE= it is for that service alone.",
-        ),
-    ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option(
-            "--exec",
-            metavar="COMMAND",
-            help="A program instead, for services without a checker of their own. It reads items as "
-            'JSON lines, {"item": 7, "key": "ada", "profile": {…}}, and writes results so, {"item": 7, …}.',
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="An option of the checker, e.g. base_url=http://127.0.0.1:9000. VALUE env:VAR takes the "
-            "environment variable VAR, so that a token stays out of the process list: token=env:X_TOKEN.",
-        ),
-    ] = None,
-    profile: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[SERVICE=]JSON",
-            help="""What to join with, in the service's shape, e.g. '{"source": "my_screen_name"}'.""",
-        ),
-    ] = None,
-    client_id: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID",
-            help="Which identity to use; made and kept on its first use. Default: one of this user's.",
-        ),
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")] = 4,
-    screen_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
-    ] = None,
-    enrolment_token: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKEN",
-            envvar="COORDINATOR_ENROLMENT_TOKEN",
-            help="Needed where registration is not open; the server's operator has it.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
-    ] = None,
-    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+    service: Services,
+    server: ServerUrl = "ws://127.0.0.1:8765",
+    checker: CheckerNames = None,
+    command: ProgramCommand = None,
+    option: CheckerOptions = None,
+    profile: Profiles = None,
+    client_id: ClientId = None,
+    concurrency: Concurrency = 4,
+    screen_name: ScreenName = None,
+    enrolment_token: EnrolmentToken = None,
+    data: ClientData = None,
+    log_level: LogLevel = "info",
 ) -> None:
     """Work for a server: take items, check them, send the results, until Ctrl-C.
 
@@ -112,6 +126,7 @@ def work(
     except ConfigError as failure:
         typer.echo(f"coordinator work: {failure}", err=True)
         raise typer.Exit(2) from None
+
     try:
         asyncio.run(_run(client, works, program, concurrency, screen_name, enrolment_token))
     except CoordinatorError as failure:
@@ -153,17 +168,17 @@ def _log_at(name: str) -> None:
 
 def _stop_on_signals(daemon: Daemon) -> None:
     loop = asyncio.get_running_loop()
-    both = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop() -> None:
         log.warning("stopping; once more ends at once")
         daemon.stop()
-        for one in both:
-            loop.remove_signal_handler(one)
-            signal.signal(one, signal.SIG_DFL)  # the second one kills; what is not sent is on disk
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # the second one kills; unsent results are on disk
 
-    for one in both:
-        loop.add_signal_handler(one, stop)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
 
 
 def _checkers(
@@ -173,8 +188,8 @@ def _checkers(
     if program is not None and set(names) >= set(services):
         raise ConfigError("Each service has one checker: give --checker or --exec.")
     settings = _options(options)
-    made = {name: load_checker(name, settings) for name in set(names.values())}
-    checkers = {service: made[name] for service, name in names.items()}
+    loaded = {name: load_checker(name, settings) for name in set(names.values())}
+    checkers = {service: loaded[name] for service, name in names.items()}
     for service in services:
         if service not in checkers:
             if program is None:
@@ -184,7 +199,7 @@ def _checkers(
 
 
 def _value_of_each(values: list[str] | None, services: list[str], flag: str) -> dict[str, str]:
-    """What an option says for each service: `SERVICE=VALUE`, or a `VALUE` for all that have none."""
+    """Map each service to its value of an option: `SERVICE=VALUE`, or the one `VALUE` for all others."""
     found: dict[str, str] = {}
     rest: str | None = None
     for value in values or ():
@@ -201,6 +216,7 @@ def _value_of_each(values: list[str] | None, services: list[str], flag: str) -> 
 
 
 def _options(values: list[str] | None) -> dict[str, str]:
+    """Read the options of a checker, `NAME=VALUE` or `NAME=env:VARIABLE`."""
     options = {}
     for value in values or ():
         name, equals, setting = value.partition("=")

@@ -68,6 +68,7 @@ def test_what_a_request_is_about_needs_no_name() -> None:
         "token.revoke": "token_id",
         "node.drain": "node",
     }
+
     assert {tag: about[tag] for tag in expected} == expected
 
 
@@ -84,7 +85,7 @@ def test_a_yes_or_no_becomes_a_pair_of_flags_and_an_object_json() -> None:
     assert given["settings"].json
     assert given["settings"].value('{"a": 1}', None) == {"a": 1}
     names = list(inspect.signature(command_for(Made)).parameters)
-    assert names[0] == "placed_service"
+    assert names[0] == "argument_service"
     assert {"field_service", "field_dry_run", "field_settings"} <= set(names)
 
 
@@ -175,6 +176,7 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
     server.answers["result.export"] = answer
     done = ask("result", "export", "dm_check", "--format", form)
     assert done.exit_code == 0, done.output
+
     if form == "jsonl":
         assert [json.loads(line) for line in done.stdout.splitlines()] == [row] * 4
     else:
@@ -182,6 +184,7 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
         assert tuple(header) == columns
         assert len(rows) == 4
         assert json.loads(rows[0][3]) == row["value"]
+
     one = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
     assert "--after '5'" in one.stderr
 
