@@ -1,4 +1,4 @@
-"""The database of a `serve`: embedded or not, migrated, with its first services and its first token."""
+"""Prepares the database of a server: started if embedded, migrated, with its first services and admin token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coordinator.store.pool import Database
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
 
 INITIAL_SERVICES = ("dm_check", "follower_check", "following_check")
-"""Present and active in a new database."""
+"""The services that a new database has, all active."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,17 @@ class PreparedDatabase:
 
 @asynccontextmanager
 async def prepared_database(settings: Settings) -> AsyncIterator[PreparedDatabase]:
-    """Make the database ready that the settings name; an embedded one is stopped at the end.
+    """Prepare the database that the settings name; an embedded one is started, and stopped at the end.
 
     Raises:
-        ConfigError: the folder or the database does not do, or another program owns the folder.
-        UnknownSchema: the schema is not this program's.
+        ConfigError: the folder or the database cannot be used, or another program owns the folder.
+        UnknownSchema: the schema is older or newer than this program's.
         Unavailable: the database cannot be reached.
     """
     if settings.database is not None:
         yield await prepare_database(settings.database, None)
         return
+
     lock = await asyncio.to_thread(own_folder, settings.data)
     try:
         postgres = EmbeddedPostgres(settings.data)
@@ -56,9 +57,9 @@ async def prepared_database(settings: Settings) -> AsyncIterator[PreparedDatabas
 
 
 async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
-    """Check or make the schema, and see to the first services and the first token.
+    """Check or migrate the schema, and add the first services and the first token if they are missing.
 
-    `folder`: the data folder of an embedded database, which is migrated without asking.
+    `folder` is the data folder of an embedded database, which alone is migrated.
 
     Raises:
         UnknownSchema, Unavailable, ConfigError: as `prepared_database`.
@@ -67,6 +68,7 @@ async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
     tables = tables_of(plugins)
     database = Database(dsn, size=2)
     await database.open()
+
     try:
         if folder is not None:
             await migrate.migrate(database, tables)
@@ -81,11 +83,12 @@ async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
         token = None if folder is None else await _admin_token(database, folder)
     finally:
         await database.close()
+
     return PreparedDatabase(dsn, token)
 
 
 async def _admin_token(database: Database, folder: Path) -> str:
-    """The admin's token of a data folder; made with it, and made again if its file was removed."""
+    """Return the admin token of a data folder; make it if its file is missing or its token is not valid."""
     path = folder / ADMIN_TOKEN_FILE
     async with database.connection() as db:
         if path.exists():
@@ -99,7 +102,7 @@ async def _admin_token(database: Database, folder: Path) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """A new file that nobody else could read at any moment."""
+    """Write a new file that no other account can read at any moment."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,8 +1,7 @@
 """A stand-in, on this machine, for the outside API that the built-in checkers ask.
 
-Small HTTP/1.1 on loopback: GET only, keep-alive, JSON.  What it answers depends on the sample and on hashes
-of the screen names alone, so that two runs get the same answers; it is as slow and as strict as it is told
-to be.
+Small HTTP/1.1 on loopback: GET only, keep-alive, JSON.  Its answers depend only on the sample and on hashes
+of the screen names, so that two runs get the same answers.  Its latency and its rate limit are arguments.
 
     /1.1/friendships/show.json    ?source_screen_name=…&target_screen_name=…
     /1.1/followers/list.json      ?screen_name=…&cursor=-1&count=200
@@ -28,7 +27,7 @@ from urllib.parse import parse_qsl, urlsplit
 from coordinator import sample
 
 MAX_USERS_PER_PAGE = 200
-"""The most users of one page."""
+"""Users of one page, at most."""
 
 _MAX_HEAD_BYTES = 16 * 1024
 _IDLE_TIMEOUT = 60.0
@@ -40,7 +39,7 @@ _LIST_PATHS = {"/1.1/followers/list.json": "followers", "/1.1/friends/list.json"
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """What was asked; header names in lower case."""
+    """One request of a caller; header names are in lower case."""
 
     method: str
     path: str
@@ -51,7 +50,7 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """What is answered."""
+    """The answer to one request."""
 
     status: HTTPStatus
     body: Mapping[str, Any]
@@ -59,7 +58,7 @@ class ApiReply:
 
 
 class _ApiError(Exception):
-    """An answer other than 200."""
+    """Raised to answer with another status than 200."""
 
     def __init__(self, status: HTTPStatus, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -67,43 +66,44 @@ class _ApiError(Exception):
 
 
 class _MalformedRequest(Exception):
-    """Not HTTP as it is spoken here."""
+    """Raised when the bytes are not an HTTP request that this server takes."""
 
 
 class SocialGraph:
-    """What the API knows: who is there, who takes messages, who follows whom."""
+    """The accounts of the API: which exist, which take messages, and which follow which."""
 
     def __init__(self) -> None:
-        self._ids = {one.screen_name.lower(): one.account_id for one in sample.accounts()}
+        self._ids = {account.screen_name.lower(): account.account_id for account in sample.accounts()}
         self.followers: dict[str, list[str]] = defaultdict(list)
         self.friends: dict[str, list[str]] = defaultdict(list)
         self._pairs: set[tuple[str, str]] = set()
-        for one in sample.follows():
-            self.followers[one.followed.lower()].append(one.follower)
-            self.friends[one.follower.lower()].append(one.followed)
-            self._pairs.add((one.follower.lower(), one.followed.lower()))
+        for follow in sample.follows():
+            self.followers[follow.followed.lower()].append(follow.follower)
+            self.friends[follow.follower.lower()].append(follow.followed)
+            self._pairs.add((follow.follower.lower(), follow.followed.lower()))
 
     @staticmethod
     def exists(screen_name: str) -> bool:
-        """All but about 2 % of all names, whether in the sample or not."""
+        """Tell whether the account exists; all but about 2 % of all names do, in the sample or not."""
         return _stable_fraction("exists", screen_name) >= 0.02
 
     @staticmethod
     def can_dm(screen_name: str) -> bool:
-        """Whether everyone may send messages to this account; about 40 % let them."""
+        """Tell whether everyone may send messages to this account; about 40 % of all allow it."""
         return _stable_fraction("dm", screen_name) < 0.4
 
     def follows(self, follower: str, followed: str) -> bool:
+        """Tell whether one account follows the other."""
         return (follower.lower(), followed.lower()) in self._pairs
 
     def user(self, screen_name: str) -> dict[str, Any]:
-        """The account as it stands in lists."""
+        """Return the account as lists have it."""
         account_id = self._ids.get(screen_name.lower())
         return {"screen_name": screen_name} | ({} if account_id is None else {"id": account_id})
 
 
 class RateLimit:
-    """One token bucket for each caller and path: `requests` in `window` seconds, all at once if they like."""
+    """One token bucket for each caller and path: `requests` in `window` seconds, in a burst or spread."""
 
     def __init__(self, requests: int, window: float) -> None:
         self.requests = requests
@@ -111,36 +111,39 @@ class RateLimit:
         self._left: dict[tuple[str, str], tuple[float, float]] = {}
 
     def take(self, caller: str, path: str, now: float) -> dict[str, str]:
-        """Headers that say what is left.
+        """Count one request, and return the headers that say how many are left.
 
         Raises:
-            _ApiError: nothing is left; the answer says when there will be.
+            _ApiError: none are left; the answer says when the next is possible.
         """
         left, at = self._left.get((caller, path), (float(self.requests), now))
         left = min(float(self.requests), left + (now - at) * self._per_second)
         wait = max(0.0, 1.0 - left) / self._per_second
         self._left[caller, path] = (left - 1.0 if wait == 0 else left, now)
+
         remaining = max(0, int(left) - 1)
-        # Whoever has nothing left waits until there is one again, not until all are.
+        # A caller with none left waits until one is possible again, not until all are.
         missing = max(0.0, 2.0 - left) if remaining == 0 else self.requests - left
         headers = {
             "x-rate-limit-limit": str(self.requests),
             "x-rate-limit-remaining": str(remaining),
             "x-rate-limit-reset": str(math.ceil(time.time() + missing / self._per_second)),
         }
+
         if wait > 0:
             headers["retry-after"] = str(math.ceil(wait))
             raise _ApiError(HTTPStatus.TOO_MANY_REQUESTS, 88, "Rate limit exceeded", headers)
+
         return headers
 
 
 class StandIn:
-    """The server, inside `async with`; `url` is where it listens.
+    """The server, inside `async with`; `url` is its base URL.
 
     Args:
         latency: seconds that an answer takes, ± `jitter`.
-        requests: how many of one path a caller (its Authorization, else its source or address) has in
-            `window` seconds; 0 means any number.
+        requests: how many of one path a caller may make in `window` seconds; 0 means any number.  A caller
+            is told by its Authorization, else its source, else its address.
     """
 
     def __init__(
@@ -164,7 +167,7 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The base URL, without a slash at the end."""
         return f"http://{self._host}:{self._port}"
 
     async def __aenter__(self) -> Self:
@@ -197,6 +200,7 @@ class StandIn:
             writer.close()
 
     async def _answer_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection, one after the other."""
         address = str(writer.get_extra_info("peername")[0])
         keep_alive = True
         while keep_alive:
@@ -209,25 +213,30 @@ class StandIn:
             else:
                 keep_alive = request.keep_alive
                 reply = await self._reply(request, address)
+
             writer.write(_encode_reply(reply, keep_alive))
             await writer.drain()
 
     async def _reply(self, request: ApiRequest, address: str) -> ApiReply:
         await asyncio.sleep(max(0.0, self._latency + self._random.uniform(-self._jitter, self._jitter)))
         self.served += 1
+
         headers: dict[str, str] = {}
+
         try:
             _check_endpoint(request)
             if self._limit is not None:
                 named = request.query.get("source_screen_name", address)
                 caller = request.headers.get("authorization", named)
                 headers = self._limit.take(caller, request.path, asyncio.get_running_loop().time())
+
             if request.path in _LIST_PATHS:
                 body = self._list(_LIST_PATHS[request.path], request.query)
             else:
                 body = self._friendship(request.query)
         except _ApiError as fault:
             return ApiReply(fault.reply.status, fault.reply.body, headers | dict(fault.reply.headers))
+
         return ApiReply(HTTPStatus.OK, body, headers)
 
     def _friendship(self, query: Mapping[str, str]) -> dict[str, Any]:
@@ -250,10 +259,11 @@ class StandIn:
         size = min(MAX_USERS_PER_PAGE, max(1, _number(query, "count", MAX_USERS_PER_PAGE)))
         start = max(0, _number(query, "cursor", -1))  # -1 is the first page, as 0 is the end of all
         end = start + size
+
         following = end if end < len(found) else 0
         previous = -max(1, start - size) if start else 0
         return {
-            "users": [self._graph.user(one) for one in found[start:end]],
+            "users": [self._graph.user(name) for name in found[start:end]],
             "next_cursor": following,
             "next_cursor_str": str(following),
             "previous_cursor": previous,
@@ -272,9 +282,9 @@ def _check_endpoint(request: ApiRequest) -> None:
         raise _ApiError(HTTPStatus.NOT_FOUND, 34, "Sorry, that page does not exist.")
 
 
-def _stable_fraction(what: str, screen_name: str) -> float:
-    """A number from 0 to 1 that looks random and is always the same for this name."""
-    digest = hashlib.sha256(f"{what}:{screen_name.lower()}".encode()).digest()
+def _stable_fraction(purpose: str, screen_name: str) -> float:
+    """Return a number from 0 to 1 that looks random and is always the same for this purpose and name."""
+    digest = hashlib.sha256(f"{purpose}:{screen_name.lower()}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
@@ -302,10 +312,12 @@ def _parse(head: bytes) -> ApiRequest:
         parts = urlsplit(target)
     except ValueError:
         raise _MalformedRequest("Malformed request") from None
+
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise _MalformedRequest("HTTP/1.1 only")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise _MalformedRequest("A request has no body here")
+
     keep_alive = headers.get("connection", "").lower() != "close" and version == "HTTP/1.1"
     return ApiRequest(method, parts.path, dict(parse_qsl(parts.query)), headers, keep_alive)
 

@@ -1,4 +1,4 @@
-"""Whom Postgres runs as: it refuses root, and whoever it is has to reach the folder."""
+"""The account that Postgres runs as: never root, which Postgres refuses, and one that can reach the folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from coordinator.errors import EmbeddedError
 
 POSTGRES_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
-"""All that Postgres needs; PG* of the caller would change it."""
+"""The whole environment of Postgres; PG* variables of the caller would change its behaviour."""
 
 
 class PostgresAccount(NamedTuple):
-    """Whom Postgres runs as; `run_as` is what subprocess needs to become that account, if we are another."""
+    """The account that Postgres runs as; `run_as` has subprocess's arguments to become it, empty if it is our own."""
 
     name: str
     uid: int
@@ -28,7 +28,7 @@ class PostgresAccount(NamedTuple):
 
     @classmethod
     def owning(cls, data: Path) -> PostgresAccount:
-        """Ourselves; for root, whom Postgres refuses, the data's owner, else `postgres`, else `nobody`."""
+        """Choose our own account; for root, which Postgres refuses, the data's owner, else `postgres` or `nobody`."""
         if (me := os.geteuid()) != 0:
             return cls(f"uid {me}", me)
         if has_cluster(data):
@@ -49,6 +49,7 @@ class PostgresAccount(NamedTuple):
         return cls(name, uid, {"user": uid, "group": gid, "extra_groups": ()})
 
     def check_reach(self, root: Path) -> None:
+        """Raise EmbeddedError if the account cannot enter the folder or one of its parents."""
         for folder in [*reversed(root.parents), root] if self.run_as else []:
             if run(["/bin/sh", "-c", 'cd "$1"', "sh", folder], self).returncode:
                 raise EmbeddedError(
@@ -57,6 +58,7 @@ class PostgresAccount(NamedTuple):
                 )
 
     def make_private(self, folder: Path) -> None:
+        """Make a folder that only the account can enter, or check that it is one; raises EmbeddedError."""
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
@@ -74,6 +76,7 @@ def run(
     alive: io.FileIO | None = None,
     timeout: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
+    """Run a command as the account; `text` is its input, `alive` a lock file that it inherits, `timeout` in seconds."""
     return subprocess.run(  # noqa: S603 - no shell, and no word of it is from a stranger
         command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         check=False, cwd="/", env=POSTGRES_ENVIRONMENT, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
@@ -82,6 +85,7 @@ def run(
 
 
 def has_cluster(data: Path) -> bool:
+    """Tell whether the folder has data of Postgres; raises EmbeddedError if it has something else."""
     if (data / "PG_VERSION").exists():
         return True
     if data.exists() and any(data.iterdir()):

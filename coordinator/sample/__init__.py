@@ -16,20 +16,20 @@ class SampleAccount(NamedTuple):
 
 
 class SampleFollow(NamedTuple):
-    """One account followed another; both are of `accounts()`, where capitals may differ."""
+    """A pair of accounts, of which the first follows the second; capitals may differ from `accounts()`."""
 
     follower: str
     followed: str
 
 
 def accounts() -> Iterator[SampleAccount]:
-    """1,988 accounts of US politicians, each screen name once."""
+    """Yield 1,988 accounts of US politicians, each screen name once."""
     for row in _rows("accounts.csv"):
         yield SampleAccount(row["screen_name"], int(row["account_id"]) if row["account_id"] else None)
 
 
 def follows() -> Iterator[SampleFollow]:
-    """3,859 pairs among 91 US senators of 2017."""
+    """Yield 3,859 pairs among 91 US senators of 2017."""
     for row in _rows("follows.csv"):
         yield SampleFollow(row["follower"], row["followed"])
 
