@@ -39,7 +39,7 @@ _LIST_PATHS = {"/1.1/followers/list.json": "followers", "/1.1/friends/list.json"
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """One request of a caller; header names are in lower case."""
+    """A request of a caller; header names are in lower case."""
 
     method: str
     path: str
@@ -103,7 +103,7 @@ class SocialGraph:
 
 
 class RateLimit:
-    """One token bucket for each caller and path: `requests` in `window` seconds, in a burst or spread."""
+    """A token bucket for each caller and path: `requests` in `window` seconds, in a burst or spread."""
 
     def __init__(self, requests: int, window: float) -> None:
         self.requests = requests
@@ -160,6 +160,7 @@ class StandIn:
         self.served = 0
         self._host, self._port = host, port
         self._latency, self._jitter = latency, jitter
+
         self._limit = RateLimit(requests, window) if requests else None
         self._graph = SocialGraph()
         self._random = random.Random(seed)  # noqa: S311 - delays are no secret
@@ -222,7 +223,6 @@ class StandIn:
         self.served += 1
 
         headers: dict[str, str] = {}
-
         try:
             _check_endpoint(request)
             if self._limit is not None:

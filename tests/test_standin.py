@@ -18,7 +18,7 @@ FRIENDS = "/1.1/friends/list.json"
 
 
 class Caller:
-    """One keep-alive connection."""
+    """A keep-alive connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -43,15 +43,15 @@ class Caller:
 
 @pytest.fixture
 async def standin() -> AsyncIterator[StandIn]:
-    async with StandIn(latency=0.0, jitter=0.0, requests=0) as one:
-        yield one
+    async with StandIn(latency=0.0, jitter=0.0, requests=0) as server:
+        yield server
 
 
 @pytest.fixture
 async def caller(standin: StandIn) -> AsyncIterator[Caller]:
-    one = await Caller.to(standin)
-    yield one
-    one.writer.close()
+    connection = await Caller.to(standin)
+    yield connection
+    connection.writer.close()
 
 
 def test_the_sample_is_whole() -> None:

@@ -22,6 +22,7 @@ def build() -> typer.Typer:
     app.command("work")(work.work)
     app.command("config")(serve.show)
     app.command("top")(top.top)
+
     groups = requests.add_requests(app, {"token.issue": database.issue_token})
     groups["item"].command("import")(item_import.item_import)
     app.add_typer(database.db, name="db")

@@ -64,7 +64,7 @@ def admin_url(text: str, path: str = ADMIN_PATH) -> str:
 
 
 class AdminClient:
-    """One open admin channel; made by `admin_connection`."""
+    """An open admin channel; made by `admin_connection`."""
 
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self.role = ""

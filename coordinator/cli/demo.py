@@ -63,8 +63,9 @@ def demo(
     Example: `coordinator demo --clients 4 --exit`
     """
     with _data_folder(data) as root:
-        ended = asyncio.run(_demo(root, clients, exit_, Console()))
-    if not ended:
+        finished = asyncio.run(_demo(root, clients, exit_, Console()))
+
+    if not finished:
         raise typer.Exit(130 if exit_ else 0)
 
 
@@ -88,7 +89,6 @@ async def _run_demo(root: Path, clients: int, exit_: bool, console: Console) -> 
         registration="open", viewers="open", tls_cert=None, tls_key=None, log_format="console",
         log_level="warning",
     )  # fmt: skip
-
     logs.configure(settings.log_format, settings.log_level)
     console.print(f"Starting Postgres and the server in {root} …", highlight=False)
 
@@ -100,7 +100,6 @@ async def _run_demo(root: Path, clients: int, exit_: bool, console: Console) -> 
         services = await checkable_services(admin)
         total = await _add_sample(admin, services)
         progress = DemoProgress(services, total)
-
         console.print(f"Dashboard: http://127.0.0.1:{node.port}/", highlight=False)
 
         async with _daemons(clients, services, node.port, standin, root / "demo-clients") as daemons:

@@ -18,7 +18,7 @@ _SPEED_POLLS = 10
 
 @dataclass(slots=True)
 class ServiceProgress:
-    """One service's numbers at the last poll."""
+    """The numbers of one service at the last poll."""
 
     name: str
     waiting: int = 0

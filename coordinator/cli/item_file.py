@@ -36,7 +36,7 @@ class ByteSource(Protocol):
 
 
 class ParsedItem(NamedTuple):
-    """One item as JSON, and the line on which it begins."""
+    """An item as JSON, and the line on which it begins."""
 
     line: int
     key: str
@@ -44,7 +44,7 @@ class ParsedItem(NamedTuple):
 
 
 class RejectedRecord(NamedTuple):
-    """One record that is not an item, and why."""
+    """A record that is not an item, and why."""
 
     line: int
     key: str | None

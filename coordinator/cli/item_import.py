@@ -199,6 +199,7 @@ def item_import(
         items = ItemFile(source, key, format_ or _format_of(file))
         found = find_token(token, data)
         counts = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
+
     if json:
         write_json({"added": counts.added, "known": counts.known, "refused": counts.refused})
     else:

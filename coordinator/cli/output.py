@@ -105,12 +105,14 @@ def _cell(value: object) -> str:
             return value
         case int() | float():
             return f"{value:.15g}" if isinstance(value, float) else str(value)
+
         case list() if all(isinstance(one, str | int) for one in value):
             return ", ".join(map(str, value))
         case list() if _is_rows(value):
             return "\n".join(_cell(row) for row in value)
         case dict():
             return ", ".join(f"{name}: {_cell(inner) or '-'}" for name, inner in value.items())
+
         case _:
             return json.dumps(value, ensure_ascii=False)
 

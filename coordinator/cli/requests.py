@@ -1,4 +1,4 @@
-"""One command for each request of the admin channel, made from the message types.
+"""The commands for the requests of the admin channel, one for each, made from the message types.
 
 A field is an option `--field-name`; a list's option is repeated, and may also be named in the singular; an
 object is given as JSON.  The subject of the request can be given without its name, as an argument.
@@ -38,7 +38,7 @@ _CONFIRMED_REQUESTS = frozenset({"item.delete", "result.invalidate"})
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """One field of a request, as a command takes it: `python` is the type that typer reads."""
+    """A field of a request, as a command takes it: `python` is the type that typer reads."""
 
     name: str
     required: bool
@@ -147,8 +147,8 @@ def command_for(request: type[Request], offline: OfflineRequest | None = None) -
         _parameter("data", DataFolder, None),
         _parameter("json", AsJson, False),
     ]
-    command.__name__ = tag.replace(".", "_")
 
+    command.__name__ = tag.replace(".", "_")
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return with_exit_codes(command)
 
@@ -162,6 +162,7 @@ async def _ask_server(server: str, token: str | None, message: Request, whole: b
         if whole:
             await _write_pages(client, message, as_json)
             return
+
         answer = await client.request(message)
         if "rows" not in answer:
             write_answer(answer, as_json)

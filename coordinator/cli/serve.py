@@ -54,6 +54,7 @@ def _show(settings: Settings, json: bool = False) -> None:
     if json:
         write_json(shown)
         return
+
     table = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         text = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
@@ -89,9 +90,9 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     yes_no = field.annotation is bool
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     expected = str(extra.get("expected", ""))
+
     # Settings itself checks the values, so that a flag is refused with the same words as a line of the file.
     kind: Any = bool if yes_no else list[str] if many else str
-
     flag = typer.Option(
         *([option, f"--no-{option[2:]}"] if yes_no else [option]),
         help=f"{field.description} Default: {'none' if default in (None, ()) else default}.",

@@ -28,7 +28,7 @@ StatsFrame = dict[str, Any]
 
 
 class StatsClient:
-    """One open stats channel, made by `stats_connection`; `welcome` is the server's answer to hello."""
+    """An open stats channel, made by `stats_connection`; `welcome` is the server's answer to hello."""
 
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self._url = url

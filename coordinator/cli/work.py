@@ -23,16 +23,15 @@ log = logging.getLogger("coordinator.client")
 
 _profile_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
-
-Services = Annotated[
+ServiceOption = Annotated[
     list[str],
     typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
 ]
-ServerUrl = Annotated[
+ServerUrlOption = Annotated[
     str,
     typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
 ]
-CheckerNames = Annotated[
+CheckerOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[SERVICE=]MODULE:FUNCTION",
@@ -42,7 +41,7 @@ CheckerNames = Annotated[
         ":follower_check, :following_check. With SERVICE= it is for that service alone.",
     ),
 ]
-ProgramCommand = Annotated[
+ExecOption = Annotated[
     str | None,
     typer.Option(
         "--exec",
@@ -51,7 +50,7 @@ ProgramCommand = Annotated[
         'JSON lines, {"item": 7, "key": "ada", "profile": {…}}, and writes results so, {"item": 7, …}.',
     ),
 ]
-CheckerOptions = Annotated[
+CheckerSettingOption = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
@@ -60,25 +59,25 @@ CheckerOptions = Annotated[
         "environment variable VAR, so that a token stays out of the process list: token=env:X_TOKEN.",
     ),
 ]
-Profiles = Annotated[
+ProfileOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[SERVICE=]JSON",
         help="""What to join with, in the service's shape, e.g. '{"source": "my_screen_name"}'.""",
     ),
 ]
-ClientId = Annotated[
+ClientIdOption = Annotated[
     str | None,
     typer.Option(
         metavar="ID",
         help="Which identity to use; made and kept on its first use. Default: one of this user's.",
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")]
-ScreenName = Annotated[
+ConcurrencyOption = Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")]
+ScreenNameOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
 ]
-EnrolmentToken = Annotated[
+EnrolmentTokenOption = Annotated[
     str | None,
     typer.Option(
         metavar="TOKEN",
@@ -86,26 +85,26 @@ EnrolmentToken = Annotated[
         help="Needed where registration is not open; the server's operator has it.",
     ),
 ]
-ClientData = Annotated[
+ClientDataOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
 ]
-LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
+LogLevelOption = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 
 
 def work(
-    service: Services,
-    server: ServerUrl = "ws://127.0.0.1:8765",
-    checker: CheckerNames = None,
-    command: ProgramCommand = None,
-    option: CheckerOptions = None,
-    profile: Profiles = None,
-    client_id: ClientId = None,
-    concurrency: Concurrency = 4,
-    screen_name: ScreenName = None,
-    enrolment_token: EnrolmentToken = None,
-    data: ClientData = None,
-    log_level: LogLevel = "info",
+    service: ServiceOption,
+    server: ServerUrlOption = "ws://127.0.0.1:8765",
+    checker: CheckerOption = None,
+    command: ExecOption = None,
+    option: CheckerSettingOption = None,
+    profile: ProfileOption = None,
+    client_id: ClientIdOption = None,
+    concurrency: ConcurrencyOption = 4,
+    screen_name: ScreenNameOption = None,
+    enrolment_token: EnrolmentTokenOption = None,
+    data: ClientDataOption = None,
+    log_level: LogLevelOption = "info",
 ) -> None:
     """Work for a server: take items, check them, send the results, until Ctrl-C.
 
@@ -145,6 +144,7 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         if program is not None:
             await stack.enter_async_context(program)
+
         daemon = Daemon(
             client,
             works,
@@ -152,6 +152,7 @@ async def _run(
             screen_name=screen_name,
             enrolment_token=enrolment_token,
         )
+
         for service_work in works:
             stack.callback(close_checker, service_work.check)
         _stop_on_signals(daemon)

@@ -19,15 +19,17 @@ def client_url(text: str) -> str:
     Raises:
         ConfigError: the text is not the address of a server.
     """
-    wanted = f"{text!r} is not the address of a server; expected something like ws://host:8765."
+    message = f"{text!r} is not the address of a server; expected something like ws://host:8765."
     try:
         parts = urlsplit(text if "://" in text else f"ws://{text}")
         parts.port  # noqa: B018 - reading it checks it
     except ValueError:
-        raise ConfigError(wanted) from None
+        raise ConfigError(message) from None
+
     scheme = _SCHEMES.get(parts.scheme)
     if scheme is None or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(wanted)
+        raise ConfigError(message)
+
     path = parts.path.rstrip("/")
     if not path.endswith(CLIENT_PATH):
         path += CLIENT_PATH

@@ -47,7 +47,7 @@ class ProgramFailed(ConfigError):
 
 
 class CheckerProgram:
-    """One long-lived program, inside `async with`.  `checker(service)` gives its checker for one service."""
+    """A long-lived program, inside `async with`.  `checker(service)` gives its checker for one service."""
 
     def __init__(self, command: str, backoff: Backoff | None = None) -> None:
         try:

@@ -42,7 +42,7 @@ _RELEASE_ALL_TIMEOUT = 5.0
 
 @dataclass(eq=False)
 class ServiceWork:
-    """One service that the daemon works for, and its items that wait for a check.
+    """A service that the daemon works for, and its items that wait for a check.
 
     `profile` is sent with the join, and given to the checker.  `limited_until` is in the loop's time.
     """
@@ -80,12 +80,11 @@ class Daemon:
         self._stop_grace = stop_grace
 
         self._registered = False
-        self._enrolling = asyncio.Lock()
-        self._releasing = asyncio.Lock()
-
         self._turns = 0
         self._in_check = 0
 
+        self._enrolling = asyncio.Lock()
+        self._releasing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._work_changed = asyncio.Event()
         self._none_in_check = asyncio.Event()
@@ -108,6 +107,7 @@ class Daemon:
             async with self.client, asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._receive_buckets(work), name=work.service) for work in self._works]
                 tasks += [group.create_task(self._check_items(), name=f"check {n}") for n in range(self._concurrency)]
+
                 await self._stopping.wait()
                 await self._finish()
                 for task in tasks:
@@ -156,7 +156,6 @@ class Daemon:
         while not self._stopping.is_set():
             try:
                 await self._enrol(work)
-
                 work.stream = self.client.bucket_stream(work.service, lambda: self._buckets_wanted(work))
                 async for bucket in work.stream:
                     work.bucket_size = max(1, len(bucket.items))

@@ -1,4 +1,4 @@
-"""One bucket that the client holds: its results are collected and submitted here."""
+"""A bucket that the client holds: its results are collected and submitted here."""
 
 from __future__ import annotations
 
@@ -125,6 +125,7 @@ class HeldBucket:
         try:
             for result in results:
                 self._add(result["item"], {name: value for name, value in result.items() if name != "item"})
+
             await self._sync()
             return await self.send(final)
         finally:

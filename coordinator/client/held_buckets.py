@@ -100,11 +100,13 @@ class HeldBuckets:
             case wire.BucketDead():
                 log.warning("bucket %s is held too long; released in %g s", push.bucket_id, push.release_after)
                 self._send_all_now()  # one settled item makes it live again
+
             case wire.ServiceChanged():
                 if push.service in self._streams:
                     self._streams[push.service].changed(push.state)
             case wire.LimitsChanged():
                 self.limits = push.limits
+
             case wire.Drain():
                 log.warning("the server drains (%s); back in %g s", push.reason, push.retry_after)
                 self._send_all_now()

@@ -65,6 +65,7 @@ class Client:
     ) -> None:
         folder = data if data is not None else default_folder()
         self.identity = load_identity(folder, client_id)
+
         self._url = client_url(url)
         self._spool_folder = folder / "spool"
         self._flush_every = flush_every

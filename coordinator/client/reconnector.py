@@ -60,6 +60,7 @@ class Reconnector:
     ) -> None:
         self.failure: SessionEnded | None = None
         self.current: Session | None = None
+
         self._url = url
         self._identity = identity
         self._agent = agent

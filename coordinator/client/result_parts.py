@@ -34,9 +34,11 @@ def split_result(item: int, result: dict[str, Any], most: int) -> list[tuple[byt
     settles = result.get("complete", True) is not False
     if len(raw) <= most - _SUBMIT_OVERHEAD:
         return [(raw, settles)]
+
     accounts = result.get("accounts")
     if not isinstance(accounts, list) or len(accounts) < 2:
         raise ResultTooLarge(f"The result of item {item} has {len(raw)} bytes; a message takes {most}.")
+
     half = len(accounts) // 2
     first = {**result, "accounts": accounts[:half], "complete": False}
     rest = {**result, "accounts": accounts[half:]}

@@ -1,4 +1,4 @@
-"""One connection to the client channel, from its `hello` to its close.  protocol.md, "Life of a session" """
+"""A connection to the client channel, from its `hello` to its close.  protocol.md, "Life of a session" """
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class _PendingRequest:
 
 
 class Session:
-    """One open session.  `run` reads it; meanwhile requests may be made from any task."""
+    """An open session.  `run` reads it; meanwhile requests may be made from any task."""
 
     def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
         self.welcome = welcome

@@ -36,7 +36,7 @@ _MAX_SLOTS = 256
 
 @dataclass(frozen=True, slots=True)
 class SpooledResult:
-    """One result, encoded for the wire.  `settles` is false for a part (`complete: false`)."""
+    """A result, encoded for the wire.  `settles` is false for a part (`complete: false`)."""
 
     number: int
     item: int
@@ -46,7 +46,7 @@ class SpooledResult:
 
 @dataclass(slots=True)
 class SpooledBucket:
-    """One held bucket and its unacknowledged results, by their number."""
+    """A held bucket and its unacknowledged results, by their number."""
 
     service: str
     claim: int
@@ -54,7 +54,7 @@ class SpooledBucket:
 
 
 class _SpoolLine(msgspec.Struct, omit_defaults=True):
-    """One line of the file: `hold`, `keep`, `sent` or `end` has the bucket's id."""
+    """A line of the file: `hold`, `keep`, `sent` or `end` has the bucket's id."""
 
     hold: str | None = None
     claim: int = 0

@@ -105,6 +105,7 @@ class XApi:
         headers = {"Accept": "application/json", "User-Agent": "coordinator-client"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
+
         self._pool = HttpPool(base_url, headers)
         try:
             self._limit = int(requests_per_window), float(window)

@@ -39,6 +39,7 @@ class PostgresAccount(NamedTuple):
                     f"(chown -R postgres {data})"
                 )
             return cls._of(f"uid {owner.st_uid}", owner.st_uid, owner.st_gid)
+
         for name in ("postgres", "nobody"):
             with suppress(KeyError):
                 return cls._of(name, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)

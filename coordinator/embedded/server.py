@@ -84,6 +84,7 @@ class EmbeddedPostgres:
         self._settings = _checked(settings)
         self._start_timeout = start_timeout
         self._bindir = bindir
+
         self._data = self.root / "data"
         self._log = self.root / "postgres.log"
         self._users: io.FileIO | None = None
@@ -116,6 +117,7 @@ class EmbeddedPostgres:
                 (with the end of its log) or not in time. Nothing is left running then.
         """
         end = time.monotonic() + self._start_timeout
+
         with folder_errors(self.root):
             make_root(self.root)
             with self._start_lock(end):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class SampleAccount(NamedTuple):
-    """One account of the sample; its id is not known for some."""
+    """An account of the sample; its id is not known for some."""
 
     screen_name: str
     account_id: int | None

@@ -19,9 +19,9 @@ def stats(**numbers: Any) -> dict[str, Any]:
     return {"services": [{"service": "dm_check", **numbers}, {"service": "other", "waiting": 5}]}
 
 
-def drawn(what: Any) -> str:
+def drawn(picture: Any) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(what)
+    console.print(picture)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -14,9 +14,9 @@ from coordinator.cli.item_file import MAX_RECORD_BYTES, ItemFile, ParsedItem, Re
 from coordinator.errors import ConfigError
 
 
-def read(content: str | bytes, **how: Any) -> list[ParsedItem | RejectedRecord]:
+def read(content: str | bytes, **options: Any) -> list[ParsedItem | RejectedRecord]:
     raw = content.encode() if isinstance(content, str) else content
-    return list(ItemFile(io.BytesIO(raw), **how))
+    return list(ItemFile(io.BytesIO(raw), **options))
 
 
 def items(found: list[ParsedItem | RejectedRecord]) -> list[Any]:

@@ -37,10 +37,10 @@ class Catalogue:
 
 @pytest.fixture
 def catalogue(server: Scripted) -> Catalogue:
-    one = Catalogue()
+    catalogue = Catalogue()
     server.answers["limits"] = {"limits": {"max_message_bytes": 1 << 20}}
-    server.answers["item.add"] = one.add
-    return one
+    server.answers["item.add"] = catalogue.add
+    return catalogue
 
 
 def last(stdout: str) -> Any:

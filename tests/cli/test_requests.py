@@ -51,7 +51,7 @@ def test_words_are_there_for_all(request_: type[Request]) -> None:
 
 
 def test_what_a_request_is_about_needs_no_name() -> None:
-    about = {tag_of(one): next((f.name for f in fields_of(one) if f.is_subject), None) for one in ASKED}
+    subjects = {tag_of(one): next((f.name for f in fields_of(one) if f.is_subject), None) for one in ASKED}
     expected = {
         "service.show": "service",
         "service.list": None,
@@ -69,7 +69,7 @@ def test_what_a_request_is_about_needs_no_name() -> None:
         "node.drain": "node",
     }
 
-    assert {tag: about[tag] for tag in expected} == expected
+    assert {tag: subjects[tag] for tag in expected} == expected
 
 
 def test_a_yes_or_no_becomes_a_pair_of_flags_and_an_object_json() -> None:
@@ -185,8 +185,8 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
         assert len(rows) == 4
         assert json.loads(rows[0][3]) == row["value"]
 
-    one = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
-    assert "--after '5'" in one.stderr
+    page = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
+    assert "--after '5'" in page.stderr
 
 
 def test_refused_is_1(ask: Run, server: Scripted) -> None:

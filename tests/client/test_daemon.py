@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import typer
 from typer.testing import CliRunner
 
 from coordinator.cli.work import work
-from coordinator.client import Client, SessionEnded, UpstreamLimited
+from coordinator.client import SessionEnded, UpstreamLimited
 from coordinator.client.backoff import Backoff
 from coordinator.client.checker_program import CheckerProgram, ProgramFailed
 from coordinator.client.daemon import Daemon, ServiceWork
 
+from .conftest import NewClient
 from .scripted import Peer, ScriptedServer
 
-NewClient = Callable[..., Client]
 Record = dict[str, Any]
 
 

@@ -12,7 +12,7 @@ from coordinator.client.spool import Spool
 
 
 def kept(spool: Spool) -> dict[str, list[bytes]]:
-    return {name: [one.raw for one in held.results.values()] for name, held in spool.buckets.items()}
+    return {name: [result.raw for result in bucket.results.values()] for name, bucket in spool.buckets.items()}
 
 
 def reopened(spool: Spool, folder: Path) -> Spool:
@@ -23,20 +23,19 @@ def reopened(spool: Spool, folder: Path) -> Spool:
 async def test_what_is_kept_survives(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path, "ada")
     spool.add_bucket("b", "dm_check", 1)
-    one = await spool.add_result_durably("b", 1, b'{"item":1,"dm":"DM"}', True)
+    result = await spool.add_result_durably("b", 1, b'{"item":1,"dm":"DM"}', True)
     await spool.add_result_durably("b", 2, b'{"item":2,"complete":false}', False)
     spool.add_bucket("c", "dm_check", 4)
     await spool.add_result_durably("c", 3, b'{"item":3}', True)
     spool.add_bucket("b", "dm_check", 9)
-
-    spool.forget("b", [one])
+    spool.forget("b", [result])
     spool.remove_bucket("c")
+
     again = reopened(spool, tmp_path)
     assert kept(again) == {"b": [b'{"item":2,"complete":false}']}
     assert again.buckets["b"].claim == 9
     (part,) = again.buckets["b"].results.values()
     assert (part.item, part.settles) == (2, False)
-
     again.close()
 
 

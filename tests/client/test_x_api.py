@@ -25,7 +25,7 @@ PROFILE = {"source": "me"}
 
 
 class Upstream:
-    """What the server is asked and answers; `answer` gets the path and the query."""
+    """The requests that the server got, and its answers; `answer` is called with the path and the query."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, str], str | None]] = []
@@ -98,9 +98,9 @@ async def test_dm_check(upstream: Upstream, closing: Closing[Any]) -> None:
     assert await check(item("open"), PROFILE) == {"dm": "DM"}
     assert await check(item("shut"), PROFILE) == {"dm": "NON_DM"}
     assert await check(item("nobody"), PROFILE) == {"dm": "UNKNOWN"}
+
     path, query, token = upstream.seen[0]
     assert path == "/base/1.1/friendships/show.json"
-
     assert query == {"source_screen_name": "me", "target_screen_name": "open"}
     assert token == "Bearer secret"
     assert upstream.connections == 1  # kept alive
