@@ -63,7 +63,7 @@ class _FileLine(NamedTuple):
 
 
 class ItemFile:
-    """The records of one file, each a `ParsedItem` or a `RejectedRecord`; `bytes_read` counts.
+    """The records of one file, each a `ParsedItem` or a `RejectedRecord`; `bytes_read` counts the bytes read so far.
 
     `key` names the column or field that is the key; by default `key`, `screen_name`, or the first column.
 

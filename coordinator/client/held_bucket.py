@@ -26,7 +26,7 @@ _MAX_INTERNAL_ATTEMPTS = 5
 
 
 class LostEvent(asyncio.Event):
-    """Set when the bucket is not ours any more; `reason` says why."""
+    """Set when the client does not hold the bucket any more; `reason` says why."""
 
     reason = ""
 

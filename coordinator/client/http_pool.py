@@ -25,7 +25,7 @@ class HttpResponse(NamedTuple):
 
 
 class HttpPool:
-    """GET requests below one base URL.
+    """A pool of connections for GET requests below one base URL.
 
     Raises:
         ConfigError: the base is not an `http` or `https` address.

@@ -53,7 +53,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SessionEnded(CoordinatorError):
-    """The connection ended, or could not be made.
+    """Raised when the connection ended, or could not be made.
 
     `code` is the close code, if there was one; `final` says that another attempt is useless; `retry_after` is
     for how many seconds the client shall not connect, if the server said so.

@@ -131,7 +131,7 @@ class Spool:
         return spool
 
     def close(self) -> None:
-        """Let go of the file; its results stay for the next process."""
+        """Release the file; its results stay for the next process."""
         if not self.buckets:
             os.ftruncate(self._file, 0)
         os.close(self._file)
