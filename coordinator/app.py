@@ -13,9 +13,9 @@ from coordinator import __version__
 from coordinator.assembly import Parts, Run, assemble, listen_to_signals, make_core
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
-from coordinator.home import home_of
 from coordinator.model import Boot
 from coordinator.observe.events import Events
+from coordinator.prepare import prepared_database
 from coordinator.serve.listener import tls_of
 from coordinator.services import load_plugins
 from coordinator.store import nodes
@@ -117,8 +117,8 @@ class Node:
 
     async def _open(self) -> None:
         if self._dsn is None:
-            home = await self._home.enter_async_context(home_of(self.settings))
-            self._dsn, self.admin_token = home.dsn, home.admin_token
+            prepared = await self._home.enter_async_context(prepared_database(self.settings))
+            self._dsn, self.admin_token = prepared.dsn, prepared.admin_token
         self._database = Database(self._dsn)
         await self._database.open()
 

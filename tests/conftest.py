@@ -19,7 +19,7 @@ from hypothesis import settings
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.home import make_ready
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate
 from coordinator.store.pool import Database
@@ -69,7 +69,7 @@ def template(postgres: EmbeddedPostgres) -> str:
         await database.open()
         await migrate.migrate(database, tables_of(load_plugins()))
         await database.close()
-        await make_ready(database.dsn, None)
+        await prepare_database(database.dsn, None)
 
     asyncio.run(make())
     return postgres.dsn

@@ -21,8 +21,8 @@ import asyncpg
 from rich.console import Console
 
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.home import make_ready
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
 from coordinator.store.building import START
@@ -111,7 +111,7 @@ async def _filled(server: EmbeddedPostgres, count: int, buckets: int) -> str:
     await database.open()
     await migrate.migrate(database, tables_of(load_plugins()))
     await database.close()
-    await make_ready(dsn, None)
+    await prepare_database(dsn, None)
     filler = await asyncpg.connect(dsn)
     for statement in _FILL.format(items=count, buckets=buckets).split(";"):
         if statement.strip():

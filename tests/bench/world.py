@@ -20,8 +20,8 @@ import asyncpg
 
 from coordinator import credentials
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.home import make_ready
 from coordinator.model import ServiceId
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import building, migrate, tokens
 from coordinator.store.pool import Database
@@ -232,7 +232,7 @@ async def world() -> AsyncIterator[World]:
             await tokens.issue(db, new.token_id, new.hash, "admin", "bench", None, None)
         made.token = new.token
         await database.close()
-        await make_ready(postgres.dsn, None)
+        await prepare_database(postgres.dsn, None)
         yield made
     finally:
         await made.stop()

@@ -18,9 +18,9 @@ from coordinator.embedded import EmbeddedPostgres
 from coordinator.errors import ConfigError
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Entry
-from coordinator.home import make_ready
 from coordinator.model import Claimed, ClientId, Service, ServiceSettings, SessionId
 from coordinator.observe.health import WELL
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import building, claims, clients, health, history, items, migrate, statistics
 from coordinator.store.health import Done
@@ -87,7 +87,7 @@ async def _fresh() -> AsyncIterator[Database]:
         database = Database(server.dsn)
         await database.open()
         await migrate.migrate(database, tables_of(load_plugins()))
-        await make_ready(server.dsn, None)
+        await prepare_database(server.dsn, None)
         yield database
         await database.close()
     finally:

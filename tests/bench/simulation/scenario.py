@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from random import Random
 
-from coordinator.client.x_api import REQUESTS_PER_WINDOW, WINDOW
+from coordinator.client.x_api import RATE_LIMIT_WINDOW, REQUESTS_PER_WINDOW
 from coordinator.config import Settings
 from coordinator.model import ServiceSettings
 
@@ -37,7 +37,7 @@ class Scenario:
     """Arrivals an hour vary by this share around their mean; the most are in the `evening`."""
 
     requests: int = REQUESTS_PER_WINDOW
-    window: float = WINDOW
+    window: float = RATE_LIMIT_WINDOW
     """The outside API takes so many requests of a client in so many seconds."""
     speed: float = 5.0
     """Median of the items that a client checks in a second, while the API takes them."""

@@ -1,8 +1,8 @@
-"""The words of the generated commands: what each group, field and example is."""
+"""The help texts of the generated commands: for each group, field and example."""
 
 from __future__ import annotations
 
-GROUPS = {
+GROUP_HELP = {
     "service": "Kinds of check: add, configure, pause, revoke.",
     "client": "Volunteers' clients: who they are, what they did, deactivating them.",
     "item": "Items: adding, importing, prioritizing, deleting, and where they are.",
@@ -13,7 +13,7 @@ GROUPS = {
     "node": "The nodes that share the database.",
 }
 
-FIELDS = {
+FIELD_HELP = {
     "action": "Only this action, such as item.add.",
     "after": "Where the page before ended (its `next`).",
     "bucket_id": "The bucket's id.",
@@ -46,7 +46,7 @@ FIELDS = {
     "uses": "How often it can be used; without end unless given.",
 }
 
-LEADS = {
+ANSWER_LEADS = {
     "bucket.show": "Shows one",
     "client.show": "Shows one",
     "health": "Whether the server lives and can work",

@@ -1,4 +1,4 @@
-"""The database of a `serve`: embedded or not, migrated, with its first services and its first token."""
+"""Prepares the database of a server: started if embedded, migrated, with its first services and admin token."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate, services, tokens
 from coordinator.store.pool import Database
 
-TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
 
-FIRST_SERVICES = ("dm_check", "follower_check", "following_check")
-"""Present and active in a new database."""
+INITIAL_SERVICES = ("dm_check", "follower_check", "following_check")
+"""The services that a new database has, all active."""
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class PreparedDatabase:
     """A database that is ready for nodes; `admin_token` only if the data folder is this program's own."""
 
     dsn: str
@@ -32,41 +32,43 @@ class Home:
 
 
 @asynccontextmanager
-async def home_of(settings: Settings) -> AsyncIterator[Home]:
-    """Make the database ready that the settings name; an embedded one is stopped at the end.
+async def prepared_database(settings: Settings) -> AsyncIterator[PreparedDatabase]:
+    """Prepare the database that the settings name; an embedded one is started, and stopped at the end.
 
     Raises:
-        ConfigError: the folder or the database does not do, or another program owns the folder.
-        UnknownSchema: the schema is not this program's.
+        ConfigError: the folder or the database cannot be used, or another program owns the folder.
+        UnknownSchema: the schema is older or newer than this program's.
         Unavailable: the database cannot be reached.
     """
     if settings.database is not None:
-        yield await make_ready(settings.database, None)
+        yield await prepare_database(settings.database, None)
         return
+
     lock = await asyncio.to_thread(own_folder, settings.data)
     try:
         postgres = EmbeddedPostgres(settings.data)
         await asyncio.to_thread(postgres.start)
         try:
-            yield await make_ready(postgres.dsn, settings.data)
+            yield await prepare_database(postgres.dsn, settings.data)
         finally:
             await asyncio.to_thread(postgres.stop)
     finally:
         lock.release()
 
 
-async def make_ready(dsn: str, folder: Path | None) -> Home:
-    """Check or make the schema, and see to the first services and the first token.
+async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
+    """Check or migrate the schema, and add the first services and the first token if they are missing.
 
-    `folder`: the data folder of an embedded database, which is migrated without asking.
+    `folder` is the data folder of an embedded database, which alone is migrated.
 
     Raises:
-        UnknownSchema, Unavailable, ConfigError: as `home_of`.
+        UnknownSchema, Unavailable, ConfigError: as `prepared_database`.
     """
     plugins = load_plugins()
     tables = tables_of(plugins)
     database = Database(dsn, size=2)
     await database.open()
+
     try:
         if folder is not None:
             await migrate.migrate(database, tables)
@@ -76,17 +78,18 @@ async def make_ready(dsn: str, folder: Path | None) -> Home:
             )
         async with database.connection() as db:
             if not await services.load(db):
-                for name in FIRST_SERVICES:
+                for name in INITIAL_SERVICES:
                     await services.add(db, name, name, plugins[name].title, {})
-        token = None if folder is None else await _first_token(database, folder)
+        token = None if folder is None else await _admin_token(database, folder)
     finally:
         await database.close()
-    return Home(dsn, token)
+
+    return PreparedDatabase(dsn, token)
 
 
-async def _first_token(database: Database, folder: Path) -> str:
-    """The admin's token of a data folder; made with it, and made again if its file was removed."""
-    path = folder / TOKEN_FILE
+async def _admin_token(database: Database, folder: Path) -> str:
+    """Return the admin token of a data folder; make it if its file is missing or its token is not valid."""
+    path = folder / ADMIN_TOKEN_FILE
     async with database.connection() as db:
         if path.exists():
             token = path.read_text(encoding="ascii").strip()
@@ -94,12 +97,12 @@ async def _first_token(database: Database, folder: Path) -> str:
                 return token
         made = credentials.make_token()
         await tokens.issue(db, made.token_id, made.hash, "admin", "first", None, None)
-    _write_privately(path, made.token + "\n")
+    _write_private(path, made.token + "\n")
     return made.token
 
 
-def _write_privately(path: Path, text: str) -> None:
-    """A new file that nobody else could read at any moment."""
+def _write_private(path: Path, text: str) -> None:
+    """Write a new file that no other account can read at any moment."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""Keeps one session open: connects, and connects again."""
+"""The connection to the server: one session is kept open, and opened again whenever it ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from typing import Protocol, TypeVar
 
 from coordinator.client.backoff import Backoff
-from coordinator.client.identity import Identity
+from coordinator.client.identity import ClientIdentity
 from coordinator.client.session import OPEN_TIMEOUT, Session, SessionEnded
 from coordinator.errors import Refused
 from coordinator.wire.client import Hello, Hold, Welcome
@@ -17,46 +17,50 @@ log = logging.getLogger("coordinator.client")
 
 A = TypeVar("A", bound=Answer)
 
-TRANSIENT = frozenset({"unavailable", "rate_limited", "quota", "draining"})
-"""Refusals that a repeat of the same request, a little later, need not meet."""
+TRANSIENT_REFUSALS = frozenset({"unavailable", "rate_limited", "quota", "draining"})
+"""Refusals after which the same request may succeed a little later."""
 
-_STEADY = 10.0
+_STABLE_AFTER = 10.0
 """Seconds that a session has to last before the next reconnect may be quick again."""
 
 
-class Listener(Protocol):
-    """Who is told what happens on the link; all in the order of the wire, none may wait."""
+class SessionListener(Protocol):
+    """The one who is told of sessions and pushes, in the order in which the server speaks; no method may wait."""
 
     def holds(self) -> list[Hold] | None:
-        """What `hello` says is held; nothing if there is nothing to recollect."""
+        """Name the held buckets for `hello`; None if there is nothing to recollect."""
 
     def welcomed(self, welcome: Welcome) -> None:
-        """A session has begun; its requests and pushes come after this."""
+        """Begin a session; its answers and pushes come after this."""
 
     def pushed(self, push: Push) -> None:
-        """The server said something of its own accord."""
+        """Take a message that the server sent unasked."""
 
     def cut(self) -> None:
-        """The session that `welcomed` told of has ended."""
+        """End the session that `welcomed` began."""
 
     def failed(self, why: SessionEnded) -> None:
-        """There will be no further session."""
+        """Give up: there will be no further session."""
 
 
-class Link:
-    """The way to the server, over as many connections as it takes."""
+class Reconnector:
+    """Opens a session, and another one whenever it ends, until the server refuses for good.
+
+    `current` is the open session, if there is one; `failure` says why there will be no other.
+    """
 
     def __init__(
         self,
         url: str,
-        identity: Identity,
+        identity: ClientIdentity,
         agent: str,
-        listener: Listener,
+        listener: SessionListener,
         backoff: Backoff,
         open_timeout: float = OPEN_TIMEOUT,
     ) -> None:
         self.failure: SessionEnded | None = None
         self.current: Session | None = None
+
         self._url = url
         self._identity = identity
         self._agent = agent
@@ -67,14 +71,14 @@ class Link:
 
     @property
     def draining(self) -> bool:
-        """Whether the server has said that this session is about to end."""
+        """Tell whether the server has announced the end of this session."""
         return self.current is not None and self.current.draining
 
     async def run(self) -> None:
-        """Keep a session open until there is no sense in it."""
+        """Keep a session open until the server refuses this client for good."""
         while True:
             try:
-                await self._once()
+                await self._run_one_session()
             except SessionEnded as ended:
                 if ended.final:
                     self.fail(ended)
@@ -84,10 +88,10 @@ class Link:
                 await asyncio.sleep(wait)
 
     async def session(self) -> Session:
-        """The open session, waited for.
+        """Wait for the open session and return it.
 
         Raises:
-            SessionEnded: there will be none any more.
+            SessionEnded: there will be no other session.
         """
         while True:
             if self.failure is not None:
@@ -97,11 +101,11 @@ class Link:
             await self._changed.wait()
 
     async def request(self, message: Request, expects: type[A]) -> A:
-        """Ask for something that may be asked twice; survives lost connections and transient refusals.
+        """Make a request that is safe to repeat; repeats it after lost connections and transient refusals.
 
         Raises:
             Refused: the server said no, for good.
-            SessionEnded: there is no way to the server any more.
+            SessionEnded: there will be no other session.
         """
         backoff = Backoff()
         while True:
@@ -111,27 +115,29 @@ class Link:
             except SessionEnded as ended:
                 if ended.final and self.failure is None:
                     self.fail(ended)
-                await self.after(session)
+                await self.wait_until_ended(session)
             except Refused as refused:
-                if refused.code not in TRANSIENT:
+                if refused.code not in TRANSIENT_REFUSALS:
                     raise
+
                 wait = backoff.next(refused.retry_after or 0.0)
                 log.warning("%s Trying again in %.1f s.", refused, wait)
                 await asyncio.sleep(wait)
 
-    async def after(self, session: Session) -> None:
-        """Wait until a session that has ended is not the current one any more."""
+    async def wait_until_ended(self, session: Session) -> None:
+        """Wait until this session is not the current one any more."""
         while self.current is session and self.failure is None:
             await self._changed.wait()
 
     def fail(self, why: SessionEnded) -> None:
-        """End the link for good; all who wait for it are told why."""
+        """Give up for good, and tell all who wait why."""
         if self.failure is None:
             self.failure = why
             self._listener.failed(why)
-            self._tell()
+            self._notify()
 
-    async def _once(self) -> None:
+    async def _run_one_session(self) -> None:
+        """Open a session and read it to its end, which is always raised as SessionEnded."""
         hello = Hello(
             protocol=PROTOCOL,
             client_id=self._identity.client_id,
@@ -139,24 +145,26 @@ class Link:
             agent=self._agent,
             holds=self._listener.holds(),
         )
+
         loop = asyncio.get_running_loop()
         session = await Session.open(self._url, hello, self._open_timeout)
         began = loop.time()
+
         try:
             self._listener.welcomed(session.welcome)
             self.current = session
-            self._tell()
+            self._notify()
             log.info("connected to %s as %s", self._url, self._identity.client_id)
             await session.run(self._listener.pushed)
         finally:
             self.current = None
             self._listener.cut()
-            self._tell()
-            if loop.time() - began >= _STEADY:
+            self._notify()
+            if loop.time() - began >= _STABLE_AFTER:
                 self._backoff.reset()
             await session.close()
 
-    def _tell(self) -> None:
-        """Wake all who wait for a change; who comes later waits for the next."""
+    def _notify(self) -> None:
+        """Wake all who wait for a change; those who come later wait for the next one."""
         self._changed.set()
         self._changed = asyncio.Event()
