@@ -1,7 +1,7 @@
 // The stats channel, kept open: subscriptions to topics, pages of tables, and a new session after a lost one.
 import { Backoff } from "./backoff";
 import { Observable } from "./observable";
-import { type ConnectionLost, Session } from "./session";
+import { type ConnectionLost, RequestRefused, Session } from "./session";
 import type { Filter, Page, Role, ServerCard, Snapshot, StatsWelcome, Table, Topic, WireError } from "./wire";
 
 /** Seconds between two snapshots of a topic, at least. */
@@ -33,7 +33,10 @@ export class StatsConnection {
   private readonly backoff = new Backoff();
   private reconnectTimer: ReturnType<typeof setTimeout> | undefined;
   private silenceTimer: ReturnType<typeof setTimeout> | undefined;
+  private repeatTimer: ReturnType<typeof setTimeout> | undefined;
   private readonly subscribers = new Map<Topic, number>();
+  /** The topics that the session is subscribed to, as the server's last answer said. */
+  private confirmedTopics: readonly Topic[] = [];
   private readonly snapshots = new Map<Topic, Observable<Snapshot | null>>();
 
   constructor(private token: string | null) {
@@ -131,11 +134,7 @@ export class StatsConnection {
     this.topics.set(welcome.topics);
     this.state.set({ phase: "live", role: welcome.role, server: welcome.server });
 
-    const topics = [...this.subscribers.keys()];
-    this.requestTopics(
-      "subscribe",
-      topics.filter((topic) => this.needsSnapshots(topic)),
-    );
+    this.requestTopics("subscribe", this.neededTopics());
   }
 
   /** Tell whether snapshots of a topic are of use: a frozen view still shows the first one of a topic. */
@@ -143,18 +142,51 @@ export class StatsConnection {
     return this.frozenAt.value === null || this.snapshotOf(topic).value === null;
   }
 
+  private neededTopics(): Topic[] {
+    return [...this.subscribers.keys()].filter((topic) => this.needsSnapshots(topic));
+  }
+
   private requestTopics(type: "subscribe" | "unsubscribe", wanted: Topic[]): void {
     const topics = wanted.filter((topic) => this.topics.value.includes(topic));
-    if (this.session === null || this.state.value.phase !== "live" || topics.length === 0) return;
+    const session = this.session;
+    if (session === null || this.state.value.phase !== "live" || topics.length === 0) return;
+
     const fields = type === "subscribe" ? { topics, interval: SNAPSHOT_INTERVAL_SECONDS } : { topics };
-    this.session.request(type, fields).catch(() => undefined); // the next session subscribes anew
+    session.request(type, fields).then(
+      (answer) => {
+        if (this.session === session) this.confirmedTopics = answer.topics as Topic[];
+      },
+      (failure: unknown) => {
+        if (this.session === session) this.repeatLater(failure);
+      },
+    );
+  }
+
+  /** After a refusal that passes (too many requests), ask again for what is still needed then. */
+  private repeatLater(failure: unknown): void {
+    if (!(failure instanceof RequestRefused) || failure.error.retry_after === undefined) return;
+    clearTimeout(this.repeatTimer);
+    this.repeatTimer = setTimeout(() => this.correctSubscriptions(), failure.error.retry_after * 1000);
+  }
+
+  /** Request the difference between the needed and the confirmed topics. */
+  private correctSubscriptions(): void {
+    const needed = this.neededTopics();
+    this.requestTopics(
+      "unsubscribe",
+      this.confirmedTopics.filter((topic) => !needed.includes(topic)),
+    );
+    this.requestTopics(
+      "subscribe",
+      needed.filter((topic) => !this.confirmedTopics.includes(topic)),
+    );
   }
 
   private storeSnapshot(snapshot: Snapshot): void {
-    const stored = this.snapshotOf(snapshot.topic);
     if (!this.needsSnapshots(snapshot.topic)) return;
     this.clockOffset = Date.parse(snapshot.at) - Date.now();
-    stored.set(snapshot);
+    this.snapshotOf(snapshot.topic).set(snapshot);
+    if (this.frozenAt.value !== null) this.requestTopics("unsubscribe", [snapshot.topic]);
   }
 
   private reconnectLater(lost: ConnectionLost, refusal: WireError | null): void {
@@ -189,6 +221,8 @@ export class StatsConnection {
   private closeSession(): void {
     clearTimeout(this.reconnectTimer);
     clearTimeout(this.silenceTimer);
+    clearTimeout(this.repeatTimer);
+    this.confirmedTopics = [];
     const session = this.session;
     this.session = null;
     session?.close();
