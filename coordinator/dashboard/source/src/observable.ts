@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 /** A value that tells its listeners when it changes. */
-export class Cell<T> {
+export class Observable<T> {
   private listeners = new Set<() => void>();
 
   constructor(private current: T) {}
@@ -16,25 +16,29 @@ export class Cell<T> {
     for (const listener of [...this.listeners]) listener();
   }
 
+  /** Call the listener after each change, until the returned function is called. */
   listen(listener: () => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 }
 
-/** The value of a cell; the component is drawn again when it changes. */
-export function useCell<T>(cell: Cell<T>): T {
+/** Return the value of an observable; the component is drawn again when it changes. */
+export function useObservable<T>(observable: Observable<T>): T {
   const [, redraw] = useState({});
+
   useEffect(() => {
-    let seen = cell.value;
-    const stop = cell.listen(() => {
-      if (!Object.is(seen, cell.value)) {
-        seen = cell.value;
+    let drawnValue = observable.value;
+    const stopListening = observable.listen(() => {
+      if (!Object.is(drawnValue, observable.value)) {
+        drawnValue = observable.value;
         redraw({});
       }
     });
+
     redraw({}); // it may have changed between the drawing and now
-    return stop;
-  }, [cell]);
-  return cell.value;
+    return stopListening;
+  }, [observable]);
+
+  return observable.value;
 }

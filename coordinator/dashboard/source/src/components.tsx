@@ -1,10 +1,10 @@
-// The small things that all pages are made of.
+// Components that several pages use.
 import type { ComponentChildren } from "preact";
-import { useCell } from "./cell";
-import { useApp } from "./context";
+import { useApp, useTopic } from "./context";
+import { compactCount, count, durationRange, fullTime, relativeTime } from "./format";
+import { useObservable } from "./observable";
 import { href } from "./route";
-import type { Eta, Health, Items } from "./wire";
-import { ago, compact, count, fullTime, range } from "./words";
+import type { Eta, Health, Items, Rows, ServiceRow } from "./wire";
 
 export function Card(props: { title: string; aside?: ComponentChildren; class?: string; children: ComponentChildren }) {
   const id = `card-${props.title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
@@ -33,19 +33,22 @@ export function Figure(props: { name: string; value: string; note?: ComponentChi
   );
 }
 
-const TONES: Record<string, "good" | "warn" | "bad" | "quiet"> = {
+type Tone = "good" | "warn" | "bad" | "neutral";
+
+/** The tone of each state and kind of event; all others are neutral. */
+const TONES: Record<string, Tone> = {
   active: "good",
   live: "good",
   ok: "good",
   claimed: "good",
-  ready: "quiet",
+  ready: "neutral",
   paused: "warn",
   watched: "warn",
   draining: "warn",
-  inactive: "quiet",
-  unregistered: "quiet",
-  gone: "quiet",
-  done: "quiet",
+  inactive: "neutral",
+  unregistered: "neutral",
+  gone: "neutral",
+  done: "neutral",
   dead: "bad",
   flagged: "bad",
   deactivated: "bad",
@@ -57,9 +60,9 @@ const TONES: Record<string, "good" | "warn" | "bad" | "quiet"> = {
   release: "warn",
 };
 
-/** A state in one word; its shape says the same as its colour. */
+/** A state in one word; the shape of its dot says the same as its colour. */
 export function Badge({ word }: { word: string }) {
-  return <span class={`badge ${TONES[word] ?? "quiet"}`}>{word}</span>;
+  return <span class={`badge ${TONES[word] ?? "neutral"}`}>{word}</span>;
 }
 
 export function HealthBadge({ health, reason }: { health: Health; reason: string | null }) {
@@ -71,11 +74,11 @@ export function HealthBadge({ health, reason }: { health: Health; reason: string
   );
 }
 
-export function Ago({ time, now }: { time: string | null; now: number }) {
+export function TimeAgo({ time, now }: { time: string | null; now: number }) {
   if (time === null) return <span class="muted">never</span>;
   return (
     <time dateTime={time} title={fullTime(time)}>
-      {ago(time, now)}
+      {relativeTime(time, now)}
     </time>
   );
 }
@@ -96,56 +99,57 @@ export function ServiceLink({ service }: { service: string }) {
   );
 }
 
-/** The place of items, in the order in which they get there. */
-export const PLACES = ["settled", "claimed", "ready", "waiting", "dead", "quarantined"] as const;
+/** The states of items, in the order in which the bar shows them. */
+const ITEM_STATES = ["settled", "claimed", "ready", "waiting", "dead", "quarantined"] as const;
 
-/** How far a service is: one bar, one part for each place that items can be in. */
+/** The progress of a service as a bar with one part for each state of items. */
 export function ItemsBar({ items, label }: { items: Items; label: string }) {
   const total = Math.max(1, items.total);
-  let left = 0;
-  const words = PLACES.filter((place) => items[place] > 0).map((place) => `${count(items[place])} ${place}`);
+  const description = ITEM_STATES.filter((state) => items[state] > 0).map((state) => `${count(items[state])} ${state}`);
+  let nextX = 0;
+
   return (
     <svg
       class="items-bar"
       viewBox="0 0 1000 10"
       preserveAspectRatio="none"
       role="img"
-      aria-label={`${label}: ${words.join(", ") || "no items"}`}
+      aria-label={`${label}: ${description.join(", ") || "no items"}`}
     >
       <rect class="bar-empty" x="0" y="0" width="1000" height="10" />
-      {PLACES.map((place) => {
-        const width = (1000 * items[place]) / total;
-        const x = left;
-        left += width;
-        return width > 0 && <rect key={place} class={`bar-${place}`} x={x} y="0" width={width} height="10" />;
+      {ITEM_STATES.map((state) => {
+        const width = (1000 * items[state]) / total;
+        const x = nextX;
+        nextX += width;
+        return width > 0 && <rect key={state} class={`bar-${state}`} x={x} y="0" width={width} height="10" />;
       })}
     </svg>
   );
 }
 
-/** What the parts of the bar are, with their figures. */
+/** The colours of the bar's parts, with their figures. */
 export function ItemsLegend({ items }: { items: Items }) {
   return (
     <ul class="legend">
-      {PLACES.map((place) => (
-        <li key={place} title={count(items[place])}>
-          <span class={`swatch bar-${place}`} aria-hidden="true" />
-          {place} <b>{compact(items[place])}</b>
+      {ITEM_STATES.map((state) => (
+        <li key={state} title={count(items[state])}>
+          <span class={`swatch bar-${state}`} aria-hidden="true" />
+          {state} <b>{compactCount(items[state])}</b>
         </li>
       ))}
     </ul>
   );
 }
 
-/** Nothing to do, a range, or no guess: in a few words. */
-export function etaWords(items: Items, eta: Eta | null): string {
+/** The estimated time until all items are settled, or the reason why there is no estimate. */
+export function etaText(items: Items, eta: Eta | null): string {
   if (items.total > 0 && items.settled + items.quarantined >= items.total) return "all done";
   if (items.total === 0) return "no items";
-  return eta === null ? "no estimate yet" : range(eta.low, eta.high);
+  return eta === null ? "no estimate yet" : durationRange(eta.low, eta.high);
 }
 
-/** A part of a whole as a thin bar; the figure stands beside it. */
-export function Meter({ share, tone = "good" }: { share: number; tone?: "good" | "warn" | "bad" }) {
+/** A share between 0 and 1 as a thin bar; screen readers get the figure that stands beside it. */
+export function Meter({ share, tone = "good" }: { share: number; tone?: Exclude<Tone, "neutral"> }) {
   const width = 100 * Math.min(1, Math.max(0, share));
   return (
     <svg class="meter" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">
@@ -158,9 +162,9 @@ export function Meter({ share, tone = "good" }: { share: number; tone?: "good" |
 export function Loading({ rows = 3 }: { rows?: number }) {
   return (
     <div class="loading">
-      <span class="unseen">Loading</span>
+      <span class="visually-hidden">Loading</span>
       {Array.from({ length: rows }, (_, row) => (
-        <span key={row} class="bone" aria-hidden="true" />
+        <span key={row} class="skeleton" aria-hidden="true" />
       ))}
     </div>
   );
@@ -175,34 +179,35 @@ export function Empty({ title, children }: { title: string; children?: Component
   );
 }
 
-export function Failure({ text, again }: { text: string; again(): void }) {
+export function Failure({ text, reload }: { text: string; reload(): void }) {
   return (
     <div class="empty failure" role="alert">
       <p class="empty-title">This could not be read.</p>
       <p>{text}</p>
-      <button type="button" onClick={again}>
+      <button type="button" onClick={reload}>
         Try again
       </button>
     </div>
   );
 }
 
-/** A choice that stands in the address. */
-export function Choice(props: { name: string; label: string; options: readonly (readonly [string, string])[] }) {
+/** A selection whose value is kept in the address. */
+export function SelectField(props: { name: string; label: string; options: readonly (readonly [string, string])[] }) {
   const { router } = useApp();
-  const { query } = useCell(router.route);
+  const { query } = useObservable(router.route);
+
   return (
     <label class="field">
       <span>{props.label}</span>
       <select
         value={query[props.name] ?? ""}
         onChange={(event) =>
-          router.refine({ [props.name]: event.currentTarget.value, after: undefined, page: undefined }, true)
+          router.changeQuery({ [props.name]: event.currentTarget.value, after: undefined, page: undefined }, true)
         }
       >
-        {props.options.map(([value, words]) => (
+        {props.options.map(([value, label]) => (
           <option key={value} value={value}>
-            {words}
+            {label}
           </option>
         ))}
       </select>
@@ -210,20 +215,38 @@ export function Choice(props: { name: string; label: string; options: readonly (
   );
 }
 
-/** One of a few, as a row of links; the first is what an address without it means. */
+/** A selection of one service or of all. */
+export function ServiceSelectField() {
+  const services = useTopic<Rows<ServiceRow>>("services")?.data.rows ?? [];
+  return (
+    <SelectField
+      name="service"
+      label="Service"
+      options={[["", "all services"], ...services.map(({ service }) => [service, service] as const)]}
+    />
+  );
+}
+
+/** A selection as a row of links, kept in the address; an address without it means the first option. */
 export function Tabs(props: { name: string; label: string; options: readonly (readonly [string, string])[] }) {
   const { router } = useApp();
-  const { path, query } = useCell(router.route);
-  const chosen = query[props.name] ?? props.options[0]?.[0];
+  const { path, query } = useObservable(router.route);
+  const selected = query[props.name] ?? props.options[0]?.[0];
+
   return (
     <nav class="tabs" aria-label={props.label}>
-      {props.options.map(([value, words], place) => (
+      {props.options.map(([value, label], index) => (
         <a
           key={value}
-          href={href(path, { ...query, after: undefined, page: undefined, [props.name]: place === 0 ? undefined : value })}
-          aria-current={chosen === value ? "true" : undefined}
+          href={href(path, {
+            ...query,
+            after: undefined,
+            page: undefined,
+            [props.name]: index === 0 ? undefined : value,
+          })}
+          aria-current={selected === value ? "true" : undefined}
         >
-          {words}
+          {label}
         </a>
       ))}
     </nav>

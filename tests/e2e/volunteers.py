@@ -8,21 +8,21 @@ from contextlib import asynccontextmanager, suppress
 
 from tests.harness import Admin, Server, Volunteer
 
-PACE = 0.05
-"""Seconds that a check of a whole bucket takes."""
+CHECK_SECONDS = 0.05
+"""Seconds that the check of a whole bucket takes."""
 
 
-async def work(peer: Volunteer) -> None:
-    """Settle buckets one after the other, for ever."""
+async def work(volunteer: Volunteer) -> None:
+    """Settle one bucket after the other until cancelled."""
     while True:
-        bucket = await peer.bucket()
-        await asyncio.sleep(PACE)
-        stored = await peer.submit(bucket)
+        bucket = await volunteer.bucket()
+        await asyncio.sleep(CHECK_SECONDS)
+        stored = await volunteer.submit(bucket)
         assert stored["type"] == "stored", stored
 
 
-class Crew:
-    """Who is there; `worker` goes on in the background."""
+class Volunteers:
+    """The volunteers that are connected; `worker` settles buckets in the background, `holder` keeps `bucket_id`."""
 
     def __init__(self, admin: Admin, worker: Volunteer, holder: Volunteer, bucket_id: str) -> None:
         self.admin = admin
@@ -32,21 +32,25 @@ class Crew:
 
 
 @asynccontextmanager
-async def at_work(server: Server, items: int = 4000) -> AsyncIterator[Crew]:
-    """A node on which work goes on."""
+async def volunteers_at_work(server: Server, items: int = 4000) -> AsyncIterator[Volunteers]:
+    """Add items to a node and connect volunteers that work on them."""
     admin = await server.admin()
     await admin.add(items, services=["dm_check"])
+
     worker, holder = await server.volunteer("worker"), await server.volunteer("holder")
-    bucket = await holder.bucket()
+    held_bucket = await holder.bucket()
+
     giver = await server.volunteer("giver")
-    given = await giver.bucket()
-    await giver.ok("release", bucket_id=given["bucket_id"], claim=given["claim"])
+    returned_bucket = await giver.bucket()
+    await giver.ok("release", bucket_id=returned_bucket["bucket_id"], claim=returned_bucket["claim"])
+
     gone = await server.volunteer("gone")
     await gone.bucket()
     gone.cut()
+
     task = asyncio.create_task(work(worker))
     try:
-        yield Crew(admin, worker, holder, bucket["bucket_id"])
+        yield Volunteers(admin, worker, holder, held_bucket["bucket_id"])
         assert not task.done(), task.exception()
     finally:
         task.cancel()
