@@ -1,4 +1,4 @@
-"""A service from outside: does an address still answer?"""
+"""A worked example of a service: does an address still answer?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from coordinator.services.contract import Connection
 
 
 class LinkSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The settings of this service beside those that all have."""
+
     redirects: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
 
 
 class LinkResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A result as clients submit it; `item` is added by the coordinator."""
+
     alive: bool
     status: Annotated[int, msgspec.Meta(ge=100, le=599)] | None = None
 
@@ -45,7 +49,7 @@ class LinkAlive(Plugin):
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         await connection.executemany(
             "INSERT INTO link_seen (item_id, claim, key, alive, at) VALUES ($1, $2, $3, $4, $5)",
-            [(one.item, one.claim, one.key, one.result.alive, one.at) for one in settled],
+            [(row.item, row.claim, row.key, row.result.alive, row.at) for row in settled],
         )
 
     async def forget(self, connection: Connection, items: Sequence[ItemId]) -> None:
