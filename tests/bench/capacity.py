@@ -85,7 +85,7 @@ class Minute:
 
 @dataclass(frozen=True, slots=True)
 class NodeLoad:
-    """What happens on one node in a second; an ask is for one bucket."""
+    """Load of one node in a second; an ask is for one bucket."""
 
     asks: float
     submits: float
@@ -98,7 +98,7 @@ class NodeLoad:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What one node asks of the database in a second, by step, and the seconds from each ask to its bucket."""
+    """Cost of one node in a second, by step, and the seconds from each ask to its bucket."""
 
     steps: dict[str, StepCost]
     asks: list[float]
@@ -174,7 +174,7 @@ def _arrivals(rate: float, chance: Random) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the clients of a scenario need at their peak, and how long things take."""
+    """Needs of the clients of a scenario at their peak, and how long asks take then."""
 
     peak: Minute
     nodes: int
@@ -183,8 +183,8 @@ class Needs:
     """Ready buckets that are kept."""
 
     @property
-    def database(self) -> dict[str, StepCost]:
-        """What all nodes ask of the database in a second, by step."""
+    def steps(self) -> dict[str, StepCost]:
+        """Cost of all nodes in a second, by step."""
         return {name: cost * self.nodes for name, cost in self.node.steps.items()}
 
 

@@ -1,4 +1,4 @@
-"""What 100,000 or a million clients need: `python -m tests.bench.simulate [--clients N …] [--hours H] [--measure] …`.
+"""Needs of 100,000 or a million clients: `python -m tests.bench.simulate [--clients N …] [--hours H] [--measure] …`.
 
 Tells how many nodes, statements and database cores the busiest minute of a day needs, how long asks take then, and how
 long items wait, by the model of `tests/bench/capacity.py` from what each step of the work costs.  `--measure` takes
@@ -46,7 +46,8 @@ async def measured() -> tuple[Steps, Timings]:
 
 def figures(scenario: Scenario, needs: Needs) -> dict[str, Any]:
     """All that is told of one scenario, for JSON."""
-    day, total = day_of(scenario), sum(needs.database.values(), StepCost())
+    day, total = day_of(scenario), sum(needs.steps.values(), StepCost())
+
     return {
         "clients": scenario.clients,
         "sessions": round(needs.peak.connected),
@@ -61,7 +62,7 @@ def figures(scenario: Scenario, needs: Needs) -> dict[str, Any]:
         "waiting_items_most": max(minute.waiting for minute in day),
         "wait_hours_most": max(minute.wait for minute in day) / HOUR,
         "clients_without_work_most": max(minute.idle for minute in day),
-        "steps": {name: asdict(cost) for name, cost in needs.database.items()},
+        "steps": {name: asdict(cost) for name, cost in needs.steps.items()},
     }
 
 
@@ -76,6 +77,7 @@ def show(found: dict[str, Any], console: Console) -> None:
         f"At most {found['waiting_items_most']:,.0f} items wait, for {found['wait_hours_most']:.1f} h; "
         f"at most {found['clients_without_work_most']:.0%} of the clients are without work."
     )
+
     table = Table("step", "statements/s", "cores of the database", "cores of the nodes")
     for name, cost in found["steps"].items():
         cores = (f"{cost[column] / 1000:.3f}" for column in ("database_ms", "node_ms"))

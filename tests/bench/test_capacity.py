@@ -99,7 +99,7 @@ def test_the_day_keeps_count_of_its_items() -> None:
 def test_tenfold_clients_need_tenfold() -> None:
     few, many = (needs_of(Scenario(clients=clients), STEPS, TIMINGS) for clients in (100_000, 1_000_000))
     assert few.nodes * 8 < many.nodes <= few.nodes * 10
-    statements = [sum(cost.statements for cost in needs.database.values()) for needs in (few, many)]
+    statements = [sum(cost.statements for cost in needs.steps.values()) for needs in (few, many)]
     assert statements[0] * 8 < statements[1] < statements[0] * 12
 
 
