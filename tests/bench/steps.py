@@ -89,7 +89,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Work of one kind that was done for a while: what it cost, in how many seconds, for how many of its things."""
+    """Work of one kind: its cost, its seconds, and how many buckets, sessions or thousands of items it was."""
 
     cost: Cost
     seconds: float
@@ -109,7 +109,7 @@ class Run:
         return StepCost(self.cost.calls, self.cost.postgres * 1000, self.cost.server * 1000)
 
     def each(self, second: StepCost) -> StepCost:
-        """Cost of one of the things, without what the node does each second anyway."""
+        """Cost of one of what was counted, without what the node does each second anyway."""
         return (self.total - second * self.seconds) * (1 / self.count)
 
 
@@ -136,6 +136,7 @@ async def measure(world: World, buckets: int) -> tuple[Steps, Timings]:
         runs["add"] = await _run(world, max(5, buckets // 20), _add_items)  # nobody is there to make buckets for
         await _let_wait(world, buckets)
         runs["wait"] = await _run(world, buckets, _let_wait)
+
         names = [f"step{number}" for number in range(CROWD)]
         await world.register(names)
         runs["make"] = await _run(world, buckets, fill_pool)
@@ -185,7 +186,7 @@ def steps_of(runs: Mapping[str, Run]) -> Steps:
 
 
 def timings_of(runs: Mapping[str, Run], ask: float) -> Timings:
-    """How long a statement for one bucket takes, and each further one; `ask` are seconds from ask to bucket."""
+    """Find how long a statement for one bucket takes, and each further one in it; `ask` is told as it is."""
 
     def first_and_more(*statements: str) -> tuple[float, float]:
         first, many = (runs[name].call_seconds(*statements) for name in ("alone", "together"))
@@ -244,7 +245,7 @@ async def submit_in_parts(peer: Peer, bucket: Message, parts: int) -> None:
 
 
 async def _together(peers: Sequence[Peer], _: World, buckets: int) -> None:
-    """All ask at the same time, and submit at the same time."""
+    """Let all ask at the same time, and submit at the same time."""
     for _number in range(buckets // len(peers)):
         for peer in peers:
             await peer.send("ask", service="dm_check", count=1)
