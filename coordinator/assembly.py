@@ -216,6 +216,6 @@ def _edge(core: Core, background: BackgroundTasks) -> Edge:
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )
-    addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute, settings.trusted_proxies)
+    addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute)
     card = ServerCard(name="coordinator", version=__version__, node=settings.node_name)
     return Edge(core, background, addresses, limits, card)

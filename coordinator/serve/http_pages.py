@@ -16,6 +16,9 @@ from coordinator.serve.pages import Pages
 CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
 CHANNELS = (CLIENT, STATS, ADMIN)
 
+PROBES = ("/healthz", "/readyz")
+"""Asked by machines that name whatever host they like."""
+
 
 class HttpPages:
     """Answers GET requests that open no channel."""

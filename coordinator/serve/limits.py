@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Sequence
 from time import monotonic
-from typing import Any
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 REFUSED_IN_A_ROW = 50
 """Who is refused so often in a row for his rate, and goes on, is closed with 4429."""
@@ -43,28 +38,12 @@ class TokenBucket:
 class Addresses:
     """Connections and registrations of each address."""
 
-    def __init__(self, connections: int, registrations_per_minute: int, trusted: Sequence[Network]) -> None:
+    def __init__(self, connections: int, registrations_per_minute: int) -> None:
         self._most = connections
         self._per_minute = registrations_per_minute
-        self._trusted = trusted
         self._connections: dict[str, int] = {}
         self._registrations: dict[str, TokenBucket] = {}
         self._sweep_at = 10_000
-
-    def address_of(self, peer: str, forwarded: str | None) -> str:
-        """Who really connects: behind trusted proxies, the last address that none of them has."""
-        hops = [hop.strip() for hop in (forwarded or "").split(",") if hop.strip()]
-        address = peer
-        while self._is_trusted(address) and hops:
-            address = hops.pop()
-        return _network(address)
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed.version == net.version and parsed in net for net in self._trusted)
 
     def full(self, address: str) -> bool:
         """Whether an address has as many connections as it may have."""
@@ -91,20 +70,3 @@ class Addresses:
         if bucket is None:
             bucket = self._registrations[address] = TokenBucket(self._per_minute)
         return bucket.take()
-
-
-def _network(address: str) -> str:
-    """Who has one IPv6 address has a /64 of them, and counts as one."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and not parsed.is_loopback:
-        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
-    return address
-
-
-def forwarded_for(headers: Any) -> str | None:
-    """The X-Forwarded-For of a request, all its lines together."""
-    lines = headers.get_all("X-Forwarded-For")
-    return ",".join(lines) if lines else None
