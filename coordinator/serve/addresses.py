@@ -63,6 +63,12 @@ def client_block(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]
     return block_of(address)
 
 
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether an address is that of a trusted proxy."""
+    address = parse_address(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
 def _is_trusted(address: Address, trusted: Sequence[Network]) -> bool:
     return any(address.version == network.version and address in network for network in trusted)
 

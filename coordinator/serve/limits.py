@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
+
+from coordinator.serve.addresses import Network, client_block, is_trusted
 
 REFUSED_IN_A_ROW = 50
 """Who is refused so often in a row for his rate, and goes on, is closed with 4429."""
@@ -70,3 +73,42 @@ class Addresses:
         if bucket is None:
             bucket = self._registrations[address] = TokenBucket(self._per_minute)
         return bucket.take()
+
+
+MOST_HANDSHAKES = 2000
+"""Connections that may be between their accept and the end of their handshake."""
+
+MOST_HANDSHAKES_OF_A_BLOCK = 500
+"""The same of one address, or of one IPv6 /64; a restart lets all clients behind one address come at once."""
+
+
+class Handshakes:
+    """Places for connections whose handshake is not done: whoever only connects must not use up what all need."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = trusted
+        self._places: dict[str, int] = {}
+        self._total = 0
+
+    def enter(self, peer: str) -> str | None:
+        """Take a place for a connection from an address; returns what to `leave` by, or None if there is none.
+
+        A trusted proxy may have all of them.
+        """
+        block = client_block(peer, (), ())
+        taken = self._places.get(block, 0)
+        crowded = taken >= MOST_HANDSHAKES_OF_A_BLOCK and not is_trusted(peer, self._trusted)
+        if crowded or self._total >= MOST_HANDSHAKES:
+            return None
+        self._places[block] = taken + 1
+        self._total += 1
+        return block
+
+    def leave(self, block: str) -> None:
+        """Give a place back."""
+        self._total -= 1
+        left = self._places[block] - 1
+        if left:
+            self._places[block] = left
+        else:
+            del self._places[block]

@@ -7,6 +7,7 @@ import http
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
 from coordinator.serve.connection import TimestampedConnection
 from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages, plain
+from coordinator.serve.limits import Handshakes
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pinger import Pinger
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
@@ -61,6 +63,7 @@ class Listener:
         self._state = edge.core.state
         self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
         self._hosts = HostCheck(settings.allowed_hosts, loopback_only=is_loopback(settings.host))
+        self._handshakes = Handshakes(settings.trusted_proxies)
         self._pinger = Pinger(settings.ping_interval, settings.ping_timeout)
         self._servers: list[Server] = []
 
@@ -78,7 +81,8 @@ class Listener:
             self._serve,
             host,
             port,
-            create_connection=TimestampedConnection,
+            # A connection is made like any of the library, and takes a place among the handshakes besides.
+            create_connection=partial(TimestampedConnection, handshakes=self._handshakes),  # type: ignore[arg-type]  # it is only called
             process_request=self._on_request,
             select_subprotocol=_choose,
             compression=None,  # a compressor for each session would cost ten times its memory
@@ -145,15 +149,15 @@ class Listener:
         return own and bool(host) and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _address(self, connection: ServerConnection, request: Request) -> str:
-        peer = connection.remote_address
-        trusted = self._edge.core.settings.trusted_proxies
-        return client_block(str(peer[0]) if peer else "local", forwarded_for(request.headers), trusted)
+        assert isinstance(connection, TimestampedConnection)
+        return client_block(connection.peer, forwarded_for(request.headers), self._edge.core.settings.trusted_proxies)
 
     # Sessions
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, TimestampedConnection)
         assert connection.request is not None
+        connection.end_handshake()
         address = self._address(connection, connection.request)
         path = connection.request.path.partition("?")[0]
         here, channels = self._sessions, self._channels
