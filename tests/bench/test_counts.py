@@ -29,6 +29,8 @@ from tests.serve.tools import eventually, value
 from tests.store.bench import Bench, blocked
 from tests.store.bench import submit as settling
 
+pytestmark = pytest.mark.measured
+
 CROWD = 16
 SIZE = 180
 

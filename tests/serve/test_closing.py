@@ -352,6 +352,8 @@ async def test_sessions_of_a_node(start_server: StartServer) -> None:
     await here.notices_nothing()
 
 
+@pytest.mark.long
+@pytest.mark.measured
 async def test_slow_readers_are_cut_off(start_server: StartServer) -> None:
     here = await neighbourhood(await start_server(messages_per_minute=10_000_000))
     loop = asyncio.get_running_loop()

@@ -180,6 +180,7 @@ async def test_no_two_runs_are_alike(bench: Bench) -> None:
     assert first != other
 
 
+@pytest.mark.measured
 async def test_a_large_run_with_items_left_over_is_quick_whatever_is_known_of_the_queue(bench: Bench) -> None:
     """A plan that compares each item with each takes a quarter of a minute."""
     for statistics in (False, True):
