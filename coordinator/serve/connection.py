@@ -110,13 +110,14 @@ class PeerConnection:
         try:
             while self._closing is None:
                 self._receiving = asyncio.current_task()
+                await self.connection.drain()  # nothing more is read from a peer that does not read
                 frame = await self.connection.recv()
                 self._receiving = None
                 if not isinstance(frame, str):
                     self.end(Close.UNSUPPORTED_DATA, "text frames only")
                 elif self._charge(frame):
                     await self.take(frame)
-        except ConnectionClosed:
+        except (ConnectionClosed, ConnectionError):
             pass
         except asyncio.CancelledError:
             if self._closing is None:
