@@ -396,7 +396,7 @@ async def test_what_waits_for_all_peers_together_is_bounded(
         await reader.hello(f"reader{number}")
     sessions = [peer for peer in server.node.parts.sessions.clients if peer.client_id.startswith("reader")]
     for session in sessions:
-        session.push(b"{}" * 512 * KIB)  # more than the system's buffers take
+        session.push(b"{}" * 4096 * KIB)  # more than the buffers of the system take
 
     async def bounded() -> bool:
         return sum(session.unread() for session in server.node.parts.sessions.clients) <= 256 * KIB
