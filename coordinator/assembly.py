@@ -32,13 +32,8 @@ from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
 from coordinator.flow.undo import Undo
 from coordinator.model import Boot
-from coordinator.observe.database_rates import DatabaseRates
 from coordinator.observe.events import Events
-from coordinator.observe.metrics import Metrics
 from coordinator.observe.node_load import LoadMeter
-from coordinator.observe.recorder import Recorder
-from coordinator.observe.tables import Tables
-from coordinator.observe.topics import Topics
 from coordinator.serve.admin_channel import AdminDependencies, admin_answers
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.change_listener import ChangeListener
@@ -52,6 +47,11 @@ from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pages import Page, dashboard_pages
 from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin
+from coordinator.stats.database_rates import DatabaseRates
+from coordinator.stats.metrics import Metrics
+from coordinator.stats.recorder import Recorder
+from coordinator.stats.tables import Tables
+from coordinator.stats.topics import Topics
 from coordinator.store.pool import Database
 from coordinator.wire.client import Limits
 from coordinator.wire.frames import ServerCard

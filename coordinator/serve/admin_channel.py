@@ -17,9 +17,9 @@ from coordinator.flow.operation import Operation
 from coordinator.flow.readiness import Readiness
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
-from coordinator.observe.capacity import CARRIES
 from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
 from coordinator.serve.connection import TimestampedConnection
+from coordinator.stats.capacity import CARRIES
 from coordinator.store import activity, tokens
 from coordinator.wire import admin as wire
 from coordinator.wire.codec import Codec, tag_of

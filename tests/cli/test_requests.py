@@ -15,7 +15,7 @@ import pytest
 from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, fields_of
 from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import CARRIES
 from coordinator.wire.admin import REQUESTS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request

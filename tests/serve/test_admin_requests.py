@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.config import Settings
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import CARRIES
 from coordinator.wire import admin as wire
 from coordinator.wire.codec import tag_of
 from tests.conftest import StartServer

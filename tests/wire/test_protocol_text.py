@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from msgspec import inspect as shape
 
-from coordinator.observe.capacity import CARRIES
-from coordinator.observe.tables import FILTERS, STATES
+from coordinator.stats.capacity import CARRIES
+from coordinator.stats.tables import FILTERS, STATES
 from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import Codec, Undecodable, error_frame, tag_of
 from coordinator.wire.schema import ADMIN, CLIENT, PUBLISHED, STATS, Channel, error_codes, schema_of, session_life

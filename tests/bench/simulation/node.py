@@ -22,7 +22,7 @@ from coordinator.flow.lease import RENEW_EVERY
 from coordinator.flow.session_registry import Holder
 from coordinator.flow.signals import COALESCE
 from coordinator.model import ClientId, ServiceId, SessionId
-from coordinator.observe.recorder import MOST_EVENTS
+from coordinator.stats.recorder import MOST_EVENTS
 from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
 from tests.bench.simulation.member import Demand, Outcome, Submit
 from tests.bench.simulation.queue import Bucket

@@ -15,11 +15,11 @@ from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
 from coordinator.flow.rows import time_text
 from coordinator.model import Boot, ServiceId
-from coordinator.observe import rows
-from coordinator.observe.cached_query import SMALL_SHARE, CachedQuery
-from coordinator.observe.database_rates import DatabaseRates
-from coordinator.observe.eta import MINUTES, eta, rates
-from coordinator.observe.throughput import Throughput
+from coordinator.stats import rows
+from coordinator.stats.cached_query import SMALL_SHARE, CachedQuery
+from coordinator.stats.database_rates import DatabaseRates
+from coordinator.stats.eta import MINUTES, eta, rates
+from coordinator.stats.throughput import Throughput
 from coordinator.store import buckets, events, history, nodes, people, statistics
 from coordinator.store.pool import Connection, Database
 from coordinator.store.statistics import ServiceState

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from coordinator.config import Settings
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import CARRIES
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.split("## What one node carries\n", 1)[1].split("\n## ", 1)[0]

@@ -20,9 +20,9 @@ from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.rows import cursor, moment_of, moment_or_none, number, result_row
 from coordinator.model import ServiceId
-from coordinator.observe import rows
-from coordinator.observe.cached_query import SMALL_SHARE, CachedQuery
-from coordinator.observe.topics import Topics
+from coordinator.stats import rows
+from coordinator.stats.cached_query import SMALL_SHARE, CachedQuery
+from coordinator.stats.topics import Topics
 from coordinator.store import buckets, events, history, items, nodes, people
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import stats as wire
