@@ -19,7 +19,7 @@ from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
 from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
 from coordinator.serve.connection import TimestampedConnection
-from coordinator.stats.capacity import CARRIES
+from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.store import activity, tokens
 from coordinator.wire import admin as wire
 from coordinator.wire.codec import Codec, tag_of
@@ -60,7 +60,7 @@ def admin_answers(
     """Join the requests of the admin channel with the functions that answer them."""
 
     async def limits(request: wire.LimitsShow) -> Fields:
-        return {"limits": edge.limits, "carries": CARRIES}
+        return {"limits": edge.limits, "carries": MEASURED_CAPACITY}
 
     async def health(request: wire.Health) -> Fields:
         return await readiness.report()

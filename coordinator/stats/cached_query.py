@@ -1,4 +1,4 @@
-"""Looking at the database no more often than is cheap."""
+"""Queries whose answer is kept as long as it took to find it, times a factor."""
 
 from __future__ import annotations
 
@@ -12,51 +12,56 @@ from coordinator.store.pool import Connection, Database
 
 T = TypeVar("T")
 
-SHARE = 100
-"""A look is not taken again before this many times as long as it took: at most a hundredth of one connection's time."""
+PAUSE_FACTOR = 100
+"""A query pauses for this many times as long as it took: it has at most a hundredth of one connection's time."""
 
-SMALL_SHARE = 10
-"""The same for looks that cost always the same, and little; and for those of which one is taken at a time."""
+SHORT_PAUSE_FACTOR = 10
+"""The same for queries that are always cheap; and for those of which one runs at a time."""
 
-LONGEST = 60.0
-"""Seconds after which it is taken again, however long it took."""
+MAX_PAUSE = 60.0
+"""Seconds after which a query runs again, however long it took."""
 
-EACH_SECOND = 0.9
-"""Seconds between looks for whoever comes once a second and must not miss one."""
+MIN_PAUSE = 0.9
+"""Seconds between two runs: less than one, since a viewer that comes once a second must find a new answer."""
 
 
 class CachedQuery(Generic[T]):
-    """What a look found, for all who ask until it is due again; what passes through one `gate` is looked at in turn."""
+    """Runs one query for all who ask until its pause is over; queries with the same `gate` run one after the other."""
 
     def __init__(
         self,
         database: Database,
-        look: Callable[[Connection], Awaitable[T]],
-        least: float = EACH_SECOND,
-        share: int = SHARE,
+        query: Callable[[Connection], Awaitable[T]],
+        min_pause: float = MIN_PAUSE,
+        pause_factor: int = PAUSE_FACTOR,
         gate: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         self._database = database
-        self._look = look
-        self._least = least
-        self._share = share
+        self._query = query
+        self._min_pause = min_pause
+        self._pause_factor = pause_factor
         self._gate = gate or nullcontext()
         self._due = 0.0
-        self._found: T
-        self._looking = asyncio.Lock()
+        self._answer: T
+        self._running = asyncio.Lock()
 
     async def get(self) -> T:
-        """What was found last, or what is found now.
+        """Return the last answer, or find a new one.
 
         Raises:
             Unavailable: the database is away.
         """
-        async with self._looking:
+        async with self._running:
             if monotonic() >= self._due:
-                async with self._gate, self._database.connection() as db:
-                    begun = monotonic()
-                    self._found = await self._look(db)
-                    now = monotonic()
-                # From the beginning on, so that who comes once a second comes in time.
-                self._due = max(begun + self._least, now + min(self._share * (now - begun), LONGEST))
-            return self._found
+                await self._run()
+            return self._answer
+
+    async def _run(self) -> None:
+        async with self._gate, self._database.connection() as db:
+            begun = monotonic()
+            self._answer = await self._query(db)
+            ended = monotonic()
+
+        # The shortest pause counts from the beginning, so that who comes once a second comes in time.
+        pause = min(self._pause_factor * (ended - begun), MAX_PAUSE)
+        self._due = max(begun + self._min_pause, ended + pause)

@@ -20,7 +20,7 @@ from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Entry
 from coordinator.home import make_ready
 from coordinator.model import Claimed, ClientId, Service, ServiceSettings, SessionId
-from coordinator.observe.health import WELL
+from coordinator.observe.health import GOOD_BUCKETS_TO_RECOVER
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import building, claims, clients, health, history, items, migrate, statistics
 from coordinator.store.health import Done
@@ -316,7 +316,7 @@ class _Measure:
             names = [ClientId(f"crowd{n}") for n in range(1, size + 1)]
             async with self._database.transaction() as db:
                 done = {(one, service): Done(True, 1, 1, SIZE, 0, 0, 0, 1, 1.0, SIZE) for one in names}
-                await health.count(db, done, WELL)
+                await health.count(db, done, GOOD_BUCKETS_TO_RECOVER)
                 await health.count_labels(db, [(service, one, label, 60) for one in names for label in _LABELS])
                 await history.add(db, [(service, (SIZE, 1, 0, 0, 0, 0))])
                 await history.add_days(db, [(one, service, SIZE) for one in names])

@@ -17,12 +17,12 @@ from coordinator.flow.commits import WORKERS
 from coordinator.flow.demand_queue import Line, Ticket
 from coordinator.flow.expiry import TICK
 from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
-from coordinator.flow.health_monitor import COMPARE
+from coordinator.flow.health_monitor import COMPARE_INTERVAL
 from coordinator.flow.lease import RENEW_EVERY
 from coordinator.flow.session_registry import Holder
 from coordinator.flow.signals import COALESCE
 from coordinator.model import ClientId, ServiceId, SessionId
-from coordinator.stats.recorder import MOST_EVENTS
+from coordinator.stats.recorder import EVENTS_WRITTEN_AT_ONCE
 from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
 from tests.bench.simulation.member import Demand, Outcome, Submit
 from tests.bench.simulation.queue import Bucket
@@ -70,7 +70,7 @@ class Node:
         self._told = 0
         day.clock.after(TICK * number / day.scenario.nodes, self._tick)
         day.clock.after(1.0 + number / day.scenario.nodes, self._record)
-        day.clock.after(COMPARE + number / day.scenario.nodes, self._compare)
+        day.clock.after(COMPARE_INTERVAL + number / day.scenario.nodes, self._compare)
         day.clock.after(RENEW_EVERY * number / day.scenario.nodes, self._renew)
 
     # Granting: flow/line.py and flow/grant.py
@@ -332,7 +332,7 @@ class Node:
         """Once a second: what clients did, what happened, and what the triggers counted."""
         if not self.alive:
             return
-        clients, told = len(self._worked), min(self._told, MOST_EVENTS)
+        clients, told = len(self._worked), min(self._told, EVENTS_WRITTEN_AT_ONCE)
         # BEGIN, counters, kinds of results, history, days, COMMIT; events; and adding up.
         statements = 1 + (6 if clients else 0) + (told > 0)
         rows = (3 * clients + HISTORY_STEPS if clients else 0) + told + 1
@@ -348,7 +348,7 @@ class Node:
             if self._seen:
                 self.day.store.ledger.note("compare", 2)
                 self._seen.clear()
-            self.day.clock.after(COMPARE, self._compare)
+            self.day.clock.after(COMPARE_INTERVAL, self._compare)
 
     def tell(self) -> None:
         """Something happened that the list of events shows."""

@@ -76,7 +76,7 @@ export interface Oldest {
 }
 
 /** Buckets that were asked for and are not there, by so many clients; active ones worked lately. */
-export interface Demand {
+export interface DemandCounts {
   pending: number;
   clients: number;
   active: number;
@@ -92,7 +92,7 @@ export interface ServiceRow {
   items_per_second: number;
   eta: Eta | null;
   oldest: Oldest[];
-  demand: Demand;
+  demand: DemandCounts;
 }
 
 export interface ClientCounts {
@@ -112,7 +112,7 @@ export interface Overview {
   buckets_per_second: number;
   recent: number[];
   eta: Eta | null;
-  demand: Demand;
+  demand: DemandCounts;
   clients: ClientCounts;
   nodes: number;
   faults: number;
