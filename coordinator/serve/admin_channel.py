@@ -181,6 +181,9 @@ class AdminSession(ChannelSession):
     async def note(self, request: Request, error: PeerError | None) -> None:
         if type(request) in QUIET or self._token is None:
             return
+        if isinstance(request, wire.AdminHello) and error is None:
+            return  # a session that begins has done nothing yet
+
         who = f"{self._token.role}:{self._token.label or self._token.token_id}"
         if type(request) not in LOOKS:
             self._tell(request, who, error)
