@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -30,6 +30,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
+from coordinator.flow.supervisor import Run, Supervisor
 from coordinator.flow.undo import Undo
 from coordinator.model import Boot
 from coordinator.observe.events import Events
@@ -57,15 +58,13 @@ from coordinator.wire.client import Limits
 from coordinator.wire.frames import ServerCard
 from coordinator.wire.schema import asyncapi
 
-Run = Callable[[], Awaitable[None]]
-"""Works until cancelled."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of a node that run, or that something outside of them asks for something."""
 
     core: Core
+    supervisor: Supervisor
     background: BackgroundTasks
     activity_log: ActivityLog
     builder: BucketBuilder
@@ -90,7 +89,6 @@ class Parts:
         yield "grant", self.grant.run
         yield "commits", self.commits.run
         yield "signals", self.core.signals.run
-        yield "lease", self.lease.run
         yield "expiry", self.expiry.run
         yield "releases", self.releases.run
         yield "services", self.service_life.run
@@ -99,6 +97,10 @@ class Parts:
         yield "load", self.load_meter.run
         yield "feeds", self.feeds.run
         yield "recorder", self.recorder.run
+
+    def vital_runs(self) -> Iterator[tuple[str, Run]]:
+        """The same for what a node cannot be without."""
+        yield "lease", self.lease.run
         yield "listener", self.listener.run
 
 
@@ -139,7 +141,8 @@ def assemble(core: Core) -> Parts:
     load_meter = NodeLoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
     lease = Lease(core, releases, load_meter)
     expiry = Expiry(core, grant, builder, releases, health_monitor, activity_log)
-    readiness = Readiness(core)
+    supervisor = Supervisor(core)
+    readiness = Readiness(core, supervisor)
 
     # Operation.
     operation = Operation(core, grant, releases, memberships)
@@ -168,6 +171,7 @@ def assemble(core: Core) -> Parts:
 
     return Parts(
         core=core,
+        supervisor=supervisor,
         background=background,
         activity_log=activity_log,
         builder=builder,

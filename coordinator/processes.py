@@ -19,8 +19,8 @@ import uvloop
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.errors import ConfigError
-from coordinator.home import home_of
 from coordinator.observe import logs
+from coordinator.prepare import prepared_database
 
 log = structlog.get_logger()
 
@@ -87,9 +87,9 @@ async def _run_one(settings: Settings) -> int:
 
 
 async def _run_many(settings: Settings) -> int:
-    async with home_of(settings) as home:
+    async with prepared_database(settings) as prepared:
         with _reserved_port(settings) as port:
-            return await _watch_over(settings, home.dsn, port)
+            return await _watch_over(settings, prepared.dsn, port)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -16,10 +18,11 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
+from coordinator import services
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.home import make_ready
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate
 from coordinator.store.pool import Database
@@ -69,7 +72,7 @@ def template(postgres: EmbeddedPostgres) -> str:
         await database.open()
         await migrate.migrate(database, tables_of(load_plugins()))
         await database.close()
-        await make_ready(database.dsn, None)
+        await prepare_database(database.dsn, None)
 
     asyncio.run(make())
     return postgres.dsn
@@ -132,3 +135,13 @@ async def admin(server: Server) -> Admin:
 async def volunteer(server: Server) -> Volunteer:
     """A client of that node that has registered and joined dm_check."""
     return await server.volunteer("volunteer")
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which the worked example of a service is installed, as anyone would install it."""
+    folder = tmp_path_factory.mktemp("example")
+    source = Path(services.__file__).parent / "example"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--disable-pip-version-check", "--target", folder, source], check=True)
+    return folder

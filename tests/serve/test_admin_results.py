@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from coordinator.cli.export import COLUMNS
+from coordinator.cli.export import CSV_COLUMNS
 from coordinator.flow import undo
 from coordinator.store import export as store_export
 from coordinator.store.pool import Database
@@ -272,7 +272,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
             # In the order of their claims, which have the items in the order of their numbers: so each comes once.
             assert row["claim"] >= last[0]
             assert row["item"] > last[1]
-            assert tuple(row) == COLUMNS
+            assert tuple(row) == CSV_COLUMNS
             count, last = count + 1, (row["claim"], row["item"])
     assert count == 1_000_000
 
