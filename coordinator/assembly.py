@@ -45,7 +45,7 @@ from coordinator.serve.http_pages import HttpPages
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Channels, Listener
 from coordinator.serve.open_sessions import OpenSessions
-from coordinator.serve.pages import Page, dashboard_pages
+from coordinator.serve.pages import HttpPage, dashboard_pages
 from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin
 from coordinator.stats.database_rates import DatabaseRates
@@ -165,7 +165,7 @@ def assemble(core: Core) -> Parts:
         stats=StatsDependencies(feeds, table_pages.page),
         admin=AdminDependencies(admin_answers(operation, item_operation, service_life, undo, edge, readiness)),
     )
-    pages = {"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
+    pages = {"/v1/asyncapi.json": HttpPage("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
     listener = Listener(edge, channels, HttpPages(readiness, pages, metrics.page), sessions)
     change_listener = ChangeListener(core, grant, memberships, sessions, background)
 

@@ -10,12 +10,11 @@ from coordinator.model import ServiceId
 from coordinator.store import items
 from coordinator.store.pool import Connection
 from coordinator.wire import admin as wire
-from coordinator.wire.cursors import cursor_number, cursor_parts
-from coordinator.wire.times import moment_of as moment_of
-from coordinator.wire.times import moment_or_none as moment_or_none
-from coordinator.wire.times import time_text as time_text
-
-cursor, number = cursor_parts, cursor_number
+from coordinator.wire.paging import cursor as cursor
+from coordinator.wire.paging import moment_of as moment_of
+from coordinator.wire.paging import moment_or_none as moment_or_none
+from coordinator.wire.paging import number as number
+from coordinator.wire.paging import time_text as time_text
 
 Fields = dict[str, Any]
 """What an `ok` carries."""

@@ -8,44 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from coordinator.flow.catalogue import Catalogue
 from coordinator.model import Health, Service, ServiceSettings
 from coordinator.observe.node_load import NodeLoad, Pending
+from coordinator.store.items import ResultRow
 from coordinator.store.statistics import ServiceState
 from coordinator.wire import stats as wire
-from coordinator.wire.times import time_text
+from coordinator.wire.frames import ListedResult
+from coordinator.wire.paging import time_text
 
 Columns = Mapping[str, Any]
 """A row of the database by the names of its columns."""
 
 S = TypeVar("S", bound=Struct)
 
+_ABSENT = object()
+
 _HEALTH: tuple[Health, ...] = ("ok", "watched", "flagged")
 
 
-def filled(kind: type[S], source: object, **given: object) -> S:
-    """Make a struct of what `source` (a mapping or an object) has under the names of its fields; `given` goes first.
+def filled(kind: type[S], *sources: object, **given: object) -> S:
+    """Make a struct of what the sources (mappings or objects) have under the names of its fields.
 
-    Times and ids become text.
+    `given` goes before the first source, which goes before the next.  Times and ids become text.
 
     Raises:
-        KeyError, AttributeError: `source` lacks a field.
+        LookupError: a field is in none of them.
     """
-    read = source.__getitem__ if isinstance(source, Mapping) else partial(getattr, source)
-    return kind(**{name: given[name] if name in given else _told(read(name)) for name in kind.__struct_fields__})
+    return kind(**{name: _value(name, given, *sources) for name in kind.__struct_fields__})
 
 
-def _told(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return time_text(value)
-    return str(value) if isinstance(value, UUID) else value
+def _value(name: str, *sources: object) -> object:
+    for source in sources:
+        value = source.get(name, _ABSENT) if isinstance(source, Mapping) else getattr(source, name, _ABSENT)
+        if isinstance(value, datetime):
+            return time_text(value)
+        if value is not _ABSENT:
+            return str(value) if isinstance(value, UUID) else value
+    raise LookupError(f"there is no {name}")
 
 
 # Services
@@ -58,6 +64,7 @@ def service_row(
     return filled(
         wire.ServiceRow,
         service,
+        state,
         service=service.name,
         items=filled(wire.Items, state),
         buckets=wire.Buckets(**state.buckets),
@@ -83,21 +90,22 @@ def client_row(row: Columns, catalogue: Catalogue) -> wire.ClientRow:
     """Return a client with its services; its health is the worst of theirs."""
     health = _HEALTH[row["health"] - 1]
     reason = next((one["health_reason"] for one in row["services"] if one["health"] == health != "ok"), None)
+    state = client_state(deactivated=row["deactivated"] is not None, registered=row["registered"], idle=row["idle"])
     memberships = [
         membership_row(membership, name)
         for membership in row["services"]
         if (name := catalogue.name_of(membership["service_id"])) is not None
     ]
-    return filled(wire.ClientRow, row, state=client_state(row), health=health, reason=reason, services=memberships)
+    return filled(wire.ClientRow, row, state=state, health=health, reason=reason, services=memberships)
 
 
-def client_state(row: Columns) -> str:
-    """Return `deactivated`, `unregistered`, `inactive` (idle in all of its services) or `active`."""
-    if row["deactivated"] is not None:
+def client_state(*, deactivated: bool, registered: bool, idle: bool) -> str:
+    """Return the state of a client; `idle`: it is inactive in each service that it has joined, and has joined one."""
+    if deactivated:
         return "deactivated"
-    if not row["registered"]:
+    if not registered:
         return "unregistered"
-    return "inactive" if row["idle"] else "active"
+    return "inactive" if idle else "active"
 
 
 def membership_row(row: Columns, service: str) -> wire.ClientInService:
@@ -106,7 +114,12 @@ def membership_row(row: Columns, service: str) -> wire.ClientInService:
     return filled(wire.ClientInService, row, service=service, active=active, reason=row["health_reason"])
 
 
-# Buckets, events, history
+# Results, buckets, events, history
+
+
+def result_row(row: ResultRow) -> ListedResult:
+    """Return a result with its origin."""
+    return filled(ListedResult, row)
 
 
 def bucket_row(row: Columns, catalogue: Catalogue) -> wire.BucketRow:
@@ -146,4 +159,4 @@ def node_report(row: Columns) -> NodeReport:
         load = msgspec.convert(row["load"], NodeLoad)
     except msgspec.ValidationError:
         load = NodeLoad()
-    return NodeReport(filled(wire.NodeRow, {**structs.asdict(load), **row}), load.pending)
+    return NodeReport(filled(wire.NodeRow, row, load), load.pending)

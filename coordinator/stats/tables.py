@@ -25,9 +25,16 @@ from coordinator.stats.topics import Topics
 from coordinator.store import buckets, events, history, items, nodes, people
 from coordinator.store.pool import Connection
 from coordinator.wire import stats as wire
-from coordinator.wire.cursors import MAX_ROW_NUMBER, bad_cursor, cursor_number, cursor_parts, cursor_text
-from coordinator.wire.frames import ResultRow
-from coordinator.wire.times import moment_of, moment_or_none
+from coordinator.wire.paging import (
+    MAX_ROW_NUMBER,
+    bad_cursor,
+    cursor,
+    cursor_text,
+    moment_of,
+    moment_or_none,
+    number,
+    two_numbers,
+)
 
 PAGES_KEPT = 200
 """Pages whose answer is kept."""
@@ -55,8 +62,8 @@ TABLE_STATES: dict[str, frozenset[str]] = {
 }
 """The values of the filter `state`."""
 
-EARLIEST = datetime.min.replace(tzinfo=UTC)
-LATEST = datetime.max.replace(tzinfo=UTC)
+BEFORE_ALL_TIMES = datetime.min.replace(tzinfo=UTC)
+AFTER_ALL_TIMES = datetime.max.replace(tzinfo=UTC)
 
 
 class Found(NamedTuple):
@@ -156,8 +163,8 @@ class TablePages:
     async def _clients(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         after = None
         if get.after is not None:
-            client, value = cursor_parts(get.after, 2)
-            after = (client, cursor_number(value))
+            client, value = cursor(get.after, 2)
+            after = (client, number(value))
 
         which = people.Which(wanted.state, self._service(wanted), wanted.search, wanted.health, wanted.client_id)
         found, last = await people.page(db, which, wanted.sort or "client_id", after, get.limit)
@@ -168,7 +175,7 @@ class TablePages:
     async def _buckets(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         after = None
         if get.after is not None:
-            moment, bucket = cursor_parts(get.after, 2)
+            moment, bucket = cursor(get.after, 2)
             try:
                 after = (moment_of(moment, "$.after"), bucket_of(bucket))
             except UnknownBucket:
@@ -186,11 +193,10 @@ class TablePages:
         if service is None:
             raise BadMessage("results are of one service.", detail={"path": "$.filter.service"})
 
-        claim, item = (0, 0) if get.after is None else map(cursor_number, cursor_parts(get.after, 2))
         found = await items.results(
             db,
             service,
-            (claim, item),
+            two_numbers(get.after),
             get.limit,
             key=wanted.key,
             client=wanted.client_id,
@@ -198,11 +204,11 @@ class TablePages:
             until=moment_or_none(wanted.until, "$.filter.until"),
         )
 
-        page = [rows.filled(ResultRow, row) for row in found]
+        page = [rows.result_row(row) for row in found]
         return Found(page, cursor_text(page[-1].claim, page[-1].item) if len(page) == get.limit else None)
 
     async def _events(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
-        before = MAX_ROW_NUMBER if get.after is None else cursor_number(get.after)
+        before = MAX_ROW_NUMBER if get.after is None else number(get.after)
         found = await events.page(
             db, before, get.limit, client=wanted.client_id, service=wanted.service, kind=wanted.kind
         )
@@ -210,17 +216,17 @@ class TablePages:
         return Found(page, cursor_text(page[-1].event_id) if len(page) == get.limit else None)
 
     async def _nodes(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
-        before = MAX_ROW_NUMBER if get.after is None else cursor_number(get.after)
+        before = MAX_ROW_NUMBER if get.after is None else number(get.after)
         found = await nodes.newest(db, before, get.limit, wanted.state)
         page = [rows.node_report(row).row for row in found]
         return Found(page, cursor_text(page[-1].boot) if len(page) == get.limit else None)
 
     async def _history(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
-        before = (moment_or_none(wanted.until, "$.filter.until") or LATEST, 0)
+        before = (moment_or_none(wanted.until, "$.filter.until") or AFTER_ALL_TIMES, 0)
         if get.after is not None:
-            moment, service = cursor_parts(get.after, 2)
-            before = min(before, (moment_of(moment, "$.after"), cursor_number(service)))
-        since = moment_or_none(wanted.since, "$.filter.since") or EARLIEST
+            moment, service = cursor(get.after, 2)
+            before = min(before, (moment_of(moment, "$.after"), number(service)))
+        since = moment_or_none(wanted.since, "$.filter.since") or BEFORE_ALL_TIMES
 
         found = await history.page(db, wanted.step or "minute", before, since, get.limit, self._service(wanted))
 
@@ -236,8 +242,8 @@ class TablePages:
     async def _leaderboard(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         after, place = None, 0
         if get.after is not None:
-            settled, client, last = cursor_parts(get.after, 3)
-            after, place = (cursor_number(settled), client), cursor_number(last)
+            settled, client, last = cursor(get.after, 3)
+            after, place = (number(settled), client), number(last)
 
         service, ever = self._service(wanted), wanted.span == "all"
         found = await history.leaders(db, get.limit, after, service=service, ever=ever)

@@ -20,14 +20,14 @@ SECONDS_READ_AGAIN = 5.0
 """Seconds that are read again each time: nodes may still add to the newest ones, or be late."""
 
 
-class Settled(NamedTuple):
-    """Work of one second."""
+class SecondCounts(NamedTuple):
+    """Work done in one second."""
 
     items: int
     submits: int
 
 
-_NOTHING = Settled(0, 0)
+_NOTHING = SecondCounts(0, 0)
 
 
 class Throughput:
@@ -36,7 +36,7 @@ class Throughput:
     def __init__(self) -> None:
         self._last_second = 0
         self._read_at = -inf
-        self._seconds: dict[int, dict[ServiceId | None, Settled]] = {}
+        self._seconds: dict[int, dict[ServiceId | None, SecondCounts]] = {}
         """By second and service; None has the sum of all."""
 
     @property
@@ -54,11 +54,13 @@ class Throughput:
         # A second is added by half past it; the one before the running one is whole.
         self._last_second = int(database_time) - 1
         for second in found:
-            self._seconds.setdefault(second.at, {})[second.service_id] = Settled(second.settled, second.buckets)
+            self._seconds.setdefault(second.at, {})[second.service_id] = SecondCounts(second.settled, second.buckets)
 
         for at in {second.at for second in found}:
-            services = [settled for service, settled in self._seconds[at].items() if service is not None]
-            self._seconds[at][None] = Settled(sum(one.items for one in services), sum(one.submits for one in services))
+            services = [counts for service, counts in self._seconds[at].items() if service is not None]
+            self._seconds[at][None] = SecondCounts(
+                sum(one.items for one in services), sum(one.submits for one in services)
+            )
 
         for at in [at for at in self._seconds if at <= self._last_second - SECONDS_KEPT]:
             del self._seconds[at]
@@ -75,7 +77,7 @@ class Throughput:
         """Return the items settled in each of the last seconds, the newest last."""
         return [one.items for one in self._last(service, seconds)]
 
-    def _last(self, service: ServiceId | None, seconds: int) -> list[Settled]:
+    def _last(self, service: ServiceId | None, seconds: int) -> list[SecondCounts]:
         """The last seconds, the newest last."""
         ends = range(self._last_second - seconds + 1, self._last_second + 1)
         return [self._seconds.get(at, {}).get(service, _NOTHING) for at in ends]

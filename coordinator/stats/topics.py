@@ -23,7 +23,7 @@ from coordinator.store import buckets, events, history, nodes, people, statistic
 from coordinator.store.pool import Connection
 from coordinator.store.statistics import ServiceState
 from coordinator.wire import stats as wire
-from coordinator.wire.cursors import MAX_ROW_NUMBER
+from coordinator.wire.paging import MAX_ROW_NUMBER
 
 SLOW_CHANGE_PAUSE = 5.0
 """Seconds between two queries of what changes by the minute."""

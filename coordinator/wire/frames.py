@@ -81,7 +81,7 @@ class Error(Answer, tag="error"):
     scope: Literal["connection", "client", "service", "server"] | UnsetType = UNSET
 
 
-class ResultRow(Struct):
+class ListedResult(Struct):
     """A stored result with its origin; not `valid`: it was invalidated."""
 
     service: str

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from coordinator.model import Health
-from coordinator.wire.frames import Answer, Name, PageSize, Push, Request, ResultRow, ServerCard, Text, Time
+from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Push, Request, ServerCard, Text, Time
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
 """A figure or table to subscribe to."""
@@ -364,7 +364,7 @@ ROWS: dict[str, type[Struct]] = {
     "clients": ClientRow,
     "services": ServiceRow,
     "buckets": BucketRow,
-    "results": ResultRow,
+    "results": ListedResult,
     "events": EventRow,
     "nodes": NodeRow,
     "history": HistoryRow,

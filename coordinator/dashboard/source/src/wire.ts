@@ -234,7 +234,7 @@ export interface Rows<T> {
 }
 
 /** A stored result, as `result.list` answers it. */
-export interface ResultRow {
+export interface ListedResult {
   service: string;
   item: number;
   key: string;
