@@ -33,13 +33,8 @@ from coordinator.flow.signals import Signals
 from coordinator.flow.supervisor import Run, Supervisor
 from coordinator.flow.undo import Undo
 from coordinator.model import Boot
-from coordinator.observe.database_rates import DatabaseRates
 from coordinator.observe.events import Events
-from coordinator.observe.metrics import Metrics
-from coordinator.observe.node_load import LoadMeter
-from coordinator.observe.recorder import Recorder
-from coordinator.observe.tables import Tables
-from coordinator.observe.topics import Topics
+from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.serve.admin_channel import AdminDependencies, admin_answers
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.change_listener import ChangeListener
@@ -50,9 +45,14 @@ from coordinator.serve.http_pages import HttpPages
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Channels, Listener
 from coordinator.serve.open_sessions import OpenSessions
-from coordinator.serve.pages import Page, dashboard_pages
+from coordinator.serve.pages import HttpPage, dashboard_pages
 from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin
+from coordinator.stats.database_rates import DatabaseRates
+from coordinator.stats.metrics import Metrics
+from coordinator.stats.recorder import Recorder
+from coordinator.stats.tables import TablePages
+from coordinator.stats.topics import Topics
 from coordinator.store.pool import Database
 from coordinator.wire.client import Limits
 from coordinator.wire.frames import ServerCard
@@ -77,7 +77,7 @@ class Parts:
     item_operation: ItemOperation
     service_life: ServiceLife
     undo: Undo
-    load_meter: LoadMeter
+    load_meter: NodeLoadMeter
     recorder: Recorder
     feeds: Feeds
     sessions: OpenSessions
@@ -138,7 +138,7 @@ def assemble(core: Core) -> Parts:
     releases = Releases(core, grant)
     memberships = Memberships(core, grant, releases)
     health_monitor = HealthMonitor(core)
-    load_meter = LoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
+    load_meter = NodeLoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
     lease = Lease(core, releases, load_meter)
     expiry = Expiry(core, grant, builder, releases, health_monitor, activity_log)
     supervisor = Supervisor(core)
@@ -151,21 +151,21 @@ def assemble(core: Core) -> Parts:
     undo = Undo(core, releases, plugin_runner)
 
     # Statistics.
-    rates = DatabaseRates(core.database, core.settings.node_name, core.counters.stored_submits)
-    topics = Topics(core.database, core.catalogue, grant, core.boot, rates)
-    tables = Tables(core.database, core.catalogue, topics)
+    database_rates = DatabaseRates(core)
+    topics = Topics(core, grant, database_rates)
+    table_pages = TablePages(core, topics)
     feeds = Feeds(topics.by_name, core.events)
-    recorder = Recorder(core.database, core.counters, core.events, core.boot)
+    recorder = Recorder(core)
     metrics = Metrics(core, grant, load_meter, sessions.counts)
 
     # Sockets.
     edge = _edge(core, background)
     channels = Channels(
         client=ClientDependencies(grant, intake, releases, memberships),
-        stats=StatsDependencies(feeds, tables.page),
+        stats=StatsDependencies(feeds, table_pages.page),
         admin=AdminDependencies(admin_answers(operation, item_operation, service_life, undo, edge, readiness)),
     )
-    pages = {"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
+    pages = {"/v1/asyncapi.json": HttpPage("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
     listener = Listener(edge, channels, HttpPages(readiness, pages, metrics.page), sessions)
     change_listener = ChangeListener(core, grant, memberships, sessions, background)
 

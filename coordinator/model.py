@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NewType
 from uuid import UUID
 
@@ -58,6 +58,10 @@ class ServiceSettings:
     recheck_after: float | None = None
     idle_after: float = 7 * 86_400.0
     max_head_start: float = 86_400.0
+
+    def overtaken_until(self, rank_at: datetime) -> datetime:
+        """Return the time after which nothing that arrives can come before what has this rank.  protocol.md, "Rank" """
+        return rank_at + timedelta(seconds=self.max_head_start)
 
 
 @dataclass(frozen=True, slots=True)

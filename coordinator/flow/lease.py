@@ -9,7 +9,7 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.release import Releases
-from coordinator.observe.node_load import LoadMeter
+from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.store import activity, claims, nodes
 from coordinator.store.pool import Connection
 
@@ -25,7 +25,7 @@ GIVE_UP_AFTER = 0.8
 class Lease:
     """Renews the lease of this node, and frees what nodes held whose lease ran out."""
 
-    def __init__(self, core: Core, releases: Releases, load: LoadMeter) -> None:
+    def __init__(self, core: Core, releases: Releases, load: NodeLoadMeter) -> None:
         self._core = core
         self._releases = releases
         self._load = load

@@ -36,7 +36,7 @@ _HASHED = re.compile(r"-[A-Z0-9]{8}\.(?:js|css)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HttpPage:
     """One answer: its content type, its bytes, and headers beside those that all have."""
 
     content_type: str
@@ -44,21 +44,21 @@ class Page:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Pages = Mapping[str, Page]
+Pages = Mapping[str, HttpPage]
 """By path."""
 
 
-def dashboard_pages() -> dict[str, Page]:
+def dashboard_pages() -> dict[str, HttpPage]:
     """The dashboard: `/` and `/assets/…`."""
     pages = {f"/{path}": _page(path, body) for path, body in dashboard.built().items()}
     pages["/"] = pages.pop("/index.html")
     return pages
 
 
-def _page(path: str, body: bytes) -> Page:
+def _page(path: str, body: bytes) -> HttpPage:
     # A name with a hash in it never gets another content; the page that names it is asked for each time.
     cache = "public, max-age=31536000, immutable" if _HASHED.search(path) else "no-cache"
-    return Page(
+    return HttpPage(
         _TYPES[path.rpartition(".")[2]],
         body,
         {

@@ -81,6 +81,21 @@ class Error(Answer, tag="error"):
     scope: Literal["connection", "client", "service", "server"] | UnsetType = UNSET
 
 
+class ListedResult(Struct):
+    """A stored result with its origin; not `valid`: it was invalidated."""
+
+    service: str
+    item: int
+    key: str
+    value: Any
+    client_id: str
+    session_id: str
+    bucket_id: str
+    claim: int
+    at: str
+    valid: bool
+
+
 class ServerCard(Struct, frozen=True):
     """Who answers; `welcome.server`."""
 

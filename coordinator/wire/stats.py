@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from coordinator.model import Health
-from coordinator.wire.frames import Answer, Name, PageSize, Push, Request, ServerCard, Text, Time
+from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Push, Request, ServerCard, Text, Time
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
-"""What can be subscribed to."""
+"""A figure or table to subscribe to."""
 
 Table = Literal["clients", "services", "buckets", "results", "events", "nodes", "history", "leaderboard"]
-"""What can be read in pages."""
+"""A table to read in pages."""
 
 Step = Literal["minute", "hour"]
 
@@ -156,14 +156,14 @@ class Eta(Struct):
 
 
 class Oldest(Struct):
-    """What waits longest of one priority; nothing that arrives after `overtaken_until` can come before it."""
+    """The longest waiting of one priority; nothing that arrives after `overtaken_until` can come before it."""
 
     priority: int
     since: str
     overtaken_until: str
 
 
-class Demand(Struct):
+class DemandCounts(Struct):
     """`pending` buckets that were asked for and are not there, by so many `clients`; `active` ones worked lately.
 
     In the overview, who asks in several services counts as `clients` in each.
@@ -186,7 +186,7 @@ class ServiceRow(Struct):
     items_per_second: float
     eta: Eta | None
     oldest: list[Oldest]
-    demand: Demand
+    demand: DemandCounts
 
 
 class ClientCounts(Struct):
@@ -209,14 +209,14 @@ class Overview(Struct):
     buckets_per_second: float
     recent: list[int]
     eta: Eta | None
-    demand: Demand
+    demand: DemandCounts
     clients: ClientCounts
     nodes: int
     faults: int
 
 
 class ClientInService(Struct):
-    """What one client did in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest."""
+    """One client's work in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest."""
 
     service: str
     joined: bool
@@ -284,7 +284,7 @@ class NodeRow(Struct):
 
 
 class StatementRow(Struct):
-    """What one named statement has cost the database since the node started."""
+    """The cost of one named statement to the database, since the node started."""
 
     statement: str
     calls: int
@@ -293,7 +293,7 @@ class StatementRow(Struct):
 
 
 class DatabaseLoad(Struct):
-    """Topic `database`: what this `node` asks of it.  Per bucket means: per submit stored in the last minute."""
+    """Topic `database`: how this `node` uses it.  Per bucket means: per submit stored in the last minute."""
 
     node: str
     statements_per_second: float
@@ -364,12 +364,13 @@ ROWS: dict[str, type[Struct]] = {
     "clients": ClientRow,
     "services": ServiceRow,
     "buckets": BucketRow,
+    "results": ListedResult,
     "events": EventRow,
     "nodes": NodeRow,
     "history": HistoryRow,
     "leaderboard": LeaderRow,
 }
-"""What the rows of a table are; those of `results` are as on the admin channel."""
+"""The rows of each table."""
 
 TOPICS: dict[str, type[Struct]] = {
     "overview": Overview,
@@ -380,4 +381,4 @@ TOPICS: dict[str, type[Struct]] = {
     "database": DatabaseLoad,
     "events": Rows,
 }
-"""What `snapshot.data` is; Rows of the table of the same name."""
+"""The type of `snapshot.data`; Rows are those of the table of the same name."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.config import Settings
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.wire import admin as wire
 from coordinator.wire.codec import tag_of
 from tests.conftest import StartServer
@@ -245,7 +245,7 @@ async def test_the_limits_tell_what_is_set_and_what_a_node_carries(start_server:
     server = await start_server(max_sessions=50)
     told = await (await server.admin(role)).ok("limits")
     assert told["limits"]["max_sessions"] == 50
-    assert msgspec.convert(told["carries"], wire.Capacity) == CARRIES
+    assert msgspec.convert(told["carries"], wire.Capacity) == MEASURED_CAPACITY
     assert told["carries"]["sessions"] == Settings.model_fields["max_sessions"].default
     assert told["carries"]["limited_by"].keys() < told["carries"].keys()
 

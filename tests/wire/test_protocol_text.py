@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from msgspec import inspect as shape
 
-from coordinator.observe.capacity import CARRIES
-from coordinator.observe.tables import FILTERS, STATES
+from coordinator.stats.capacity import MEASURED_CAPACITY
+from coordinator.stats.tables import TABLE_FILTERS, TABLE_STATES
 from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import Codec, Undecodable, error_frame, tag_of
 from coordinator.wire.schema import ADMIN, CLIENT, PUBLISHED, STATS, Channel, error_codes, schema_of, session_life
@@ -310,12 +310,12 @@ def test_tables() -> None:
     filters, fields = section.text.split("| table | fields of a row |")
     filtered, told = Section(filters), Section("| table | fields of a row |" + fields)
     assert set(filtered.names("table")) == set(told.names("table")) == set(get_args(stats.Table))
-    assert set(stats.ROWS) == set(get_args(stats.Table)) - {"results"}
+    assert set(stats.ROWS) == set(get_args(stats.Table))
     for row in filtered.rows("table"):
         table = row[0].strip("` ")
         named = set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", row[1])))
-        assert named == FILTERS[table], table
-        assert STATES.get(table, frozenset()) <= set(re.findall(r"`(\w+)`", row[1]))
+        assert named == TABLE_FILTERS[table], table
+        assert TABLE_STATES.get(table, frozenset()) <= set(re.findall(r"`(\w+)`", row[1]))
     for row in told.rows("table"):
         table = row[0].strip("` ")
         if table in stats.ROWS:
@@ -366,7 +366,7 @@ def test_what_a_node_carries() -> None:
     assert admin.LimitsShow.__doc__
     assert set(fields_of(admin.Capacity)) <= set(re.findall(r"\w+", admin.LimitsShow.__doc__))
     ((_, ok),) = section.examples()
-    assert ok["carries"] == msgspec.to_builtins(CARRIES)
+    assert ok["carries"] == msgspec.to_builtins(MEASURED_CAPACITY)
 
 
 def test_channels() -> None:
