@@ -21,7 +21,7 @@ from coordinator.errors import BadResult, Internal, PeerError, Unavailable
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.catalogue import Entry
 from coordinator.model import ClaimNumber, ClientId, ItemId
-from coordinator.services import Item, Rows, Settled
+from coordinator.services import DecodedResults, Item, Settled
 from coordinator.services.contract import Plugin
 from coordinator.services.reader import Raw, bad_results
 from coordinator.store import item_changes
@@ -60,7 +60,7 @@ class PluginRunner:
         except Internal:
             return []
 
-    async def read(self, entry: Entry, raw: Raw) -> tuple[Rows, Mapping[ItemId, Item]]:
+    async def read(self, entry: Entry, raw: Raw) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
         """The results of one submit, looked at by the plugin, and the items that they are of if it wants them.
 
         Raises:
@@ -81,7 +81,7 @@ class PluginRunner:
         return rows, items
 
     def keep(
-        self, entry: Entry, rows: Rows, items: Mapping[ItemId, Item], claim: ClaimNumber, client: ClientId
+        self, entry: Entry, rows: DecodedResults, items: Mapping[ItemId, Item], claim: ClaimNumber, client: ClientId
     ) -> Keep | None:
         """What stores this submit in the plugin's own tables; None if it has none."""
         if not entry.plugin.stores:
@@ -213,7 +213,7 @@ def _selected(plugin: Plugin, items: Sequence[Item]) -> list[ItemId]:
     return chosen
 
 
-def _errors(plugin: Plugin, rows: Rows, items: Mapping[ItemId, Item]) -> list[dict[str, object]]:
+def _errors(plugin: Plugin, rows: DecodedResults, items: Mapping[ItemId, Item]) -> list[dict[str, object]]:
     errors: list[dict[str, object]] = []
     for place, (item, result) in enumerate(rows.decoded):
         if item not in items:

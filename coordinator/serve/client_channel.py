@@ -49,7 +49,7 @@ from coordinator.store import claims
 from coordinator.wire import client as wire
 from coordinator.wire.codec import Codec
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Request
-from coordinator.wire.session import NEEDS_REGISTRATION, Event, Life
+from coordinator.wire.session import NEEDS_REGISTRATION, Life, SessionEvent
 
 log = structlog.get_logger()
 
@@ -121,7 +121,7 @@ class ClientSession(ChannelSession):
             self._background.begin(self._finish())
 
     async def _finish(self) -> None:
-        self._life.move(Event.END)
+        self._life.move(SessionEvent.END)
         if not self.welcomed:
             return
         if self._submits:
@@ -134,7 +134,7 @@ class ClientSession(ChannelSession):
 
     def drain(self, reason: str) -> None:
         """Hand out no more; the client is told when to come back."""
-        self._life.move(Event.DRAIN)
+        self._life.move(SessionEvent.DRAIN)
         self.draining = True
         if self.welcomed:
             self._grant.withdraw(self)
@@ -179,7 +179,7 @@ class ClientSession(ChannelSession):
         identity, counters = await self._memberships.hello(hello, self.session_id, self.address)
         self.identity, self.client_id = identity, ClientId(hello.client_id)
         core.registry.enter(self)
-        self._life.move(Event.WELCOMED)
+        self._life.move(SessionEvent.WELCOMED)
         self.connection.protocol.max_message_size = self._edge.limits.max_message_bytes
         welcome = wire.Welcome(
             session_id=str(self.session_id),
