@@ -49,7 +49,7 @@ from coordinator.serve.http_pages import HttpPages
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Channels, Listener
 from coordinator.serve.open_sessions import OpenSessions
-from coordinator.serve.pages import Page, dashboard_pages
+from coordinator.serve.pages import StaticPage, dashboard_pages
 from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin
 from coordinator.store.pool import Database
@@ -58,12 +58,12 @@ from coordinator.wire.frames import ServerCard
 from coordinator.wire.schema import asyncapi
 
 Run = Callable[[], Awaitable[None]]
-"""Works until cancelled."""
+"""Runs a part until cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a node that run, or that something outside of them asks for something."""
+    """The parts of a node that run, or that are used from outside of them."""
 
     core: Core
     background: BackgroundTasks
@@ -86,7 +86,7 @@ class Parts:
     change_listener: ChangeListener
 
     def runs(self) -> Iterator[tuple[str, Run]]:
-        """What works as long as the node does, by name."""
+        """Return the parts that run as long as the node does, by name."""
         yield "grant", self.grant.run
         yield "commits", self.commits.run
         yield "signals", self.core.signals.run
@@ -105,7 +105,7 @@ class Parts:
 def make_core(
     settings: Settings, database: Database, boot: Boot, plugins: dict[str, type[Plugin]], events: Events
 ) -> Core:
-    """Make the parts that have no steps of their own."""
+    """Make the core: the parts that depend on no others."""
     lost_track = asyncio.Event()
     return Core(
         settings=settings,
@@ -121,12 +121,86 @@ def make_core(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The parts that share out the work."""
+
+    activity_log: ActivityLog
+    plugin_runner: PluginRunner
+    builder: BucketBuilder
+    grant: Grant
+    commits: Commits
+    intake: Intake
+    releases: Releases
+    memberships: Memberships
+    health_monitor: HealthMonitor
+    load_meter: LoadMeter
+    lease: Lease
+    expiry: Expiry
+    readiness: Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """The parts that carry out the requests of admins."""
+
+    operation: Operation
+    item_operation: ItemOperation
+    service_life: ServiceLife
+    undo: Undo
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The parts that show and record the work."""
+
+    tables: Tables
+    feeds: Feeds
+    recorder: Recorder
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The parts that connect peers."""
+
+    listener: Listener
+    change_listener: ChangeListener
+
+
 def assemble(core: Core) -> Parts:
     """Join the parts of one node; nothing runs yet."""
     background = BackgroundTasks(core.events)
     sessions = OpenSessions()
+    work = _join_work(core, sessions)
+    administration = _join_administration(core, work)
+    statistics = _join_statistics(core, work, sessions)
+    sockets = _join_sockets(core, background, sessions, work, administration, statistics)
 
-    # The steps of the work.
+    return Parts(
+        core=core,
+        background=background,
+        activity_log=work.activity_log,
+        builder=work.builder,
+        grant=work.grant,
+        commits=work.commits,
+        releases=work.releases,
+        health_monitor=work.health_monitor,
+        lease=work.lease,
+        expiry=work.expiry,
+        item_operation=administration.item_operation,
+        service_life=administration.service_life,
+        undo=administration.undo,
+        load_meter=work.load_meter,
+        recorder=statistics.recorder,
+        feeds=statistics.feeds,
+        sessions=sessions,
+        listener=sockets.listener,
+        change_listener=sockets.change_listener,
+    )
+
+
+def _join_work(core: Core, sessions: OpenSessions) -> Work:
     activity_log = ActivityLog(core)
     plugin_runner = PluginRunner(core.database, activity_log)
     builder = BucketBuilder(core.database)
@@ -135,17 +209,44 @@ def assemble(core: Core) -> Parts:
     intake = Intake(core, commits, grant, plugin_runner)
     releases = Releases(core, grant)
     memberships = Memberships(core, grant, releases)
+
     health_monitor = HealthMonitor(core)
     load_meter = LoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
     lease = Lease(core, releases, load_meter)
     expiry = Expiry(core, grant, builder, releases, health_monitor, activity_log)
     readiness = Readiness(core)
 
+    return Work(
+        activity_log=activity_log,
+        plugin_runner=plugin_runner,
+        builder=builder,
+        grant=grant,
+        commits=commits,
+        intake=intake,
+        releases=releases,
+        memberships=memberships,
+        health_monitor=health_monitor,
+        load_meter=load_meter,
+        lease=lease,
+        expiry=expiry,
+        readiness=readiness,
+    )
+
+
+def _join_administration(core: Core, work: Work) -> Administration:
+    grant, builder, releases, plugin_runner = work.grant, work.builder, work.releases, work.plugin_runner
+
     # Operation.
-    operation = Operation(core, grant, releases, memberships)
+    operation = Operation(core, grant, releases, work.memberships)
     item_operation = ItemOperation(core, grant, builder, releases, plugin_runner)
     service_life = ServiceLife(core, grant, releases, plugin_runner)
     undo = Undo(core, releases, plugin_runner)
+
+    return Administration(operation, item_operation, service_life, undo)
+
+
+def _join_statistics(core: Core, work: Work, sessions: OpenSessions) -> Statistics:
+    grant, load_meter = work.grant, work.load_meter
 
     # Statistics.
     rates = DatabaseRates(core.database, core.settings.node_name, core.counters.stored_submits)
@@ -155,42 +256,41 @@ def assemble(core: Core) -> Parts:
     recorder = Recorder(core.database, core.counters, core.events, core.boot)
     metrics = Metrics(core, grant, load_meter, sessions.counts)
 
-    # Sockets.
-    edge = _edge(core, background)
-    channels = Channels(
-        client=ClientDependencies(grant, intake, releases, memberships),
-        stats=StatsDependencies(feeds, tables.page),
-        admin=AdminDependencies(admin_answers(operation, item_operation, service_life, undo, edge, readiness)),
-    )
-    pages = {"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
-    listener = Listener(edge, channels, HttpPages(readiness, pages, metrics.page), sessions)
-    change_listener = ChangeListener(core, grant, memberships, sessions, background)
+    return Statistics(tables, feeds, recorder, metrics)
 
-    return Parts(
-        core=core,
-        background=background,
-        activity_log=activity_log,
-        builder=builder,
-        grant=grant,
-        commits=commits,
-        releases=releases,
-        health_monitor=health_monitor,
-        lease=lease,
-        expiry=expiry,
-        item_operation=item_operation,
-        service_life=service_life,
-        undo=undo,
-        load_meter=load_meter,
-        recorder=recorder,
-        feeds=feeds,
-        sessions=sessions,
-        listener=listener,
-        change_listener=change_listener,
+
+def _join_sockets(
+    core: Core,
+    background: BackgroundTasks,
+    sessions: OpenSessions,
+    work: Work,
+    administration: Administration,
+    statistics: Statistics,
+) -> Sockets:
+    edge = _edge(core, background)
+    answers = admin_answers(
+        administration.operation,
+        administration.item_operation,
+        administration.service_life,
+        administration.undo,
+        edge,
+        work.readiness,
     )
+    channels = Channels(
+        client=ClientDependencies(work.grant, work.intake, work.releases, work.memberships),
+        stats=StatsDependencies(statistics.feeds, statistics.tables.page),
+        admin=AdminDependencies(answers),
+    )
+
+    document = StaticPage("application/json", msgspec.json.encode(asyncapi()))
+    pages = HttpPages(work.readiness, {"/v1/asyncapi.json": document, **dashboard_pages()}, statistics.metrics.page)
+    listener = Listener(edge, channels, pages, sessions)
+    change_listener = ChangeListener(core, work.grant, work.memberships, sessions, background)
+    return Sockets(listener, change_listener)
 
 
 def listen_to_signals(parts: Parts) -> None:
-    """Let the parts hear what nodes tell each other."""
+    """Subscribe the parts to the signals between nodes."""
     signals = parts.core.signals
     signals.on("work", parts.grant.on_work)
     signals.on("lost", parts.releases.on_lost)
@@ -200,6 +300,7 @@ def listen_to_signals(parts: Parts) -> None:
 
 def _edge(core: Core, background: BackgroundTasks) -> Edge:
     settings = core.settings
+
     limits = Limits(
         max_message_bytes=settings.max_message_bytes,
         max_buckets_per_ask=10,
@@ -212,6 +313,7 @@ def _edge(core: Core, background: BackgroundTasks) -> Edge:
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )
+
     addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute, settings.trusted_proxies)
     card = ServerCard(name="coordinator", version=__version__, node=settings.node_name)
     return Edge(core, background, addresses, limits, card)

@@ -15,12 +15,12 @@ from coordinator.flow.bucket_builder import pool_target
 from coordinator.flow.commits import BATCH as SUBMITS
 from coordinator.flow.commits import WORKERS
 from coordinator.flow.demand_queue import Line, Ticket
-from coordinator.flow.expiry import TICK
+from coordinator.flow.expiry import EXPIRY_INTERVAL
 from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
 from coordinator.flow.health_monitor import COMPARE
 from coordinator.flow.lease import RENEW_EVERY
 from coordinator.flow.session_registry import Holder
-from coordinator.flow.signals import COALESCE
+from coordinator.flow.signals import SEND_INTERVAL
 from coordinator.model import ClientId, ServiceId, SessionId
 from coordinator.observe.recorder import MOST_EVENTS
 from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
@@ -68,7 +68,7 @@ class Node:
         self._worked: set[ClientId] = set()
         self._seen: set[ClientId] = set()
         self._told = 0
-        day.clock.after(TICK * number / day.scenario.nodes, self._tick)
+        day.clock.after(EXPIRY_INTERVAL * number / day.scenario.nodes, self._tick)
         day.clock.after(1.0 + number / day.scenario.nodes, self._record)
         day.clock.after(COMPARE + number / day.scenario.nodes, self._compare)
         day.clock.after(RENEW_EVERY * number / day.scenario.nodes, self._renew)
@@ -99,7 +99,7 @@ class Node:
         self.wake()
         if self.day.scenario.nodes > 1 and not self._signal_due:
             self._signal_due = True
-            self.day.clock.after(COALESCE, self._signal)
+            self.day.clock.after(SEND_INTERVAL, self._signal)
 
     def _signal(self) -> None:
         self._signal_due = False
@@ -324,7 +324,7 @@ class Node:
             session.volunteer.lost(one.bucket)
         if dead or made:
             self.work()
-        self.day.clock.after(TICK, self._tick)
+        self.day.clock.after(EXPIRY_INTERVAL, self._tick)
 
     # What is counted: observe/recorder.py, flow/watch.py
 
