@@ -1,4 +1,4 @@
-"""The stats channel: who may, what is refused, and when snapshots come."""
+"""The stats channel: roles, refusals, and the times of snapshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugins that come from outside the package: one that does all that a plugin may, and one that does all wrong."""
+"""Plugins from outside the package: one that uses every hook, and one that does everything wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The legality table, walked whole."""
+"""Each state and message of the legality table."""
 
 from __future__ import annotations
 
