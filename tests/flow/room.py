@@ -98,8 +98,8 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.builder: BucketBuilder = node.parts.builder
-        self.operation: ItemOperation = node.parts.item_operation
+        self.builder: BucketBuilder = node.parts.work.builder
+        self.operation: ItemOperation = node.parts.administration.item_operation
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
@@ -118,7 +118,7 @@ class Room(Bench):
 
     async def tick(self) -> None:
         """One look at the clock."""
-        await self.node.parts.expiry.tick()
+        await self.node.parts.work.expiry.tick()
 
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
@@ -160,7 +160,7 @@ class Room(Bench):
     async def submit(self, settling: Settling) -> Outcome:
         """Through the node's group commit."""
         async with asyncio.timeout(10):
-            return await self.node.parts.commits.add(settling)
+            return await self.node.parts.work.commits.add(settling)
 
     async def add(self, keys: list[str], priority: int = 100) -> None:
         await self.operation.item_add(
