@@ -82,7 +82,7 @@ Labels = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one client did in one service lately; the columns of `client_service` say what is what."""
+    """What one client did in one service lately; the columns of `membership` say what is what."""
 
     well: int = 0
     died: int = 0

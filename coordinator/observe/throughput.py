@@ -42,7 +42,7 @@ class Throughput:
         # A second is added by half past it; the one before the running one is whole.
         self._upto = int(now) - 1
         for one in found:
-            self._seconds.setdefault(one.at, {})[one.service_id] = (one.settled, one.buckets)
+            self._seconds.setdefault(one.at, {})[one.service_id] = (one.settled, one.submits)
         for at in {one.at for one in found}:
             parts = [both for service, both in self._seconds[at].items() if service is not None]
             self._seconds[at][None] = (sum(one[0] for one in parts), sum(one[1] for one in parts))

@@ -9,7 +9,7 @@ from coordinator.model import BucketId, ServiceId
 from coordinator.store.pool import Connection
 
 _ROW = """
-SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts, b.touched_at,
+SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts, b.touched_at,
        length(b.settled) - bit_count(b.settled)::int AS remaining FROM bucket b """
 
 _PAGE = (
@@ -52,7 +52,7 @@ async def show(db: Connection, bucket: BucketId) -> dict[str, Any] | None:
 # Open buckets: those held longest first, then the ready ones.  Each part walks a small index.
 _OPEN = """
 SELECT * FROM (
-    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts,
+    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
            length(b.settled) - bit_count(b.settled)::int AS remaining,
            extract(epoch FROM now() - b.touched_at)::float8 AS age,
            coalesce(b.touched_at, 'infinity') AS place
@@ -65,7 +65,7 @@ SELECT * FROM (
 
 _OPEN_OF_CLIENT = """
 SELECT * FROM (
-    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts,
+    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
            length(b.settled) - bit_count(b.settled)::int AS remaining,
            extract(epoch FROM now() - b.touched_at)::float8 AS age, b.touched_at AS place
       FROM bucket b

@@ -259,7 +259,7 @@ SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1) AS locked,
        (SELECT item_id FROM queue LIMIT 1) AS first,
        (SELECT count(*) FROM queue) AS waiting
   FROM (SELECT count(*) AS workers
-          FROM (SELECT FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
+          FROM (SELECT FROM membership WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
 
 
 async def look(
@@ -360,7 +360,7 @@ WITH done AS (
                             FOR UPDATE SKIP LOCKED)
     RETURNING bucket_id),
 forgiven AS (
-    DELETE FROM giveback g USING done d WHERE g.bucket_id = d.bucket_id),
+    DELETE FROM return_block g USING done d WHERE g.bucket_id = d.bucket_id),
 apart AS (
     DELETE FROM twin t USING done d, bucket o
      WHERE d.bucket_id IN (t.first_id, t.second_id)

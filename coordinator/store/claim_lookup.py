@@ -9,10 +9,10 @@ from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
 _FIND_CLAIM = """
-SELECT b.service_id, b.state, b.claim, b.client_id, c.client_id AS of_claim, b.settled::text AS settled,
+SELECT b.service_id, b.state, b.claim_id, b.client_id, c.client_id AS of_claim, b.settled::text AS settled,
        c.given::text AS given, i.items
   FROM bucket b JOIN bucket_items i USING (bucket_id)
-  LEFT JOIN claim c ON c.claim = $2 AND c.bucket_id = b.bucket_id
+  LEFT JOIN claim c ON c.claim_id = $2 AND c.bucket_id = b.bucket_id
  WHERE b.bucket_id = $1"""
 
 _EVER_HELD = "SELECT EXISTS (SELECT FROM claim WHERE bucket_id = $1 AND client_id = $2)"
@@ -42,7 +42,7 @@ async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> Cl
     return ClaimOwner(
         ServiceId(row["service_id"]),
         row["client_id"],
-        row["claim"],
+        row["claim_id"],
         row["of_claim"],
         tuple(row["items"]),
         row["given"] or "",

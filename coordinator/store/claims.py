@@ -44,11 +44,11 @@ _CLAIM = """
 WITH demand AS (
     SELECT d.client_id, d.session_id, d.n
       FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS d (client_id, session_id, n)
-      JOIN client_service m ON m.client_id = d.client_id AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
+      JOIN membership m ON m.client_id = d.client_id AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
       JOIN client k ON k.client_id = d.client_id AND k.registered AND k.deactivated IS NULL
      WHERE (m.wait_until IS NULL OR m.wait_until <= now())
        AND (m.report_until IS NULL OR m.report_until <= now())
-       AND NOT EXISTS (SELECT FROM giveback g WHERE g.client_id = d.client_id AND g.until > now())),
+       AND NOT EXISTS (SELECT FROM return_block g WHERE g.client_id = d.client_id AND g.until > now())),
 front AS MATERIALIZED (
     SELECT ARRAY (SELECT ctid FROM bucket
                    WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
@@ -67,14 +67,14 @@ paired AS (
      WHERE p.slot <= cardinality(s.clients)),
 taken AS (
     UPDATE bucket b
-       SET state = 'claimed', claim = nextval('claim_number'), client_id = p.client_id,
+       SET state = 'claimed', claim_id = nextval('claim_number'), client_id = p.client_id,
            session_id = p.session_id, boot = $4, touched_at = now()
       FROM paired p WHERE b.bucket_id = p.bucket_id
-    RETURNING b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled),
+    RETURNING b.bucket_id, b.claim_id, b.client_id, b.session_id, b.attempts, b.settled),
 noted AS (
-    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
-    SELECT claim, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
-SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts,
+    INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given)
+    SELECT claim_id, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
+SELECT $1::int AS service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id, t.attempts,
        t.settled::text AS settled, c.items, c.frame, cardinality(front.places) AS ready
   FROM front CROSS JOIN taken t JOIN bucket_items c USING (bucket_id)"""
 
@@ -83,12 +83,12 @@ WITH picked AS MATERIALIZED (
     SELECT b.bucket_id
       FROM (SELECT c.bucket_id, row_number() OVER (ORDER BY c.rank_at, c.shuffle)::int AS n FROM bucket c
              WHERE c.service_id = $1 AND c.state = 'ready' AND c.split_at IS NULL
-               AND NOT EXISTS (SELECT FROM giveback g
+               AND NOT EXISTS (SELECT FROM return_block g
                                 WHERE g.client_id = $2 AND g.bucket_id = c.bucket_id AND g.until > now())
              ORDER BY c.rank_at, c.shuffle LIMIT 128) w
       JOIN bucket b USING (bucket_id)
      WHERE b.state = 'ready' AND b.split_at IS NULL
-       AND EXISTS (SELECT FROM client_service m
+       AND EXISTS (SELECT FROM membership m
                      JOIN client k ON k.client_id = m.client_id AND k.registered AND k.deactivated IS NULL
                     WHERE m.client_id = $2 AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
                       AND (m.wait_until IS NULL OR m.wait_until <= now())
@@ -96,21 +96,21 @@ WITH picked AS MATERIALIZED (
      ORDER BY b.rank_at, substr($5::bytea, w.n * 8 - 7, 8) LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
 taken AS (
     UPDATE bucket b
-       SET state = 'claimed', claim = nextval('claim_number'), client_id = $2, session_id = $3, boot = $4,
+       SET state = 'claimed', claim_id = nextval('claim_number'), client_id = $2, session_id = $3, boot = $4,
            touched_at = now()
       FROM picked p WHERE b.bucket_id = p.bucket_id
-    RETURNING b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled),
+    RETURNING b.bucket_id, b.claim_id, b.client_id, b.session_id, b.attempts, b.settled),
 noted AS (
-    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
-    SELECT claim, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
-SELECT $1::int AS service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts,
+    INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given)
+    SELECT claim_id, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
+SELECT $1::int AS service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id, t.attempts,
        t.settled::text AS settled, c.items, c.frame
   FROM taken t JOIN bucket_items c USING (bucket_id)"""
 
 _WAITS = """
 SELECT m.client_id, extract(epoch FROM greatest(m.wait_until, m.report_until) - now())::float8 AS seconds,
-       EXISTS (SELECT FROM giveback g WHERE g.client_id = m.client_id AND g.until > now()) AS choosy
-  FROM client_service m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
+       EXISTS (SELECT FROM return_block g WHERE g.client_id = m.client_id AND g.until > now()) AS choosy
+  FROM membership m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def claimed(row: Any) -> Claimed:
     return Claimed(
         ServiceId(row["service_id"]),
         BucketId(row["bucket_id"]),
-        ClaimNumber(row["claim"]),
+        ClaimNumber(row["claim_id"]),
         ClientId(row["client_id"]),
         SessionId(row["session_id"]),
         row["attempts"],
@@ -191,28 +191,28 @@ freed AS (
            split_at = CASE WHEN h.delivered AND $2::int > 0 AND b.attempts + $2::int >= 3
                            THEN now() + make_interval(secs => $3) END
       FROM held h WHERE b.bucket_id = h.bucket_id AND ($5 OR NOT EXISTS (SELECT FROM held WHERE twins))
-    RETURNING b.service_id, b.bucket_id, b.claim, h.client_id, h.session_id, h.delivered,
+    RETURNING b.service_id, b.bucket_id, b.claim_id, h.client_id, h.session_id, h.delivered,
               length(b.settled) - bit_count(b.settled)::int AS remaining),
 ended AS (
     UPDATE claim c SET ended_at = now(), ended = CASE WHEN f.delivered THEN $1 ELSE 'undelivered' END
-      FROM freed f WHERE c.claim = f.claim)"""
+      FROM freed f WHERE c.claim_id = f.claim_id)"""
 
 # What giving back costs ($4: 'given_back', 'disconnects', 'dead' or none): that bucket is not offered to that
 # client for 30 s, doubling to 1 h; from the second in a row on, the client waits 1 s, doubling to 5 min.
 _COST = """
 cost AS (
-    INSERT INTO giveback AS g (client_id, bucket_id, times, until)
+    INSERT INTO return_block AS g (client_id, bucket_id, times, until)
     SELECT client_id, bucket_id, 1, now() + interval '30 seconds' FROM freed
      WHERE delivered AND $4 IN ('given_back', 'disconnects')
     ON CONFLICT (client_id, bucket_id) DO UPDATE
        SET times = g.times + 1,
            until = now() + make_interval(secs => least(30 * 2 ^ least(g.times, 10), 3600))),
 payers AS MATERIALIZED (
-    SELECT client_id, service_id FROM client_service
+    SELECT client_id, service_id FROM membership
      WHERE $4 <> '' AND (client_id, service_id) IN (SELECT client_id, service_id FROM freed WHERE delivered)
      ORDER BY client_id, service_id FOR NO KEY UPDATE),
 counted AS (
-    UPDATE client_service m
+    UPDATE membership m
        SET streak = m.streak + CASE WHEN $4 = 'dead' THEN 0 ELSE 1 END,
            wait_until = CASE WHEN $4 <> 'dead' AND m.streak >= 1
                              THEN now() + make_interval(secs => least(2 ^ least(m.streak - 1, 10), 300))
@@ -242,7 +242,7 @@ WITH held AS MATERIALIZED (
 _HELD_BY_CLAIM = """
 WITH held AS MATERIALIZED (
     SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
-     WHERE bucket_id = $6 AND claim = $7 AND client_id IS NOT NULL FOR UPDATE),"""
+     WHERE bucket_id = $6 AND claim_id = $7 AND client_id IS NOT NULL FOR UPDATE),"""
 
 _HELD_OF_SERVICE = """
 WITH held AS MATERIALIZED (
@@ -383,7 +383,7 @@ def _freed(row: Any) -> Freed:
     return Freed(
         ServiceId(row["service_id"]),
         BucketId(row["bucket_id"]),
-        ClaimNumber(row["claim"]),
+        ClaimNumber(row["claim_id"]),
         ClientId(row["client_id"]),
         None if row["session_id"] is None else SessionId(row["session_id"]),
         row["remaining"],
@@ -442,18 +442,18 @@ WITH marked AS (
          WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
            AND touched_at <= now() - make_interval(secs => $2)
          ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
-    RETURNING service_id, bucket_id, claim, client_id, session_id,
+    RETURNING service_id, bucket_id, claim_id, client_id, session_id,
               length(settled) - bit_count(settled)::int AS remaining),
 holders AS MATERIALIZED (
-    SELECT client_id, service_id FROM client_service
+    SELECT client_id, service_id FROM membership
      WHERE (client_id, service_id) IN (SELECT client_id, service_id FROM marked)
      ORDER BY client_id, service_id FOR NO KEY UPDATE),
 counted AS (
-    UPDATE client_service m SET died = m.died + f.n, died_run = m.died_run + f.n, well = 0
+    UPDATE membership m SET died = m.died + f.n, died_run = m.died_run + f.n, well = 0
       FROM (SELECT client_id, service_id, count(*) AS n FROM marked JOIN holders USING (client_id, service_id)
              GROUP BY 1, 2) f
      WHERE m.client_id = f.client_id AND m.service_id = f.service_id)
-SELECT service_id, bucket_id, claim, client_id, session_id, remaining FROM marked"""
+SELECT service_id, bucket_id, claim_id, client_id, session_id, remaining FROM marked"""
 
 
 async def mark_dead(db: Connection, service: ServiceId, dead_after: float) -> list[Freed]:
@@ -470,10 +470,10 @@ async def held_count(db: Connection, client: ClientId, service: ServiceId) -> in
 
 
 _CLAIMS_OF_BOOT = """
-SELECT bucket_id, claim, session_id FROM bucket
+SELECT bucket_id, claim_id, session_id FROM bucket
  WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
 
 
 async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:
     """What the database believes this node's sessions hold; asked after a time without database."""
-    return [(row["bucket_id"], row["claim"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]
+    return [(row["bucket_id"], row["claim_id"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]

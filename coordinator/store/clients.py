@@ -23,14 +23,14 @@ class Client:
 
 _FIND = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
 
-_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM client_service WHERE client_id = $1"
+_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM membership WHERE client_id = $1"
 
 _COUNTERS = """
 SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 0)::bigint AS processed,
        coalesce(sum(settled), 0)::bigint AS settled, coalesce(sum(given_back), 0)::bigint AS given_back,
        coalesce(sum(dead), 0)::bigint AS dead, coalesce(sum(disconnects), 0)::bigint AS disconnects,
        coalesce(sum(bad_submits), 0)::bigint AS bad_submits
-  FROM client_service WHERE client_id = $1"""
+  FROM membership WHERE client_id = $1"""
 
 
 async def find(db: Connection, client: ClientId) -> Client | None:
@@ -68,7 +68,7 @@ _UNREGISTER = "UPDATE client SET registered = false WHERE client_id = $1"
 
 _UNBIND = "UPDATE client SET secret_hash = NULL, registered = false WHERE client_id = $1 RETURNING client_id"
 
-_LEAVE_ALL = "UPDATE client_service SET joined = false WHERE client_id = $1"
+_LEAVE_ALL = "UPDATE membership SET joined = false WHERE client_id = $1"
 
 
 async def unregister(db: Connection, client: ClientId) -> None:
@@ -78,15 +78,15 @@ async def unregister(db: Connection, client: ClientId) -> None:
 
 
 _JOIN = """
-INSERT INTO client_service (client_id, service_id, profile) VALUES ($1, $2, $3)
+INSERT INTO membership (client_id, service_id, profile) VALUES ($1, $2, $3)
 ON CONFLICT (client_id, service_id) DO UPDATE
    SET joined = true, profile = excluded.profile, last_access = now(),
-       inactive = CASE WHEN client_service.inactive = 'admin' THEN 'admin' END"""
+       inactive = CASE WHEN membership.inactive = 'admin' THEN 'admin' END"""
 
-_LEAVE = "UPDATE client_service SET joined = false WHERE client_id = $1 AND service_id = $2 AND joined"
+_LEAVE = "UPDATE membership SET joined = false WHERE client_id = $1 AND service_id = $2 AND joined"
 
 _ACTIVATE = """
-UPDATE client_service SET inactive = NULL, last_access = now()
+UPDATE membership SET inactive = NULL, last_access = now()
  WHERE client_id = $1 AND service_id = $2 AND inactive IS DISTINCT FROM 'admin'"""
 
 
@@ -106,7 +106,7 @@ async def activate(db: Connection, client: ClientId, service: ServiceId) -> None
 
 
 _REPORT = """
-UPDATE client_service SET report_until = now() + make_interval(secs => $3), last_access = now()
+UPDATE membership SET report_until = now() + make_interval(secs => $3), last_access = now()
  WHERE client_id = $1 AND service_id = $2"""
 
 
@@ -116,10 +116,10 @@ async def report(db: Connection, client: ClientId, service: ServiceId, seconds: 
 
 
 _IDLE = """
-UPDATE client_service m SET inactive = 'idle'
-  FROM (SELECT client_id FROM client_service
+UPDATE membership m SET inactive = 'idle'
+  FROM (SELECT client_id FROM membership
          WHERE service_id = $1 AND joined AND inactive IS NULL AND last_access < now() - make_interval(secs => $2)
-           AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = client_service.client_id AND b.service_id = $1)
+           AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = membership.client_id AND b.service_id = $1)
            AND client_id <> ALL ($3::text[])
            FOR NO KEY UPDATE SKIP LOCKED) i
  WHERE m.service_id = $1 AND m.client_id = i.client_id
@@ -134,8 +134,8 @@ async def make_idle(
 
 
 _TOUCH = """
-UPDATE client_service m SET last_access = now()
-  FROM (SELECT client_id FROM client_service
+UPDATE membership m SET last_access = now()
+  FROM (SELECT client_id FROM membership
          WHERE service_id = $1 AND client_id = ANY ($2::text[])
            AND last_access < now() - make_interval(secs => least(60, $3 / 4))
            FOR NO KEY UPDATE SKIP LOCKED) i
@@ -188,16 +188,16 @@ _PAGE = (
     _ROW
     + """
  CROSS JOIN LATERAL (
-    SELECT coalesce(bool_and(m.inactive IS NOT NULL), false) AS idle FROM client_service m
+    SELECT coalesce(bool_and(m.inactive IS NOT NULL), false) AS idle FROM membership m
      WHERE m.client_id = c.client_id AND m.joined) w
  WHERE c.client_id > $1
    AND ($3::text IS NULL OR $3 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
                                       WHEN NOT c.registered THEN 'unregistered'
                                       WHEN w.idle THEN 'inactive' ELSE 'active' END)
-   AND ($4::int IS NULL OR EXISTS (SELECT FROM client_service m
+   AND ($4::int IS NULL OR EXISTS (SELECT FROM membership m
                                     WHERE m.client_id = c.client_id AND m.service_id = $4 AND m.joined))
    AND ($5::text IS NULL OR strpos(lower(c.client_id), lower($5)) > 0 OR strpos(lower(c.screen_name), lower($5)) > 0)
-   AND ($6::bool IS NULL OR $6 = EXISTS (SELECT FROM client_service m
+   AND ($6::bool IS NULL OR $6 = EXISTS (SELECT FROM membership m
                                           WHERE m.client_id = c.client_id AND m.health = 'flagged'
                                             AND ($4::int IS NULL OR m.service_id = $4)))
  ORDER BY c.client_id LIMIT $2"""
@@ -206,7 +206,7 @@ _PAGE = (
 _SERVICES_OF = """
 SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,
        m.given_back, m.dead, m.disconnects, m.bad_submits, m.health, m.health_reason AS reason, m.last_access
-  FROM client_service m JOIN service s USING (service_id)
+  FROM membership m JOIN service s USING (service_id)
  WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
 
 
@@ -242,10 +242,10 @@ async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str,
 _DEACTIVATE = "UPDATE client SET deactivated = $2 WHERE client_id = $1 RETURNING client_id"
 
 _DEACTIVATE_IN = """
-UPDATE client_service SET inactive = 'admin' WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
+UPDATE membership SET inactive = 'admin' WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
 
 _REACTIVATE_IN = """
-UPDATE client_service SET inactive = NULL, last_access = now()
+UPDATE membership SET inactive = NULL, last_access = now()
  WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
 
 

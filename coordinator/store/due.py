@@ -18,7 +18,7 @@ SELECT s.service_id,
                 WHERE b.service_id = s.service_id AND b.state = 'dead'
                   AND b.touched_at <= now() - make_interval(secs => s.release_after)) AS over,
        EXISTS (SELECT FROM bucket b WHERE b.service_id = s.service_id AND b.split_at <= now()) AS broken,
-       EXISTS (SELECT FROM client_service m
+       EXISTS (SELECT FROM membership m
                 WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                   AND m.last_access < now() - make_interval(secs => s.idle_after)) AS idle,
        p.front < p.back
@@ -34,7 +34,7 @@ SELECT s.service_id,
                 WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
                 ORDER BY b.rank_at DESC LIMIT 1) AS back,
               least($7, 2 * s.asked * (
-                SELECT count(*) FROM (SELECT FROM client_service m
+                SELECT count(*) FROM (SELECT FROM membership m
                                        WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                                        LIMIT $7) c)) AS target
          FROM (SELECT min(rank_at) AS front, count(*) AS waiting

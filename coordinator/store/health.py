@@ -57,7 +57,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is known of one client in one service; the columns of `client_service`."""
+    """What is known of one client in one service; the columns of `membership`."""
 
     client_id: ClientId
     service_id: ServiceId
@@ -73,14 +73,14 @@ class Figures:
     paced: int
 
 
-# Rows of client_service are locked in one order, so that no two statements wait for each other.  Half of a pace is
+# Rows of membership are locked in one order, so that no two statements wait for each other.  Half of a pace is
 # forgotten whenever it is of $14 items, and what died when $13 buckets in a row were settled whole.
 _COUNT = """
 WITH locked AS MATERIALIZED (
-    SELECT FROM client_service
+    SELECT FROM membership
      WHERE (client_id, service_id) IN (SELECT * FROM unnest($1::text[], $2::int[]))
      ORDER BY client_id, service_id FOR NO KEY UPDATE)
-UPDATE client_service m
+UPDATE membership m
    SET assigned = m.assigned + d.assigned, processed = m.processed + d.processed,
        settled = m.settled + d.settled, bad_submits = m.bad_submits + d.bad_submits,
        last_access = CASE WHEN d.worked THEN now() ELSE m.last_access END,
@@ -134,7 +134,7 @@ async def forget_labels(db: Connection, services: Sequence[ServiceId]) -> None:
 
 
 _PACES = """
-SELECT client_id, seconds, paced FROM client_service
+SELECT client_id, seconds, paced FROM membership
  WHERE service_id = $1 AND joined AND inactive IS NULL ORDER BY last_access DESC LIMIT $2"""
 
 _LABELS = """
@@ -162,7 +162,7 @@ async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) ->
 
 
 _FIND = """
-UPDATE client_service SET health = $3, health_reason = $4
+UPDATE membership SET health = $3, health_reason = $4
  WHERE client_id = $1 AND service_id = $2 AND health = $5 RETURNING client_id"""
 
 
@@ -174,7 +174,7 @@ async def find(
 
 
 _UNWELL = """
-SELECT m.service_id, m.health, count(*) AS clients FROM client_service m JOIN client c USING (client_id)
+SELECT m.service_id, m.health, count(*) AS clients FROM membership m JOIN client c USING (client_id)
  WHERE m.health <> 'ok' AND m.joined AND m.inactive IS NULL AND c.registered AND c.deactivated IS NULL
  GROUP BY 1, 2"""
 

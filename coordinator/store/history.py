@@ -17,15 +17,15 @@ Counts = tuple[int, int, int, int, int, int]
 
 # A node adds what it counted up to half past a second to that second: so each second has one such count of each node.
 _ADD = """
-INSERT INTO history AS h (step, at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits)
+INSERT INTO history AS h (step, at, service_id, settled, submits, given_back, dead, disconnects, bad_submits)
 SELECT s.step, date_trunc(s.step, now() - interval '0.5 seconds'), d.service_id,
-       d.settled, d.buckets, d.given_back, d.dead, d.disconnects, d.bad_submits
+       d.settled, d.submits, d.given_back, d.dead, d.disconnects, d.bad_submits
   FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-    AS d (service_id, settled, buckets, given_back, dead, disconnects, bad_submits)
+    AS d (service_id, settled, submits, given_back, dead, disconnects, bad_submits)
  CROSS JOIN (VALUES ('hour'), ('minute'), ('second')) AS s (step)
  ORDER BY 1, 2, 3
 ON CONFLICT (step, at, service_id) DO UPDATE
-   SET settled = h.settled + excluded.settled, buckets = h.buckets + excluded.buckets,
+   SET settled = h.settled + excluded.settled, submits = h.submits + excluded.submits,
        given_back = h.given_back + excluded.given_back, dead = h.dead + excluded.dead,
        disconnects = h.disconnects + excluded.disconnects, bad_submits = h.bad_submits + excluded.bad_submits"""
 
@@ -48,7 +48,7 @@ async def add_days(db: Connection, settled: Sequence[tuple[str, int, int]]) -> N
 
 
 _SECONDS = """
-SELECT now() AS now, h.at, h.service_id, h.settled, h.buckets
+SELECT now() AS now, h.at, h.service_id, h.settled, h.submits
   FROM (VALUES (1)) AS x (one) LEFT JOIN history h ON h.step = 'second' AND h.at >= now() - make_interval(secs => $1)"""
 
 
@@ -59,7 +59,7 @@ class Second:
     at: int
     service_id: ServiceId
     settled: int
-    buckets: int
+    submits: int
 
 
 async def seconds(db: Connection, last: float) -> tuple[float, list[Second]]:
@@ -67,7 +67,7 @@ async def seconds(db: Connection, last: float) -> tuple[float, list[Second]]:
     rows = await db.fetch(_SECONDS, last)
     now: datetime = rows[0]["now"]
     return now.timestamp(), [
-        Second(int(row["at"].timestamp()), ServiceId(row["service_id"]), row["settled"], row["buckets"])
+        Second(int(row["at"].timestamp()), ServiceId(row["service_id"]), row["settled"], row["submits"])
         for row in rows
         if row["at"] is not None
     ]
@@ -96,12 +96,12 @@ async def active_minutes(db: Connection, most: int) -> dict[ServiceId, list[tupl
 
 
 _PAGE = """
-SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits FROM history
+SELECT at, service_id, settled, submits AS buckets, given_back, dead, disconnects, bad_submits FROM history
  WHERE step = $1 AND (at, service_id) < ($2, $3) AND at >= $4
  ORDER BY at DESC, service_id DESC LIMIT $5"""
 
 _PAGE_OF_SERVICE = """
-SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits FROM history
+SELECT at, service_id, settled, submits AS buckets, given_back, dead, disconnects, bad_submits FROM history
  WHERE service_id = $6 AND step = $1 AND (at, service_id) < ($2, $3) AND at >= $4
  ORDER BY at DESC LIMIT $5"""
 
@@ -138,7 +138,7 @@ SELECT l.client_id, c.screen_name, l.settled
 
 _LEADERS_EVER = """
 SELECT l.client_id, c.screen_name, l.settled
-  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM client_service
+  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM membership
          WHERE $1::int IS NULL OR service_id = $1 GROUP BY client_id) l
   JOIN client c USING (client_id)
  WHERE l.settled > 0 AND ($2::bigint IS NULL OR (-l.settled, l.client_id) > (-$2, $3))

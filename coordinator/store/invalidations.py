@@ -36,13 +36,13 @@ _MEANT = """
    AND ($4::timestamptz IS NULL OR c.begun_at < $4)
    AND ((($3::timestamptz IS NULL OR c.begun_at >= $3) AND ($4::timestamptz IS NULL OR c.ended_at < $4))
         OR EXISTS (SELECT FROM bucket_items i CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
-                     JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim = c.claim
+                     JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim_id = c.claim_id
                     WHERE i.bucket_id = c.bucket_id
                       AND ($3::timestamptz IS NULL OR r.at >= $3) AND ($4::timestamptz IS NULL OR r.at < $4)))"""
 
 _COUNT = "SELECT coalesce(sum(c.settled), 0)::bigint FROM claim c WHERE" + _MEANT
 
-_OPEN = "SELECT c.bucket_id, c.claim FROM claim c WHERE c.ended_at IS NULL AND" + _MEANT
+_OPEN = "SELECT c.bucket_id, c.claim_id FROM claim c WHERE c.ended_at IS NULL AND" + _MEANT
 
 _BEGIN = """
 INSERT INTO invalidation (client_id, service_id, since, until, requeued)
@@ -52,10 +52,10 @@ _MARK = (
     """
 UPDATE claim SET invalidated_by = $5
  WHERE invalidated_by IS NULL
-   AND claim IN (SELECT c.claim FROM claim c WHERE c.ended_at IS NOT NULL AND"""
+   AND claim_id IN (SELECT c.claim_id FROM claim c WHERE c.ended_at IS NOT NULL AND"""
     + _MEANT
     + """)
-RETURNING claim, service_id, settled"""
+RETURNING claim_id, service_id, settled"""
 )
 
 _NOTE = "UPDATE invalidation SET claims = $2, results = $3 WHERE invalidation_id = $1"
@@ -64,7 +64,7 @@ _END = """
 UPDATE invalidation SET reinstated_at = now(), requeued = NULL
  WHERE invalidation_id = $1 AND reinstated_at IS NULL RETURNING invalidation_id"""
 
-_UNMARK = "UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETURNING claim, service_id, settled"
+_UNMARK = "UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETURNING claim_id, service_id, settled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ async def count(db: Connection, which: Which) -> int:
 
 async def still_open(db: Connection, which: Which) -> list[tuple[BucketId, ClaimNumber]]:
     """Claims that are meant and have not ended: they have to, so that nothing more comes through them."""
-    return [(row["bucket_id"], row["claim"]) for row in await db.fetch(_OPEN, *_values(which), timeout=LONG)]
+    return [(row["bucket_id"], row["claim_id"]) for row in await db.fetch(_OPEN, *_values(which), timeout=LONG)]
 
 
 async def mark(db: Connection, which: Which, *, requeue: bool) -> tuple[int, Marked]:
@@ -105,7 +105,7 @@ _UNFINISHED = "SELECT invalidation_id FROM invalidation WHERE requeued IS NOT NU
 _PLACE = "SELECT requeued FROM invalidation WHERE invalidation_id = $1 AND requeued IS NOT NULL FOR UPDATE"
 
 _NEXT = """
-SELECT claim, service_id FROM claim WHERE invalidated_by = $1 AND claim > $2 ORDER BY claim LIMIT $3"""
+SELECT claim_id, service_id FROM claim WHERE invalidated_by = $1 AND claim_id > $2 ORDER BY claim_id LIMIT $3"""
 
 _ADVANCE = "UPDATE invalidation SET requeued = $2 WHERE invalidation_id = $1"
 
@@ -113,12 +113,12 @@ _ADVANCE = "UPDATE invalidation SET requeued = $2 WHERE invalidation_id = $1"
 # As in rechecks: only if nothing newer is known of the item, and it is not under way already.
 _REQUEUE = """
 WITH gone AS (
-    SELECT r.service_id, r.item_id, max(r.claim) AS claim
+    SELECT r.service_id, r.item_id, max(r.claim_id) AS claim_id
       FROM claim c
       JOIN bucket_items i USING (bucket_id)
      CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
-      JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim = c.claim
-     WHERE c.claim = ANY ($1::bigint[]) GROUP BY 1, 2),
+      JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim_id = c.claim_id
+     WHERE c.claim_id = ANY ($1::bigint[]) GROUP BY 1, 2),
 under_way AS (
     SELECT b.service_id, n.item_id
       FROM bucket_items i JOIN bucket b USING (bucket_id)
@@ -129,8 +129,8 @@ INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT g.service_id, g.item_id, now(), now(), 100
   FROM gone g
  WHERE EXISTS (SELECT FROM item_service x WHERE x.service_id = g.service_id AND x.item_id = g.item_id)
-   AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim)
-                    WHERE n.item_id = g.item_id AND n.service_id = g.service_id AND n.claim > g.claim
+   AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim_id)
+                    WHERE n.item_id = g.item_id AND n.service_id = g.service_id AND n.claim_id > g.claim_id
                       AND k.invalidated_by IS NULL)
    AND NOT EXISTS (SELECT FROM quarantine q WHERE q.service_id = g.service_id AND q.item_id = g.item_id)
    AND (g.service_id, g.item_id) NOT IN (SELECT service_id, item_id FROM under_way)
@@ -148,7 +148,7 @@ async def next_claims(db: Connection, number: int, limit: int) -> dict[ServiceId
     if place is None:
         return None
     found = await db.fetch(_NEXT, number, place, limit)
-    await db.execute(_ADVANCE, number, found[-1]["claim"] if found else None)
+    await db.execute(_ADVANCE, number, found[-1]["claim_id"] if found else None)
     return _by_service(found) if found else None
 
 
@@ -168,5 +168,5 @@ def _marked(rows: Sequence[Any]) -> Marked:
 def _by_service(rows: Sequence[Any]) -> dict[ServiceId, list[ClaimNumber]]:
     found: dict[ServiceId, list[ClaimNumber]] = {}
     for row in rows:
-        found.setdefault(row["service_id"], []).append(row["claim"])
+        found.setdefault(row["service_id"], []).append(row["claim_id"])
     return found

@@ -122,11 +122,11 @@ moved AS (
            kept_until = CASE WHEN NOT p.empty THEN b.kept_until END,
            split_at = CASE WHEN NOT p.empty THEN b.split_at END
       FROM before p WHERE b.bucket_id = p.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim, p.client_id, p.session_id, p.empty),
+    RETURNING b.service_id, b.bucket_id, b.claim_id, p.client_id, p.session_id, p.empty),
 ended AS (
     UPDATE claim c SET ended_at = now(), ended = 'settled'
-      FROM moved m WHERE m.empty AND m.client_id IS NOT NULL AND c.claim = m.claim)
-SELECT service_id, bucket_id, claim, client_id, session_id FROM moved WHERE empty AND client_id IS NOT NULL"""
+      FROM moved m WHERE m.empty AND m.client_id IS NOT NULL AND c.claim_id = m.claim_id)
+SELECT service_id, bucket_id, claim_id, client_id, session_id FROM moved WHERE empty AND client_id IS NOT NULL"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
         Freed(
             ServiceId(row["service_id"]),
             BucketId(row["bucket_id"]),
-            ClaimNumber(row["claim"]),
+            ClaimNumber(row["claim_id"]),
             ClientId(row["client_id"]),
             None if row["session_id"] is None else SessionId(row["session_id"]),
             0,

@@ -114,10 +114,10 @@ SELECT s.name,
  WHERE x.item_id = $1 AND x.service_id IN (SELECT service_id FROM service) ORDER BY s.name"""
 
 _RESULTS_OF = """
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
-       k.invalidated_by IS NULL AS valid
-  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim)
- WHERE r.item_id = $1 ORDER BY r.claim DESC LIMIT 1000"""
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim_id)
+ WHERE r.item_id = $1 ORDER BY r.claim_id DESC LIMIT 1000"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,37 +164,37 @@ SPAN = 16
 
 _LIST = """
 WITH span AS MATERIALIZED (
-    SELECT claim, client_id, session_id, bucket_id, invalidated_by FROM claim
-     WHERE service_id = $1 AND claim >= $2 AND settled > 0
+    SELECT claim_id, client_id, session_id, bucket_id, invalidated_by FROM claim
+     WHERE service_id = $1 AND claim_id >= $2 AND settled > 0
        AND ($4::text IS NULL OR client_id = $4)
        AND ($5::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $5)
        AND ($6::timestamptz IS NULL OR begun_at <= $6)
-     ORDER BY claim LIMIT $8)
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
-       k.invalidated_by IS NULL AS valid
-  FROM span k JOIN result r USING (claim) JOIN item i USING (item_id) JOIN service s ON s.service_id = r.service_id
- WHERE r.claim BETWEEN (SELECT min(claim) FROM span) AND (SELECT max(claim) FROM span)
-   AND (r.claim, r.item_id) > ($2, $3)
+     ORDER BY claim_id LIMIT $8)
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+  FROM span k JOIN result r USING (claim_id) JOIN item i USING (item_id) JOIN service s ON s.service_id = r.service_id
+ WHERE r.claim_id BETWEEN (SELECT min(claim_id) FROM span) AND (SELECT max(claim_id) FROM span)
+   AND (r.claim_id, r.item_id) > ($2, $3)
    AND ($5::timestamptz IS NULL OR r.at >= $5) AND ($6::timestamptz IS NULL OR r.at < $6)
- ORDER BY r.claim, r.item_id LIMIT $7"""
+ ORDER BY r.claim_id, r.item_id LIMIT $7"""
 
 _LAST_CLAIM = """
-SELECT max(claim), count(*) FROM (
-    SELECT claim FROM claim
-     WHERE service_id = $1 AND claim >= $2 AND settled > 0
+SELECT max(claim_id), count(*) FROM (
+    SELECT claim_id FROM claim
+     WHERE service_id = $1 AND claim_id >= $2 AND settled > 0
        AND ($3::text IS NULL OR client_id = $3)
        AND ($4::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $4)
        AND ($5::timestamptz IS NULL OR begun_at <= $5)
-     ORDER BY claim LIMIT $6) w"""
+     ORDER BY claim_id LIMIT $6) w"""
 
 _LIST_OF_ITEM = """
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
-       k.invalidated_by IS NULL AS valid
-  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim)
- WHERE i.key = $4 AND r.service_id = $1 AND (r.claim, r.item_id) > ($2, $3)
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim_id)
+ WHERE i.key = $4 AND r.service_id = $1 AND (r.claim_id, r.item_id) > ($2, $3)
    AND ($5::text IS NULL OR k.client_id = $5)
    AND ($6::timestamptz IS NULL OR r.at >= $6) AND ($7::timestamptz IS NULL OR r.at < $7)
- ORDER BY r.claim, r.item_id LIMIT $8"""
+ ORDER BY r.claim_id, r.item_id LIMIT $8"""
 
 
 async def results(

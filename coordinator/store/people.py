@@ -18,17 +18,17 @@ SELECT (SELECT count(*) FROM client WHERE registered) AS registered,
        (SELECT count(DISTINCT s.client_id) FROM session s JOIN node n USING (boot)
          WHERE s.ended_at IS NULL AND n.state <> 'gone') AS connected,
        (SELECT count(DISTINCT m.client_id) FROM service s
-         CROSS JOIN LATERAL (SELECT client_id FROM client_service m
+         CROSS JOIN LATERAL (SELECT client_id FROM membership m
                               WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                                 AND m.last_access > now() - make_interval(secs => $1)) m) AS active,
        (SELECT count(*) FROM client WHERE deactivated IS NOT NULL) AS deactivated,
        h.watched, h.flagged
   FROM (SELECT count(*) FILTER (WHERE NOT flagged) AS watched, count(*) FILTER (WHERE flagged) AS flagged
-          FROM (SELECT bool_or(health = 'flagged') AS flagged FROM client_service
+          FROM (SELECT bool_or(health = 'flagged') AS flagged FROM membership
                  WHERE health <> 'ok' GROUP BY client_id) unwell) h"""
 
 _ACTIVE_IN = """
-SELECT s.service_id, (SELECT count(*) FROM client_service m
+SELECT s.service_id, (SELECT count(*) FROM membership m
                        WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                          AND m.last_access > now() - make_interval(secs => $1)) AS active
   FROM service s"""
@@ -60,11 +60,11 @@ _WHERE = """
    AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
    AND ($1::text IS NULL OR $1 = 'deactivated' OR ($1 = 'unregistered') = (NOT c.registered))
    AND ($4::text IS NULL OR $4 = 'ok'
-        OR c.client_id IN (SELECT u.client_id FROM client_service u WHERE u.health <> 'ok'))
+        OR c.client_id IN (SELECT u.client_id FROM membership u WHERE u.health <> 'ok'))
    AND ($1::text IS NULL OR $1 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
                                       WHEN NOT c.registered THEN 'unregistered'
                                       WHEN w.idle THEN 'inactive' ELSE 'active' END)
-   AND ($2::int IS NULL OR EXISTS (SELECT FROM client_service j
+   AND ($2::int IS NULL OR EXISTS (SELECT FROM membership j
                                     WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
    AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
    AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])"""
@@ -87,7 +87,7 @@ _EACH = (
     _ROW
     + "\n  FROM client c CROSS JOIN LATERAL ("
     + _SUMS
-    + " FROM client_service m WHERE m.client_id = c.client_id) s"
+    + " FROM membership m WHERE m.client_id = c.client_id) s"
     + _ALL_OF_IT
 )
 
@@ -108,7 +108,7 @@ SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS h
                    ELSE coalesce((extract(epoch FROM w.last_access) * 1000000)::bigint, 0) END AS value
       FROM client c LEFT JOIN ("""
     + _SUMS
-    + """, m.client_id AS id FROM client_service m GROUP BY m.client_id) s ON s.id = c.client_id
+    + """, m.client_id AS id FROM membership m GROUP BY m.client_id) s ON s.id = c.client_id
       LEFT JOIN (SELECT client_id AS id, count(*) AS held FROM bucket
                   WHERE client_id IS NOT NULL AND $8 = 'held' GROUP BY client_id) b ON b.id = c.client_id"""
     + _ALL_OF_IT
@@ -123,7 +123,7 @@ _MEMBERSHIPS_OF = """
 SELECT m.client_id, m.service_id, m.joined, m.inactive, m.assigned, m.processed, m.settled, m.given_back, m.dead,
        m.disconnects, m.bad_submits, m.health, m.health_reason, m.last_access,
        (SELECT count(*) FROM bucket b WHERE b.client_id = m.client_id AND b.service_id = m.service_id) AS held
-  FROM client_service m WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, m.service_id"""
+  FROM membership m WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, m.service_id"""
 
 _SESSIONS_OF = """
 SELECT s.client_id, count(*) AS connected FROM session s JOIN node n USING (boot)

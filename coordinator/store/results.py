@@ -65,12 +65,12 @@ class Outcome:
 # Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
 _SETTLE = """
 WITH s AS (
-    SELECT bucket_id, claim, client_id, mask::varbit AS mask, final, n
+    SELECT bucket_id, claim_id, client_id, mask::varbit AS mask, final, n
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[], $6::int[])
-        AS s (bucket_id, claim, client_id, mask, final, n)),
+        AS s (bucket_id, claim_id, client_id, mask, final, n)),
 current AS MATERIALIZED (
     SELECT b.bucket_id FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
-     WHERE b.claim = s.claim AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
+     WHERE b.claim_id = s.claim_id AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
        AND (s.n > 0 OR NOT s.final)
      ORDER BY b.bucket_id FOR UPDATE OF b),
 stored AS (
@@ -93,20 +93,20 @@ stored AS (
            split_at = CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) AND b.attempts >= 2
                            THEN now() + make_interval(secs => $7) END
       FROM current JOIN s USING (bucket_id) WHERE b.bucket_id = current.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim, s.client_id, s.n, s.final,
+    RETURNING b.service_id, b.bucket_id, b.claim_id, s.client_id, s.n, s.final,
               length(b.settled) - bit_count(b.settled)::int AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + t.n,
            ended_at = CASE WHEN t.remaining = 0 OR t.final THEN now() END,
            ended = CASE WHEN t.remaining = 0 THEN 'settled' WHEN t.final THEN 'partial' END
-      FROM stored t WHERE c.claim = t.claim),
+      FROM stored t WHERE c.claim_id = t.claim_id),
 calm AS MATERIALIZED (
-    SELECT m.client_id, m.service_id FROM client_service m
+    SELECT m.client_id, m.service_id FROM membership m
      WHERE m.streak > 0 AND (m.client_id, m.service_id) IN (SELECT client_id, service_id FROM stored WHERE n > 0)
      ORDER BY m.client_id, m.service_id FOR NO KEY UPDATE),
 calmed AS (
-    UPDATE client_service m SET streak = 0, wait_until = NULL
+    UPDATE membership m SET streak = 0, wait_until = NULL
       FROM calm WHERE m.client_id = calm.client_id AND m.service_id = calm.service_id)
 SELECT bucket_id, remaining, remaining = 0 OR final AS closed,
        EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
@@ -150,7 +150,7 @@ async def _copy(db: Connection, submits: Sequence[Settling]) -> None:
     # `at` is the transaction's time, which is what the column has by default.
     await db.copy_to_table(
         "result",
-        columns=("item_id", "service_id", "claim", "value"),
+        columns=("item_id", "service_id", "claim_id", "value"),
         format="binary",
         source=bytearray().join((_COPY_BEGIN, *(one.copied for one in submits), _COPY_END)),  # bytes would be a path
     )
@@ -182,19 +182,19 @@ def _binary(submit: Settling) -> bytes:
 
 
 _LOCK = """
-SELECT b.state, b.claim, b.client_id, b.settled::text AS settled, b.twins, now() AS at
+SELECT b.state, b.claim_id, b.client_id, b.settled::text AS settled, b.twins, now() AS at
   FROM bucket b WHERE b.bucket_id = $1 FOR UPDATE"""
 
 _STORED = """
 SELECT item_id, value::text AS value FROM result
- WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim = $3"""
+ WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim_id = $3"""
 
 # Whether an item is still in the catalogue, and was not settled through another bucket: then it was never discarded.
 _ANY_LEFT = """
 SELECT EXISTS (
     SELECT FROM item i
      WHERE i.item_id = ANY ($1::bigint[])
-       AND NOT EXISTS (SELECT FROM result r JOIN claim k USING (claim)
+       AND NOT EXISTS (SELECT FROM result r JOIN claim k USING (claim_id)
                         WHERE r.item_id = i.item_id AND r.service_id = $2 AND k.bucket_id <> $3))"""
 
 _EQUAL = "SELECT bool_and(a::jsonb = b::jsonb) FROM unnest($1::text[], $2::text[]) AS pair (a, b)"
@@ -240,9 +240,9 @@ ended AS (
        SET settled = c.settled + $5::int, parts = c.parts + $9::int,
            ended_at = CASE WHEN t.closed THEN now() END,
            ended = CASE WHEN t.whole THEN 'settled' WHEN t.closed THEN 'partial' END
-      FROM stored t WHERE c.claim = $2),
+      FROM stored t WHERE c.claim_id = $2),
 calmed AS (
-    UPDATE client_service m SET streak = 0, wait_until = NULL
+    UPDATE membership m SET streak = 0, wait_until = NULL
      WHERE m.client_id = $7 AND m.service_id = $8 AND m.streak > 0 AND $5::int > 0
     RETURNING true)
 SELECT closed, remaining, EXISTS (SELECT FROM calmed) AS calmed FROM stored"""
@@ -271,7 +271,7 @@ async def settle_one(
     given = {item for item, place in places.items() if bucket.given[place] == "1"}
     same = await _same(db, [(known[item], value) for item, value in submit.rows if item in known])
     repeated = bool(submit.rows) and len(known) == len(submit.rows)
-    if not (row["claim"] == submit.claim and row["client_id"] == submit.client_id):
+    if not (row["claim_id"] == submit.claim and row["client_id"] == submit.client_id):
         if not same:
             raise Conflict("Another result is stored for that claim and item.")
         missing = [item for item, _ in submit.rows if item not in known]

@@ -39,7 +39,7 @@ open AS (
                    SELECT * FROM bucket
                     WHERE bucket_id = CASE
                           WHEN t.settled_by IS NULL
-                               OR t.second_id = (SELECT k.bucket_id FROM claim k WHERE k.claim = t.settled_by)
+                               OR t.second_id = (SELECT k.bucket_id FROM claim k WHERE k.claim_id = t.settled_by)
                           THEN t.first_id ELSE t.second_id END
                       AND state <> 'done'
                    OFFSET 0) b) c

@@ -107,7 +107,7 @@ async def bare_copy(world: World, buckets: int) -> float:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda text: b"\x01" + text.encode(), decoder=bytes, format="binary"
     )
-    columns = ("item_id", "service_id", "claim", "at", "value")
+    columns = ("item_id", "service_id", "claim_id", "at", "value")
     await connection.copy_records_to_table("result", columns=columns, records=rows[:1])  # looks the types up
     begun = perf_counter()
     for n in range(1, len(rows), 18_000):

@@ -26,8 +26,8 @@ UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}),
                   split_at = split_at - make_interval(secs => {0}) WHERE service_id = {1} AND state <> 'done';
 UPDATE claim SET begun_at = begun_at - make_interval(secs => {0}), ended_at = ended_at - make_interval(secs => {0})
  WHERE service_id = {1};
-UPDATE client_service SET wait_until = wait_until - make_interval(secs => {0}) WHERE service_id = {1};
-UPDATE giveback SET until = until - make_interval(secs => {0});
+UPDATE membership SET wait_until = wait_until - make_interval(secs => {0}) WHERE service_id = {1};
+UPDATE return_block SET until = until - make_interval(secs => {0});
 UPDATE bucket SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
  WHERE service_id = {1} AND state <> 'done';
 UPDATE waiting SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
@@ -36,7 +36,7 @@ UPDATE waiting SET rank_at = rank_at - make_interval(secs => {0}), since = since
 _READY = """
 SELECT b.bucket_id, b.rank_at FROM bucket b
  WHERE b.service_id = $1 AND b.state = 'ready' AND b.split_at IS NULL
-   AND NOT EXISTS (SELECT FROM giveback g
+   AND NOT EXISTS (SELECT FROM return_block g
                     WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())"""
 
 SAME_ORDER = """

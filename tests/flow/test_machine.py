@@ -384,20 +384,20 @@ class Life(RuleBasedStateMachine):
     async def _check(self) -> None:
         room, facts = self.room, self.facts
         rows = await room.rows(
-            "SELECT bucket_id, state, claim, client_id FROM bucket WHERE service_id = $1", room.service
+            "SELECT bucket_id, state, claim_id, client_id FROM bucket WHERE service_id = $1", room.service
         )
-        holders = {row["bucket_id"]: (row["claim"], row["client_id"]) for row in rows if row["client_id"]}
+        holders = {row["bucket_id"]: (row["claim_id"], row["client_id"]) for row in rows if row["client_id"]}
         assert holders == {bucket: (one.claim, one.client_id) for bucket, one in facts.held.items()}
         for row in rows:
-            assert row["claim"] == facts.numbers.get(row["bucket_id"], 0)
+            assert row["claim_id"] == facts.numbers.get(row["bucket_id"], 0)
         open_claims = await room.rows(
-            "SELECT claim FROM claim WHERE service_id = $1 AND ended_at IS NULL", room.service
+            "SELECT claim_id FROM claim WHERE service_id = $1 AND ended_at IS NULL", room.service
         )
-        assert {row["claim"] for row in open_claims} == {one.claim for one in facts.held.values()}
+        assert {row["claim_id"] for row in open_claims} == {one.claim for one in facts.held.values()}
         stored = await room.rows(
-            "SELECT item_id, claim, value->>'dm' AS dm FROM result WHERE service_id = $1", room.service
+            "SELECT item_id, claim_id, value->>'dm' AS dm FROM result WHERE service_id = $1", room.service
         )
-        assert {(row["item_id"], row["claim"]): f'{{"dm":"{row["dm"]}"}}' for row in stored} == facts.stored
+        assert {(row["item_id"], row["claim_id"]): f'{{"dm":"{row["dm"]}"}}' for row in stored} == facts.stored
         await self._check_places()
         self.checks += 1
         if self.checks % 4 == 0:  # they look at all services, those of the examples before too

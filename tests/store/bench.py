@@ -215,7 +215,7 @@ class Bench:
 
     async def ended(self, claim: int) -> str | None:
         """How a claim ended, if it has."""
-        row = await self.row("SELECT ended, ended_at FROM claim WHERE claim = $1", claim)
+        row = await self.row("SELECT ended, ended_at FROM claim WHERE claim_id = $1", claim)
         assert (row["ended"] is None) == (row["ended_at"] is None)
         return None if row["ended"] is None else str(row["ended"])
 
@@ -223,15 +223,15 @@ class Bench:
         """A membership's row; `wait` is for how many seconds it still has to wait."""
         return await self.row(
             """SELECT *, extract(epoch FROM wait_until - now())::float8 AS wait
-                 FROM client_service WHERE client_id = $1 AND service_id = $2""",
+                 FROM membership WHERE client_id = $1 AND service_id = $2""",
             worker.client_id,
             self.service,
         )
 
     async def stored(self) -> dict[tuple[int, int], Any]:
         """All results of the service: (item, claim) and value."""
-        found = await self.rows("SELECT item_id, claim, value FROM result WHERE service_id = $1", self.service)
-        return {(row["item_id"], row["claim"]): row["value"] for row in found}
+        found = await self.rows("SELECT item_id, claim_id, value FROM result WHERE service_id = $1", self.service)
+        return {(row["item_id"], row["claim_id"]): row["value"] for row in found}
 
     async def places(self, item: int) -> list[str]:
         """Where an item is: 'waiting', 'quarantined', or the states of the open buckets that still want it."""
@@ -248,8 +248,8 @@ class Bench:
 
     async def forgive(self) -> None:
         """Let nobody wait or be choosy any more."""
-        await self.execute("UPDATE client_service SET wait_until = NULL, report_until = NULL")
-        await self.execute("DELETE FROM giveback")
+        await self.execute("UPDATE membership SET wait_until = NULL, report_until = NULL")
+        await self.execute("DELETE FROM return_block")
 
 
 async def blocked(db: Connection, count: int = 1) -> None:

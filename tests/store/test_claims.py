@@ -67,7 +67,7 @@ async def test_a_claim_says_what_it_hands_out(bench: Bench) -> None:
     await bench.execute("UPDATE bucket SET settled = B'010' WHERE bucket_id = $1", bucket)
     (claimed,) = await bench.claim(ada)
     assert (claimed.items, claimed.settled, claimed.session_id) == (tuple(items), "010", ada.session_id)
-    row = await bench.row("SELECT *, given::text AS bits FROM claim WHERE claim = $1", claimed.claim)
+    row = await bench.row("SELECT *, given::text AS bits FROM claim WHERE claim_id = $1", claimed.claim)
     assert (row["bits"], row["bucket_id"], row["client_id"], row["session_id"], row["boot"], row["ended"]) == (
         "101", bucket, "ada", ada.session_id, bench.boot, None,
     )  # fmt: skip
@@ -128,15 +128,15 @@ async def test_however_many_claim_at_once_no_bucket_goes_to_two(bench: Bench, ds
     assert sum(len(numbers) > 1 for numbers in handed.values()) > 10
     for bucket, numbers in handed.items():
         assert numbers == sorted(set(numbers))
-        assert (await bench.of(bucket))["claim"] == numbers[-1]
+        assert (await bench.of(bucket))["claim_id"] == numbers[-1]
 
 
 async def test_a_client_that_has_to_wait_is_not_served_and_told_how_long(bench: Bench) -> None:
     ada, bob, cleo = [await bench.worker(name) for name in ("ada", "bob", "cleo")]
     await bench.bucket(1)
-    await bench.execute("UPDATE client_service SET wait_until = now() + interval '50 s' WHERE client_id = 'ada'")
+    await bench.execute("UPDATE membership SET wait_until = now() + interval '50 s' WHERE client_id = 'ada'")
     await bench.execute(
-        """UPDATE client_service SET report_until = now() + interval '70 s', wait_until = now() - interval '9 s'
+        """UPDATE membership SET report_until = now() + interval '70 s', wait_until = now() - interval '9 s'
             WHERE client_id = 'bob'"""
     )
     assert await bench.claim(ada, bob) == []
@@ -150,7 +150,7 @@ async def test_a_client_that_has_to_wait_is_not_served_and_told_how_long(bench: 
     assert waits[bob.client_id].seconds == pytest.approx(70, abs=5)
     assert waits[cleo.client_id].seconds is None
     assert not any(wait.choosy for wait in waits.values())
-    await bench.execute("UPDATE client_service SET wait_until = NULL WHERE client_id = 'ada'")
+    await bench.execute("UPDATE membership SET wait_until = NULL WHERE client_id = 'ada'")
     assert len(await bench.claim(ada)) == 1
 
 
@@ -174,7 +174,7 @@ async def test_after_the_time_a_client_is_offered_again_what_it_gave_back(bench:
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     await bench.release(mine)
-    await bench.execute("UPDATE giveback SET until = now()")
+    await bench.execute("UPDATE return_block SET until = now()")
     (again,) = await bench.claim(ada)
     assert again.bucket_id == mine.bucket_id
     assert again.claim > mine.claim
@@ -226,7 +226,7 @@ async def test_the_schema_refuses_impossible_claims(bench: Bench) -> None:
     claimed = await bench.held(await bench.worker("ada"), 3)
     for change in ("ended = 'settled'", "ended_at = now()", "ended = 'tired', ended_at = now()"):
         with pytest.raises(asyncpg.CheckViolationError):
-            await bench.execute(f"UPDATE claim SET {change} WHERE claim = $1", claimed.claim)
+            await bench.execute(f"UPDATE claim SET {change} WHERE claim_id = $1", claimed.claim)
 
 
 async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:

@@ -85,7 +85,7 @@ async def _kept(walk: Walk) -> object:
 
 
 async def _crash(walk: Walk) -> object:
-    boot = await walk.bench.value("SELECT boot FROM claim WHERE claim = $1", walk.claimed.claim)
+    boot = await walk.bench.value("SELECT boot FROM claim WHERE claim_id = $1", walk.claimed.claim)
     await walk.bench.execute("UPDATE node SET state = 'gone' WHERE boot = $1", boot)
     try:
         async with walk.database.connection() as db:

@@ -33,9 +33,9 @@ from coordinator.store import (
 from coordinator.store.pool import Connection, Database
 from tests.conftest import TEMPLATE
 
-BIG = frozenset({"bucket", "bucket_items", "waiting", "claim", "result", "item", "client_service", "client_label"})
+BIG = frozenset({"bucket", "bucket_items", "waiting", "claim", "result", "item", "membership", "client_label"})
 
-ENDLESS = BIG - {"client_service", "client_label"}
+ENDLESS = BIG - {"membership", "client_label"}
 """Those that grow with the work, not with who does it."""
 
 OF_OPEN_ONES = frozenset({"bucket_held", "bucket_split", "bucket_done"})
@@ -45,9 +45,9 @@ OF_OPEN_ONES = frozenset({"bucket_held", "bucket_split", "bucket_done"})
 _FILL = """
 INSERT INTO service (name, plugin, title) VALUES ('many', 'dm_check', 'many');
 INSERT INTO client (client_id, screen_name) SELECT 'c' || n, 'c' FROM generate_series(1, 500) n;
-INSERT INTO client_service (client_id, service_id)
+INSERT INTO membership (client_id, service_id)
 SELECT client_id, service_id FROM client, service WHERE name = 'many';
-INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim, client_id, session_id,
+INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim_id, client_id, session_id,
                     boot, touched_at, indexed)
 SELECT gen_random_uuid(), s.service_id,
        CASE WHEN n <= 190000 THEN 'done' WHEN n <= 199000 THEN 'ready' WHEN n <= 199600 THEN 'claimed' ELSE 'dead' END,
@@ -56,18 +56,19 @@ SELECT gen_random_uuid(), s.service_id,
        CASE WHEN n > 199000 THEN 1 END, CASE WHEN n > 199000 THEN now() END, n > 189000
   FROM generate_series(1, 200000) n, service s WHERE s.name = 'many';
 INSERT INTO bucket_items (bucket_id, items, frame, open)
-SELECT bucket_id, ARRAY[claim * 3, claim * 3 + 1, claim * 3 + 2], '[]', indexed FROM bucket WHERE claim > 0;
-INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at, ended)
-SELECT claim, bucket_id, service_id, 'c' || (claim % 20) + 1, gen_random_uuid(), 1, B'111',
+SELECT bucket_id, ARRAY[claim_id * 3, claim_id * 3 + 1, claim_id * 3 + 2], '[]', indexed FROM bucket WHERE claim_id > 0;
+INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at,
+                   ended)
+SELECT claim_id, bucket_id, service_id, 'c' || (claim_id % 20) + 1, gen_random_uuid(), 1, B'111',
        CASE WHEN state = 'done' THEN 3 ELSE 0 END, now(), CASE WHEN state = 'done' THEN now() END,
        CASE WHEN state = 'done' THEN 'settled' END
-  FROM bucket WHERE claim > 0 AND claim NOT BETWEEN 190001 AND 199000;
+  FROM bucket WHERE claim_id > 0 AND claim_id NOT BETWEEN 190001 AND 199000;
 INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT s.service_id, n + 1000000, now() + interval '1 ms' * n, now(), 100
   FROM generate_series(1, 1000000) n, service s WHERE s.name = 'many';
 INSERT INTO item (key) SELECT 'k' || n FROM generate_series(1, 400000) n;
-INSERT INTO result (item_id, service_id, claim, value)
-SELECT claim * 3, service_id, claim, '1' FROM claim WHERE claim <= 100000;
+INSERT INTO result (item_id, service_id, claim_id, value)
+SELECT claim_id * 3, service_id, claim_id, '1' FROM claim WHERE claim_id <= 100000;
 SELECT setval('claim_number', 200000);
 """
 

@@ -43,7 +43,7 @@ async def test_many_submits_are_stored_together_each_with_its_own_answer(bench: 
         ("ready", "01100", 1),
     ]
     assert [await bench.ended(one.claim) for one in (whole, part, last)] == ["settled", None, "partial"]
-    counted = await bench.rows("SELECT settled FROM claim ORDER BY claim")
+    counted = await bench.rows("SELECT settled FROM claim ORDER BY claim_id")
     assert [row["settled"] for row in counted] == [3, 1, 2]
 
 
@@ -96,7 +96,7 @@ async def test_one_submit_alone_ends_as_it_would_among_many(bench: Bench, ada: W
     ]
     assert await bench.stored() == rows_of(*submits)
     assert [await bench.ended(one.claim) for one in (whole, part, last)] == ["settled", None, "partial"]
-    assert [row["settled"] for row in await bench.rows("SELECT settled FROM claim ORDER BY claim")] == [3, 1, 2]
+    assert [row["settled"] for row in await bench.rows("SELECT settled FROM claim ORDER BY claim_id")] == [3, 1, 2]
 
 
 async def test_a_repeat_is_a_duplicate_also_when_the_claim_has_ended(bench: Bench, ada: Worker) -> None:
@@ -233,7 +233,7 @@ async def test_settling_in_one_service_does_not_end_the_waits_of_another(bench: 
     await other.worker("ada")
     for settle in (bench.settle_one, bench.settle):
         mine = await bench.held(ada)
-        await bench.execute("UPDATE client_service SET streak = 4")
+        await bench.execute("UPDATE membership SET streak = 4")
         await settle(submit(mine))
         assert (await bench.member(ada))["streak"] == 0
         assert (await other.member(ada))["streak"] == 4
@@ -246,8 +246,8 @@ async def test_the_same_submit_from_many_connections_is_stored_once(bench: Bench
     for _ in range(10):
         mine = await bench.held(ada)
         await asyncio.gather(*(_like_commits(bench, submit(mine)) for _ in range(6)))
-        assert await bench.value("SELECT count(*) FROM result WHERE claim = $1", mine.claim) == 3
-        assert await bench.value("SELECT settled FROM claim WHERE claim = $1", mine.claim) == 3
+        assert await bench.value("SELECT count(*) FROM result WHERE claim_id = $1", mine.claim) == 3
+        assert await bench.value("SELECT settled FROM claim WHERE claim_id = $1", mine.claim) == 3
 
 
 async def _like_commits(bench: Bench, one: Settling) -> Outcome:
@@ -268,7 +268,7 @@ async def test_parts_of_a_bucket_that_arrive_together_are_all_stored(bench: Benc
         await asyncio.gather(*parts)
         last = await bench.settle_one(submit(mine, mine.items[9:], final=final))
         assert (last.stored, last.remaining, last.closed) == (3, 0, True)
-        assert await bench.value("SELECT count(*) FROM result WHERE claim = $1", mine.claim) == 12
+        assert await bench.value("SELECT count(*) FROM result WHERE claim_id = $1", mine.claim) == 12
 
 
 async def test_of_a_release_and_a_submit_at_once_one_comes_first(bench: Bench, database: Database) -> None:
@@ -277,7 +277,7 @@ async def test_of_a_release_and_a_submit_at_once_one_comes_first(bench: Bench, d
         mine = await bench.held(ada)
         steps = [bench.settle(submit(mine)), bench.cut_off(ada)]
         await asyncio.gather(*(steps if turn % 2 else steps[::-1]))
-        stored = await bench.value("SELECT count(*) FROM result WHERE claim = $1", mine.claim)
+        stored = await bench.value("SELECT count(*) FROM result WHERE claim_id = $1", mine.claim)
         row = await bench.of(mine.bucket_id)
         assert (stored, row["state"]) in ((3, "done"), (0, "ready"))
         await bench.execute("UPDATE bucket SET rank_at = rank_at + interval '1 hour'")

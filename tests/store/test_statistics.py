@@ -158,7 +158,7 @@ async def test_counts_of_all_nodes_come_together(bench: Bench) -> None:
             group.create_task(add(bench, (180, 1, 2, 3, 4, 5)))
     for step in ("second", "minute", "hour"):
         (row,) = await bench.rows(
-            """SELECT sum(settled) AS settled, sum(buckets) AS buckets, sum(given_back) AS given_back,
+            """SELECT sum(settled) AS settled, sum(submits) AS submits, sum(given_back) AS given_back,
                       sum(dead) AS dead, sum(disconnects) AS disconnects, sum(bad_submits) AS bad_submits
                  FROM history WHERE step = $1""",
             step,
@@ -172,7 +172,7 @@ async def test_seconds_are_read_from_any_time_on(bench: Bench) -> None:
         await history.add(db, [(bench.service, (7, 1, 0, 0, 0, 0))])
         await bench.execute("UPDATE history SET at = at - interval '20 s' WHERE step = 'second'")
         now, found = await history.seconds(db, 300)
-        assert [(one.settled, one.buckets) for one in found] == [(7, 1)]
+        assert [(one.settled, one.submits) for one in found] == [(7, 1)]
         assert now - found[0].at == pytest.approx(20.5, abs=2)
         assert (await history.seconds(db, 10))[1] == []
 
@@ -227,8 +227,8 @@ async def test_history_in_pages_newest_first(bench: Bench) -> None:
 async def test_leaders_of_the_day_and_of_all_time(bench: Bench) -> None:
     for name in ("ada", "bob", "cleo", "dan"):
         await bench.worker(name)
-    await bench.execute("UPDATE client_service SET settled = 10 WHERE client_id = 'ada'")
-    await bench.execute("UPDATE client_service SET settled = 30 WHERE client_id = 'bob'")
+    await bench.execute("UPDATE membership SET settled = 10 WHERE client_id = 'ada'")
+    await bench.execute("UPDATE membership SET settled = 30 WHERE client_id = 'bob'")
     async with bench.database.connection() as db:
         await history.add_days(db, [(name, bench.service, settled) for name, settled in (("ada", 2), ("cleo", 5))])
         await history.add_days(db, [("ada", bench.service, 3), ("bob", bench.service, 1)])
@@ -307,14 +307,14 @@ async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
         ("dan", 0, 0, 0, 5),
     ):
         await bench.execute(
-            """UPDATE client_service SET settled = $2, dead = $3, given_back = $4,
+            """UPDATE membership SET settled = $2, dead = $3, given_back = $4,
                       last_access = now() - make_interval(hours => $5) WHERE client_id = $1""",
             name, settled, dead, given_back, age,
         )  # fmt: skip
     await bench.execute("UPDATE client SET deactivated = 'x' WHERE client_id = 'bob'")
     await bench.execute("UPDATE client SET registered = false WHERE client_id = 'cleo'")
-    await bench.execute("UPDATE client_service SET inactive = 'idle' WHERE client_id = 'dan'")
-    await bench.execute("UPDATE client_service SET joined = false WHERE client_id = 'eve'")
+    await bench.execute("UPDATE membership SET inactive = 'idle' WHERE client_id = 'dan'")
+    await bench.execute("UPDATE membership SET joined = false WHERE client_id = 'eve'")
     await bench.execute("UPDATE client SET screen_name = 'Lovelace_100' WHERE client_id = 'ada'")
     await bench.held(workers["ada"], 3)
     every = people.Which()
@@ -343,7 +343,7 @@ async def test_how_many_clients_there_are(bench: Bench) -> None:
     for name in ("ada", "bob", "cleo"):
         await bench.worker(name)
     await bench.execute("UPDATE client SET deactivated = 'x' WHERE client_id = 'bob'")
-    await bench.execute("UPDATE client_service SET last_access = now() - interval '1 hour' WHERE client_id = 'cleo'")
+    await bench.execute("UPDATE membership SET last_access = now() - interval '1 hour' WHERE client_id = 'cleo'")
     await bench.execute(
         "INSERT INTO session (session_id, client_id, boot, address) SELECT gen_random_uuid(), 'ada', $1, 'here'"
         " FROM generate_series(1, 2)",

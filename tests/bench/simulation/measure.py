@@ -38,7 +38,7 @@ _CROWD = """
 WITH new AS (
     INSERT INTO client (client_id, screen_name) SELECT 'crowd' || n, 'c' FROM generate_series(1, $2::int) n
     RETURNING client_id)
-INSERT INTO client_service (client_id, service_id) SELECT client_id, $1 FROM new"""
+INSERT INTO membership (client_id, service_id) SELECT client_id, $1 FROM new"""
 
 _POOL = """
 INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled)
@@ -51,7 +51,7 @@ SELECT bucket_id, ARRAY[1, 2, 3], '[]' FROM bucket WHERE length(settled) = 3"""
 
 # Who comes back has worked for long.
 _PAST = """
-INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
+INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
 SELECT nextval('claim_number'), gen_random_uuid(), 1, client_id, gen_random_uuid(), 1, B'111', 3, 'settled', now()
   FROM client CROSS JOIN generate_series(1, 1000) WHERE client_id LIKE 'back%'"""
 

@@ -50,7 +50,7 @@ _BUCKETS = """
 SELECT bucket_id, state, rank_at, length(settled) - bit_count(settled)::int AS left, attempts,
        client_id, split_at IS NOT NULL AS broken FROM bucket WHERE service_id = $1"""
 
-_MEMBERS = "SELECT client_id, streak, wait_until FROM client_service WHERE service_id = $1"
+_MEMBERS = "SELECT client_id, streak, wait_until FROM membership WHERE service_id = $1"
 
 
 def at(seconds: float) -> datetime:
