@@ -8,19 +8,18 @@ from typing import Any
 from coordinator.model import BucketId, ServiceId
 from coordinator.store.pool import Connection
 
-_ROW = """
-SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts, b.touched_at,
-       length(b.settled) - bit_count(b.settled)::int AS remaining FROM bucket b """
+_PAGE = """
+SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, touched_at,
+       items_left(settled) AS remaining
+  FROM bucket
+ WHERE ($1::uuid IS NULL OR bucket_id > $1) AND ($3::int IS NULL OR service_id = $3)
+   AND ($4::text IS NULL OR state = $4) AND ($5::text IS NULL OR client_id = $5)
+ ORDER BY bucket_id LIMIT $2"""
 
-_PAGE = (
-    _ROW
-    + """
- WHERE ($1::uuid IS NULL OR b.bucket_id > $1) AND ($3::int IS NULL OR b.service_id = $3)
-   AND ($4::text IS NULL OR b.state = $4) AND ($5::text IS NULL OR b.client_id = $5)
- ORDER BY b.bucket_id LIMIT $2"""
-)
-
-_ONE = _ROW + "WHERE b.bucket_id = $1"
+_ONE = """
+SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, touched_at,
+       items_left(settled) AS remaining
+  FROM bucket WHERE bucket_id = $1"""
 
 _LEFT = """
 SELECT i.item_id AS item, i.key
@@ -53,7 +52,7 @@ async def show(db: Connection, bucket: BucketId) -> dict[str, Any] | None:
 _OPEN = """
 SELECT * FROM (
     SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
-           length(b.settled) - bit_count(b.settled)::int AS remaining,
+           items_left(b.settled) AS remaining,
            extract(epoch FROM now() - b.touched_at)::float8 AS age,
            coalesce(b.touched_at, 'infinity') AS place
       FROM (SELECT * FROM bucket WHERE state = 'ready' AND split_at IS NULL
@@ -66,7 +65,7 @@ SELECT * FROM (
 _OPEN_OF_CLIENT = """
 SELECT * FROM (
     SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
-           length(b.settled) - bit_count(b.settled)::int AS remaining,
+           items_left(b.settled) AS remaining,
            extract(epoch FROM now() - b.touched_at)::float8 AS age, b.touched_at AS place
       FROM bucket b
      WHERE b.client_id = $6 AND ($3::int IS NULL OR b.service_id = $3) AND ($4::text IS NULL OR b.state = $4)) b

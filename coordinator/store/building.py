@@ -49,14 +49,6 @@ class NewBucket:
     twins: bool = False
 
 
-# The item as clients see it, put together as text where no attribute can hide `item` or `key`: a third of what the
-# same costs as jsonb.
-FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || '}'
-            WHEN i.attributes ?| '{item,key}'
-            THEN (i.attributes || jsonb_build_object('item', i.item_id, 'key', i.key))::text
-            ELSE '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || ',' || substr(i.attributes::text, 2)
-       END AS fragment"""
-
 # Shuffled by $5, a random number for each item: the operating system gives them all at once, but gen_random_uuid()
 # would ask it for each item, which costs more than all the rest.
 #
@@ -70,17 +62,34 @@ FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"k
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
 # never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
 # with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
-_BOUND = """
+#
+# With $9, nothing is made unless so few wait that they fill no bucket, none is ready, and nobody has the lock: the few
+# items that have just come are found, locked and made into buckets by one statement.  The holder of the lock until just
+# now may have taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
+#
+# $1 service
+# $2 items to take at most
+# $3 items of a bucket
+# $4 whether short buckets are wanted
+# $5 a random number for each item
+# $6 rank behind which the queue begins
+# $7 item of that rank behind which it begins
+# $8 seconds after the first rank within which items come together
+# $9 whether only few are to be made into buckets
+_MAKE = """
 WITH bound AS MATERIALIZED (
     SELECT rank_at + make_interval(secs => $8) AS latest
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),"""
-
-_QUEUE = """
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),
+queue AS MATERIALIZED (
     SELECT ctid AS place, item_id, rank_at, priority, since > (SELECT latest FROM bound) AS late
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),"""
-
-_PUT_TOGETHER = (
-    """
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
+front AS MATERIALIZED (
+    SELECT * FROM queue
+     WHERE NOT $9
+        OR (SELECT count(*) FROM queue) < $3
+           AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
+           AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
+           AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),
 first_late AS MATERIALIZED (
     SELECT rank_at, item_id FROM front WHERE late ORDER BY rank_at, item_id LIMIT 1),
 counted AS (
@@ -103,9 +112,8 @@ gone AS (
      WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE NOT late AND place NOT IN (SELECT place FROM behind)))
     RETURNING item_id, since, priority),
 known AS MATERIALIZED (
-    SELECT i.item_id, """
-    + FRAGMENT
-    + """ FROM item i WHERE i.item_id = ANY (ARRAY (SELECT item_id FROM gone))),
+    SELECT item_id, item_json(item_id, key, attributes) AS fragment
+      FROM item WHERE item_id = ANY (ARRAY (SELECT item_id FROM gone))),
 shuffled AS (
     SELECT item_id, g.since, g.priority, known.fragment,
            (row_number() OVER (PARTITION BY g.priority ORDER BY ($5::bigint[])[g.n]) - 1) / $3 AS part
@@ -131,26 +139,6 @@ next AS MATERIALIZED (
         AS either
      ORDER BY rank_at, item_id LIMIT 1)
 SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
-)
-
-_MAKE = _BOUND + "\nfront AS MATERIALIZED (" + _QUEUE + _PUT_TOGETHER
-
-# The same at once for the few items that have just come, by one look and so in one statement: no bucket is ready, fewer
-# wait than a bucket takes ($2 and $3 are its size), and nobody else has the lock.  Who had it until just now may have
-# taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
-_MAKE_FEW = (
-    _BOUND
-    + "\nqueue AS MATERIALIZED ("
-    + _QUEUE
-    + """
-front AS MATERIALIZED (
-    SELECT * FROM queue
-     WHERE (SELECT count(*) FROM queue) < $3
-       AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
-       AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
-       AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),"""
-    + _PUT_TOGETHER
-)
 
 Place = tuple[datetime, int]
 """Where in a queue: rank and item."""
@@ -182,7 +170,7 @@ async def make(
     `start`.  Returns how many were made, and where to start the next time.
     """
     chance = array("q", secrets.token_bytes(8 * limit))
-    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span)
+    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span, False)
     return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
 
 
@@ -192,9 +180,18 @@ async def make_few(db: Connection, service: ServiceId, size: int, span: float = 
     Within a transaction of its own, which it lets others see before it has reached the disk, as `look` does.
     """
     chance = array("q", secrets.token_bytes(8 * size))
-    return len(await db.fetch(_MAKE_FEW, service, size, size, True, chance.tolist(), *START, span))
+    return len(await db.fetch(_MAKE, service, size, size, True, chance.tolist(), *START, span, True))
 
 
+# $1 buckets
+# $2 their services
+# $3 their ranks
+# $4 since when the longest wait among their items lasts
+# $5 their priorities
+# $6 their frames
+# $7 whether some of their items stand in a second bucket
+# $8 of each item the bucket, by its number from 1 on
+# $9 items
 _PUT = """
 WITH made AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::text[], $7::bool[])

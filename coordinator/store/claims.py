@@ -44,11 +44,8 @@ _CLAIM = """
 WITH demand AS (
     SELECT d.client_id, d.session_id, d.n
       FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS d (client_id, session_id, n)
-      JOIN membership m ON m.client_id = d.client_id AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
-      JOIN client k ON k.client_id = d.client_id AND k.registered AND k.deactivated IS NULL
-     WHERE (m.wait_until IS NULL OR m.wait_until <= now())
-       AND (m.report_until IS NULL OR m.report_until <= now())
-       AND NOT EXISTS (SELECT FROM return_block g WHERE g.client_id = d.client_id AND g.until > now())),
+      JOIN servable_membership m ON m.client_id = d.client_id AND m.service_id = $1
+     WHERE NOT EXISTS (SELECT FROM return_block g WHERE g.client_id = d.client_id AND g.until > now())),
 front AS MATERIALIZED (
     SELECT ARRAY (SELECT ctid FROM bucket
                    WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
@@ -88,11 +85,7 @@ WITH picked AS MATERIALIZED (
              ORDER BY c.rank_at, c.shuffle LIMIT 128) w
       JOIN bucket b USING (bucket_id)
      WHERE b.state = 'ready' AND b.split_at IS NULL
-       AND EXISTS (SELECT FROM membership m
-                     JOIN client k ON k.client_id = m.client_id AND k.registered AND k.deactivated IS NULL
-                    WHERE m.client_id = $2 AND m.service_id = $1 AND m.joined AND m.inactive IS NULL
-                      AND (m.wait_until IS NULL OR m.wait_until <= now())
-                      AND (m.report_until IS NULL OR m.report_until <= now()))
+       AND EXISTS (SELECT FROM servable_membership WHERE client_id = $2 AND service_id = $1)
      ORDER BY b.rank_at, substr($5::bytea, w.n * 8 - 7, 8) LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
 taken AS (
     UPDATE bucket b
@@ -178,112 +171,56 @@ def claimed(row: Any) -> Claimed:
     )
 
 
-# What all ways back have in common: the buckets in `held` become ready, with their rank and their settled items;
-# the claims end as $1; a failed attempt ($2) counts, and at the third one the bucket is set aside to be cut up
-# once nobody can recollect it ($3 seconds).  A claim that was never delivered costs nothing.  If one of the buckets has
-# items in a second bucket too, nothing happens unless $5: that takes a transaction, see `_free`.
-_FREE = """
-freed AS (
-    UPDATE bucket b
-       SET state = 'ready', client_id = NULL, session_id = NULL, boot = NULL, touched_at = NULL,
-           kept_until = NULL, shuffle = gen_random_uuid(),
-           attempts = b.attempts + CASE WHEN h.delivered THEN $2::int ELSE 0 END,
-           split_at = CASE WHEN h.delivered AND $2::int > 0 AND b.attempts + $2::int >= 3
-                           THEN now() + make_interval(secs => $3) END
-      FROM held h WHERE b.bucket_id = h.bucket_id AND ($5 OR NOT EXISTS (SELECT FROM held WHERE twins))
-    RETURNING b.service_id, b.bucket_id, b.claim_id, h.client_id, h.session_id, h.delivered,
-              length(b.settled) - bit_count(b.settled)::int AS remaining),
-ended AS (
-    UPDATE claim c SET ended_at = now(), ended = CASE WHEN f.delivered THEN $1 ELSE 'undelivered' END
-      FROM freed f WHERE c.claim_id = f.claim_id)"""
-
-# What giving back costs ($4: 'given_back', 'disconnects', 'dead' or none): that bucket is not offered to that
-# client for 30 s, doubling to 1 h; from the second in a row on, the client waits 1 s, doubling to 5 min.
-_COST = """
-cost AS (
-    INSERT INTO return_block AS g (client_id, bucket_id, times, until)
-    SELECT client_id, bucket_id, 1, now() + interval '30 seconds' FROM freed
-     WHERE delivered AND $4 IN ('given_back', 'disconnects')
-    ON CONFLICT (client_id, bucket_id) DO UPDATE
-       SET times = g.times + 1,
-           until = now() + make_interval(secs => least(30 * 2 ^ least(g.times, 10), 3600))),
-payers AS MATERIALIZED (
-    SELECT client_id, service_id FROM membership
-     WHERE $4 <> '' AND (client_id, service_id) IN (SELECT client_id, service_id FROM freed WHERE delivered)
-     ORDER BY client_id, service_id FOR NO KEY UPDATE),
-counted AS (
-    UPDATE membership m
-       SET streak = m.streak + CASE WHEN $4 = 'dead' THEN 0 ELSE 1 END,
-           wait_until = CASE WHEN $4 <> 'dead' AND m.streak >= 1
-                             THEN now() + make_interval(secs => least(2 ^ least(m.streak - 1, 10), 300))
-                             ELSE m.wait_until END,
-           given_back = m.given_back + CASE WHEN $4 = 'given_back' THEN f.n ELSE 0 END,
-           disconnects = m.disconnects + CASE WHEN $4 = 'disconnects' THEN 1 ELSE 0 END,
-           dead = m.dead + CASE WHEN $4 = 'dead' THEN f.n ELSE 0 END,
-           -- For its health, what goes back within a second goes back once: a client that stops returns all it has.
-           returned = m.returned + CASE WHEN $4 = 'dead' OR m.returned_at > now() - interval '1 second'
-                                        THEN 0 ELSE 1 END,
-           returned_at = CASE WHEN $4 = 'dead' THEN m.returned_at ELSE now() END,
-           well = 0
-      FROM (SELECT client_id, service_id, count(*) AS n FROM freed JOIN payers USING (client_id, service_id)
-             WHERE delivered GROUP BY 1, 2) f
-     WHERE m.client_id = f.client_id AND m.service_id = f.service_id)"""
-
-_HELD_BY_SESSION = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, bucket_id = ANY ($8::uuid[]) AS delivered FROM bucket
-     WHERE client_id = $6 AND session_id = $7 ORDER BY bucket_id FOR UPDATE),"""
-
-_HELD_BY_CLIENT = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
-     WHERE client_id = $6 AND ($7::int IS NULL OR service_id = $7) ORDER BY bucket_id FOR UPDATE),"""
-
-_HELD_BY_CLAIM = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
-     WHERE bucket_id = $6 AND claim_id = $7 AND client_id IS NOT NULL FOR UPDATE),"""
-
-_HELD_OF_SERVICE = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
-     WHERE service_id = $6 AND state IN ('claimed', 'dead') ORDER BY bucket_id FOR UPDATE),"""
-
-_HELD_BY_NOBODY = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket b
-     WHERE state IN ('claimed', 'dead') AND kept_until IS NULL
-       AND NOT EXISTS (SELECT FROM node n WHERE n.boot = b.boot AND n.state <> 'gone')
-     ORDER BY bucket_id LIMIT $6 FOR UPDATE SKIP LOCKED),"""
-
-_HELD_TOO_LONG_KEPT = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
-     WHERE kept_until <= now() ORDER BY kept_until LIMIT $6 FOR UPDATE SKIP LOCKED),"""
-
-_HELD_DEAD = """
-WITH held AS MATERIALIZED (
-    SELECT bucket_id, client_id, session_id, twins, true AS delivered FROM bucket
-     WHERE service_id = $6 AND state = 'dead' AND touched_at <= now() - make_interval(secs => $7)
-     ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED),"""
-
-# One row at least, to tell that there are such twins.
-_FREED = """
-SELECT f.*, t.twins FROM (SELECT bool_or(twins) AS twins FROM held) t LEFT JOIN freed f ON true"""
-
+# Each release locks its buckets, in one order, and frees them by `free_buckets` (see the schema).  Of all of them:
+#
+# $1 how the claims end
+# $2 whether it counts as a failed attempt: 1 or 0
+# $3 the counter of the client that pays, or ''
+# $4 the recollect window in seconds
+#
+# Of this one:
+#
+# $5 client
+# $6 session
+# $7 the buckets that reached the client
+#
 # What a session held need not reach the disk before others see that it is free: a claim of it commits behind it in the
 # same log.
-_FREED_AT_ONCE = """
-SELECT f.*, t.twins, set_config('synchronous_commit', 'off', true)
-  FROM (SELECT bool_or(twins) AS twins FROM held) t LEFT JOIN freed f ON true"""
+_RELEASE_SESSION = """
+SELECT freed.*, set_config('synchronous_commit', 'off', true)
+  FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket WHERE client_id = $5 AND session_id = $6
+                            ORDER BY bucket_id FOR UPDATE), $1, $2, $3, $4, $7) AS freed"""
 
-_RELEASE_SESSION = _HELD_BY_SESSION + _FREE + "," + _COST + _FREED_AT_ONCE
-_RELEASE_CLIENT = _HELD_BY_CLIENT + _FREE + "," + _COST + _FREED
-_RELEASE_CLAIM = _HELD_BY_CLAIM + _FREE + "," + _COST + _FREED
-_RELEASE_SERVICE = _HELD_OF_SERVICE + _FREE + "," + _COST + _FREED
-_RELEASE_CRASHED = _HELD_BY_NOBODY + _FREE + "," + _COST + _FREED
-_RELEASE_KEPT = _HELD_TOO_LONG_KEPT + _FREE + "," + _COST + _FREED
-_RELEASE_DEAD = _HELD_DEAD + _FREE + "," + _COST + _FREED
+_RELEASE_CLIENT = """
+SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket
+                                   WHERE client_id = $5 AND ($6::int IS NULL OR service_id = $6)
+                                   ORDER BY bucket_id FOR UPDATE), $1, $2, $3, $4)"""
+
+_RELEASE_CLAIM = """
+SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket
+                                   WHERE bucket_id = $5 AND claim_id = $6 AND client_id IS NOT NULL FOR UPDATE),
+                           $1, $2, $3, $4)"""
+
+_RELEASE_SERVICE = """
+SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket
+                                   WHERE service_id = $5 AND state IN ('claimed', 'dead')
+                                   ORDER BY bucket_id FOR UPDATE), $1, $2, $3, $4)"""
+
+_RELEASE_CRASHED = """
+SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket b
+                                   WHERE state IN ('claimed', 'dead') AND kept_until IS NULL
+                                     AND NOT EXISTS (SELECT FROM node n WHERE n.boot = b.boot AND n.state <> 'gone')
+                                   ORDER BY bucket_id LIMIT $5 FOR UPDATE SKIP LOCKED), $1, $2, $3, $4)"""
+
+_RELEASE_KEPT = """
+SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket WHERE kept_until <= now()
+                                   ORDER BY kept_until LIMIT $5 FOR UPDATE SKIP LOCKED), $1, $2, $3, $4)"""
+
+_RELEASE_DEAD = """
+SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket
+                                   WHERE service_id = $5 AND state = 'dead'
+                                     AND touched_at <= now() - make_interval(secs => $6)
+                                   ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED), $1, $2, $3, $4)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,13 +307,8 @@ async def release_dead(
 
 
 async def _free(db: Connection, statement: str, way: EndReason, recollect_window: float, *which: object) -> list[Freed]:
-    rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, False, *which)
-    if rows[0]["twins"]:
-        # In one transaction with what follows: nobody may claim a twin's item in between.
-        async with db.transaction():
-            rows = await db.fetch(statement, way.ended, way.attempts, recollect_window, way.cost, True, *which)
-            await leave_twins(db, [row["bucket_id"] for row in rows if row["bucket_id"]])
-    return [_freed(row) for row in rows if row["bucket_id"]]
+    rows = await db.fetch(statement, way.ended, way.attempts, way.cost, recollect_window, *which)
+    return [_freed(row) for row in rows]
 
 
 def _freed(row: Any) -> Freed:
@@ -390,37 +322,12 @@ def _freed(row: Any) -> Freed:
     )
 
 
-# A returned bucket gives up the items that stand in another open bucket, or were settled there, meanwhile; the
-# other copy goes on alone.  One that is empty by that is done.
-_LOCK_READY = """
-SELECT bucket_id FROM bucket WHERE bucket_id = ANY ($1::uuid[]) AND state = 'ready' ORDER BY bucket_id FOR UPDATE"""
-
-_LEAVE_TWINS = """
-WITH gone AS (
-    DELETE FROM twin t
-     USING bucket b JOIN bucket_items c USING (bucket_id)
-     WHERE b.bucket_id = ANY ($1::uuid[]) AND b.state = 'ready' AND b.bucket_id IN (t.first_id, t.second_id)
-       AND ($2::bigint[] IS NULL OR t.item_id = ANY ($2))
-       -- What was settled here is remembered until the other copy is back: its result is to be discarded.
-       AND get_bit(b.settled, array_position(c.items, t.item_id) - 1) = 0
-    RETURNING b.bucket_id, t.item_id),
-bits AS (
-    SELECT c.bucket_id, string_agg(CASE WHEN g.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
-      FROM bucket_items c
-      CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS i (item_id, n)
-      LEFT JOIN gone g ON g.bucket_id = c.bucket_id AND g.item_id = i.item_id
-     WHERE c.bucket_id IN (SELECT bucket_id FROM gone) GROUP BY c.bucket_id)
-UPDATE bucket b
-   SET settled = b.settled | s.gone,
-       state = CASE WHEN bit_count(b.settled | s.gone) = length(b.settled) THEN 'done' ELSE b.state END,
-       split_at = CASE WHEN bit_count(b.settled | s.gone) = length(b.settled) THEN NULL ELSE b.split_at END
-  FROM bits s WHERE b.bucket_id = s.bucket_id AND b.state = 'ready'"""
+_LEAVE_TWINS = "SELECT leave_twins($1, $2)"
 
 
 async def leave_twins(db: Connection, buckets: Sequence[UUID], items: Sequence[ItemId] | None = None) -> None:
     """Take out of these ready buckets what stands in a second one: these items, or all; within a transaction."""
-    ready = [row["bucket_id"] for row in await db.fetch(_LOCK_READY, list(buckets))]
-    await db.execute(_LEAVE_TWINS, ready, None if items is None else list(items))
+    await db.execute(_LEAVE_TWINS, list(buckets), None if items is None else list(items))
 
 
 _KEEP = """
@@ -443,7 +350,7 @@ WITH marked AS (
            AND touched_at <= now() - make_interval(secs => $2)
          ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
     RETURNING service_id, bucket_id, claim_id, client_id, session_id,
-              length(settled) - bit_count(settled)::int AS remaining),
+              items_left(settled) AS remaining),
 holders AS MATERIALIZED (
     SELECT client_id, service_id FROM membership
      WHERE (client_id, service_id) IN (SELECT client_id, service_id FROM marked)

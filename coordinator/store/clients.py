@@ -176,24 +176,20 @@ async def purge_sessions(db: Connection) -> None:
     await db.execute(_PURGE_SESSIONS)
 
 
-_ROW = """
+_ONE = """
+SELECT client_id, screen_name, registered, deactivated,
+       EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
+  FROM client c WHERE client_id = $1"""
+
+_PAGE = """
 SELECT c.client_id, c.screen_name, c.registered, c.deactivated,
-       EXISTS (SELECT FROM session s JOIN node n USING (boot)
-                WHERE s.client_id = c.client_id AND s.ended_at IS NULL AND n.state <> 'gone') AS connected
-  FROM client c """
-
-_ONE = _ROW + "WHERE c.client_id = $1"
-
-_PAGE = (
-    _ROW
-    + """
+       EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
+  FROM client c
  CROSS JOIN LATERAL (
     SELECT coalesce(bool_and(m.inactive IS NOT NULL), false) AS idle FROM membership m
      WHERE m.client_id = c.client_id AND m.joined) w
  WHERE c.client_id > $1
-   AND ($3::text IS NULL OR $3 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
-                                      WHEN NOT c.registered THEN 'unregistered'
-                                      WHEN w.idle THEN 'inactive' ELSE 'active' END)
+   AND ($3::text IS NULL OR $3 = client_state(c.deactivated, c.registered, w.idle))
    AND ($4::int IS NULL OR EXISTS (SELECT FROM membership m
                                     WHERE m.client_id = c.client_id AND m.service_id = $4 AND m.joined))
    AND ($5::text IS NULL OR strpos(lower(c.client_id), lower($5)) > 0 OR strpos(lower(c.screen_name), lower($5)) > 0)
@@ -201,7 +197,6 @@ _PAGE = (
                                           WHERE m.client_id = c.client_id AND m.health = 'flagged'
                                             AND ($4::int IS NULL OR m.service_id = $4)))
  ORDER BY c.client_id LIMIT $2"""
-)
 
 _SERVICES_OF = """
 SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,

@@ -9,6 +9,13 @@ from coordinator.model import Service, ServiceId
 from coordinator.store.building import MAX_READY
 from coordinator.store.pool import Connection
 
+# $1 services
+# $2 seconds without a result after which a bucket is dead
+# $3 seconds after which a dead one is freed
+# $4 seconds after which a client is made inactive
+# $5 items of a bucket
+# $6 buckets that a client may ask for at once
+# $7 ready buckets of a service at most
 _DUE = """
 SELECT s.service_id,
        EXISTS (SELECT FROM bucket b

@@ -11,6 +11,13 @@ from coordinator.store.pool import Connection
 KEEP = 100_000
 """Events that are kept."""
 
+# $1 boot
+# $2 seconds ago
+# $3 kinds
+# $4 clients
+# $5 services by name
+# $6 buckets
+# $7 texts
 _WRITE = """
 INSERT INTO event (at, boot, kind, client_id, service, bucket_id, text)
 SELECT now() - make_interval(secs => age), $1, kind, client_id, service, bucket_id, text

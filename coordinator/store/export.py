@@ -30,6 +30,14 @@ SELECT min(claim_id), max(claim_id) FROM (
 
 # What all results of a claim share is composed once for each claim.  The results of the window are read once, whatever
 # the plan takes the number of its claims for: statistics are missing after a restore.
+#
+# $1 service
+# $2 first claim of the window
+# $3 last claim of the window
+# $4 how each row begins
+# $5 item of the first claim behind which the rows begin
+# $6 rows at most
+# $7 bytes at most
 _ROWS = """
 WITH span AS MATERIALIZED (
     SELECT claim_id,

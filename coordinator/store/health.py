@@ -73,8 +73,22 @@ class Figures:
     paced: int
 
 
-# Rows of membership are locked in one order, so that no two statements wait for each other.  Half of a pace is
-# forgotten whenever it is of $14 items, and what died when $13 buckets in a row were settled whole.
+# Rows of membership are locked in one order, so that no two statements wait for each other.
+#
+# $1 clients
+# $2 services
+# $3 whether it worked, or is only looked at
+# $4 buckets assigned
+# $5 submits stored
+# $6 items settled
+# $7 bad submits
+# $8 submits refused since one was stored
+# $9 asks since an item was settled
+# $10 buckets settled whole since a submit was refused
+# $11 seconds that went into the next
+# $12 items whose pace is known
+# $13 buckets settled whole in a row after which those that died are forgotten
+# $14 items of a pace after which half of it is forgotten
 _COUNT = """
 WITH locked AS MATERIALIZED (
     SELECT FROM membership
@@ -174,9 +188,7 @@ async def find(
 
 
 _UNWELL = """
-SELECT m.service_id, m.health, count(*) AS clients FROM membership m JOIN client c USING (client_id)
- WHERE m.health <> 'ok' AND m.joined AND m.inactive IS NULL AND c.registered AND c.deactivated IS NULL
- GROUP BY 1, 2"""
+SELECT service_id, health, count(*) AS clients FROM working_membership WHERE health <> 'ok' GROUP BY 1, 2"""
 
 
 async def unwell(db: Connection) -> dict[tuple[ServiceId, Health], int]:

@@ -16,6 +16,14 @@ Counts = tuple[int, int, int, int, int, int]
 """Items settled, submits stored, given back, dead, disconnects while holding, bad submits."""
 
 # A node adds what it counted up to half past a second to that second: so each second has one such count of each node.
+#
+# $1 services
+# $2 items settled
+# $3 submits stored
+# $4 buckets given back
+# $5 buckets that died
+# $6 disconnects while holding
+# $7 bad submits
 _ADD = """
 INSERT INTO history AS h (step, at, service_id, settled, submits, given_back, dead, disconnects, bad_submits)
 SELECT s.step, date_trunc(s.step, now() - interval '0.5 seconds'), d.service_id,

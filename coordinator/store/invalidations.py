@@ -28,35 +28,19 @@ class Which:
     until: datetime | None
 
 
-# Only for claims that begin or end outside of the time asked for does it matter when each result came.
-_MEANT = """
-   c.invalidated_by IS NULL AND (c.settled > 0 OR c.parts > 0)
-   AND ($1::text IS NULL OR c.client_id = $1) AND ($2::int IS NULL OR c.service_id = $2)
-   AND ($3::timestamptz IS NULL OR c.ended_at IS NULL OR c.ended_at >= $3)
-   AND ($4::timestamptz IS NULL OR c.begun_at < $4)
-   AND ((($3::timestamptz IS NULL OR c.begun_at >= $3) AND ($4::timestamptz IS NULL OR c.ended_at < $4))
-        OR EXISTS (SELECT FROM bucket_items i CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
-                     JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim_id = c.claim_id
-                    WHERE i.bucket_id = c.bucket_id
-                      AND ($3::timestamptz IS NULL OR r.at >= $3) AND ($4::timestamptz IS NULL OR r.at < $4)))"""
+_COUNT = "SELECT coalesce(sum(settled), 0)::bigint FROM valid_claims($1, $2, $3, $4)"
 
-_COUNT = "SELECT coalesce(sum(c.settled), 0)::bigint FROM claim c WHERE" + _MEANT
-
-_OPEN = "SELECT c.bucket_id, c.claim_id FROM claim c WHERE c.ended_at IS NULL AND" + _MEANT
+_OPEN = "SELECT bucket_id, claim_id FROM valid_claims($1, $2, $3, $4) WHERE ended_at IS NULL"
 
 _BEGIN = """
 INSERT INTO invalidation (client_id, service_id, since, until, requeued)
 VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 0 END) RETURNING invalidation_id"""
 
-_MARK = (
-    """
+_MARK = """
 UPDATE claim SET invalidated_by = $5
  WHERE invalidated_by IS NULL
-   AND claim_id IN (SELECT c.claim_id FROM claim c WHERE c.ended_at IS NOT NULL AND"""
-    + _MEANT
-    + """)
+   AND claim_id IN (SELECT claim_id FROM valid_claims($1, $2, $3, $4) WHERE ended_at IS NOT NULL)
 RETURNING claim_id, service_id, settled"""
-)
 
 _NOTE = "UPDATE invalidation SET claims = $2, results = $3 WHERE invalidation_id = $1"
 

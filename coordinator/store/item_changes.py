@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import building
 from coordinator.store.pool import Connection
 
 
@@ -41,8 +40,9 @@ async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[Known]:
     return [Known(**row) for row in await db.fetch(_BY_IDS, list(ids))]
 
 
-# Of what waits for whoever works on these, in lock order: open buckets, then items.  What comes of it is seen by the
-# next statement, not by this one.
+# In lock order: open buckets, then items.  $2 is the service in which they are prioritised, and which they join by it;
+# null: they are locked in all services, to be deleted.  What comes of it is seen by the next statement, not by this.
+# What is prioritised need not reach the disk before others see it: see `items._ADD`.
 _LOCK = """
 WITH opened AS MATERIALIZED (
     SELECT b.bucket_id FROM bucket b
@@ -53,36 +53,24 @@ WITH opened AS MATERIALIZED (
 -- Whoever lets a known item join a service holds a lock that this one waits for.
 locked AS MATERIALIZED (
     SELECT item_id FROM item
-     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE)"""
-
-_LOCK_TO_DELETE = (
-    _LOCK
-    + """
-SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets FROM (SELECT count(*) FROM locked) l"""
-)
-
-# What is prioritised need not reach the disk before others see it: see `items._ADD`.
-_LOCK_TO_PRIORITISE = (
-    _LOCK
-    + """,
+     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE),
 joined AS (
-    INSERT INTO item_service (service_id, item_id) SELECT $2, item_id FROM locked ON CONFLICT DO NOTHING)
-SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets, set_config('synchronous_commit', 'off', true)"""
-)
+    INSERT INTO item_service (service_id, item_id) SELECT $2, item_id FROM locked WHERE $2 IS NOT NULL
+    ON CONFLICT DO NOTHING)
+SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets,
+       CASE WHEN $2 IS NOT NULL THEN set_config('synchronous_commit', 'off', true) END
+  FROM (SELECT count(*) FROM locked) l"""
 
 # All that is known of these items in one service, a row for each thing, so that no plan compares each with each.  They
 # wait no more; of an item that was settled through one of two copies, the other counts again from now on.
-_TAKE = (
-    """
+_TAKE = """
 WITH waited AS (
     DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) RETURNING item_id, since),
 forgotten AS (
     DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL)
-SELECT 'known' AS what, i.item_id, now() AS since, """
-    + building.FRAGMENT
-    + """,
+SELECT 'known' AS what, item_id, now() AS since, item_json(item_id, key, attributes) AS fragment,
        NULL::uuid AS bucket_id, NULL AS state, NULL::smallint AS priority
-  FROM item i WHERE i.item_id = ANY ($2::bigint[])
+  FROM item WHERE item_id = ANY ($2::bigint[])
 UNION ALL
 SELECT 'waiting', item_id, since, NULL, NULL, NULL, NULL FROM waited
 UNION ALL
@@ -97,7 +85,6 @@ SELECT 'place', n.item_id, b.since, NULL, b.bucket_id, b.state, b.priority
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
  WHERE b.bucket_id = ANY ($3::uuid[]) AND b.state <> 'done'
    AND n.item_id = ANY ($2::bigint[]) AND get_bit(b.settled, n.place::int - 1) = 0"""
-)
 
 # Sets the bits of these items in these buckets; one that is empty by that is done, its claim over.
 _TAKE_OUT = """
@@ -109,7 +96,7 @@ WITH bits AS (
      WHERE c.bucket_id = ANY ($1::uuid[]) GROUP BY c.bucket_id),
 before AS (
     SELECT b.bucket_id, b.client_id, b.session_id, s.gone,
-           bit_count(b.settled | s.gone) = length(b.settled) AS empty
+           all_settled(b.settled | s.gone) AS empty
       FROM bucket b JOIN bits s USING (bucket_id) WHERE b.state <> 'done'),
 moved AS (
     UPDATE bucket b
@@ -152,7 +139,7 @@ async def take_for_priority(
     in quarantine.  Settled ones, and ones new to the service, are taken too.  The transaction does not wait for the
     disk.
     """
-    opened = (await db.fetchrow(_LOCK_TO_PRIORITISE, list(items), service))["buckets"]
+    opened = (await db.fetchrow(_LOCK, list(items), service))["buckets"]
     found: defaultdict[str, dict[ItemId, list[Any]]] = defaultdict(dict)
     for row in await db.fetch(_TAKE, service, list(items), opened):
         found[row["what"]].setdefault(ItemId(row["item_id"]), []).append(row)
@@ -213,7 +200,7 @@ _DELETE = (
 async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
     """Remove items with everything about them; returns the claimed buckets that are empty, and so over, by that."""
     ids = list(items)
-    opened = await db.fetchval(_LOCK_TO_DELETE, ids, None)
+    opened = await db.fetchval(_LOCK, ids, None)
     ended = await db.fetch(_TAKE_OUT, opened, ids)
     for statement in _DELETE:
         await db.execute(statement, ids)

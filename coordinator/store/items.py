@@ -162,6 +162,14 @@ async def show(db: Connection, key: str) -> ItemStory | None:
 SPAN = 16
 """Claims to a window: some pages' worth of results, whatever the history."""
 
+# $1 service
+# $2 claim of the last row
+# $3 item of the last row
+# $4 client, or null
+# $5 since then, or null
+# $6 until then, or null
+# $7 rows at most
+# $8 claims of a window
 _LIST = """
 WITH span AS MATERIALIZED (
     SELECT claim_id, client_id, session_id, bucket_id, invalidated_by FROM claim
@@ -187,6 +195,14 @@ SELECT max(claim_id), count(*) FROM (
        AND ($5::timestamptz IS NULL OR begun_at <= $5)
      ORDER BY claim_id LIMIT $6) w"""
 
+# $1 service
+# $2 claim of the last row
+# $3 item of the last row
+# $4 key
+# $5 client, or null
+# $6 since then, or null
+# $7 until then, or null
+# $8 rows at most
 _LIST_OF_ITEM = """
 SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
        r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid

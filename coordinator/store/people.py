@@ -15,8 +15,7 @@ ACTIVE = 120.0
 
 _PEOPLE = """
 SELECT (SELECT count(*) FROM client WHERE registered) AS registered,
-       (SELECT count(DISTINCT s.client_id) FROM session s JOIN node n USING (boot)
-         WHERE s.ended_at IS NULL AND n.state <> 'gone') AS connected,
+       (SELECT count(DISTINCT client_id) FROM open_session) AS connected,
        (SELECT count(DISTINCT m.client_id) FROM service s
          CROSS JOIN LATERAL (SELECT client_id FROM membership m
                               WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
@@ -54,70 +53,65 @@ async def people(db: Connection) -> People:
     return People(**dict(row), active_in=active_in)
 
 
-# $1 state, $2 service, $3 search, $4 health.  What can be said of a client without its sums is said first, so that
-# they are not made of those who are not wanted.
-_WHERE = """
+# By id; stops when it has a page.  What can be said of a client without its sums is said first, so that they are not
+# made of those who are not wanted.
+#
+# $1 state
+# $2 service that they have joined
+# $3 what id or screen name contain
+# $4 health, the worst in any service
+# $5 rows
+# $6 behind whom the page begins
+# $7 the only one that is wanted, or null
+_BY_ID = """
+SELECT c.client_id, c.screen_name, c.registered, c.deactivated, w.*,
+       (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
+  FROM client c
+  LEFT JOIN LATERAL (SELECT * FROM membership_total t WHERE t.client_id = c.client_id OFFSET 0) s ON true
+ CROSS JOIN LATERAL (
+    SELECT coalesce(s.settled, 0) AS settled, coalesce(s.given_back, 0) AS given_back, coalesce(s.dead, 0) AS dead,
+           s.last_access, coalesce(s.idle, false) AS idle, coalesce(s.health, 1) AS health) w
+ WHERE c.client_id > $6
+   AND c.client_id BETWEEN coalesce($7::text, '') AND coalesce($7::text, (SELECT max(client_id) FROM client))
    AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
    AND ($1::text IS NULL OR $1 = 'deactivated' OR ($1 = 'unregistered') = (NOT c.registered))
    AND ($4::text IS NULL OR $4 = 'ok'
         OR c.client_id IN (SELECT u.client_id FROM membership u WHERE u.health <> 'ok'))
-   AND ($1::text IS NULL OR $1 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
-                                      WHEN NOT c.registered THEN 'unregistered'
-                                      WHEN w.idle THEN 'inactive' ELSE 'active' END)
    AND ($2::int IS NULL OR EXISTS (SELECT FROM membership j
                                     WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
    AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
-   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])"""
+   AND ($1::text IS NULL OR $1 = client_state(c.deactivated, c.registered, w.idle))
+   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])
+ ORDER BY c.client_id LIMIT $5"""
 
-_SUMS = """
-    SELECT sum(m.settled)::bigint AS settled, sum(m.given_back)::bigint AS given_back, sum(m.dead)::bigint AS dead,
-           max(m.last_access) AS last_access, bool_and(m.inactive IS NOT NULL) FILTER (WHERE m.joined) AS idle,
-           max(CASE m.health WHEN 'flagged' THEN 3 WHEN 'watched' THEN 2 ELSE 1 END) AS health"""
-
-_ROW = """
-SELECT c.client_id, c.screen_name, c.registered, c.deactivated, w.*,
-       (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held"""
-
-_ALL_OF_IT = """
- CROSS JOIN LATERAL (
-    SELECT coalesce(s.settled, 0) AS settled, coalesce(s.given_back, 0) AS given_back, coalesce(s.dead, 0) AS dead,
-           s.last_access, coalesce(s.idle, false) AS idle, coalesce(s.health, 1) AS health) w"""
-
-_EACH = (
-    _ROW
-    + "\n  FROM client c CROSS JOIN LATERAL ("
-    + _SUMS
-    + " FROM membership m WHERE m.client_id = c.client_id) s"
-    + _ALL_OF_IT
-)
-
-# The one that $6 names, if it is like that.
-_ONE = _EACH + "\n WHERE c.client_id = $6" + _WHERE + "\n LIMIT $5"
-
-# By id, from behind $6 on: stops when it has a page.
-_BY_ID = _EACH + "\n WHERE c.client_id > $6" + _WHERE + "\n ORDER BY c.client_id LIMIT $5"
-
-# In any other order ($8) all memberships are added up.  $6 and $7: client and value of the last row.
-_BY_VALUE = (
-    """
+# By the largest value of any other column: all memberships are added up.
+#
+# $1 to $5 as in _BY_ID
+# $6 the last row's client
+# $7 its value, or null at the beginning
+# $8 the column
+_BY_VALUE = """
 SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM (
     SELECT c.client_id, c.screen_name, c.registered, c.deactivated, w.*,
            CASE $8 WHEN 'settled' THEN w.settled WHEN 'dead' THEN w.dead WHEN 'given_back' THEN w.given_back
                    WHEN 'held' THEN coalesce(b.held, 0)
                    ELSE coalesce((extract(epoch FROM w.last_access) * 1000000)::bigint, 0) END AS value
-      FROM client c LEFT JOIN ("""
-    + _SUMS
-    + """, m.client_id AS id FROM membership m GROUP BY m.client_id) s ON s.id = c.client_id
+      FROM client c
+      LEFT JOIN membership_total s ON s.client_id = c.client_id
       LEFT JOIN (SELECT client_id AS id, count(*) AS held FROM bucket
-                  WHERE client_id IS NOT NULL AND $8 = 'held' GROUP BY client_id) b ON b.id = c.client_id"""
-    + _ALL_OF_IT
-    + "\n WHERE true"
-    + _WHERE
-    + """) c
+                  WHERE client_id IS NOT NULL AND $8 = 'held' GROUP BY client_id) b ON b.id = c.client_id
+     CROSS JOIN LATERAL (
+        SELECT coalesce(s.settled, 0) AS settled, coalesce(s.given_back, 0) AS given_back, coalesce(s.dead, 0) AS dead,
+               s.last_access, coalesce(s.idle, false) AS idle, coalesce(s.health, 1) AS health) w
+     WHERE ($2::int IS NULL OR EXISTS (SELECT FROM membership j
+                                        WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
+       AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0
+            OR strpos(lower(c.screen_name), lower($3)) > 0)
+       AND ($1::text IS NULL OR $1 = client_state(c.deactivated, c.registered, w.idle))
+       AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])) c
  WHERE $7::bigint IS NULL OR c.value < $7 OR (c.value = $7 AND c.client_id > $6)
  ORDER BY c.value DESC, c.client_id LIMIT $5"""
-)
 
 _MEMBERSHIPS_OF = """
 SELECT m.client_id, m.service_id, m.joined, m.inactive, m.assigned, m.processed, m.settled, m.given_back, m.dead,
@@ -126,8 +120,8 @@ SELECT m.client_id, m.service_id, m.joined, m.inactive, m.assigned, m.processed,
   FROM membership m WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, m.service_id"""
 
 _SESSIONS_OF = """
-SELECT s.client_id, count(*) AS connected FROM session s JOIN node n USING (boot)
- WHERE s.client_id = ANY ($1::text[]) AND s.ended_at IS NULL AND n.state <> 'gone' GROUP BY s.client_id"""
+SELECT client_id, count(*) AS connected FROM open_session
+ WHERE client_id = ANY ($1::text[]) GROUP BY client_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +152,9 @@ async def page(
     client, value = after or ("", None)
     filters = (which.state, which.service, which.search, which.health, limit)
     if which.client is not None:
-        found = [] if after is not None else await db.fetch(_ONE, *filters, which.client)
+        found = [] if after is not None else await db.fetch(_BY_ID, *filters, "", which.client)
     elif sort == "client_id":
-        found = await db.fetch(_BY_ID, *filters, client)
+        found = await db.fetch(_BY_ID, *filters, client, None)
     else:
         found = await db.fetch(_BY_VALUE, *filters, client, value, sort)
     rows = [dict(row) for row in found]

@@ -29,7 +29,7 @@ SELECT bucket_id FROM bucket
 _SHED_SETTLED = """
 WITH settled AS (
     SELECT b.service_id, b.bucket_id, t.item_id,
-           count(*) OVER (PARTITION BY b.bucket_id) < length(b.settled) - bit_count(b.settled) AS others
+           count(*) OVER (PARTITION BY b.bucket_id) < items_left(b.settled) AS others
       FROM bucket b JOIN bucket_items c USING (bucket_id)
       JOIN twin t ON b.bucket_id IN (t.first_id, t.second_id) AND t.service_id = b.service_id
      WHERE b.bucket_id = ANY ($1::uuid[]) AND b.twins AND t.settled_by IS NOT NULL

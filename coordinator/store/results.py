@@ -63,38 +63,40 @@ class Outcome:
 
 
 # Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
+#
+# $1 buckets
+# $2 their claims
+# $3 who submits
+# $4 masks
+# $5 which submits are final
+# $6 how many items each settles
+# $7 the recollect window in seconds
 _SETTLE = """
 WITH s AS (
     SELECT bucket_id, claim_id, client_id, mask::varbit AS mask, final, n
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[], $6::int[])
         AS s (bucket_id, claim_id, client_id, mask, final, n)),
 current AS MATERIALIZED (
-    SELECT b.bucket_id FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
+    SELECT b.bucket_id, s.client_id, s.mask, s.final, s.n, all_settled(b.settled | s.mask) AS whole
+      FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
      WHERE b.claim_id = s.claim_id AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
        AND (s.n > 0 OR NOT s.final)
      ORDER BY b.bucket_id FOR UPDATE OF b),
 stored AS (
     UPDATE bucket b
-       SET settled = b.settled | s.mask,
-           state = CASE WHEN bit_count(b.settled | s.mask) = length(b.settled) THEN 'done'
-                        WHEN s.final THEN 'ready' WHEN s.n > 0 THEN 'claimed' ELSE b.state END,
-           touched_at = CASE WHEN bit_count(b.settled | s.mask) = length(b.settled) OR s.final THEN NULL
-                             WHEN s.n > 0 THEN now() ELSE b.touched_at END,
-           client_id = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
-                            THEN b.client_id END,
-           session_id = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
-                             THEN b.session_id END,
-           boot = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final) THEN b.boot END,
-           kept_until = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
-                             THEN b.kept_until END,
-           shuffle = CASE WHEN s.final THEN gen_random_uuid() ELSE b.shuffle END,
-           attempts = b.attempts
-                      + CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) THEN 1 ELSE 0 END,
-           split_at = CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) AND b.attempts >= 2
+       SET settled = b.settled | c.mask,
+           state = CASE WHEN c.whole THEN 'done' WHEN c.final THEN 'ready' WHEN c.n > 0 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN c.whole OR c.final THEN NULL WHEN c.n > 0 THEN now() ELSE b.touched_at END,
+           client_id = CASE WHEN NOT (c.whole OR c.final) THEN b.client_id END,
+           session_id = CASE WHEN NOT (c.whole OR c.final) THEN b.session_id END,
+           boot = CASE WHEN NOT (c.whole OR c.final) THEN b.boot END,
+           kept_until = CASE WHEN NOT (c.whole OR c.final) THEN b.kept_until END,
+           shuffle = CASE WHEN c.final THEN gen_random_uuid() ELSE b.shuffle END,
+           attempts = b.attempts + CASE WHEN c.final AND NOT c.whole THEN 1 ELSE 0 END,
+           split_at = CASE WHEN c.final AND NOT c.whole AND b.attempts >= 2
                            THEN now() + make_interval(secs => $7) END
-      FROM current JOIN s USING (bucket_id) WHERE b.bucket_id = current.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim_id, s.client_id, s.n, s.final,
-              length(b.settled) - bit_count(b.settled)::int AS remaining),
+      FROM current c WHERE b.bucket_id = c.bucket_id
+    RETURNING b.service_id, b.bucket_id, b.claim_id, c.client_id, c.n, c.final, items_left(b.settled) AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + t.n,
@@ -215,9 +217,18 @@ SELECT b.bucket_id FROM bucket b
 
 _FORGET_TWINS = "DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
 
+# $1 bucket
+# $2 claim
+# $3 mask of what is settled by it
+# $4 whether it is final
+# $5 how many results are stored
+# $6 the recollect window in seconds
+# $7 client
+# $8 service
+# $9 how many results leave their items unsettled
 _MOVE = """
 WITH after AS (
-    SELECT bucket_id, bit_count(settled | $3::text::varbit) = length(settled) AS whole
+    SELECT bucket_id, all_settled(settled | $3::text::varbit) AS whole
       FROM bucket WHERE bucket_id = $1),
 stored AS (
     UPDATE bucket b
@@ -234,7 +245,7 @@ stored AS (
            split_at = CASE WHEN $4 AND NOT a.whole AND b.attempts >= 2
                            THEN now() + make_interval(secs => $6) END
       FROM after a WHERE b.bucket_id = a.bucket_id
-    RETURNING a.whole OR $4 AS closed, a.whole, length(b.settled) - bit_count(b.settled)::int AS remaining),
+    RETURNING a.whole OR $4 AS closed, a.whole, items_left(b.settled) AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + $5::int, parts = c.parts + $9::int,

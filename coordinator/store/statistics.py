@@ -26,11 +26,11 @@ open AS (
     SELECT service_id, state, priority, sum(buckets)::bigint AS buckets, sum(items)::bigint AS items,
            min(since) AS since, min(rank_at) AS rank_at
       FROM (SELECT service_id, state, priority, since, rank_at, 1 AS buckets,
-                   length(settled) - bit_count(settled) AS items
+                   items_left(settled) AS items
               FROM bucket WHERE state = 'ready' AND split_at IS NULL
-            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, length(settled) - bit_count(settled)
+            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, items_left(settled)
               FROM bucket WHERE split_at IS NOT NULL
-            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, length(settled) - bit_count(settled)
+            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, items_left(settled)
               FROM bucket WHERE state IN ('claimed', 'dead')
             -- An item with a second copy counts once: as the urgent one, or not at all if either is settled.
             UNION ALL SELECT b.service_id, b.state, b.priority, b.since, b.rank_at, 0, -1

@@ -124,7 +124,7 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     await volunteer.push("bucket")
     # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
-        {"items.add": 1, "pool.flush": 1, "building.make_few": 1, "claims.claim": 1}
+        {"items.add": 1, "pool.flush": 1, "building.make": 1, "claims.claim": 1}
     )
 
 
@@ -146,7 +146,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
         {
             "building.lock": 1,
             "item_changes.by_keys": 1,
-            "item_changes.lock_to_prioritise": 1,
+            "item_changes.lock": 1,
             "item_changes.take": 1,
             "building.put": 1,
             "claims.claim": 1,

@@ -115,7 +115,10 @@ class Bench:
         bucket = BucketId(uuid4())
         async with self.database.transaction() as db:
             rank = await db.fetchval("SELECT now() - make_interval(secs => $1)", age)
-            rows = await db.fetch(f"SELECT item_id, {building.FRAGMENT} FROM item i WHERE item_id = ANY ($1)", chosen)
+            rows = await db.fetch(
+                "SELECT item_id, item_json(item_id, key, attributes) AS fragment FROM item WHERE item_id = ANY ($1)",
+                chosen,
+            )
             parts = {row["item_id"]: row["fragment"] for row in rows}
             frame = "[" + ",".join(parts[item] for item in chosen) + "]"
             await building.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])

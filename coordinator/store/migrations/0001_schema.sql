@@ -4,6 +4,9 @@
 -- Whoever moves items between `waiting` and buckets holds the builder's lock of that service (an advisory lock).
 -- `result` may one day be distributed by item_id: every key of it contains item_id, no foreign key leaves it,
 -- and no statement on the hot path joins `result` with another table.
+--
+-- What several statements share is a view or a function.  A view, and a function of one expression, is put into the
+-- statement that names it: it costs what its text costs.  Beside the others stands what they cost.
 
 
 -- Services and the catalogue -------------------------------------------------------------------------------------
@@ -29,6 +32,15 @@ CREATE TABLE item (
     added_at    timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT item_key_has_a_length CHECK (length(key) BETWEEN 1 AND 256)
 );
+
+-- An item as clients see it, in JSON.  Put together as text where no attribute can hide `item` or `key`: a third of what
+-- the same costs as jsonb.
+CREATE FUNCTION item_json(item_id bigint, key text, attributes jsonb) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN attributes = '{}' THEN '{"item":' || item_id || ',"key":' || to_json(key)::text || '}'
+            WHEN attributes ?| '{item,key}'
+            THEN (attributes || jsonb_build_object('item', item_id, 'key', key))::text
+            ELSE '{"item":' || item_id || ',"key":' || to_json(key)::text || ',' || substr(attributes::text, 2)
+       END;
 
 -- How far a new service has come through the catalogue; gone once it is through.  Items behind `upto` join it when
 -- they are added.
@@ -71,6 +83,14 @@ CREATE TABLE quarantine (
 
 -- Buckets ----------------------------------------------------------------------------------------------------------
 
+-- Whether every item of a bucket is settled; takes bucket.settled.
+CREATE FUNCTION all_settled(bits bit varying) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN bit_count(bits) = length(bits);
+
+-- How many items of a bucket are still to be settled; takes bucket.settled.
+CREATE FUNCTION items_left(bits bit varying) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN length(bits) - bit_count(bits)::integer;
+
 CREATE SEQUENCE claim_number;
 
 -- Small hot rows, one for ~180 items.
@@ -106,7 +126,7 @@ CREATE TABLE bucket (
         CHECK (client_id IS NOT NULL OR (session_id IS NULL AND boot IS NULL AND kept_until IS NULL)),
     CONSTRAINT bucket_is_of_a_session_or_kept CHECK (client_id IS NULL OR (session_id IS NULL) = (kept_until IS NOT NULL)),
     CONSTRAINT bucket_is_split_while_it_is_ready CHECK (split_at IS NULL OR state = 'ready'),
-    CONSTRAINT bucket_is_done_when_all_is_settled CHECK ((bit_count(settled) = length(settled)) <= (state = 'done'))
+    CONSTRAINT bucket_is_done_when_all_is_settled CHECK (all_settled(settled) <= (state = 'done'))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 CREATE INDEX bucket_ready ON bucket (service_id, rank_at, shuffle) WHERE state = 'ready' AND split_at IS NULL;
 CREATE INDEX bucket_holder ON bucket (client_id, session_id) WHERE client_id IS NOT NULL;
@@ -201,6 +221,25 @@ CREATE TABLE invalidation (
 );
 CREATE INDEX invalidation_open ON invalidation (invalidation_id) WHERE requeued IS NOT NULL;
 
+-- Claims through which valid results came, of that client and service and within that time (null: any).  A claim is
+-- meant if one of its results is, and then all of them.  Only for claims that begin or end outside of the time does it
+-- matter when each result came.  Put into the statement, as a view is; the look at the results of a claim costs an index
+-- scan for each of its items.
+CREATE FUNCTION valid_claims(of_client text, of_service integer, from_time timestamptz, to_time timestamptz)
+RETURNS SETOF claim LANGUAGE sql STABLE AS $$
+SELECT c.* FROM claim c
+ WHERE c.invalidated_by IS NULL AND (c.settled > 0 OR c.parts > 0)
+   AND (of_client IS NULL OR c.client_id = of_client) AND (of_service IS NULL OR c.service_id = of_service)
+   AND (from_time IS NULL OR c.ended_at IS NULL OR c.ended_at >= from_time)
+   AND (to_time IS NULL OR c.begun_at < to_time)
+   AND (((from_time IS NULL OR c.begun_at >= from_time) AND (to_time IS NULL OR c.ended_at < to_time))
+        OR EXISTS (SELECT FROM bucket_items i CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
+                     JOIN result r
+                       ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim_id = c.claim_id
+                    WHERE i.bucket_id = c.bucket_id
+                      AND (from_time IS NULL OR r.at >= from_time) AND (to_time IS NULL OR r.at < to_time)))
+$$;
+
 
 -- Clients ------------------------------------------------------------------------------------------------------------
 
@@ -262,6 +301,32 @@ CREATE TABLE membership (
 CREATE INDEX membership_idle ON membership (service_id, last_access) WHERE joined AND inactive IS NULL;
 CREATE INDEX membership_unwell ON membership (service_id, health) WHERE health <> 'ok';
 
+-- Memberships whose clients may work.
+CREATE VIEW working_membership AS
+SELECT m.client_id, m.service_id, m.health, m.wait_until, m.report_until
+  FROM membership m JOIN client c USING (client_id)
+ WHERE m.joined AND m.inactive IS NULL AND c.registered AND c.deactivated IS NULL;
+
+-- Those that may be served now: the rule of every claim.
+CREATE VIEW servable_membership AS
+SELECT client_id, service_id FROM working_membership
+ WHERE (wait_until IS NULL OR wait_until <= now()) AND (report_until IS NULL OR report_until <= now());
+
+-- Each client's sums over its services; `idle` if it is inactive in all that it joined, `health` the worst, 1 to 3.
+-- Of one client (in a LATERAL with OFFSET 0) it costs a look into an index, of all of them a scan.
+CREATE VIEW membership_total AS
+SELECT client_id, sum(settled)::bigint AS settled, sum(given_back)::bigint AS given_back, sum(dead)::bigint AS dead,
+       max(last_access) AS last_access,
+       coalesce(bool_and(inactive IS NOT NULL) FILTER (WHERE joined), false) AS idle,
+       max(CASE health WHEN 'flagged' THEN 3 WHEN 'watched' THEN 2 ELSE 1 END) AS health
+  FROM membership GROUP BY client_id;
+
+-- A client's state in one word.
+CREATE FUNCTION client_state(deactivated text, registered boolean, idle boolean) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN deactivated IS NOT NULL THEN 'deactivated' WHEN NOT registered THEN 'unregistered'
+            WHEN idle THEN 'inactive' ELSE 'active' END;
+
 -- A bucket that a client gave back is not offered to it again until then.
 CREATE TABLE return_block (
     client_id   text NOT NULL,
@@ -294,6 +359,120 @@ CREATE INDEX session_here ON session (client_id) WHERE ended_at IS NULL;
 CREATE INDEX session_over ON session (ended_at) WHERE ended_at IS NOT NULL;
 
 
+-- The ways back --------------------------------------------------------------------------------------------------------
+
+-- Take out of these ready buckets the items that stand in a second open bucket, or were settled there: those items, or
+-- all (null).  The other copy goes on alone; a bucket that is empty by that is done.
+-- Costs two statements, which look up each bucket, and its items in `twin`.
+CREATE FUNCTION leave_twins(bucket_ids uuid[], item_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    ready_ids   uuid[];
+BEGIN
+    ready_ids := ARRAY (SELECT bucket_id FROM bucket WHERE bucket_id = ANY (bucket_ids) AND state = 'ready'
+                         ORDER BY bucket_id FOR UPDATE);
+    WITH gone AS (
+        DELETE FROM twin t
+         USING bucket b JOIN bucket_items c USING (bucket_id)
+         WHERE b.bucket_id = ANY (ready_ids) AND b.bucket_id IN (t.first_id, t.second_id)
+           AND (item_ids IS NULL OR t.item_id = ANY (item_ids))
+           -- What was settled here is remembered until the other copy is back: its result is to be discarded.
+           AND get_bit(b.settled, array_position(c.items, t.item_id) - 1) = 0
+        RETURNING b.bucket_id, t.item_id),
+    bits AS (
+        SELECT c.bucket_id,
+               string_agg(CASE WHEN g.item_id IS NULL THEN '0' ELSE '1' END, '' ORDER BY i.n)::varbit AS gone
+          FROM bucket_items c
+          CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS i (item_id, n)
+          LEFT JOIN gone g ON g.bucket_id = c.bucket_id AND g.item_id = i.item_id
+         WHERE c.bucket_id IN (SELECT bucket_id FROM gone) GROUP BY c.bucket_id)
+    UPDATE bucket b
+       SET settled = b.settled | s.gone,
+           state = CASE WHEN all_settled(b.settled | s.gone) THEN 'done' ELSE b.state END,
+           split_at = CASE WHEN NOT all_settled(b.settled | s.gone) THEN b.split_at END
+      FROM bits s WHERE b.bucket_id = s.bucket_id;
+END $$;
+
+CREATE TYPE freed_bucket AS (
+    service_id  integer,
+    bucket_id   uuid,
+    claim_id    bigint,                        -- the claim that has ended
+    client_id   text,                          -- whose it was
+    session_id  uuid,
+    remaining   integer                        -- items
+);
+
+-- Free buckets that are held: they become ready, with their rank and their settled items, and their claims end.  A
+-- failed attempt counts, and at the third one the bucket is set aside to be cut up, once nobody can recollect it any
+-- more.  A bucket that never reached its client costs it nothing.  What stands in a second bucket too is left to that.
+--
+-- What giving back costs a client: that bucket is not offered to it for 30 s, doubling to 1 h; from the second time in a
+-- row on, it waits 1 s, doubling to 5 min.
+--
+-- Costs what its statement costs, which is planned once for each connection, and one look at each bucket.
+CREATE FUNCTION free_buckets(
+    held_ids        uuid[],                    -- which the caller has locked, in order
+    end_reason      text,                      -- for claim.ended
+    failed_attempts integer,                   -- 1 if it counts as a failed attempt, 0 if not
+    paid_counter    text,                      -- given_back, disconnects or dead: what the client pays; '': nothing
+    recollect_window double precision,         -- seconds
+    delivered_ids   uuid[] DEFAULT NULL        -- those that reached their clients; null: all
+) RETURNS SETOF freed_bucket LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY
+    WITH held AS MATERIALIZED (
+        SELECT bucket_id, client_id, session_id, delivered_ids IS NULL OR bucket_id = ANY (delivered_ids) AS delivered
+          FROM bucket WHERE bucket_id = ANY (held_ids)),
+    freed AS (
+        UPDATE bucket b
+           SET state = 'ready', client_id = NULL, session_id = NULL, boot = NULL, touched_at = NULL,
+               kept_until = NULL, shuffle = gen_random_uuid(),
+               attempts = b.attempts + CASE WHEN h.delivered THEN failed_attempts ELSE 0 END,
+               split_at = CASE WHEN h.delivered AND failed_attempts > 0 AND b.attempts + failed_attempts >= 3
+                               THEN now() + make_interval(secs => recollect_window) END
+          FROM held h WHERE b.bucket_id = h.bucket_id
+        RETURNING b.service_id, b.bucket_id, b.claim_id, h.client_id, h.session_id, h.delivered,
+                  items_left(b.settled) AS remaining),
+    ended AS (
+        UPDATE claim c SET ended_at = now(), ended = CASE WHEN f.delivered THEN end_reason ELSE 'undelivered' END
+          FROM freed f WHERE c.claim_id = f.claim_id),
+    blocked AS (
+        INSERT INTO return_block AS g (client_id, bucket_id, times, until)
+        SELECT client_id, bucket_id, 1, now() + interval '30 seconds' FROM freed
+         WHERE delivered AND paid_counter IN ('given_back', 'disconnects')
+        ON CONFLICT (client_id, bucket_id) DO UPDATE
+           SET times = g.times + 1,
+               until = now() + make_interval(secs => least(30 * 2 ^ least(g.times, 10), 3600))),
+    payers AS MATERIALIZED (
+        SELECT client_id, service_id FROM membership
+         WHERE paid_counter <> ''
+           AND (client_id, service_id) IN (SELECT client_id, service_id FROM freed WHERE delivered)
+         ORDER BY client_id, service_id FOR NO KEY UPDATE),
+    counted AS (
+        UPDATE membership m
+           SET streak = m.streak + CASE WHEN paid_counter = 'dead' THEN 0 ELSE 1 END,
+               wait_until = CASE WHEN paid_counter <> 'dead' AND m.streak >= 1
+                                 THEN now() + make_interval(secs => least(2 ^ least(m.streak - 1, 10), 300))
+                                 ELSE m.wait_until END,
+               given_back = m.given_back + CASE WHEN paid_counter = 'given_back' THEN f.n ELSE 0 END,
+               disconnects = m.disconnects + CASE WHEN paid_counter = 'disconnects' THEN 1 ELSE 0 END,
+               dead = m.dead + CASE WHEN paid_counter = 'dead' THEN f.n ELSE 0 END,
+               -- For its health, what goes back within a second goes back once: a client that stops returns all it has.
+               returned = m.returned + CASE WHEN paid_counter = 'dead' OR m.returned_at > now() - interval '1 second'
+                                            THEN 0 ELSE 1 END,
+               returned_at = CASE WHEN paid_counter = 'dead' THEN m.returned_at ELSE now() END,
+               well = 0
+          FROM (SELECT client_id, service_id, count(*) AS n FROM freed JOIN payers USING (client_id, service_id)
+                 WHERE delivered GROUP BY 1, 2) f
+         WHERE m.client_id = f.client_id AND m.service_id = f.service_id)
+    SELECT service_id, bucket_id, claim_id, client_id, session_id, remaining FROM freed;
+
+    -- In the same transaction: nobody may claim an item in between that stands in a second bucket.
+    IF EXISTS (SELECT FROM bucket WHERE bucket_id = ANY (held_ids) AND twins) THEN
+        PERFORM leave_twins(held_ids, NULL);
+    END IF;
+END $$;
+
+
 -- Nodes, tokens, and what admins did ---------------------------------------------------------------------------------
 
 -- One start of a node.
@@ -310,6 +489,11 @@ CREATE TABLE node (
     CONSTRAINT node_state_is_known CHECK (state IN ('live', 'draining', 'gone'))
 );
 CREATE INDEX node_here ON node (lease_until) WHERE state <> 'gone';
+
+-- Sessions that are connected now.
+CREATE VIEW open_session AS
+SELECT s.session_id, s.client_id, s.boot FROM session s JOIN node n USING (boot)
+ WHERE s.ended_at IS NULL AND n.state <> 'gone';
 
 CREATE TABLE token (
     token_id    text PRIMARY KEY,

@@ -47,7 +47,7 @@ SELECT bucket_id, rank_at, length(settled) AS items FROM bucket
  WHERE service_id = $1 AND bucket_id <> ALL ($2::uuid[]) ORDER BY rank_at, items"""
 
 _BUCKETS = """
-SELECT bucket_id, state, rank_at, length(settled) - bit_count(settled)::int AS left, attempts,
+SELECT bucket_id, state, rank_at, items_left(settled) AS left, attempts,
        client_id, split_at IS NOT NULL AS broken FROM bucket WHERE service_id = $1"""
 
 _MEMBERS = "SELECT client_id, streak, wait_until FROM membership WHERE service_id = $1"
