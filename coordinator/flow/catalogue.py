@@ -56,7 +56,7 @@ class Catalogue:
         self.plugins = plugins
         self.changed: Callable[[Entry], None] = lambda entry: None
         """Called for each service that is new or has changed."""
-        self._rows: dict[ServiceId, store.Row] = {}
+        self._rows: dict[ServiceId, store.ServiceRow] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
         self._missing: set[str] = set()
@@ -97,7 +97,7 @@ class Catalogue:
             changed.append(entry)
         return changed
 
-    def _entry(self, row: store.Row) -> Entry:
+    def _entry(self, row: store.ServiceRow) -> Entry:
         kind = self.plugins.get(row.plugin)
         if kind is None:
             raise ConfigError(f"The service {row.name} needs the plugin {row.plugin}, which is not installed.")

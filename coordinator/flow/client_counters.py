@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import WELL
 from coordinator.store import health, history
-from coordinator.store.health import Done, Figures
+from coordinator.store.health import MembershipFigures, WorkCounts
 from coordinator.store.pool import Database
 
 Key = tuple[ClientId, ServiceId]
@@ -35,10 +35,10 @@ class ClientCounters:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:
-        self._counts: dict[Key, Done] = {}
+        self._counts: dict[Key, WorkCounts] = {}
         self._labels: Counter[tuple[ServiceId, ClientId, str]] = Counter()
         self._losses: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._known: dict[Key, Figures] = {}
+        self._known: dict[Key, MembershipFigures] = {}
         self.items = 0
         """Items settled through this node since it started."""
         self.totals: defaultdict[ServiceId, Total] = defaultdict(Total)
@@ -46,11 +46,11 @@ class ClientCounters:
         self.submits = 0
         """Submits stored through it."""
 
-    def _of(self, client: ClientId, service: ServiceId) -> Done:
+    def _of(self, client: ClientId, service: ServiceId) -> WorkCounts:
         key = client, service
         found = self._counts.get(key)
         if found is None:
-            found = self._counts[key] = Done()
+            found = self._counts[key] = WorkCounts()
         return found
 
     def assigned(self, client: ClientId, service: ServiceId) -> None:
@@ -121,7 +121,7 @@ class ClientCounters:
         """A session ended while it held something."""
         self._losses[service][2] += 1
 
-    def known(self) -> dict[Key, Figures]:
+    def known(self) -> dict[Key, MembershipFigures]:
         """What is known of the clients that were flushed since this was last asked."""
         known, self._known = self._known, {}
         return known
@@ -158,7 +158,7 @@ class ClientCounters:
         self._known.update({(one.client_id, one.service_id): one for one in known})
         self._add(counts, losses)
 
-    def _add(self, counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) -> None:
+    def _add(self, counts: Mapping[Key, WorkCounts], losses: Mapping[ServiceId, list[int]]) -> None:
         for (_, service), count in counts.items():
             total = self.totals[service]
             total.assigned += count.assigned
@@ -172,7 +172,9 @@ class ClientCounters:
             total.disconnects += disconnects
 
 
-def _steps(counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) -> list[tuple[ServiceId, history.Counts]]:
+def _steps(
+    counts: Mapping[Key, WorkCounts], losses: Mapping[ServiceId, list[int]]
+) -> list[tuple[ServiceId, history.Counts]]:
     """What the history is told of each service; nothing of buckets that were only handed out."""
     sums: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
     for (_, service), count in counts.items():
@@ -187,5 +189,5 @@ def _steps(counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) ->
     return found
 
 
-def _days(counts: Mapping[Key, Done]) -> list[tuple[str, int, int]]:
+def _days(counts: Mapping[Key, WorkCounts]) -> list[tuple[str, int, int]]:
     return [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]

@@ -27,7 +27,7 @@ from coordinator.model import Boot, BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.observe.events import Events
 from coordinator.store import activity, claims, clients, nodes, rechecks
 from coordinator.store import building as store
-from coordinator.store.building import Broken, NewBucket
+from coordinator.store.building import BucketToSplit, NewBucket
 from coordinator.store.due import look
 from coordinator.store.pool import Connection, Database
 from coordinator.wire.client import BucketDead
@@ -227,7 +227,7 @@ class Expiry:
                     await self._cut(db, broken)
             self._releases.wake(broken.service_id for broken in due)
 
-    async def _cut(self, db: Connection, broken: Broken) -> None:
+    async def _cut(self, db: Connection, broken: BucketToSplit) -> None:
         """180 → 20 → 1, and a single item that failed at two clients into quarantine."""
         if len(broken.items) == 1:
             if broken.clients < 2:

@@ -19,7 +19,7 @@ from coordinator.observe.events import Events
 from coordinator.observe.health import LABELLED, Hour, Others, Record, Verdict, judge, pace, worse
 from coordinator.store import activity
 from coordinator.store import health as store
-from coordinator.store.health import Figures, Peers
+from coordinator.store.health import MembershipFigures, PeerFigures
 from coordinator.store.pool import Connection, Database
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class HealthMonitor:
         self._who = who
         self._events = events
         self._compared = self._tidied = monotonic()
-        self._waiting: dict[Key, Figures] = {}
+        self._waiting: dict[Key, MembershipFigures] = {}
         """What is known of clients that are still to be compared with the others."""
 
     async def look(self) -> None:
@@ -73,7 +73,7 @@ class HealthMonitor:
                 await store.forget_labels(db, [entry.service.service_id for entry in self._catalogue.all()])
 
     async def _compare(self) -> None:
-        by_service: defaultdict[ServiceId, list[Figures]] = defaultdict(list)
+        by_service: defaultdict[ServiceId, list[MembershipFigures]] = defaultdict(list)
         for figures in self._waiting.values():
             by_service[figures.service_id].append(figures)
         self._waiting.clear()
@@ -83,7 +83,7 @@ class HealthMonitor:
             for figures in all_figures:
                 await self._judge(figures, _others(peers, figures.client_id), only_worse=False)
 
-    async def _judge(self, figures: Figures, others: Others, *, only_worse: bool) -> None:
+    async def _judge(self, figures: MembershipFigures, others: Others, *, only_worse: bool) -> None:
         before = Verdict(figures.health, figures.health_reason)
         found = judge(_record(figures), others, before)
         if found.state == before.state or (only_worse and not worse(found, before)):
@@ -97,16 +97,16 @@ class HealthMonitor:
         log.info("health changed", client=figures.client_id, service=service, health=found.state, reason=found.reason)
         self._signals.tell("client", client=figures.client_id)
 
-    async def _note(self, db: Connection, figures: Figures, found: Verdict) -> bool:
+    async def _note(self, db: Connection, figures: MembershipFigures, found: Verdict) -> bool:
         client, service = figures.client_id, figures.service_id
-        if not await store.find(db, client, service, found.state, found.reason, figures.health):
+        if not await store.set_health(db, client, service, found.state, found.reason, figures.health):
             return False
         outcome = ": ".join(filter(None, (self._catalogue.name_of(service), found.state, found.reason)))
         await activity.note(db, self._who, "client.health", client, outcome)
         return True
 
 
-def _record(figures: Figures) -> Record:
+def _record(figures: MembershipFigures) -> Record:
     return Record(
         well=figures.well,
         died=figures.died,
@@ -119,7 +119,7 @@ def _record(figures: Figures) -> Record:
     )
 
 
-def _others(peers: Peers, client: ClientId) -> Others:
+def _others(peers: PeerFigures, client: ClientId) -> Others:
     paces = [pace(*one) for other, one in peers.paces.items() if other != client]
     hours = []
     for by_client in peers.labels.values():

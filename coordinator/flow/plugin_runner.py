@@ -25,7 +25,7 @@ from coordinator.services.contract import Plugin
 from coordinator.services.reader import Raw, bad_results
 from coordinator.store import item_changes
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Keep
+from coordinator.store.results import PluginStore
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class PluginRunner:
 
     def keep(
         self, entry: Entry, rows: Rows, items: Mapping[ItemId, Item], claim: ClaimNumber, client: ClientId
-    ) -> Keep | None:
+    ) -> PluginStore | None:
         """What stores this submit in the plugin's own tables; None if it has none."""
         if not entry.plugin.stores:
             return None

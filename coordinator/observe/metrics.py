@@ -24,9 +24,9 @@ from coordinator.model import Health, ServiceId
 from coordinator.observe.events import KINDS, Events
 from coordinator.observe.histogram import Histogram, WaitTimes
 from coordinator.store import health, statistics
-from coordinator.store.people import People, people
+from coordinator.store.people import ClientTotals, count_clients
 from coordinator.store.pool import Connection, Database
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 
 log = structlog.get_logger()
 
@@ -41,7 +41,10 @@ class Whole:
     """What the database says of the whole coordinator, the same on each node."""
 
     def __init__(
-        self, states: Mapping[ServiceId, ServiceState], clients: People, unwell: Mapping[tuple[ServiceId, Health], int]
+        self,
+        states: Mapping[ServiceId, ServiceTotals],
+        clients: ClientTotals,
+        unwell: Mapping[tuple[ServiceId, Health], int],
     ) -> None:
         self.states = states
         self.clients = clients
@@ -184,7 +187,7 @@ class Metrics:
         now = datetime.now(UTC)
         for entry in self._catalogue.all():
             name, service = entry.service.name, entry.service.service_id
-            state = whole.states.get(service) or ServiceState(0, 0, 0)
+            state = whole.states.get(service) or ServiceTotals(0, 0, 0)
             for one in ("waiting", "ready", "claimed", "dead", "settled", "quarantined"):
                 items.add_metric((name, one), getattr(state, one))
             for one, count in state.buckets.items():
@@ -212,4 +215,4 @@ class Metrics:
 async def _whole(db: Connection) -> Whole:
     states = await statistics.state(db)
     await statistics.add_fronts(db, states)
-    return Whole(states, await people(db), await health.unwell(db))
+    return Whole(states, await count_clients(db), await health.unwell(db))

@@ -145,7 +145,7 @@ class Tables:
         if get.after is not None:
             client, value = cursor(get.after, 2)
             after = (client, number(value))
-        wanted = people.Which(which.state, self._service(which), which.search, which.health, which.client_id)
+        wanted = people.ClientFilter(which.state, self._service(which), which.search, which.health, which.client_id)
         found, last = await people.page(db, wanted, which.sort or "client_id", after, get.limit)
         named = None if last is None else f"{last[0]}|{last[1]}"
         return [rows.client_row(row, self._catalogue) for row in found], named

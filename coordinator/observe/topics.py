@@ -22,7 +22,7 @@ from coordinator.observe.eta import MINUTES, eta, rates
 from coordinator.observe.throughput import Throughput
 from coordinator.store import buckets, events, history, nodes, people, statistics
 from coordinator.store.pool import Connection, Database
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from coordinator.wire import stats as wire
 
 SLOWLY = 5.0
@@ -40,7 +40,7 @@ class Topics:
         self._boot = boot
         self._throughput = Throughput()
         self._state = CachedQuery(database, _state)
-        self._people = CachedQuery(database, people.people)
+        self._people = CachedQuery(database, people.count_clients)
         self._nodes = CachedQuery(database, nodes.here, share=SMALL_SHARE)
         self._seconds = CachedQuery(database, self._throughput.look, share=SMALL_SHARE)
         self._minutes = CachedQuery(database, lambda db: history.active_minutes(db, MINUTES + 3), SLOWLY)
@@ -104,7 +104,7 @@ class Topics:
         return [
             self._service_row(
                 entry,
-                states.get(entry.service.service_id) or ServiceState(0, 0, 0),
+                states.get(entry.service.service_id) or ServiceTotals(0, 0, 0),
                 minutes.get(entry.service.service_id, []),
                 wire.Demand(
                     *pending.get(entry.service.name, (0, 0)), counted.active_in.get(entry.service.service_id, 0)
@@ -114,7 +114,7 @@ class Topics:
         ]
 
     def _service_row(
-        self, entry: Entry, state: ServiceState, minutes: Sequence[tuple[int, int]], demand: wire.Demand
+        self, entry: Entry, state: ServiceTotals, minutes: Sequence[tuple[int, int]], demand: wire.Demand
     ) -> wire.ServiceRow:
         service = entry.service
         return wire.ServiceRow(
@@ -182,7 +182,7 @@ class Topics:
         return wire.Rows(total, [rows.event_row(one) for one in found])
 
 
-async def _state(db: Connection) -> dict[ServiceId, ServiceState]:
+async def _state(db: Connection) -> dict[ServiceId, ServiceTotals]:
     states = await statistics.state(db)
     await statistics.add_fronts(db, states)
     return states
@@ -194,7 +194,7 @@ async def _newest_events(db: Connection) -> tuple[int, list[dict[str, Any]]]:
 
 
 async def _first_clients(db: Connection) -> list[dict[str, Any]]:
-    found, _ = await people.page(db, people.Which(), "settled", None, wire.FIRST_ROWS)
+    found, _ = await people.page(db, people.ClientFilter(), "settled", None, wire.FIRST_ROWS)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Looking at buckets."""
+"""Reading buckets, for admins and for those who watch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from coordinator.model import BucketId, ServiceId
 from coordinator.store.pool import Connection
 
-_PAGE = """
+_BUCKET_PAGE = """
 SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, touched_at,
        items_left(settled) AS remaining
   FROM bucket
@@ -16,12 +16,12 @@ SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, tou
    AND ($4::text IS NULL OR state = $4) AND ($5::text IS NULL OR client_id = $5)
  ORDER BY bucket_id LIMIT $2"""
 
-_ONE = """
+_BUCKET = """
 SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, touched_at,
        items_left(settled) AS remaining
   FROM bucket WHERE bucket_id = $1"""
 
-_LEFT = """
+_ITEMS_LEFT = """
 SELECT i.item_id AS item, i.key
   FROM bucket_items c JOIN bucket b USING (bucket_id)
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place) JOIN item i USING (item_id)
@@ -37,19 +37,19 @@ async def page(
     client: str | None,
 ) -> list[dict[str, Any]]:
     """Buckets by id, from behind `after` on; `client` is who holds them now."""
-    return [dict(row) for row in await db.fetch(_PAGE, after, limit, service, state, client)]
+    return [dict(row) for row in await db.fetch(_BUCKET_PAGE, after, limit, service, state, client)]
 
 
 async def show(db: Connection, bucket: BucketId) -> dict[str, Any] | None:
     """One bucket, with `items` that are still to be settled; None if there is none of that id."""
-    row = await db.fetchrow(_ONE, bucket)
+    row = await db.fetchrow(_BUCKET, bucket)
     if row is None:
         return None
-    return {**dict(row), "items": [dict(item) for item in await db.fetch(_LEFT, bucket)]}
+    return {**dict(row), "items": [dict(item) for item in await db.fetch(_ITEMS_LEFT, bucket)]}
 
 
 # Open buckets: those held longest first, then the ready ones.  Each part walks a small index.
-_OPEN = """
+_OPEN_BUCKETS = """
 SELECT * FROM (
     SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
            items_left(b.settled) AS remaining,
@@ -62,7 +62,7 @@ SELECT * FROM (
  WHERE $1::timestamptz IS NULL OR (b.place, b.bucket_id) > ($1, $2)
  ORDER BY b.place, b.bucket_id LIMIT $5"""
 
-_OPEN_OF_CLIENT = """
+_OPEN_BUCKETS_OF_CLIENT = """
 SELECT * FROM (
     SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
            items_left(b.settled) AS remaining,
@@ -72,8 +72,8 @@ SELECT * FROM (
  WHERE $1::timestamptz IS NULL OR (b.place, b.bucket_id) > ($1, $2)
  ORDER BY b.place, b.bucket_id LIMIT $5"""
 
-NEVER = datetime.max.replace(tzinfo=UTC)
-"""How the driver tells `infinity`: where ready buckets stand."""
+INFINITY = datetime.max.replace(tzinfo=UTC)
+"""The place of ready buckets, behind all others: the driver's form of `infinity`."""
 
 
 async def open_page(
@@ -89,8 +89,10 @@ async def open_page(
     `age` is the seconds since it was claimed, last settled an item, or was marked dead; None while it is ready.
     """
     moment, bucket = after or (None, None)
+
     if client is not None:
-        rows = await db.fetch(_OPEN_OF_CLIENT, moment, bucket, service, state, limit, client)
+        rows = await db.fetch(_OPEN_BUCKETS_OF_CLIENT, moment, bucket, service, state, limit, client)
     else:
-        rows = await db.fetch(_OPEN, moment, bucket, service, state, limit)
+        rows = await db.fetch(_OPEN_BUCKETS, moment, bucket, service, state, limit)
+
     return [dict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""From waiting items to buckets.
+"""Making buckets of waiting items.
 
 Whoever moves items between `waiting` and buckets holds the builder's lock of that service, so that deleting and
 prioritising never miss an item that is on its way.
@@ -140,14 +140,13 @@ next AS MATERIALIZED (
      ORDER BY rank_at, item_id LIMIT 1)
 SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
 
-Place = tuple[datetime, int]
+QueuePlace = tuple[datetime, int]
 """Where in a queue: rank and item."""
 
-START: Place = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
+QUEUE_START: QueuePlace = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
 """Before all that waits."""
 
-
-DAY = 86_400.0
+DEFAULT_SPAN = 86_400.0
 """Seconds: the span of a run of a service with the usual settings."""
 
 
@@ -158,29 +157,30 @@ async def make(
     size: int,
     *,
     short: bool,
-    start: Place = START,
-    span: float = DAY,
-) -> tuple[int, Place]:
+    start: QueuePlace = QUEUE_START,
+    span: float = DEFAULT_SPAN,
+) -> tuple[int, QueuePlace]:
     """Make buckets of `size` items of those `limit` that rank first.
 
-    Within a transaction that holds the builder's lock.
+    It runs within a transaction that holds the builder's lock.
 
-    Who comes together with whom is chance, among what came no later than `span` seconds after the rank of the first.
-     `short` buckets are made only if wanted, or of what would be overtaken.  Nothing is looked for before
-    `start`.  Returns how many were made, and where to start the next time.
+    Chance decides which items come together, among those that came no later than `span` seconds after the rank of the
+    first.  With `short`, buckets are also made of too few items; without it, only of those that would be overtaken.
+    Nothing is looked for before `start`.  Returns how many buckets were made, and where to start the next time.
     """
     chance = array("q", secrets.token_bytes(8 * limit))
+
     made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span, False)
     return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
 
 
-async def make_few(db: Connection, service: ServiceId, size: int, span: float = DAY) -> int:
-    """Make short buckets of all that waits if it is less than one of `size`, and none is ready; returns how many.
+async def make_few(db: Connection, service: ServiceId, size: int, span: float = DEFAULT_SPAN) -> int:
+    """Make short buckets of all that waits if it fills no bucket of `size` and no bucket is ready; returns how many.
 
-    Within a transaction of its own, which it lets others see before it has reached the disk, as `look` does.
+    It runs within a transaction of its own, which others see before it has reached the disk, as with `look`.
     """
     chance = array("q", secrets.token_bytes(8 * size))
-    return len(await db.fetch(_MAKE, service, size, size, True, chance.tolist(), *START, span, True))
+    return len(await db.fetch(_MAKE, service, size, size, True, chance.tolist(), *QUEUE_START, span, True))
 
 
 # $1 buckets
@@ -210,24 +210,24 @@ async def put_buckets(db: Connection, buckets: Sequence[NewBucket]) -> None:
     """Put new buckets into the pool; within the transaction that took their items."""
     await db.execute(
         _PUT,
-        [one.bucket_id for one in buckets],
-        [one.service_id for one in buckets],
-        [one.rank_at for one in buckets],
-        [one.since for one in buckets],
-        [one.priority for one in buckets],
-        [one.frame for one in buckets],
-        [one.twins for one in buckets],
-        [n for n, one in enumerate(buckets, 1) for _ in one.items],
-        [item for one in buckets for item in one.items],
+        [bucket.bucket_id for bucket in buckets],
+        [bucket.service_id for bucket in buckets],
+        [bucket.rank_at for bucket in buckets],
+        [bucket.since for bucket in buckets],
+        [bucket.priority for bucket in buckets],
+        [bucket.frame for bucket in buckets],
+        [bucket.twins for bucket in buckets],
+        [n for n, bucket in enumerate(buckets, 1) for _ in bucket.items],
+        [item for bucket in buckets for item in bucket.items],
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ReadyPool:
     """The ready pool of a service.
 
-    `workers` counts the clients that may ask, `ready` the buckets (both up to a limit), `back` is the rank of the last
-    one, `front` that of the first waiting item and `first` which one that is; `waiting` counts waiting items up to the
+    `workers` counts the clients that may ask, `ready` the buckets, both up to a limit.  `back` is the rank of the last
+    bucket, `front` the rank of the first waiting item, `first` that item; `waiting` counts waiting items up to the
     asked limit.
     """
 
@@ -260,18 +260,18 @@ SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1) AS locked,
 
 
 async def look(
-    db: Connection, service: ServiceId, for_each: int, waiting_limit: int, start: Place = START
-) -> Pool | None:
-    """Take the builder's lock if nobody has it, and look how full the ready pool is; None if it is taken.
+    db: Connection, service: ServiceId, for_each: int, waiting_limit: int, start: QueuePlace = QUEUE_START
+) -> ReadyPool | None:
+    """Take the builder's lock if nobody has it, and look how full the ready pool is; None if somebody has it.
 
-    Counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`, so the cost does
-    not grow with the queue; nothing that waits is looked for before `start`.  What another builder commits at that
-    moment may be missing.
+    It counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`: the cost does
+    not grow with the queue.  Nothing that waits is looked for before `start`.  Buckets that another builder commits at
+    that moment may be missing.
     """
     row = await db.fetchrow(_LOOK, service, for_each, MAX_READY, waiting_limit, *start)
     if not row["locked"]:
         return None
-    return Pool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"], row["first"])
+    return ReadyPool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"], row["first"])
 
 
 _DUE_FOR_SPLIT = """
@@ -298,10 +298,10 @@ UPDATE twin t SET first_id = CASE WHEN t.first_id = $1 THEN $2 ELSE t.first_id E
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BucketToSplit:
     """A bucket that failed so often that it is cut up.
 
-    `items` are those not settled yet, `frame` is of `all_items`; `clients` is at how many different clients it failed.
+    `items` are those not settled yet, `frame` is of `all_items`; `clients` counts the clients at which it failed.
     """
 
     bucket_id: BucketId
@@ -316,10 +316,12 @@ class Broken:
     clients: int
 
 
-async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[Broken]:
+async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[BucketToSplit]:
     """Lock buckets whose time to be cut up has come; within a transaction that holds the builder's lock."""
+    rows = await db.fetch(_DUE_FOR_SPLIT, service, limit)
+
     return [
-        Broken(
+        BucketToSplit(
             BucketId(row["bucket_id"]),
             ServiceId(row["service_id"]),
             row["rank_at"],
@@ -331,7 +333,7 @@ async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[
             row["frame"],
             row["clients"],
         )
-        for row in await db.fetch(_DUE_FOR_SPLIT, service, limit)
+        for row in rows
     ]
 
 
@@ -369,7 +371,7 @@ UPDATE bucket_items c SET open = false FROM done d WHERE c.bucket_id = d.bucket_
 async def retire(db: Connection, limit: int = 1000) -> int:
     """Take done buckets out of the index of open ones, and forget what only concerned open ones.
 
-    Off the hot path, since nothing waits for it; returns how many it was.
+    It runs off the hot path, since nothing waits for it.  Returns the number of buckets.
     """
     return int((await db.execute(_RETIRE, limit)).split()[-1])
 
@@ -378,6 +380,6 @@ _HAS_TWINS = "UPDATE bucket SET twins = true WHERE bucket_id = $1"
 
 
 async def move_twins(db: Connection, old: BucketId, new: BucketId, items: Sequence[ItemId]) -> None:
-    """Items that stand in a second bucket too have moved from one bucket to another."""
+    """Note that items that stand in a second bucket too have moved from the bucket `old` to `new`."""
     if int((await db.execute(_MOVE_TWINS, old, new, list(items))).split()[-1]):
         await db.execute(_HAS_TWINS, new)

@@ -1,6 +1,6 @@
-"""Who holds which bucket: claim, release, and what the clock does.
+"""Claiming and releasing buckets, and the marks that the clock sets on them.
 
-Every statement here moves whole buckets and is one statement, so that it is all or nothing however many nodes
+Every statement here moves whole buckets and is one statement, so that all or nothing happens however many nodes
 run it at once.  The table of states is beside `bucket` in the schema.
 """
 
@@ -30,16 +30,16 @@ from coordinator.store.pool import Connection
 MAX_ATTEMPTS = 3
 """After so many claims that ended without settling it, a bucket is cut up.  protocol.md, "Give-backs" """
 
-FRONT = 128
-"""Of so many buckets at the front of the pool, beside those that are asked for, each may be the next of its rank."""
+FRONT_BUCKETS = 128
+"""Buckets at the front of the pool, beside those that are asked for, of which each may be the next of its rank."""
 
-# Drawn anew at each claim among the front of the pool: a run of the builder is 100 buckets of the usual size.  The
-# order of `shuffle` alone would not do: who takes the first one and returns it leaves those behind that rank later,
-# so that what was returned would nearly always come next.  The random bytes ($6) come from here, since
-# gen_random_uuid() asks the operating system for each row.  The front is an array of places, and the second look at
-# the state is one that no index serves: a plan that joins it with the pool itself costs more with every ready bucket
-# (70 ms with 200,000). Served in the order of $2; a client that has given back some bucket is left to _CLAIM_CHOOSY,
-# one that has to wait is not served at all.
+# The next bucket is drawn at each claim among the front of the pool: a run of the builder is 100 buckets of the usual
+# size.  The order of `shuffle` alone would not do: a client that takes the first bucket and returns it leaves those
+# behind that rank later, so that the returned one would nearly always come next.  The random bytes ($6) come from here,
+# since gen_random_uuid() asks the operating system for each row.  The front is an array of places, and the second look
+# at the state is one that no index serves: a plan that joins it with the pool itself costs more with every ready bucket
+# (70 ms with 200,000).  Clients are served in the order of $2; one that has given back some bucket is left to
+# _CLAIM_UNBLOCKED, one that has to wait is not served at all.
 _CLAIM = """
 WITH demand AS (
     SELECT d.client_id, d.session_id, d.n
@@ -75,7 +75,7 @@ SELECT $1::int AS service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id
        t.settled::text AS settled, c.items, c.frame, cardinality(front.places) AS ready
   FROM front CROSS JOIN taken t JOIN bucket_items c USING (bucket_id)"""
 
-_CLAIM_CHOOSY = """
+_CLAIM_UNBLOCKED = """
 WITH picked AS MATERIALIZED (
     SELECT b.bucket_id
       FROM (SELECT c.bucket_id, row_number() OVER (ORDER BY c.rank_at, c.shuffle)::int AS n FROM bucket c
@@ -100,25 +100,25 @@ SELECT $1::int AS service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id
        t.settled::text AS settled, c.items, c.frame
   FROM taken t JOIN bucket_items c USING (bucket_id)"""
 
-_WAITS = """
+_FIND_WAITS = """
 SELECT m.client_id, extract(epoch FROM greatest(m.wait_until, m.report_until) - now())::float8 AS seconds,
-       EXISTS (SELECT FROM return_block g WHERE g.client_id = m.client_id AND g.until > now()) AS choosy
+       EXISTS (SELECT FROM return_block g WHERE g.client_id = m.client_id AND g.until > now()) AS has_blocks
   FROM membership m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
 
 
 @dataclass(frozen=True, slots=True)
-class Handout:
-    """What one claim statement handed out; `left` ready buckets remain, as far as it looked (`FRONT` at most)."""
+class ClaimedBuckets:
+    """The buckets that one claim statement handed out; `left` ready ones remain, counted up to `FRONT_BUCKETS`."""
 
     claimed: list[Claimed]
     left: int
 
 
-async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot) -> Handout:
+async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot) -> ClaimedBuckets:
     """Hand out the front of the ready pool, one bucket for each demand, in the order of the demands.
 
-    Hands out at most one bucket a demand.  Clients that gave something back lately are not served here
-    (`claim_choosy`), those that have to wait not at all (`waits` tells which).
+    Clients that gave something back lately are not served here (`claim_unblocked`), those that have to wait not at all
+    (`find_waits` tells which).
     """
     rows = await db.fetch(
         _CLAIM,
@@ -127,37 +127,44 @@ async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], b
         [demand.session_id for demand in demands],
         boot,
         len(demands),
-        secrets.token_bytes(8 * (len(demands) + FRONT)),
+        secrets.token_bytes(8 * (len(demands) + FRONT_BUCKETS)),
     )
-    return Handout([claimed(row) for row in rows], min(rows[0]["ready"] - len(rows), FRONT) if rows else 0)
+
+    return ClaimedBuckets(
+        [read_claimed(row) for row in rows], min(rows[0]["ready"] - len(rows), FRONT_BUCKETS) if rows else 0
+    )
 
 
-async def claim_choosy(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:
-    """As `claim`, for one client that must not get back what it lately gave back."""
-    chance = secrets.token_bytes(8 * FRONT)
-    row = await db.fetchrow(_CLAIM_CHOOSY, service, demand.client_id, demand.session_id, boot, chance)
-    return None if row is None else claimed(row)
+async def claim_unblocked(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:
+    """Hand out one bucket, as `claim` does, to a client that must not get those that it lately gave back."""
+    chance = secrets.token_bytes(8 * FRONT_BUCKETS)
+    row = await db.fetchrow(_CLAIM_UNBLOCKED, service, demand.client_id, demand.session_id, boot, chance)
+    return None if row is None else read_claimed(row)
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
-    """Why a client was not served: `seconds` to wait (None: need not), or buckets that it gave back."""
+class ClientWait:
+    """The reasons why a client was not served.
+
+    It has to wait for `seconds` (None: it need not), or some buckets are not offered to it (`has_blocks`), as it gave
+    them back lately.
+    """
 
     client_id: ClientId
     seconds: float | None
-    choosy: bool
+    has_blocks: bool
 
 
-async def waits(db: Connection, service: ServiceId, clients: Sequence[ClientId]) -> list[Wait]:
-    """What keeps each of these clients from being served."""
+async def find_waits(db: Connection, service: ServiceId, clients: Sequence[ClientId]) -> list[ClientWait]:
+    """Find the reasons why these clients were not served."""
     return [
-        Wait(ClientId(row["client_id"]), row["seconds"] if (row["seconds"] or 0) > 0 else None, row["choosy"])
-        for row in await db.fetch(_WAITS, service, list(clients))
+        ClientWait(ClientId(row["client_id"]), row["seconds"] if (row["seconds"] or 0) > 0 else None, row["has_blocks"])
+        for row in await db.fetch(_FIND_WAITS, service, list(clients))
     ]
 
 
-def claimed(row: Any) -> Claimed:
-    """A row of a claim statement."""
+def read_claimed(row: Any) -> Claimed:
+    """Read a row of a claim statement."""
     return Claimed(
         ServiceId(row["service_id"]),
         BucketId(row["bucket_id"]),
@@ -227,8 +234,8 @@ SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket
 class EndReason:
     """One way in which a claim ends without being settled.
 
-    `ended` is what the claim's row says; `attempts` is 1 where it counts as a failed attempt; `cost` names the
-    counter of the client that pays, '' where nobody does.
+    `ended` stands in the claim's row; `attempts` is 1 where it counts as a failed attempt; `cost` names the counter of
+    the client that pays, '' where nobody does.
     """
 
     ended: Ended
@@ -258,9 +265,9 @@ async def release_session(
     recollect_window: float,
     delivered: Sequence[BucketId],
 ) -> list[Freed]:
-    """Free all that one session holds; safe to repeat.  `recollect_window` in seconds.
+    """Free all buckets that one session holds; safe to repeat.  `recollect_window` in seconds.
 
-    What is not among the `delivered` costs nothing.  Others see it at once; it reaches the disk with the next
+    A bucket that is not among the `delivered` costs nothing.  Others see it at once; it reaches the disk with the next
     transaction that waits for that.
     """
     return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session, list(delivered))
@@ -269,7 +276,7 @@ async def release_session(
 async def release_client(
     db: Connection, client: ClientId, service: ServiceId | None, way: EndReason, recollect_window: float
 ) -> list[Freed]:
-    """Free all that one client holds, in one service or in all, on whatever node."""
+    """Free all buckets that one client holds, in one service or in all, on any node."""
     return await _free(db, _RELEASE_CLIENT, way, recollect_window, client, service)
 
 
@@ -281,21 +288,21 @@ async def release_claim(
 
 
 async def release_service(db: Connection, service: ServiceId, way: EndReason) -> list[Freed]:
-    """Free all that is held in one service."""
+    """Free all buckets that are held in one service."""
     return await _free(db, _RELEASE_SERVICE, way, 0.0, service)
 
 
 async def release_crashed(db: Connection, limit: int = 1000) -> list[Freed]:
-    """Free what sessions of nodes held that are gone, but for what is kept for a drained node's clients.
+    """Free the buckets of nodes that are gone, but for those that are kept for a drained node's clients.
 
-    A sweep, not a list of nodes: whatever was missed (a crash between two steps, a claim that committed late) is
-    found at the next one.
+    It looks through all buckets, not at a list of nodes: what was missed (a crash between two steps, a claim that
+    committed late) is found the next time.
     """
     return await _free(db, _RELEASE_CRASHED, CRASHED, 0.0, limit)
 
 
 async def release_kept(db: Connection, limit: int = 500) -> list[Freed]:
-    """Free what was kept for clients that did not come back in time."""
+    """Free the buckets that were kept for clients that did not come back in time."""
     return await _free(db, _RELEASE_KEPT, DRAINED, 0.0, limit)
 
 
@@ -326,19 +333,19 @@ _LEAVE_TWINS = "SELECT leave_twins($1, $2)"
 
 
 async def leave_twins(db: Connection, buckets: Sequence[UUID], items: Sequence[ItemId] | None = None) -> None:
-    """Take out of these ready buckets what stands in a second one: these items, or all; within a transaction."""
+    """Take items that stand in a second bucket out of these ready ones: these items, or all; within a transaction."""
     await db.execute(_LEAVE_TWINS, list(buckets), None if items is None else list(items))
 
 
-_KEEP = """
+_KEEP_FOR_RECONNECT = """
 UPDATE bucket SET session_id = NULL, kept_until = now() + make_interval(secs => $2)
  WHERE bucket_id IN (SELECT bucket_id FROM bucket WHERE client_id IS NOT NULL AND session_id = ANY ($1::uuid[])
                       ORDER BY bucket_id FOR UPDATE)"""
 
 
-async def keep(db: Connection, sessions: Sequence[SessionId], reconnect_window: float) -> None:
-    """Keep what these sessions hold for their clients, for so many seconds; their node drains."""
-    await db.execute(_KEEP, list(sessions), reconnect_window)
+async def keep_for_reconnect(db: Connection, sessions: Sequence[SessionId], reconnect_window: float) -> None:
+    """Keep the buckets of these sessions for their clients, for `reconnect_window` seconds; their node drains."""
+    await db.execute(_KEEP_FOR_RECONNECT, list(sessions), reconnect_window)
 
 
 _MARK_DEAD = """
@@ -364,7 +371,7 @@ SELECT service_id, bucket_id, claim_id, client_id, session_id, remaining FROM ma
 
 
 async def mark_dead(db: Connection, service: ServiceId, dead_after: float) -> list[Freed]:
-    """Mark as dead what settled nothing for so many seconds; the holders keep it for now."""
+    """Mark buckets as dead that settled nothing for `dead_after` seconds; their holders keep them for now."""
     return [_freed(row) for row in await db.fetch(_MARK_DEAD, service, dead_after)]
 
 
@@ -372,7 +379,7 @@ _HELD_COUNT = "SELECT count(*) FROM bucket WHERE client_id = $1 AND service_id =
 
 
 async def held_count(db: Connection, client: ClientId, service: ServiceId) -> int:
-    """How many buckets of a service a client holds, all its sessions on all nodes together."""
+    """Count the buckets of a service that a client holds, in all its sessions on all nodes together."""
     return int(await db.fetchval(_HELD_COUNT, client, service))
 
 
@@ -382,5 +389,5 @@ SELECT bucket_id, claim_id, session_id FROM bucket
 
 
 async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:
-    """What the database believes this node's sessions hold; asked after a time without database."""
+    """List the buckets that this node's sessions hold, as the database knows it; for after a time without database."""
     return [(row["bucket_id"], row["claim_id"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]

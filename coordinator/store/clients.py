@@ -11,8 +11,8 @@ from coordinator.store.pool import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """A client as the database knows it; `deactivated` is the admin's reason, or None."""
+class StoredClient:
+    """A row of `client`; `deactivated` is the admin's reason, or None."""
 
     client_id: ClientId
     secret_hash: bytes | None
@@ -21,7 +21,7 @@ class Client:
     deactivated: str | None
 
 
-_FIND = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
+_FIND_CLIENT = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
 
 _MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM membership WHERE client_id = $1"
 
@@ -33,19 +33,19 @@ SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 
   FROM membership WHERE client_id = $1"""
 
 
-async def find(db: Connection, client: ClientId) -> Client | None:
-    """One client."""
-    row = await db.fetchrow(_FIND, client)
-    return None if row is None else Client(**row)
+async def find(db: Connection, client: ClientId) -> StoredClient | None:
+    """Find a client; None if there is none of that id."""
+    row = await db.fetchrow(_FIND_CLIENT, client)
+    return None if row is None else StoredClient(**row)
 
 
 async def memberships(db: Connection, client: ClientId) -> list[Membership]:
-    """The services that a client is or was in."""
+    """List the services that a client is or was in."""
     return [Membership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
 
 
 async def counters(db: Connection, client: ClientId) -> dict[str, int]:
-    """A client's own counters over all services."""
+    """Add up a client's own counters over all services."""
     return dict(await db.fetchrow(_COUNTERS, client))
 
 
@@ -60,7 +60,7 @@ RETURNING client_id"""
 
 
 async def register(db: Connection, client: ClientId, secret_hash: bytes, screen_name: str) -> bool:
-    """Make an identity a client; False if it is bound to another secret.  Safe to repeat."""
+    """Register an identity as a client; False if it is bound to another secret.  Safe to repeat."""
     return await db.fetchval(_REGISTER, client, secret_hash, screen_name) is not None
 
 
@@ -91,7 +91,7 @@ UPDATE membership SET inactive = NULL, last_access = now()
 
 
 async def join(db: Connection, client: ClientId, service: ServiceId, profile: str) -> None:
-    """Make a membership (`profile` is JSON), or make it active again; what an admin took away stays away."""
+    """Make a membership (`profile` is JSON), or make it active again unless an admin made it inactive."""
     await db.execute(_JOIN, client, service, profile)
 
 
@@ -101,7 +101,7 @@ async def leave(db: Connection, client: ClientId, service: ServiceId) -> None:
 
 
 async def activate(db: Connection, client: ClientId, service: ServiceId) -> None:
-    """Bring back a membership that was idle."""
+    """Make an idle membership active again."""
     await db.execute(_ACTIVATE, client, service)
 
 
@@ -111,7 +111,7 @@ UPDATE membership SET report_until = now() + make_interval(secs => $3), last_acc
 
 
 async def report(db: Connection, client: ClientId, service: ServiceId, seconds: float) -> None:
-    """Serve this client nothing of that service for so long; it said itself that it cannot work."""
+    """Serve this client nothing of that service for so many seconds; it said itself that it cannot work."""
     await db.execute(_REPORT, client, service, seconds)
 
 
@@ -129,7 +129,7 @@ RETURNING m.client_id"""
 async def make_idle(
     db: Connection, service: ServiceId, idle_after: float, waiting: Sequence[ClientId]
 ) -> list[ClientId]:
-    """Make those inactive that did not work for so many seconds; `waiting` ones have asked and get nothing."""
+    """Make clients inactive that did not work for `idle_after` seconds, but for `waiting` ones: they have asked."""
     return [ClientId(row["client_id"]) for row in await db.fetch(_IDLE, service, idle_after, list(waiting))]
 
 
@@ -143,7 +143,7 @@ UPDATE membership m SET last_access = now()
 
 
 async def touch(db: Connection, service: ServiceId, clients: Sequence[ClientId], idle_after: float) -> None:
-    """Note that these clients want to work; only now and then, so that waiting costs nothing."""
+    """Note that these clients want to work; only once in a while, so that waiting costs nothing."""
     await db.execute(_TOUCH, service, list(clients), idle_after)
 
 
@@ -162,7 +162,7 @@ async def begin_session(
 
 
 async def end_sessions(db: Connection, sessions: Sequence[SessionId]) -> None:
-    """Note their end."""
+    """Note the end of connections."""
     await db.execute(_END_SESSIONS, list(sessions))
 
 
@@ -172,16 +172,16 @@ DELETE FROM session WHERE session_id IN (
 
 
 async def purge_sessions(db: Connection) -> None:
-    """Forget connections that ended long ago; results name their session without it."""
+    """Forget connections that ended long ago; results name their session without them."""
     await db.execute(_PURGE_SESSIONS)
 
 
-_ONE = """
+_CLIENT = """
 SELECT client_id, screen_name, registered, deactivated,
        EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
   FROM client c WHERE client_id = $1"""
 
-_PAGE = """
+_CLIENT_PAGE = """
 SELECT c.client_id, c.screen_name, c.registered, c.deactivated,
        EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
   FROM client c
@@ -205,9 +205,9 @@ SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assign
  WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
 
 
-async def one(db: Connection, client: ClientId) -> dict[str, Any] | None:
-    """One client with its `services`."""
-    found = await _with_services(db, await db.fetch(_ONE, client))
+async def find_with_services(db: Connection, client: ClientId) -> dict[str, Any] | None:
+    """Find one client with its `services`; None if there is none of that id."""
+    found = await _with_services(db, await db.fetch(_CLIENT, client))
     return found[0] if found else None
 
 
@@ -220,8 +220,8 @@ async def page(
     search: str | None = None,
     flagged: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """Clients by id, from behind `after` on, each with its `services`."""
-    return await _with_services(db, await db.fetch(_PAGE, after, limit, state, service, search, flagged))
+    """List clients by id, from behind `after` on, each with its `services`."""
+    return await _with_services(db, await db.fetch(_CLIENT_PAGE, after, limit, state, service, search, flagged))
 
 
 async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str, Any]]:
@@ -252,7 +252,7 @@ async def deactivate(db: Connection, client: ClientId, service: ServiceId | None
 
 
 async def reactivate(db: Connection, client: ClientId, service: ServiceId | None) -> bool:
-    """Give it back."""
+    """Give the right to work back; False if there is no such client (there)."""
     if service is None:
         return await db.fetchval(_DEACTIVATE, client, None) is not None
     return await db.fetchval(_REACTIVATE_IN, client, service) is not None

@@ -1,4 +1,4 @@
-"""What the clock finds to do, of all services at once: a look costs one statement, however many there are."""
+"""The clock's look for work in all services at once: it costs one statement, however many there are."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ SELECT s.service_id,
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What there is to do for one service.
+class DueWork:
+    """Work of the clock that is due for one service.
 
-    `dead`: buckets without a result for too long; `over`: dead ones to be freed; `broken`: ones to be cut up; `idle`:
-    clients that may have to be made inactive; `low`: buckets that may have to be made.
+    `dead`: buckets had no result for too long; `over`: dead ones are to be freed; `broken`: some are to be cut up;
+    `idle`: clients may have to be made inactive; `low`: buckets may have to be made.
     """
 
     service_id: ServiceId
@@ -66,21 +66,22 @@ class Due:
     low: bool
 
 
-async def look(db: Connection, services: Sequence[Service]) -> dict[ServiceId, Due]:
-    """What the clock has to look at more closely; cheap where nothing is due."""
-    settings = [one.settings for one in services]
+async def look(db: Connection, services: Sequence[Service]) -> dict[ServiceId, DueWork]:
+    """Find the services that the clock has to look at more closely; cheap where nothing is due."""
+    settings = [service.settings for service in services]
     rows = await db.fetch(
         _DUE,
-        [one.service_id for one in services],
-        [one.dead_after for one in settings],
-        [one.release_after for one in settings],
-        [one.idle_after for one in settings],
-        [one.bucket_size for one in settings],
-        [one.max_buckets_per_ask for one in settings],
+        [service.service_id for service in services],
+        [setting.dead_after for setting in settings],
+        [setting.release_after for setting in settings],
+        [setting.idle_after for setting in settings],
+        [setting.bucket_size for setting in settings],
+        [setting.max_buckets_per_ask for setting in settings],
         MAX_READY,
     )
+
     return {
-        row["service_id"]: Due(
+        row["service_id"]: DueWork(
             row["service_id"], row["dead"], row["over"], row["broken"], row["idle"], bool(row["low"])
         )
         for row in rows

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from coordinator.model import ServiceId
 from coordinator.store.pool import Connection
 
-WINDOW = 6000
+WINDOW_RESULTS = 6000
 """Results that one statement reads: nearly a page of usual ones."""
 
-ENOUGH = 1 << 20
+FULL_PAGE_BYTES = 1 << 20
 """Bytes with which a page ends at a window's end."""
 
-MOST = 2 << 20
-"""Bytes with which it ends anywhere; more than that only if one result alone takes more."""
+MAX_PAGE_BYTES = 2 << 20
+"""Bytes with which a page ends anywhere; more than that only if one result alone takes more."""
 
 # The next claims that hold about a window of results; at least one.
-_SPAN = """
+_NEXT_CLAIMS = """
 SELECT min(claim_id), max(claim_id) FROM (
     SELECT claim_id, sum(settled) OVER (ORDER BY claim_id) - settled AS before FROM (
         SELECT claim_id, settled FROM claim
@@ -68,19 +68,21 @@ class ExportPage:
 
 
 async def page(db: Connection, service: ServiceId, name: str, after: tuple[int, int], limit: int) -> ExportPage:
-    """Results of the service of that name in the order of their claims, from behind `after` (claim, item) on."""
+    """Export results of the service of that name in the order of their claims, from behind `after` (claim, item) on."""
     head = f'{{"service":"{name}","item":'
     found: list[str] = []
     size = 0
     claim, item = after
     while True:
-        first, last = await db.fetchrow(_SPAN, service, claim, min(WINDOW, limit - len(found)))
+        first, last = await db.fetchrow(_NEXT_CLAIMS, service, claim, min(WINDOW_RESULTS, limit - len(found)))
         if first is None:
             return ExportPage(found, None)
+
         item = item if first == claim else 0
-        rows = await db.fetch(_ROWS, service, first, last, head, item, limit - len(found), MOST - size)
+        rows = await db.fetch(_ROWS, service, first, last, head, item, limit - len(found), MAX_PAGE_BYTES - size)
         found.extend(row["line"] for row in rows)
         size += sum(len(row["line"]) for row in rows)
-        if rows and (len(found) >= limit or size >= ENOUGH):
+
+        if rows and (len(found) >= limit or size >= FULL_PAGE_BYTES):
             return ExportPage(found, (rows[-1]["claim_id"], rows[-1]["item_id"]))
         claim, item = last + 1, 0

@@ -1,4 +1,4 @@
-"""What clients did, added up for their counters and for the rules of their health, and what the rules found."""
+"""Counters of clients, the figures that the rules of their health look at, and what the rules found."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from datetime import datetime
 from coordinator.model import ClientId, Health, ServiceId
 from coordinator.store.pool import Connection
 
-HOURS = 6
-"""Hours for which kinds of results are kept: a client that is slow, but works, comes to some hundreds in them."""
+LABEL_HOURS = 6
+"""Hours for which kinds of results are kept: a slow client that works gives some hundreds of results in them."""
 
-PEERS = 100
-"""Clients of a service that one is compared with: those that worked last."""
+PEERS_COMPARED = 100
+"""Clients of a service with which a client is compared: those that worked last."""
 
 PACE_KEPT = 2000
 """Items of a pace before the older half is forgotten: some buckets."""
 
 
 @dataclass(slots=True)
-class Done:
-    """What a node counted of one client in one service since it last told the database.
+class WorkCounts:
+    """Counts of one client in one service, since the node last told the database.
 
-    `worked` is false where it is only to be looked at.  `refused` are submits refused since one was stored, `hoarded`
-    asks since an item was settled, `finished` buckets settled whole since a submit was refused; `seconds` went into
-    `paced` items.
+    `worked` is false where the client is only to be looked at.  `refused` are submits refused since one was stored,
+    `hoarded` asks since an item was settled, `finished` buckets settled whole since a submit was refused; `seconds`
+    went into `paced` items.
     """
 
     worked: bool = False
@@ -39,9 +39,9 @@ class Done:
     seconds: float = 0.0
     paced: int = 0
 
-    def then(self, later: Done) -> Done:
-        """Both, one after the other."""
-        return Done(
+    def then(self, later: WorkCounts) -> WorkCounts:
+        """Add counts that came after these."""
+        return WorkCounts(
             self.worked or later.worked,
             self.assigned + later.assigned,
             self.processed + later.processed,
@@ -56,8 +56,8 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What is known of one client in one service; the columns of `membership`."""
+class MembershipFigures:
+    """The figures of one client in one service that its health is judged by; columns of `membership`."""
 
     client_id: ClientId
     service_id: ServiceId
@@ -116,15 +116,18 @@ RETURNING m.client_id, m.service_id, m.health, m.health_reason, m.well, m.died, 
           m.returned, m.seconds, m.paced"""
 
 
-async def count(db: Connection, done: Mapping[tuple[ClientId, ServiceId], Done], well: int) -> list[Figures]:
-    """Add what a node counted; returns what is known of those clients now.
+async def count(
+    db: Connection, done: Mapping[tuple[ClientId, ServiceId], WorkCounts], well: int
+) -> list[MembershipFigures]:
+    """Add what a node counted; returns the figures of those clients now.
 
     After `well` buckets settled whole in a row, those that died before are forgotten.
     """
     if not done:
         return []
+
     columns = zip(*((*key, *astuple(done[key])) for key in sorted(done)), strict=True)
-    return [Figures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
+    return [MembershipFigures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
 
 
 _COUNT_LABELS = """
@@ -139,12 +142,12 @@ DELETE FROM client_label WHERE service_id = ANY ($1::int[]) AND hour < now() - m
 
 async def count_labels(db: Connection, labels: Sequence[tuple[ServiceId, ClientId, str, int]]) -> None:
     """Add how often clients gave which kind of result: (service, client, kind, times) each."""
-    await db.execute(_COUNT_LABELS, *([one[n] for one in labels] for n in range(4)))
+    await db.execute(_COUNT_LABELS, *([label[n] for label in labels] for n in range(4)))
 
 
 async def forget_labels(db: Connection, services: Sequence[ServiceId]) -> None:
-    """Drop the kinds of results of hours that nobody looks at any more."""
-    await db.execute(_FORGET_LABELS, list(services), HOURS)
+    """Drop the kinds of results of hours that are no longer looked at."""
+    await db.execute(_FORGET_LABELS, list(services), LABEL_HOURS)
 
 
 _PACES = """
@@ -157,34 +160,35 @@ SELECT client_id, hour, label, n FROM client_label
 
 
 @dataclass(frozen=True, slots=True)
-class Peers:
+class PeerFigures:
     """The clients that worked last in a service: (seconds, items) of each, and the kinds of their results by hour."""
 
     paces: dict[ClientId, tuple[float, int]]
     labels: dict[datetime, dict[ClientId, dict[str, int]]]
 
 
-async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) -> Peers:
-    """Those that others are compared with, and the kinds of results of `also`."""
+async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) -> PeerFigures:
+    """Load the clients that others are compared with, and the kinds of results of `also`."""
     paces = {
-        ClientId(row["client_id"]): (row["seconds"], row["paced"]) for row in await db.fetch(_PACES, service, PEERS)
+        ClientId(row["client_id"]): (row["seconds"], row["paced"])
+        for row in await db.fetch(_PACES, service, PEERS_COMPARED)
     }
     labels: dict[datetime, dict[ClientId, dict[str, int]]] = {}
-    for row in await db.fetch(_LABELS, service, [*{*paces, *also}], HOURS):
+    for row in await db.fetch(_LABELS, service, [*{*paces, *also}], LABEL_HOURS):
         labels.setdefault(row["hour"], {}).setdefault(row["client_id"], {})[row["label"]] = row["n"]
-    return Peers(paces, labels)
+    return PeerFigures(paces, labels)
 
 
-_FIND = """
+_SET_HEALTH = """
 UPDATE membership SET health = $3, health_reason = $4
  WHERE client_id = $1 AND service_id = $2 AND health = $5 RETURNING client_id"""
 
 
-async def find(
+async def set_health(
     db: Connection, client: ClientId, service: ServiceId, health: Health, reason: str | None, before: Health
 ) -> bool:
-    """Note what was found of a client; False if another node was faster."""
-    return await db.fetchval(_FIND, client, service, health, reason, before) is not None
+    """Set the health of a client that was `before`; False if another node was faster."""
+    return await db.fetchval(_SET_HEALTH, client, service, health, reason, before) is not None
 
 
 _UNWELL = """
@@ -192,5 +196,5 @@ SELECT service_id, health, count(*) AS clients FROM working_membership WHERE hea
 
 
 async def unwell(db: Connection) -> dict[tuple[ServiceId, Health], int]:
-    """How many clients that may work for each service are watched, and flagged; who is shut out needs no more care."""
+    """Count the clients that are watched, and flagged, by service; only those that may work there."""
     return {(ServiceId(row["service_id"]), row["health"]): row["clients"] for row in await db.fetch(_UNWELL)}

@@ -14,13 +14,13 @@ from typing import Any
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.store.pool import Connection
 
-LONG = 600.0
+MARKING_DEADLINE = 600.0
 """Seconds that marking may take: seconds for ten million results, but on whatever machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
-    """Which results are meant; a claim is, if one of its results is, and then all of them."""
+class ResultFilter:
+    """A choice of results, None: any.  A claim is chosen if one of its results is, and then all of them are."""
 
     client: ClientId | None
     service: ServiceId | None
@@ -52,36 +52,38 @@ _UNMARK = "UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETU
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedClaims:
     """Claims that were marked or unmarked, by service, and how many results came through them."""
 
     claims: dict[ServiceId, list[ClaimNumber]]
     results: int
 
 
-async def count(db: Connection, which: Which) -> int:
-    """How many results would be taken back."""
-    return int(await db.fetchval(_COUNT, *_values(which), timeout=LONG))
+async def count(db: Connection, which: ResultFilter) -> int:
+    """Count the results that would be taken back."""
+    return int(await db.fetchval(_COUNT, *_values(which), timeout=MARKING_DEADLINE))
 
 
-async def still_open(db: Connection, which: Which) -> list[tuple[BucketId, ClaimNumber]]:
-    """Claims that are meant and have not ended: they have to, so that nothing more comes through them."""
-    return [(row["bucket_id"], row["claim_id"]) for row in await db.fetch(_OPEN, *_values(which), timeout=LONG)]
+async def still_open(db: Connection, which: ResultFilter) -> list[tuple[BucketId, ClaimNumber]]:
+    """List the chosen claims that have not ended: they have to end, so that nothing more comes through them."""
+    return [
+        (row["bucket_id"], row["claim_id"]) for row in await db.fetch(_OPEN, *_values(which), timeout=MARKING_DEADLINE)
+    ]
 
 
-async def mark(db: Connection, which: Which, *, requeue: bool) -> tuple[int, Marked]:
-    """Take back what is meant, within a transaction; returns the number under which it can be undone."""
+async def mark(db: Connection, which: ResultFilter, *, requeue: bool) -> tuple[int, MarkedClaims]:
+    """Take results back, within a transaction; returns the number under which it can be undone."""
     number = int(await db.fetchval(_BEGIN, *_values(which), requeue))
-    marked = _marked(await db.fetch(_MARK, *_values(which), number, timeout=LONG))
+    marked = _marked(await db.fetch(_MARK, *_values(which), number, timeout=MARKING_DEADLINE))
     await db.execute(_NOTE, number, sum(map(len, marked.claims.values())), marked.results)
     return number, marked
 
 
-async def unmark(db: Connection, number: int) -> Marked | None:
-    """Give back, within a transaction; None if there is nothing of that number to give back."""
+async def unmark(db: Connection, number: int) -> MarkedClaims | None:
+    """Give results back, within a transaction; None if there is nothing of that number to give back."""
     if await db.fetchval(_END, number) is None:
         return None
-    return _marked(await db.fetch(_UNMARK, number, timeout=LONG))
+    return _marked(await db.fetch(_UNMARK, number, timeout=MARKING_DEADLINE))
 
 
 _UNFINISHED = "SELECT invalidation_id FROM invalidation WHERE requeued IS NOT NULL ORDER BY invalidation_id"
@@ -122,15 +124,19 @@ ON CONFLICT (service_id, item_id) DO NOTHING"""
 
 
 async def unfinished(db: Connection) -> list[int]:
-    """Invalidations whose items do not all wait again yet."""
+    """List the invalidations whose items do not all wait again yet."""
     return [row["invalidation_id"] for row in await db.fetch(_UNFINISHED)]
 
 
 async def next_claims(db: Connection, number: int, limit: int) -> dict[ServiceId, list[ClaimNumber]] | None:
-    """The next claims whose items are to wait again, until the transaction ends for nobody else; None: no more."""
+    """Take the next claims whose items are to wait again; None: there are no more.
+
+    Nobody else gets them until the transaction ends.
+    """
     place = await db.fetchval(_PLACE, number)
     if place is None:
         return None
+
     found = await db.fetch(_NEXT, number, place, limit)
     await db.execute(_ADVANCE, number, found[-1]["claim_id"] if found else None)
     return _by_service(found) if found else None
@@ -141,12 +147,12 @@ async def requeue(db: Connection, claims: Sequence[ClaimNumber]) -> int:
     return int((await db.execute(_REQUEUE, list(claims))).split()[-1])
 
 
-def _values(which: Which) -> tuple[Any, ...]:
+def _values(which: ResultFilter) -> tuple[Any, ...]:
     return which.client, which.service, which.since, which.until
 
 
-def _marked(rows: Sequence[Any]) -> Marked:
-    return Marked(_by_service(rows), sum(row["settled"] for row in rows))
+def _marked(rows: Sequence[Any]) -> MarkedClaims:
+    return MarkedClaims(_by_service(rows), sum(row["settled"] for row in rows))
 
 
 def _by_service(rows: Sequence[Any]) -> dict[ServiceId, list[ClaimNumber]]:

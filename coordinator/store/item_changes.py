@@ -14,30 +14,21 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
+from coordinator.store.items import CatalogueItem
 from coordinator.store.pool import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A row of the catalogue."""
-
-    item: ItemId
-    key: str
-    attributes: dict[str, Any]
-
 
 _BY_KEYS = "SELECT item_id AS item, key, attributes FROM item WHERE key = ANY ($1::text[]) ORDER BY item_id"
 _BY_IDS = "SELECT item_id AS item, key, attributes FROM item WHERE item_id = ANY ($1::bigint[]) ORDER BY item_id"
 
 
-async def by_keys(db: Connection, keys: Sequence[str]) -> list[Known]:
-    """The items of these keys that are in the catalogue."""
-    return [Known(**row) for row in await db.fetch(_BY_KEYS, list(keys))]
+async def by_keys(db: Connection, keys: Sequence[str]) -> list[CatalogueItem]:
+    """Find the items of these keys that are in the catalogue."""
+    return [CatalogueItem(**row) for row in await db.fetch(_BY_KEYS, list(keys))]
 
 
-async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[Known]:
-    """The items of these ids that are in the catalogue."""
-    return [Known(**row) for row in await db.fetch(_BY_IDS, list(ids))]
+async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[CatalogueItem]:
+    """Find the items of these ids that are in the catalogue."""
+    return [CatalogueItem(**row) for row in await db.fetch(_BY_IDS, list(ids))]
 
 
 # In lock order: open buckets, then items.  $2 is the service in which they are prioritised, and which they join by it;
@@ -117,7 +108,7 @@ SELECT service_id, bucket_id, claim_id, client_id, session_id FROM moved WHERE e
 
 
 @dataclass(frozen=True, slots=True)
-class Urgent:
+class PrioritisedItem:
     """An item on its way into an urgent bucket; `copy_of` is the claimed bucket that it stands in too.
 
     `fragment` is the item as clients see it, in JSON.
@@ -132,22 +123,25 @@ class Urgent:
 
 async def take_for_priority(
     db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float
-) -> list[Urgent]:
+) -> list[PrioritisedItem]:
     """Take items out of wherever they are, to be put into buckets of that priority (`head_start` in seconds).
 
     Left where they are: those in a ready bucket that is as urgent, those that have a second copy already, and those
     in quarantine.  Settled ones, and ones new to the service, are taken too.  The transaction does not wait for the
     disk.
     """
-    opened = (await db.fetchrow(_LOCK, list(items), service))["buckets"]
+    opened = await db.fetchval(_LOCK, list(items), service)
+
     found: defaultdict[str, dict[ItemId, list[Any]]] = defaultdict(dict)
     for row in await db.fetch(_TAKE, service, list(items), opened):
         found[row["what"]].setdefault(ItemId(row["item_id"]), []).append(row)
     places, out = found["place"], []
-    urgent: list[Urgent] = []
+    urgent: list[PrioritisedItem] = []
+
     for item in items:
         if item not in found["known"] or item in found["quarantined"] or item in found["twin"]:
             continue
+
         known = found["known"][item][0]
         since, copy_of = found["waiting"].get(item, [known])[0]["since"], None
         if item in places:
@@ -159,7 +153,9 @@ async def take_for_priority(
             else:
                 copy_of = BucketId(place["bucket_id"])
             since = place["since"]
-        urgent.append(Urgent(item, since, since - timedelta(seconds=head_start), known["fragment"], copy_of))
+
+        urgent.append(PrioritisedItem(item, since, since - timedelta(seconds=head_start), known["fragment"], copy_of))
+
     if out:
         await db.fetch(_TAKE_OUT, list({row["bucket_id"] for item in out for row in places[item]}), out)
     return urgent
@@ -176,10 +172,10 @@ async def note_twins(
     db: Connection,
     service: ServiceId,
     buckets: Sequence[tuple[BucketId, Sequence[ItemId]]],
-    urgent: Sequence[Urgent],
+    urgent: Sequence[PrioritisedItem],
 ) -> None:
     """Remember which items of these new buckets stand in a claimed one too."""
-    firsts = {one.item_id: one.copy_of for one in urgent if one.copy_of is not None}
+    firsts = {item.item_id: item.copy_of for item in urgent if item.copy_of is not None}
     pairs = [(item, firsts[item], bucket) for bucket, items in buckets for item in items if item in firsts]
     if pairs:
         await db.execute(_NOTE_TWINS, service, *([pair[n] for pair in pairs] for n in range(3)))
@@ -198,12 +194,13 @@ _DELETE = (
 
 
 async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
-    """Remove items with everything about them; returns the claimed buckets that are empty, and so over, by that."""
+    """Remove items with everything about them; returns the claimed buckets that this leaves empty, and so ends."""
     ids = list(items)
     opened = await db.fetchval(_LOCK, ids, None)
     ended = await db.fetch(_TAKE_OUT, opened, ids)
     for statement in _DELETE:
         await db.execute(statement, ids)
+
     return [
         Freed(
             ServiceId(row["service_id"]),
@@ -237,10 +234,10 @@ SELECT key FROM freed"""
 async def quarantined(
     db: Connection, service: ServiceId | None, after: tuple[int, int], limit: int
 ) -> list[dict[str, Any]]:
-    """Items that broke clients, from behind `after` (service, item) on."""
+    """List items that broke clients, from behind `after` (service, item) on."""
     return [dict(row) for row in await db.fetch(_QUARANTINED, service, *after, limit)]
 
 
 async def retry(db: Connection, service: ServiceId, keys: Sequence[str]) -> set[str]:
-    """Let quarantined items wait again; returns the keys of those that were."""
+    """Let quarantined items wait again; returns the keys of those that were quarantined."""
     return {row["key"] for row in await db.fetch(_RETRY, service, list(keys))}

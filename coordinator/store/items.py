@@ -1,4 +1,4 @@
-"""The catalogue, what waits, and what an admin does to items."""
+"""The catalogue, waiting items, and the results of items."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import Any
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
 from coordinator.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueItem:
+    """A row of the catalogue."""
+
+    item: ItemId
+    key: str
+    attributes: dict[str, Any]
+
 
 # New keys get a row and wait in these services; known ones keep their attributes.  In one order of keys, so that two of
 # these never wait for each other.  Services that are added wait until the items have joined the others
@@ -63,12 +73,12 @@ async def add(
 
 
 async def known(db: Connection, keys: Sequence[str]) -> list[ItemId]:
-    """Those in the catalogue, which cannot be deleted until the transaction ends; it does not wait for the disk."""
+    """Find the items of these keys; nobody deletes them until the transaction ends, which waits for no disk."""
     return [ItemId(row["item_id"]) for row in await db.fetch(_KNOWN, list(keys))]
 
 
 async def join(db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float) -> int:
-    """Let items wait in a service where they have no state yet; returns how many that were.
+    """Let items wait in a service where they have no state yet; returns the number of them.
 
     `head_start` is what the priority is worth, in seconds.
     """
@@ -86,14 +96,14 @@ SELECT w.item_id, i.key, w.rank_at, w.since, w.priority
 
 
 async def waiting(db: Connection, service: ServiceId, after: tuple[datetime, int], limit: int) -> list[WaitingItem]:
-    """Items that are not in a bucket, in rank order, from behind `after` (rank, item) on."""
+    """List waiting items in rank order, from behind `after` (rank, item) on."""
     return [
         WaitingItem(ItemId(row["item_id"]), row["key"], row["rank_at"], row["since"], row["priority"])
         for row in await db.fetch(_WAITING, service, *after, limit)
     ]
 
 
-_FIND = "SELECT item_id, key, attributes FROM item WHERE key = $1"
+_FIND_ITEM = "SELECT item_id, key, attributes FROM item WHERE key = $1"
 
 # As the statistics count: of two copies the one that can be had counts, and none if one of them was settled.
 _STATES = """
@@ -138,7 +148,7 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class ItemStory:
-    """One item: its state in each of its services, and all its results, newest first."""
+    """An item, its state in each of its services, and all its results, newest first."""
 
     item: ItemId
     key: str
@@ -148,18 +158,18 @@ class ItemStory:
 
 
 async def show(db: Connection, key: str) -> ItemStory | None:
-    """Everything about one item; None if its key is not known."""
-    row = await db.fetchrow(_FIND, key)
+    """Load all that is known of one item; None if its key is not known."""
+    row = await db.fetchrow(_FIND_ITEM, key)
     if row is None:
         return None
-    states = [(one["name"], one["state"]) for one in await db.fetch(_STATES, row["item_id"])]
-    results = [ResultRow(**one) for one in await db.fetch(_RESULTS_OF, row["item_id"])]
+    states = [(state["name"], state["state"]) for state in await db.fetch(_STATES, row["item_id"])]
+    results = [ResultRow(**result) for result in await db.fetch(_RESULTS_OF, row["item_id"])]
     return ItemStory(ItemId(row["item_id"]), row["key"], row["attributes"], states, results)
 
 
 # Pages by (claim, item): results arrive nearly in that order, and block ranges find those of a claim.  The window
 # over claims keeps each page's cost independent of what lies behind it.
-SPAN = 16
+WINDOW_CLAIMS = 16
 """Claims to a window: some pages' worth of results, whatever the history."""
 
 # $1 service
@@ -224,20 +234,22 @@ async def results(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[ResultRow]:
-    """Results of a service in the order of their claims, from behind `after` (claim, item) on."""
+    """List results of a service in the order of their claims, from behind `after` (claim, item) on."""
     if key is not None:
         rows = await db.fetch(_LIST_OF_ITEM, service, *after, key, client, since, until, limit)
         return [ResultRow(**row) for row in rows]
+
     found: list[ResultRow] = []
     start = after
     while len(found) < limit:
-        rows = await db.fetch(_LIST, service, *start, client, since, until, limit, SPAN)
+        rows = await db.fetch(_LIST, service, *start, client, since, until, limit, WINDOW_CLAIMS)
         found.extend(ResultRow(**row) for row in rows[: limit - len(found)])
         if len(rows) >= limit:
             break
+
         # A window of claims may hold less than a page; the next one begins behind its last claim.
-        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, SPAN)
-        if last["count"] < SPAN:
+        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, WINDOW_CLAIMS)
+        if last["count"] < WINDOW_CLAIMS:
             break
         start = (last["max"] + 1, 0)
     return found

@@ -1,4 +1,4 @@
-"""Clients as those see them who watch: sums over their services, in any order, and how many there are of each kind."""
+"""Clients for those who watch: with sums over their services, in any order, and counted by kind."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from coordinator.store.pool import Connection
 
 Sort = Literal["client_id", "settled", "held", "dead", "given_back", "last_access"]
 
-ACTIVE = 120.0
-"""Seconds for which a client counts as active after it worked, or wanted to (which is noted once a minute)."""
+ACTIVE_SECONDS = 120.0
+"""Seconds for which a client counts as active after it worked, or asked for work (which is noted once a minute)."""
 
-_PEOPLE = """
+_COUNT_CLIENTS = """
 SELECT (SELECT count(*) FROM client WHERE registered) AS registered,
        (SELECT count(DISTINCT client_id) FROM open_session) AS connected,
        (SELECT count(DISTINCT m.client_id) FROM service s
@@ -34,8 +34,8 @@ SELECT s.service_id, (SELECT count(*) FROM membership m
 
 
 @dataclass(frozen=True, slots=True)
-class People:
-    """How many clients there are of each kind, and the active ones of each service."""
+class ClientTotals:
+    """The numbers of clients of each kind, and of the active ones of each service."""
 
     registered: int
     connected: int
@@ -46,11 +46,13 @@ class People:
     active_in: dict[ServiceId, int]
 
 
-async def people(db: Connection) -> People:
-    """Count clients."""
-    row = await db.fetchrow(_PEOPLE, ACTIVE)
-    active_in = {ServiceId(one["service_id"]): one["active"] for one in await db.fetch(_ACTIVE_IN, ACTIVE)}
-    return People(**dict(row), active_in=active_in)
+async def count_clients(db: Connection) -> ClientTotals:
+    """Count the clients of each kind."""
+    row = await db.fetchrow(_COUNT_CLIENTS, ACTIVE_SECONDS)
+    active_in = {
+        ServiceId(service["service_id"]): service["active"] for service in await db.fetch(_ACTIVE_IN, ACTIVE_SECONDS)
+    }
+    return ClientTotals(**dict(row), active_in=active_in)
 
 
 # By id; stops when it has a page.  What can be said of a client without its sums is said first, so that they are not
@@ -125,10 +127,10 @@ SELECT client_id, count(*) AS connected FROM open_session
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
-    """Which clients: of that state, joined to that service, with that in id or screen name, of that (worst) health.
+class ClientFilter:
+    """A choice of clients: by state, service, part of the id or screen name, (worst) health; None: any.
 
-    `client` is one that is named.
+    `client` names a single one.
     """
 
     state: str | None = None
@@ -138,16 +140,17 @@ class Which:
     client: str | None = None
 
 
-Place = tuple[str, int]
-"""Client and value of what is sorted by: where a page ends."""
+ClientPlace = tuple[str, int]
+"""The end of a page: a client, and its value in the column of the order."""
 
 
 async def page(
-    db: Connection, which: Which, sort: Sort, after: Place | None, limit: int
-) -> tuple[list[dict[str, Any]], Place | None]:
-    """Clients, the largest value of `sort` first (`client_id`: in order), from behind `after` on; and where it ends.
+    db: Connection, which: ClientFilter, sort: Sort, after: ClientPlace | None, limit: int
+) -> tuple[list[dict[str, Any]], ClientPlace | None]:
+    """List clients, the largest value of `sort` first (`client_id`: in order), from behind `after` on.
 
-    Each row has `services`, `connected` (sessions), and sums over the services; `health` is 1 to 3.
+    Returns also where the page ends.  Each row has `services`, `connected` (sessions), and sums over the services;
+    `health` is 1 to 3.
     """
     client, value = after or ("", None)
     filters = (which.state, which.service, which.search, which.health, limit)
@@ -157,14 +160,16 @@ async def page(
         found = await db.fetch(_BY_ID, *filters, client, None)
     else:
         found = await db.fetch(_BY_VALUE, *filters, client, value, sort)
+
     rows = [dict(row) for row in found]
     by_id = {row["client_id"]: row for row in rows}
     for row in rows:
         row.update(services=[], connected=0)
-    for one in await db.fetch(_MEMBERSHIPS_OF, list(by_id)):
-        by_id[one["client_id"]]["services"].append(dict(one))
-    for one in await db.fetch(_SESSIONS_OF, list(by_id)):
-        by_id[one["client_id"]]["connected"] = one["connected"]
+    for membership in await db.fetch(_MEMBERSHIPS_OF, list(by_id)):
+        by_id[membership["client_id"]]["services"].append(dict(membership))
+    for sessions in await db.fetch(_SESSIONS_OF, list(by_id)):
+        by_id[sessions["client_id"]]["connected"] = sessions["connected"]
+
     if len(rows) < limit:
         return rows, None
     return rows, (rows[-1]["client_id"], rows[-1].get("value", 0))

@@ -1,4 +1,4 @@
-"""Results that have become old: their items wait again."""
+"""Letting items wait again whose results have become old."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ON CONFLICT (service_id, item_id) DO NOTHING"""
 
 
 async def recheck(db: Connection, service: ServiceId, recheck_after: float, claims: int = 50) -> int:
-    """Let items wait again whose newest valid result is older than so many seconds; returns how many.
+    """Let items wait again whose newest valid result is older than `recheck_after` seconds; returns how many.
 
     Within a transaction that holds the builder's lock; looks at `claims` claims at most.
     """

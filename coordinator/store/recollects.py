@@ -1,4 +1,4 @@
-"""Buckets that go back to the client that was cut off from them.  protocol.md, "Recollecting" """
+"""Giving buckets back to the client that was cut off from them.  protocol.md, "Recollecting" """
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, SessionId
-from coordinator.store.claims import claimed
+from coordinator.store.claims import read_claimed
 from coordinator.store.pool import Connection
 
 # The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
@@ -47,7 +47,12 @@ bits AS (
      WHERE c.bucket_id IN (SELECT bucket_id FROM shed) GROUP BY c.bucket_id)
 UPDATE bucket b SET settled = b.settled | x.gone FROM bits x WHERE b.bucket_id = x.bucket_id"""
 
-# Who takes a bucket over from another session of its own holds it no longer by that.
+# $1 client
+# $2 session that gets them
+# $3 buckets that may go back
+# $4 those of them that it names
+# $5 boot
+# $6 the recollect window in seconds
 _RECOLLECT = """
 WITH again AS MATERIALIZED (
     SELECT b.bucket_id, b.claim_id AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
@@ -119,9 +124,11 @@ async def recollect(
     candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
     if not candidates:
         return []
+
     await db.execute(_SHED_SETTLED, candidates, session, list(named))
     rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
+
     return [
-        Regranted(replace(claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
+        Regranted(replace(read_claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
         for row in rows
     ]

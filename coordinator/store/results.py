@@ -1,4 +1,4 @@
-"""Storing what clients found out, once.
+"""Storing the results of clients, each once.
 
 The check "this claim is current" and the rows are one transaction.  The usual case, many whole submits at once,
 is two statements whatever their number: one that locks and checks the bucket rows, and one COPY.  A submit that
@@ -8,21 +8,24 @@ the first one passes over (repeat, stale, an item deleted meanwhile, a copy in a
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from coordinator.errors import Conflict, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store import claim_lookup, claims
+from coordinator.store.claim_lookup import NamedClaim
 from coordinator.store.pool import Connection
+from coordinator.store.result_copy import copy_results, encode_rows
 
-Keep = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
+PluginStore = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
+"""Stores what a plugin keeps of a submit: of the items that count, as of that time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settling:
+class CheckedSubmit:
     """One checked submit.
 
     `rows` are (item, value as JSON text); `mask` has one '0' or '1' for each item of the bucket, '1' for those
@@ -37,19 +40,19 @@ class Settling:
     mask: str
     final: bool
     parts: Sequence[tuple[ItemId, str]] = ()
-    """Results that leave their items unsettled; only `keep` stores them."""
-    keep: Keep | None = None
-    """What else is to be stored of it, in the same transaction, of those items that count."""
+    """Results that leave their items unsettled; only the plugin stores them."""
+    keep: PluginStore | None = None
+    """The plugin's own tables, stored in the same transaction."""
     copied: bytes = field(init=False, repr=False)
     """`rows` as COPY sends them: made ready before the transaction, so that no lock is held meanwhile."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "copied", _binary(self))
+        object.__setattr__(self, "copied", encode_rows(self.service_id, self.claim, self.rows))
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a submit; the fields of `stored`."""
+class SubmitOutcome:
+    """The answer to a submit: the fields of `stored`."""
 
     stored: int
     discarded: int
@@ -114,27 +117,31 @@ SELECT bucket_id, remaining, remaining = 0 OR final AS closed,
        EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
 
 
-async def settle(db: Connection, submits: Sequence[Settling], recollect_window: float) -> list[Outcome | None]:
+async def settle(
+    db: Connection, submits: Sequence[CheckedSubmit], recollect_window: float
+) -> list[SubmitOutcome | None]:
     """Store many submits, of different buckets, within a transaction; None for each that was passed over.
 
     `recollect_window` (seconds) is how long a bucket that failed too often stays whole.
     """
     rows = await db.fetch(
         _SETTLE,
-        [one.bucket_id for one in submits],
-        [one.claim for one in submits],
-        [one.client_id for one in submits],
-        [one.mask for one in submits],
-        [one.final for one in submits],
-        [len(one.rows) for one in submits],
+        [submit.bucket_id for submit in submits],
+        [submit.claim for submit in submits],
+        [submit.client_id for submit in submits],
+        [submit.mask for submit in submits],
+        [submit.final for submit in submits],
+        [len(submit.rows) for submit in submits],
         recollect_window,
     )
+
     stored = {row["bucket_id"]: row for row in rows}
     if rows:
-        await _copy(db, [one for one in submits if one.bucket_id in stored])
+        await copy_results(db, [submit.copied for submit in submits if submit.bucket_id in stored])
+
     return [
-        Outcome(
-            stored=len(one.rows),
+        SubmitOutcome(
+            stored=len(submit.rows),
             discarded=0,
             remaining=row["remaining"],
             closed=row["closed"],
@@ -142,45 +149,10 @@ async def settle(db: Connection, submits: Sequence[Settling], recollect_window: 
             freed=row["closed"] and row["remaining"] > 0,
             calmed=row["calmed"],
         )
-        if (row := stored.get(one.bucket_id))
+        if (row := stored.get(submit.bucket_id))
         else None
-        for one in submits
+        for submit in submits
     ]
-
-
-async def _copy(db: Connection, submits: Sequence[Settling]) -> None:
-    # `at` is the transaction's time, which is what the column has by default.
-    await db.copy_to_table(
-        "result",
-        columns=("item_id", "service_id", "claim_id", "value"),
-        format="binary",
-        source=bytearray().join((_COPY_BEGIN, *(one.copied for one in submits), _COPY_END)),  # bytes would be a path
-    )
-
-
-# COPY's binary format: of each row the number of columns, then of each column its length and itself.
-_COPY_BEGIN = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_COPY_END = b"\xff\xff"
-_ITEM = struct.Struct(">6sq")
-_COLUMNS_AND_LENGTH = struct.pack(">hi", 4, 8)
-_ORIGIN = struct.Struct(">iiiq")
-_VALUE = struct.Struct(">ic")
-_JSONB = b"\x01"
-
-
-def _binary(submit: Settling) -> bytes:
-    # By hand, since asyncpg's encoding of records takes five times as long; many values are the same.
-    origin = _ORIGIN.pack(4, submit.service_id, 8, submit.claim)
-    values: dict[str, bytes] = {}
-    parts = []
-    for item, value in submit.rows:
-        binary = values.get(value)
-        if binary is None:
-            text = value.encode()
-            binary = values[value] = origin + _VALUE.pack(len(text) + 1, _JSONB) + text
-        parts.append(_ITEM.pack(_COLUMNS_AND_LENGTH, item))
-        parts.append(binary)
-    return b"".join(parts)
 
 
 _LOCK = """
@@ -260,8 +232,8 @@ SELECT closed, remaining, EXISTS (SELECT FROM calmed) AS calmed FROM stored"""
 
 
 async def settle_one(
-    db: Connection, submit: Settling, recollect_window: float
-) -> tuple[Outcome, list[tuple[ItemId, str]]]:
+    db: Connection, submit: CheckedSubmit, recollect_window: float
+) -> tuple[SubmitOutcome, list[tuple[ItemId, str]]]:
     """Store one submit by every rule, within a transaction; returns also the rows that were really stored.
 
     The order of the checks is the protocol's.
@@ -274,43 +246,75 @@ async def settle_one(
     if row is None or bucket is None:
         raise UnknownBucket("There is no such bucket.")
     await claim_lookup.check_owner(db, bucket, submit.bucket_id, submit.client_id)
+
+    items = [item for item, _ in submit.rows]
     known = {
-        one["item_id"]: one["value"]
-        for one in await db.fetch(_STORED, [item for item, _ in submit.rows], submit.service_id, submit.claim)
+        stored["item_id"]: stored["value"] for stored in await db.fetch(_STORED, items, submit.service_id, submit.claim)
     }
-    places = {item: place for place, item in enumerate(bucket.items)}
-    given = {item for item, place in places.items() if bucket.given[place] == "1"}
     same = await _same(db, [(known[item], value) for item, value in submit.rows if item in known])
-    repeated = bool(submit.rows) and len(known) == len(submit.rows)
     if not (row["claim_id"] == submit.claim and row["client_id"] == submit.client_id):
-        if not same:
-            raise Conflict("Another result is stored for that claim and item.")
-        missing = [item for item, _ in submit.rows if item not in known]
-        deleted = (
-            bool(submit.rows)
-            and given.issuperset(missing)
-            and not await db.fetchval(_ANY_LEFT, missing, submit.service_id, submit.bucket_id)
-        )
-        if not (repeated or deleted):
-            raise StaleClaim("Your claim of that bucket has ended.")
-        left = sum(row["settled"][places[item]] == "0" for item in given)
-        return Outcome(0, len(missing), left, closed=True, duplicate=bool(known)), []
+        return await _answer_ended(db, submit, bucket, known, same=same), []
+
+    given = {item for item, bit in zip(bucket.items, bucket.given, strict=True) if bit == "1"}
     strangers = [item for item, _ in (*submit.rows, *submit.parts) if item not in given]
     if strangers:
         raise UnassignedItems("Items that are not in this bucket.", detail={"items": strangers})
     if not same:
         raise Conflict("Another result is stored for that claim and item.")
+
     if submit.final and not (submit.rows or submit.parts):
         return await _give_up(db, submit, recollect_window), []
-    fresh = [one for one in submit.rows if one[0] not in known and row["settled"][places[one[0]]] == "0"]
+    return await _store(db, submit, bucket, row, known, recollect_window)
+
+
+async def _answer_ended(
+    db: Connection, submit: CheckedSubmit, bucket: NamedClaim, known: Mapping[ItemId, str], *, same: bool
+) -> SubmitOutcome:
+    """Answer a submit of a claim that has ended: a repeat is told what was stored.
+
+    Raises:
+        StaleClaim: it is no repeat, and some of its items are still to be settled.
+        Conflict: another result is stored.
+    """
+    if not same:
+        raise Conflict("Another result is stored for that claim and item.")
+
+    given = {item for item, bit in zip(bucket.items, bucket.given, strict=True) if bit == "1"}
+    missing = [item for item, _ in submit.rows if item not in known]
+    repeated = bool(submit.rows) and len(known) == len(submit.rows)
+    deleted = (
+        bool(submit.rows)
+        and given.issuperset(missing)
+        and not await db.fetchval(_ANY_LEFT, missing, submit.service_id, submit.bucket_id)
+    )
+    if not (repeated or deleted):
+        raise StaleClaim("Your claim of that bucket has ended.")
+
+    left = sum(item in given and bit == "0" for item, bit in zip(bucket.items, bucket.settled, strict=True))
+    return SubmitOutcome(0, len(missing), left, closed=True, duplicate=bool(known))
+
+
+async def _store(
+    db: Connection,
+    submit: CheckedSubmit,
+    bucket: NamedClaim,
+    row: Any,
+    known: Mapping[ItemId, str],
+    recollect_window: float,
+) -> tuple[SubmitOutcome, list[tuple[ItemId, str]]]:
+    """Store the rows of a submit that count; `row` is the locked bucket, `known` the results stored already."""
+    unsettled = {item for item, bit in zip(bucket.items, row["settled"], strict=True) if bit == "0"}
+    fresh = [(item, value) for item, value in submit.rows if item not in known and item in unsettled]
     twins = await _lock_twins(db, submit, fresh) if row["twins"] else {}
-    kept = [one for one in fresh if twins.get(one[0]) is None]
-    parts = [item for item, _ in submit.parts if row["settled"][places[item]] == "0"]
+    kept = [(item, value) for item, value in fresh if twins.get(item) is None]
+    parts = [item for item, _ in submit.parts if item in unsettled]
+
+    settled = {item for item, _ in fresh}
     moved = await db.fetchrow(
         _MOVE,
         submit.bucket_id,
         submit.claim,
-        "".join("1" if item in {one for one, _ in fresh} else "0" for item in bucket.items),
+        "".join("1" if item in settled else "0" for item in bucket.items),
         submit.final,
         len(kept),
         recollect_window,
@@ -318,49 +322,51 @@ async def settle_one(
         submit.service_id,
         len(parts),
     )
-    await _copy(db, [replace(submit, rows=kept)])
+
+    await copy_results(db, [encode_rows(submit.service_id, submit.claim, kept)])
     if submit.keep is not None:
         await submit.keep(db, {*parts, *(item for item, _ in kept)}, row["at"])
     if row["twins"]:
         await _settle_twins(db, submit, twins, kept)
         if moved["closed"] and moved["remaining"]:
             await claims.leave_twins(db, [submit.bucket_id])
-    outcome = Outcome(
+
+    outcome = SubmitOutcome(
         stored=len(kept) + len(parts),
         discarded=len(submit.rows) - len(known) - len(kept) + len(submit.parts) - len(parts),
         remaining=moved["remaining"],
         closed=moved["closed"],
-        duplicate=repeated and not submit.parts,
+        duplicate=bool(submit.rows) and len(known) == len(submit.rows) and not submit.parts,
         freed=moved["closed"] and moved["remaining"] > 0,
         calmed=moved["calmed"],
     )
     return outcome, kept
 
 
-async def _give_up(db: Connection, submit: Settling, recollect_window: float) -> Outcome:
+async def _give_up(db: Connection, submit: CheckedSubmit, recollect_window: float) -> SubmitOutcome:
     """A final submit without results is a give-back that counts as a failed attempt, and costs what one costs."""
     freed = await claims.release_claim(db, submit.bucket_id, submit.claim, claims.GIVEN_UP, recollect_window)
-    return Outcome(0, 0, freed[0].remaining, closed=True, duplicate=False, freed=True)
+    return SubmitOutcome(0, 0, freed[0].remaining, closed=True, duplicate=False, freed=True)
 
 
 async def _same(db: Connection, pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether each stored value equals the new one, as JSON (order of fields and white space aside)."""
+    """Tell whether each stored value equals the new one, as JSON (order of fields and white space aside)."""
     if not pairs:
         return True
     return bool(await db.fetchval(_EQUAL, [old for old, _ in pairs], [new for _, new in pairs]))
 
 
 async def _lock_twins(
-    db: Connection, submit: Settling, rows: Sequence[tuple[ItemId, str]]
+    db: Connection, submit: CheckedSubmit, rows: Sequence[tuple[ItemId, str]]
 ) -> dict[ItemId, ClaimNumber | None]:
-    """The items of these rows that stand in a second bucket too, and the claim that settled them there."""
+    """Lock the items of these rows that stand in a second bucket too; returns the claims that settled them there."""
     found = await db.fetch(_LOCK_TWINS, submit.service_id, [item for item, _ in rows])
     return {row["item_id"]: row["settled_by"] for row in found}
 
 
 async def _settle_twins(
     db: Connection,
-    submit: Settling,
+    submit: CheckedSubmit,
     twins: dict[ItemId, ClaimNumber | None],
     kept: Sequence[tuple[ItemId, str]],
 ) -> None:

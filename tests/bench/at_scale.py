@@ -25,7 +25,7 @@ from coordinator.home import make_ready
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
-from coordinator.store.building import START
+from coordinator.store.building import QUEUE_START
 from coordinator.store.pool import Connection, Database
 from tests.bench.figures import Figure, table_of
 from tests.bench.world import folder_for_postgres
@@ -87,7 +87,9 @@ async def _measure(dsn: str) -> dict[str, float]:
             return undo
 
         found = {
-            "first page of the waiting list": await _median(db, lambda db: items.waiting(db, service, START, 100)),
+            "first page of the waiting list": await _median(
+                db, lambda db: items.waiting(db, service, QUEUE_START, 100)
+            ),
             "last page of the waiting list": await _median(
                 db, lambda db: items.waiting(db, service, (last["rank_at"], last["item_id"]), 100)
             ),

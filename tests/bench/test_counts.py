@@ -19,7 +19,7 @@ from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
 from coordinator.store import building, claims, results
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Submit
 from coordinator.wire.codec import encode
 from tests.bench.peer import Peer
@@ -239,12 +239,12 @@ def _submit(items: Sequence[int]) -> bytes:
     return encode(Submit(bucket_id=str(uuid4()), claim=123456, results=results, final=True, ref=1))
 
 
-def _read(frame: bytes) -> Settling:
+def _read(frame: bytes) -> CheckedSubmit:
     """From a frame to what the store takes."""
     submit = CODEC.decode(frame.decode())
     assert isinstance(submit, Submit)
     rows = DmCheck("dm_check", None).reader().read(submit.results)
-    return Settling(
+    return CheckedSubmit(
         ServiceId(1), BucketId(uuid4()), ClaimNumber(submit.claim), ClientId("c"), rows.rows, "1" * SIZE, True
     )
 

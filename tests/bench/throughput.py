@@ -218,7 +218,7 @@ def _dearest(rounds: Sequence[Round]) -> list[str]:
     return sorted(names, key=lambda name: -sum(_spent(one, name) for one in rounds))[:DEAREST]
 
 
-HOT = ("claims.claim", "claims.claim_choosy", "claims.waits", "results.settle", "copy.result")
+HOT = ("claims.claim", "claims.claim_unblocked", "claims.find_waits", "results.settle", "copy.result")
 
 
 def _control(one: Round) -> int:

@@ -197,7 +197,7 @@ class World:
         await database.open()
         async with database.connection() as db:
             service_id = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = $1", service))
-            made, start = 1, building.START
+            made, start = 1, building.QUEUE_START
             while made:
                 async with db.transaction():
                     await building.lock(db, [service_id])  # the node's own builder may take part

@@ -15,7 +15,7 @@ from coordinator.flow.item_operation import ItemOperation
 from coordinator.model import BucketId, Claimed
 from coordinator.store import claims
 from coordinator.store.pool import Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from coordinator.wire import admin as wire
 from tests.store.bench import Bench, Worker
 
@@ -131,7 +131,7 @@ class Room(Bench):
             more = await self.claim(*[worker] * (count - len(got)))
             if not more:
                 async with self.database.connection() as db:
-                    one = await claims.claim_choosy(db, self.service, worker.demand, self.boot)
+                    one = await claims.claim_unblocked(db, self.service, worker.demand, self.boot)
                 more = [] if one is None else [one]
             if not more and not (await self.fill(wanted=True)).buckets:
                 break
@@ -145,7 +145,7 @@ class Room(Bench):
         ready = await self.rows(_READY, self.service, worker.client_id)
         return Queue(self, worker, {row["bucket_id"]: row["rank_at"] for row in ready})
 
-    async def submit(self, settling: Settling) -> Outcome:
+    async def submit(self, settling: CheckedSubmit) -> SubmitOutcome:
         """Through the node's group commit."""
         async with asyncio.timeout(10):
             return await self.node._commits.add(settling)

@@ -35,7 +35,7 @@ from coordinator.errors import Conflict, StaleClaim, UnassignedItems
 from coordinator.model import Claimed, ItemId
 from coordinator.store import claims, statistics
 from coordinator.store.pool import Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from tests.flow.facts import Facts, in_order
 from tests.flow.outage import Moment, Outage
 from tests.flow.room import SAME_ORDER, Room, stop_clock
@@ -202,15 +202,15 @@ class Life(RuleBasedStateMachine):
         except Conflict:
             assert self._conflicts(one)
 
-    def _conflicts(self, one: Settling) -> bool:
+    def _conflicts(self, one: CheckedSubmit) -> bool:
         return any(self.facts.stored.get((item, one.claim), value) != value for item, value in one.rows)
 
-    def _fresh(self, one: Settling) -> list[ItemId]:
+    def _fresh(self, one: CheckedSubmit) -> list[ItemId]:
         """Those of its items that it is the first to settle."""
         over = self.facts.stored.keys() | self.facts.discarded
         return [item for item, _ in one.rows if item in self.facts.open and (item, one.claim) not in over]
 
-    def _settled(self, one: Settling, outcome: Outcome) -> None:
+    def _settled(self, one: CheckedSubmit, outcome: SubmitOutcome) -> None:
         assert not self._conflicts(one)
         keys, fresh = [(item, one.claim) for item, _ in one.rows], self._fresh(one)
         repeated = [key for key in keys if key in self.facts.stored]
@@ -219,7 +219,7 @@ class Life(RuleBasedStateMachine):
         assert outcome.closed or not one.final
         self._note(one, closed=outcome.closed)
 
-    def _note(self, one: Settling, *, closed: bool) -> None:
+    def _note(self, one: CheckedSubmit, *, closed: bool) -> None:
         fresh = self._fresh(one)
         self.facts.stored.update({(item, one.claim): value for item, value in one.rows if item in fresh})
         self.facts.discarded.update((item, one.claim) for item, _ in one.rows if item not in fresh)
@@ -262,7 +262,7 @@ class Life(RuleBasedStateMachine):
         for one in _picked(self.facts.acknowledged, [pick]):
             self._repeat(one)
 
-    def _repeat(self, one: Settling) -> None:
+    def _repeat(self, one: CheckedSubmit) -> None:
         held = self.facts.held.get(one.bucket_id)
         current = held is not None and held.claim == one.claim
         try:
@@ -326,7 +326,7 @@ class Life(RuleBasedStateMachine):
 
     async def _keep(self, worker: Worker) -> None:
         async with self.database.connection() as db:
-            await claims.keep(db, [worker.session_id], 60.0)
+            await claims.keep_for_reconnect(db, [worker.session_id], 60.0)
 
     @rule(picks=st.lists(PICK, max_size=3), place=st.integers(0, len(CLIENTS) - 1))
     def recollect(self, picks: list[int], place: int) -> None:

@@ -13,7 +13,7 @@ from coordinator.store import building, claims, clients, item_changes, items, no
 from coordinator.store.building import NewBucket
 from coordinator.store.claims import EndReason
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 
 DM = '{"dm":"DM"}'
 NON_DM = '{"dm":"NON_DM"}'
@@ -50,10 +50,10 @@ def given(claimed: Claimed) -> list[ItemId]:
 
 def submit(
     claimed: Claimed, chosen: Iterable[int] | None = None, *, value: str = DM, final: bool = True, by: str | None = None
-) -> Settling:
+) -> CheckedSubmit:
     """A checked submit of the same value for all items that were handed out, or for some."""
     wanted = given(claimed) if chosen is None else [ItemId(item) for item in chosen]
-    return Settling(
+    return CheckedSubmit(
         claimed.service_id,
         claimed.bucket_id,
         claimed.claim,
@@ -139,12 +139,12 @@ class Bench:
         assert claimed.bucket_id == bucket
         return claimed
 
-    async def settle(self, *submits: Settling, window: float = WINDOW) -> list[Outcome | None]:
+    async def settle(self, *submits: CheckedSubmit, window: float = WINDOW) -> list[SubmitOutcome | None]:
         """The fast way, in one transaction."""
         async with self.database.transaction() as db:
             return await results.settle(db, submits, window)
 
-    async def settle_one(self, one: Settling, window: float = WINDOW) -> Outcome:
+    async def settle_one(self, one: CheckedSubmit, window: float = WINDOW) -> SubmitOutcome:
         """The way by every rule, in one transaction."""
         async with self.database.transaction() as db:
             outcome, _ = await results.settle_one(db, one, window)

@@ -141,15 +141,15 @@ async def test_a_client_that_has_to_wait_is_not_served_and_told_how_long(bench: 
     )
     assert await bench.claim(ada, bob) == []
     async with bench.database.connection() as db:
-        assert await claims.claim_choosy(db, bench.service, ada.demand, bench.boot) is None
+        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot) is None
         waits = {
             one.client_id: one
-            for one in await claims.waits(db, bench.service, [ada.client_id, bob.client_id, cleo.client_id])
+            for one in await claims.find_waits(db, bench.service, [ada.client_id, bob.client_id, cleo.client_id])
         }
     assert waits[ada.client_id].seconds == pytest.approx(50, abs=5)
     assert waits[bob.client_id].seconds == pytest.approx(70, abs=5)
     assert waits[cleo.client_id].seconds is None
-    assert not any(wait.choosy for wait in waits.values())
+    assert not any(wait.has_blocks for wait in waits.values())
     await bench.execute("UPDATE membership SET wait_until = NULL WHERE client_id = 'ada'")
     assert len(await bench.claim(ada)) == 1
 
@@ -160,13 +160,13 @@ async def test_who_gave_a_bucket_back_gets_others_but_not_that_one(bench: Bench)
     await bench.release(mine)
     other = await bench.bucket(1)
     async with bench.database.connection() as db:
-        (wait,) = await claims.waits(db, bench.service, [ada.client_id])
-        assert wait.choosy
+        (wait,) = await claims.find_waits(db, bench.service, [ada.client_id])
+        assert wait.has_blocks
         assert await bench.claim(ada) == []
-        got = await claims.claim_choosy(db, bench.service, ada.demand, bench.boot)
+        got = await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot)
         assert got is not None
         assert got.bucket_id == other
-        assert await claims.claim_choosy(db, bench.service, ada.demand, bench.boot) is None
+        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot) is None
     assert [one.bucket_id for one in await bench.claim(bob)] == [mine.bucket_id]
 
 
@@ -237,12 +237,12 @@ async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:
     async with bench.database.connection() as db:
         known = await claim_lookup.find_claim(db, first.bucket_id, first.claim)
         assert known is not None
-        assert (known.holder, known.current, known.of_claim, known.items) == (
+        assert (known.holder, known.current, known.claimed_by, known.items) == (
             "bob", second.claim, "ada", first.items,
         )  # fmt: skip
         stranger = await claim_lookup.find_claim(db, first.bucket_id, ClaimNumber(10**12))
         assert stranger is not None
-        assert (stranger.of_claim, stranger.given) == (None, "")
+        assert (stranger.claimed_by, stranger.given) == (None, "")
         assert await claim_lookup.ever_held(db, first.bucket_id, ada.client_id)
         assert not await claim_lookup.ever_held(db, first.bucket_id, (await bench.worker("cleo")).client_id)
         assert await claims.held_count(db, bob.client_id, bench.service) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.model import ItemId
 from coordinator.store import claims, items, statistics
-from coordinator.store.building import START
+from coordinator.store.building import QUEUE_START
 from coordinator.store.items import ResultRow
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, blocked, submit
@@ -123,7 +123,7 @@ async def test_all_pages_of_what_waits_together_are_all_of_it_in_rank_order(benc
     expected.sort(key=lambda one: (-one[0], one[1]))
     other = await Bench.make(bench.database, "other")
     await other.waiting(3)
-    seen, after, last = [], START, None
+    seen, after, last = [], QUEUE_START, None
     while True:
         async with bench.database.connection() as db:
             page = await items.waiting(db, bench.service, after, limit)

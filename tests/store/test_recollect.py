@@ -146,7 +146,7 @@ async def test_what_is_kept_for_a_drained_nodes_client_comes_back(bench: Bench) 
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        await claims.keep(db, [ada.session_id], 60)
+        await claims.keep_for_reconnect(db, [ada.session_id], 60)
     (back,) = await bench.recollect(await bench.worker("ada"))
     assert (back.claimed.bucket_id, back.taken_from) == (mine.bucket_id, None)
     row = await bench.of(mine.bucket_id)

@@ -205,7 +205,7 @@ async def test_the_end_of_a_node_frees_what_its_sessions_held_but_not_what_is_ke
     async with bench.database.connection() as db:
         dead, bench.boot = bench.boot, await nodes.begin(db, "other", "1", 60)
         alive = await bench.held(ada)
-        await claims.keep(db, [bob.session_id], 60)
+        await claims.keep_for_reconnect(db, [bob.session_id], 60)
         assert await claims.claims_of_boot(db, dead) == [(crashed.bucket_id, crashed.claim, ada.session_id)]
         assert await claims.release_crashed(db) == []
         await nodes.set_state(db, dead, "gone")
@@ -222,7 +222,7 @@ async def test_what_is_kept_is_freed_when_its_client_does_not_come_in_time(bench
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        await claims.keep(db, [ada.session_id], 60)
+        await claims.keep_for_reconnect(db, [ada.session_id], 60)
         row = await bench.of(mine.bucket_id)
         assert (row["state"], row["client_id"], row["session_id"]) == ("claimed", "ada", None)
         assert await bench.cut_off(ada) == []

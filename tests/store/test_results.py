@@ -9,7 +9,7 @@ import pytest
 from coordinator.errors import Conflict, NotOwner, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, Claimed
 from coordinator.store.pool import Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from tests.store.bench import NON_DM, WINDOW, Bench, Worker, submit
 
 
@@ -18,7 +18,7 @@ async def ada(bench: Bench) -> Worker:
     return await bench.worker("ada")
 
 
-def rows_of(*submits: Settling) -> dict[tuple[int, int], object]:
+def rows_of(*submits: CheckedSubmit) -> dict[tuple[int, int], object]:
     return {(item, one.claim): {"dm": "DM"} for one in submits for item, _ in one.rows}
 
 
@@ -31,9 +31,9 @@ async def test_many_submits_are_stored_together_each_with_its_own_answer(bench: 
     submits = submit(whole), submit(part, part.items[:1], final=False), submit(last, last.items[1:3])
     outcomes = await bench.settle(*submits)
     assert outcomes == [
-        Outcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
-        Outcome(stored=1, discarded=0, remaining=3, closed=False, duplicate=False, freed=False),
-        Outcome(stored=2, discarded=0, remaining=3, closed=True, duplicate=False, freed=True),
+        SubmitOutcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
+        SubmitOutcome(stored=1, discarded=0, remaining=3, closed=False, duplicate=False, freed=False),
+        SubmitOutcome(stored=2, discarded=0, remaining=3, closed=True, duplicate=False, freed=True),
     ]
     assert await bench.stored() == rows_of(*submits)
     found = [await bench.of(one.bucket_id) for one in (whole, part, last)]
@@ -90,9 +90,9 @@ async def test_one_submit_alone_ends_as_it_would_among_many(bench: Bench, ada: W
     whole, part, last = [await bench.held(ada, 3) for _ in range(3)]
     submits = submit(whole), submit(part, part.items[:1], final=False), submit(last, last.items[:2])
     assert [await bench.settle_one(one) for one in submits] == [
-        Outcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
-        Outcome(stored=1, discarded=0, remaining=2, closed=False, duplicate=False, freed=False),
-        Outcome(stored=2, discarded=0, remaining=1, closed=True, duplicate=False, freed=True),
+        SubmitOutcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
+        SubmitOutcome(stored=1, discarded=0, remaining=2, closed=False, duplicate=False, freed=False),
+        SubmitOutcome(stored=2, discarded=0, remaining=1, closed=True, duplicate=False, freed=True),
     ]
     assert await bench.stored() == rows_of(*submits)
     assert [await bench.ended(one.claim) for one in (whole, part, last)] == ["settled", None, "partial"]
@@ -185,14 +185,16 @@ async def test_who_may_submit(bench: Bench, ada: Worker) -> None:
     assert await bench.stored() == {}
 
 
-def _numbered(claimed: Claimed, number: int, by: str | None = None) -> Settling:
+def _numbered(claimed: Claimed, number: int, by: str | None = None) -> CheckedSubmit:
     one = submit(claimed, by=by)
-    return Settling(one.service_id, one.bucket_id, type(one.claim)(number), one.client_id, one.rows, one.mask, True)
+    return CheckedSubmit(
+        one.service_id, one.bucket_id, type(one.claim)(number), one.client_id, one.rows, one.mask, True
+    )
 
 
-def _of_bucket(claimed: Claimed, bucket: BucketId) -> Settling:
+def _of_bucket(claimed: Claimed, bucket: BucketId) -> CheckedSubmit:
     one = submit(claimed)
-    return Settling(one.service_id, bucket, one.claim, one.client_id, one.rows, one.mask, True)
+    return CheckedSubmit(one.service_id, bucket, one.claim, one.client_id, one.rows, one.mask, True)
 
 
 async def test_items_that_were_not_handed_out_are_refused_by_name(bench: Bench, ada: Worker) -> None:
@@ -250,7 +252,7 @@ async def test_the_same_submit_from_many_connections_is_stored_once(bench: Bench
         assert await bench.value("SELECT settled FROM claim WHERE claim_id = $1", mine.claim) == 3
 
 
-async def _like_commits(bench: Bench, one: Settling) -> Outcome:
+async def _like_commits(bench: Bench, one: CheckedSubmit) -> SubmitOutcome:
     (outcome,) = await bench.settle(one)
     return outcome or await bench.settle_one(one)
 

@@ -13,7 +13,7 @@ from coordinator.model import Boot, ServiceId
 from coordinator.store import events, history, people, statistics
 from coordinator.store.history import Counts
 from coordinator.store.pool import Database
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from tests.store.bench import Bench, submit
 
 SCAN = """
@@ -22,7 +22,7 @@ SELECT (SELECT count(*) FROM item_service WHERE service_id = $1) AS joined,
        (SELECT count(*) FROM quarantine WHERE service_id = $1) AS quarantined"""
 
 
-async def state_of(bench: Bench) -> ServiceState:
+async def state_of(bench: Bench) -> ServiceTotals:
     async with bench.database.connection() as db:
         return (await statistics.state(db))[bench.service]
 
@@ -271,7 +271,7 @@ async def test_events_by_client_service_and_kind(bench: Bench) -> None:
 
 
 async def test_only_the_newest_events_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEEP", 3)
+    monkeypatch.setattr(events, "EVENTS_KEPT", 3)
     async with bench.database.connection() as db:
         await events.write(db, Boot(1), [(0.0, "connect", None, None, None, str(n)) for n in range(5)])
         await events.forget(db)
@@ -283,12 +283,12 @@ async def test_only_the_newest_events_are_kept(bench: Bench, monkeypatch: pytest
 
 
 async def names(
-    bench: Bench, which: people.Which, sort: people.Sort, limit: int = 2
+    bench: Bench, which: people.ClientFilter, sort: people.Sort, limit: int = 2
 ) -> tuple[list[str], dict[str, dict[str, object]]]:
     """The clients of all pages in order, and their rows."""
     found: dict[str, dict[str, object]] = {}
     order: list[str] = []
-    after: people.Place | None = None
+    after: people.ClientPlace | None = None
     async with bench.database.connection() as db:
         while True:
             rows, after = await people.page(db, which, sort, after, limit)
@@ -317,7 +317,7 @@ async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
     await bench.execute("UPDATE membership SET joined = false WHERE client_id = 'eve'")
     await bench.execute("UPDATE client SET screen_name = 'Lovelace_100' WHERE client_id = 'ada'")
     await bench.held(workers["ada"], 3)
-    every = people.Which()
+    every = people.ClientFilter()
     assert (await names(bench, every, "client_id"))[0] == ["ada", "bob", "cleo", "dan", "eve"]
     assert (await names(bench, every, "settled"))[0] == ["bob", "ada", "cleo", "dan", "eve"]
     assert (await names(bench, every, "dead"))[0][0] == "ada"
@@ -328,15 +328,15 @@ async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
     assert [rows[name]["held"] for name in ("ada", "bob")] == [1, 0]
     assert rows["ada"]["services"][0]["held"] == 1  # type: ignore[index]
     for sort in ("client_id", "settled"):
-        assert (await names(bench, people.Which(state="deactivated"), sort))[0] == ["bob"]
-        assert (await names(bench, people.Which(state="unregistered"), sort))[0] == ["cleo"]
-        assert (await names(bench, people.Which(state="inactive"), sort))[0] == ["dan"]
-        assert set((await names(bench, people.Which(state="active"), sort))[0]) == {"ada", "eve"}
-        assert (await names(bench, people.Which(search="LOVE"), sort))[0] == ["ada"]
-        assert (await names(bench, people.Which(search="e_1"), sort))[0] == ["ada"]
-        assert "eve" not in (await names(bench, people.Which(service=bench.service), sort))[0]
-        assert (await names(bench, people.Which(health="flagged"), sort))[0] == []
-        assert len((await names(bench, people.Which(health="ok"), sort))[0]) == 5
+        assert (await names(bench, people.ClientFilter(state="deactivated"), sort))[0] == ["bob"]
+        assert (await names(bench, people.ClientFilter(state="unregistered"), sort))[0] == ["cleo"]
+        assert (await names(bench, people.ClientFilter(state="inactive"), sort))[0] == ["dan"]
+        assert set((await names(bench, people.ClientFilter(state="active"), sort))[0]) == {"ada", "eve"}
+        assert (await names(bench, people.ClientFilter(search="LOVE"), sort))[0] == ["ada"]
+        assert (await names(bench, people.ClientFilter(search="e_1"), sort))[0] == ["ada"]
+        assert "eve" not in (await names(bench, people.ClientFilter(service=bench.service), sort))[0]
+        assert (await names(bench, people.ClientFilter(health="flagged"), sort))[0] == []
+        assert len((await names(bench, people.ClientFilter(health="ok"), sort))[0]) == 5
 
 
 async def test_how_many_clients_there_are(bench: Bench) -> None:
@@ -350,6 +350,6 @@ async def test_how_many_clients_there_are(bench: Bench) -> None:
         bench.boot,
     )
     async with bench.database.connection() as db:
-        found = await people.people(db)
+        found = await people.count_clients(db)
     assert (found.registered, found.connected, found.active, found.deactivated) == (3, 1, 2, 1)
     assert (found.watched, found.flagged, found.active_in[bench.service]) == (0, 0, 2)

@@ -212,7 +212,7 @@ async def test_what_was_settled_meanwhile_is_not_handed_out_again_by_a_recollect
     await bench.settle_one(submit(pair.second, [pair.item]))
     if way == "kept":
         async with bench.database.connection() as db:
-            await claims.keep(db, [ada.session_id], 60.0)
+            await claims.keep_for_reconnect(db, [ada.session_id], 60.0)
     (back,) = await bench.recollect(await bench.worker("ada"), [pair.first.bucket_id])
     assert back.claimed.settled == "010"
     assert await bench.value("SELECT count(*) FROM twin") == 0

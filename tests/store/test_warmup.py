@@ -11,7 +11,7 @@ from tests.store.bench import Bench
 
 WAITED_FOR = (
     claims._CLAIM,
-    claims._WAITS,
+    claims._FIND_WAITS,
     claims._RELEASE_SESSION,
     items._ADD,
     building._MAKE,

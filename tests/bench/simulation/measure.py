@@ -23,7 +23,7 @@ from coordinator.model import Claimed, ClientId, Service, ServiceSettings, Sessi
 from coordinator.observe.health import WELL
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import building, claims, clients, health, history, items, migrate, statistics
-from coordinator.store.health import Done
+from coordinator.store.health import WorkCounts
 from coordinator.store.pool import Connection, Database
 from tests.bench.simulation.costs import Costs
 from tests.store.bench import Bench, Worker, submit
@@ -315,7 +315,7 @@ class _Measure:
         async def record(size: int) -> None:
             names = [ClientId(f"crowd{n}") for n in range(1, size + 1)]
             async with self._database.transaction() as db:
-                done = {(one, service): Done(True, 1, 1, SIZE, 0, 0, 0, 1, 1.0, SIZE) for one in names}
+                done = {(one, service): WorkCounts(True, 1, 1, SIZE, 0, 0, 0, 1, 1.0, SIZE) for one in names}
                 await health.count(db, done, WELL)
                 await health.count_labels(db, [(service, one, label, 60) for one in names for label in _LABELS])
                 await history.add(db, [(service, (SIZE, 1, 0, 0, 0, 0))])

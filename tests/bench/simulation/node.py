@@ -22,7 +22,7 @@ from coordinator.flow.session_registry import Holder
 from coordinator.flow.signals import COALESCE
 from coordinator.model import ClientId, ServiceId, SessionId
 from coordinator.observe.recorder import MOST_EVENTS
-from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
+from coordinator.store.claims import CUT_OFF, FRONT_BUCKETS, UNDELIVERED
 from tests.bench.simulation.member import Demand, Outcome, Submit
 from tests.bench.simulation.queue import Bucket
 
@@ -144,7 +144,7 @@ class Node:
         self.day.clock.after(
             self.day.costs.claim_seconds(count, self.day.store.ready.size), self._hand_out, tickets, served
         )
-        left = min(self.day.store.ready.size, FRONT)
+        left = min(self.day.store.ready.size, FRONT_BUCKETS)
         if count and line.low(left) and not (self._filling or line.exhausted):
             self._fill()
 

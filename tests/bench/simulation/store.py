@@ -17,7 +17,7 @@ from random import Random
 from coordinator.flow.bucket_builder import head_start, plan, pool_target
 from coordinator.flow.expiry import part_size
 from coordinator.model import ServiceSettings
-from coordinator.store.building import MAX_READY, Pool
+from coordinator.store.building import MAX_READY, ReadyPool
 from coordinator.store.claims import CRASHED, CUT_OFF, DEAD, GIVEN_UP, MAX_ATTEMPTS, UNDELIVERED, EndReason
 from tests.bench.simulation.clock import Clock
 from tests.bench.simulation.ledger import Ledger, Spread
@@ -89,7 +89,7 @@ class Store:
         """One run; returns how many buckets it made."""
         target = pool_target(self.members, self.settings)
         front, back = self.waiting.front, self.ready.back
-        pool = Pool(
+        pool = ReadyPool(
             min(self.members, MAX_READY),
             min(self.ready.size, target),
             None if back is None else moment(back),

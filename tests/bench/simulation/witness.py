@@ -18,7 +18,7 @@ from coordinator.errors import StaleClaim
 from coordinator.model import BucketId, Claimed, ClientId, ItemId
 from coordinator.store import claims, clients, recollects
 from coordinator.store.claims import EndReason
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from coordinator.store.statement_stats import StatementStats
 from tests.bench.simulation.member import Demand, Freed, Member, Outcome, Submit
 from tests.bench.simulation.node import Session
@@ -199,7 +199,7 @@ class Witness(Store):
     def claim_choosy(self, demand: Demand) -> Bucket | None:
         async def claim() -> Claimed | None:
             async with self._room.database.connection() as db:
-                return await claims.claim_choosy(db, self._room.service, _worker(demand).demand, self._room.boot)
+                return await claims.claim_unblocked(db, self._room.service, _worker(demand).demand, self._room.boot)
 
         one = self._do(claim())
         self._next = {} if one is None else {self._model[one.bucket_id]: one}
@@ -220,9 +220,9 @@ class Witness(Store):
         async def waits() -> list[tuple[float | None, bool]]:
             async with self._room.database.connection() as db:
                 ids = [ClientId(one.client_id) for one in members]
-                found = {one.client_id: one for one in await claims.waits(db, self._room.service, ids)}
+                found = {one.client_id: one for one in await claims.find_waits(db, self._room.service, ids)}
             told = [found[one] for one in ids]
-            return [(None if one.seconds is None else round(one.seconds, 6), one.choosy) for one in told]
+            return [(None if one.seconds is None else round(one.seconds, 6), one.has_blocks) for one in told]
 
         return self._both("waits", waits, lambda: model(members))
 
@@ -231,12 +231,12 @@ class Witness(Store):
         model = super().settle
         return self._both("settle", lambda: self._settle_all(settlings), lambda: model(submits))
 
-    def _settling(self, one: Submit) -> Settling:
+    def _settling(self, one: Submit) -> CheckedSubmit:
         claimed, left = self._claim_of[one.bucket, one.claim]
         chosen, left[: one.items] = left[: one.items], []
         return submit(claimed, chosen, final=one.final)
 
-    async def _settle_all(self, settlings: Sequence[Settling]) -> list[Outcome | None]:
+    async def _settle_all(self, settlings: Sequence[CheckedSubmit]) -> list[Outcome | None]:
         """As the group commit does it: together, and alone what was passed over."""
         found: list[Outcome | None] = []
         together = await self._room.settle(*settlings, window=self.recollect_window)
