@@ -55,26 +55,27 @@ async def count_clients(db: Connection) -> ClientTotals:
     return ClientTotals(**dict(row), active_in=active_in)
 
 
-# By id; stops when it has a page.  What can be said of a client without its sums is said first, so that they are not
-# made of those who are not wanted.
-#
-# $1 state
-# $2 service that they have joined
-# $3 what id or screen name contain
-# $4 health, the worst in any service
-# $5 rows
-# $6 behind whom the page begins
-# $7 the only one that is wanted, or null
+# The client that $6 names, if it is chosen.
+_NAMED = """
+SELECT c.client_id, c.screen_name, c.registered, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.idle,
+       c.health, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
+  FROM client_total c
+ WHERE c.client_id = $6
+   AND ($1::text IS NULL OR c.state = $1)
+   AND ($2::int IS NULL OR EXISTS (SELECT FROM membership j
+                                    WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
+   AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
+   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[c.health])
+ LIMIT $5"""
+
+# By id, from behind $6 on; stops when it has a page.  $1 state, $2 service that they have joined, $3 what id or screen
+# name contain, $4 health (the worst in any service), $5 rows.  What can be said of a client without its sums is said
+# first, so that they are not made of those who are not wanted.
 _BY_ID = """
-SELECT c.client_id, c.screen_name, c.registered, c.deactivated, w.*,
-       (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
-  FROM client c
-  LEFT JOIN LATERAL (SELECT * FROM membership_total t WHERE t.client_id = c.client_id OFFSET 0) s ON true
- CROSS JOIN LATERAL (
-    SELECT coalesce(s.settled, 0) AS settled, coalesce(s.given_back, 0) AS given_back, coalesce(s.dead, 0) AS dead,
-           s.last_access, coalesce(s.idle, false) AS idle, coalesce(s.health, 1) AS health) w
+SELECT c.client_id, c.screen_name, c.registered, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.idle,
+       c.health, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
+  FROM client_total c
  WHERE c.client_id > $6
-   AND c.client_id BETWEEN coalesce($7::text, '') AND coalesce($7::text, (SELECT max(client_id) FROM client))
    AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
    AND ($1::text IS NULL OR $1 = 'deactivated' OR ($1 = 'unregistered') = (NOT c.registered))
    AND ($4::text IS NULL OR $4 = 'ok'
@@ -82,13 +83,17 @@ SELECT c.client_id, c.screen_name, c.registered, c.deactivated, w.*,
    AND ($2::int IS NULL OR EXISTS (SELECT FROM membership j
                                     WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
    AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
-   AND ($1::text IS NULL OR $1 = client_state(c.deactivated, c.registered, w.idle))
-   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])
+   AND ($1::text IS NULL OR c.state = $1)
+   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[c.health])
  ORDER BY c.client_id LIMIT $5"""
 
 # By the largest value of any other column: all memberships are added up.
 #
-# $1 to $5 as in _BY_ID
+# $1 state
+# $2 service that they have joined
+# $3 what id or screen name contain
+# $4 health, the worst in any service
+# $5 rows
 # $6 the last row's client
 # $7 its value, or null at the beginning
 # $8 the column
@@ -155,9 +160,9 @@ async def page(
     client, value = after or ("", None)
     filters = (which.state, which.service, which.search, which.health, limit)
     if which.client is not None:
-        found = [] if after is not None else await db.fetch(_BY_ID, *filters, "", which.client)
+        found = [] if after is not None else await db.fetch(_NAMED, *filters, which.client)
     elif sort == "client_id":
-        found = await db.fetch(_BY_ID, *filters, client, None)
+        found = await db.fetch(_BY_ID, *filters, client)
     else:
         found = await db.fetch(_BY_VALUE, *filters, client, value, sort)
 

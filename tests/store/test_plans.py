@@ -137,7 +137,7 @@ def _statements() -> dict[str, str]:
         (items, ("_WAITING", "_STATES")),
         (item_changes, ("_LOCK", "_TAKE", "_TAKE_OUT")),
         (statistics, ("_STATE", "_FRONTS")),
-        (people, ("_COUNT_CLIENTS", "_ACTIVE_IN", "_BY_ID", "_BY_VALUE", "_MEMBERSHIPS_OF")),
+        (people, ("_COUNT_CLIENTS", "_ACTIVE_IN", "_NAMED", "_BY_ID", "_BY_VALUE", "_MEMBERSHIPS_OF")),
         (buckets, ("_OPEN_BUCKETS", "_OPEN_BUCKETS_OF_CLIENT")),
     ):
         found |= {f"{module.__name__.rpartition('.')[2]}.{name}": getattr(module, name) for name in names}
