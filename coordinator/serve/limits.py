@@ -10,7 +10,7 @@ from typing import Any
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_REFUSALS_IN_A_ROW = 50
-"""Messages refused for their rate, one after another, after which a connection is closed with 4429."""
+"""Messages, or registrations, refused in a row for their rate; then the connection is closed with 4429."""
 
 
 class TokenBucket:
