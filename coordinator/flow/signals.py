@@ -22,7 +22,7 @@ from coordinator.store.pool import UNAVAILABLE_ERRORS, Connection, Database
 log = structlog.get_logger()
 
 SEND_INTERVAL = 0.1
-"""Seconds between sendings: wake-ups of one service in between become one."""
+"""Seconds between two sendings; the wake-ups of one service in between become one."""
 
 MAX_PAYLOAD = 7_900
 """Length of a payload; Postgres takes less than 8,000 bytes."""
