@@ -32,8 +32,11 @@ CREATE SCHEMA simulated;
 CREATE TABLE simulated.clock (at timestamptz NOT NULL);
 INSERT INTO simulated.clock VALUES (pg_catalog.now());
 CREATE FUNCTION simulated.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM simulated.clock';
-DO $$ BEGIN
+DO $$ DECLARE view text := pg_get_viewdef('servable_membership'); BEGIN
     EXECUTE format('ALTER DATABASE %I SET search_path = simulated, pg_catalog, public', current_database());
+    -- A view has kept the function that it was made with.
+    SET LOCAL search_path = simulated, pg_catalog, public;
+    EXECUTE 'CREATE OR REPLACE VIEW public.servable_membership AS ' || view;
     EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database());
 END $$"""
 """Gives a database a clock of its own, and commits that do not wait, for the connections made from then on."""
