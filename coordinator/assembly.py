@@ -9,10 +9,21 @@ from dataclasses import dataclass
 import msgspec
 
 from coordinator import __version__
+from coordinator.admin import Steps, join_steps
+from coordinator.admin.activity import Activity
+from coordinator.admin.buckets import Buckets
+from coordinator.admin.clients import Clients
+from coordinator.admin.items import Items
+from coordinator.admin.nodes import Nodes
+from coordinator.admin.results import Results
+from coordinator.admin.services import Services
+from coordinator.admin.system import System
+from coordinator.admin.tokens import Tokens
 from coordinator.config import Settings
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.commits import Commits
 from coordinator.flow.core import Core, NodeState
@@ -20,17 +31,14 @@ from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.intake import Intake
-from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.lease import Lease
 from coordinator.flow.membership import Memberships
-from coordinator.flow.operation import Operation
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.readiness import Readiness
 from coordinator.flow.release import Releases
-from coordinator.flow.service_life import ServiceLife
+from coordinator.flow.requeue import Requeue
 from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
-from coordinator.flow.undo import Undo
 from coordinator.model import Boot
 from coordinator.observe.database_rates import DatabaseRates
 from coordinator.observe.events import Events
@@ -39,7 +47,7 @@ from coordinator.observe.node_load import LoadMeter
 from coordinator.observe.recorder import Recorder
 from coordinator.observe.tables import Tables
 from coordinator.observe.topics import Topics
-from coordinator.serve.admin_channel import AdminDependencies, admin_answers
+from coordinator.serve.admin_channel import AdminDependencies
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.change_listener import ChangeListener
 from coordinator.serve.channel import Edge
@@ -75,9 +83,9 @@ class Parts:
     health_monitor: HealthMonitor
     lease: Lease
     expiry: Expiry
-    item_operation: ItemOperation
-    service_life: ServiceLife
-    undo: Undo
+    catalogue_fill: CatalogueFill
+    requeue: Requeue
+    admin_steps: Steps
     load_meter: LoadMeter
     recorder: Recorder
     feeds: Feeds
@@ -93,8 +101,8 @@ class Parts:
         yield "lease", self.lease.run
         yield "expiry", self.expiry.run
         yield "releases", self.releases.run
-        yield "services", self.service_life.run
-        yield "undo", self.undo.run
+        yield "catalogue fill", self.catalogue_fill.run
+        yield "requeue", self.requeue.run
         yield "activity", self.activity_log.run
         yield "load", self.load_meter.run
         yield "feeds", self.feeds.run
@@ -139,13 +147,9 @@ def assemble(core: Core) -> Parts:
     load_meter = LoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
     lease = Lease(core, releases, load_meter)
     expiry = Expiry(core, grant, builder, releases, health_monitor, activity_log)
+    catalogue_fill = CatalogueFill(core, releases, plugin_runner)
+    requeue = Requeue(core, releases)
     readiness = Readiness(core)
-
-    # Operation.
-    operation = Operation(core, grant, releases, memberships)
-    item_operation = ItemOperation(core, grant, builder, releases, plugin_runner)
-    service_life = ServiceLife(core, grant, releases, plugin_runner)
-    undo = Undo(core, releases, plugin_runner)
 
     # Statistics.
     rates = DatabaseRates(core.database, core.settings.node_name, core.counters.stored_submits)
@@ -155,12 +159,25 @@ def assemble(core: Core) -> Parts:
     recorder = Recorder(core.database, core.counters, core.events, core.boot)
     metrics = Metrics(core, grant, load_meter, sessions.counts)
 
-    # Sockets.
+    # The requests of admins.
     edge = _edge(core, background)
+    admin_steps = join_steps(
+        Services(core, grant, releases, catalogue_fill),
+        Items(core, grant, builder, releases, plugin_runner),
+        Buckets(core, releases),
+        Results(core, releases, plugin_runner, requeue),
+        Clients(core, grant, releases, memberships),
+        Tokens(core),
+        Activity(core),
+        Nodes(core),
+        System(core, readiness, edge.limits),
+    )
+
+    # Sockets.
     channels = Channels(
         client=ClientDependencies(grant, intake, releases, memberships),
         stats=StatsDependencies(feeds, tables.page),
-        admin=AdminDependencies(admin_answers(operation, item_operation, service_life, undo, edge, readiness)),
+        admin=AdminDependencies(admin_steps),
     )
     pages = {"/v1/asyncapi.json": Page("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
     listener = Listener(edge, channels, HttpPages(readiness, pages, metrics.page), sessions)
@@ -177,9 +194,9 @@ def assemble(core: Core) -> Parts:
         health_monitor=health_monitor,
         lease=lease,
         expiry=expiry,
-        item_operation=item_operation,
-        service_life=service_life,
-        undo=undo,
+        catalogue_fill=catalogue_fill,
+        requeue=requeue,
+        admin_steps=admin_steps,
         load_meter=load_meter,
         recorder=recorder,
         feeds=feeds,

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from coordinator.flow.catalogue import Catalogue
-from coordinator.flow.rows import time_text
 from coordinator.model import Health
 from coordinator.observe.node_load import NodeLoad
 from coordinator.wire import stats as wire
+from coordinator.wire.paging import time_text
 
 Row = dict[str, Any]
 

@@ -18,7 +18,7 @@ from msgspec import structs
 from coordinator.errors import BadMessage, UnknownBucket
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.intake import bucket_of
-from coordinator.flow.rows import cursor, moment_of, moment_or_none, number, result_row
+from coordinator.flow.rows import result_row
 from coordinator.model import ServiceId
 from coordinator.observe import rows
 from coordinator.observe.cached_query import SMALL_SHARE, CachedQuery
@@ -26,6 +26,7 @@ from coordinator.observe.topics import Topics
 from coordinator.store import buckets, events, history, items, nodes, people
 from coordinator.store.pool import Connection, Database
 from coordinator.wire import stats as wire
+from coordinator.wire.paging import cursor, moment_of, moment_or_none, number
 
 REMEMBERED = 200
 """Pages that are kept."""

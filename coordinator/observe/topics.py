@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from coordinator.flow.catalogue import Catalogue, Entry
 from coordinator.flow.grant import Grant
-from coordinator.flow.rows import time_text
 from coordinator.model import Boot, ServiceId
 from coordinator.observe import rows
 from coordinator.observe.cached_query import SMALL_SHARE, CachedQuery
@@ -24,6 +23,7 @@ from coordinator.store import buckets, events, history, nodes, people, statistic
 from coordinator.store.pool import Connection, Database
 from coordinator.store.statistics import ServiceState
 from coordinator.wire import stats as wire
+from coordinator.wire.paging import time_text
 
 SLOWLY = 5.0
 """Seconds between looks at what changes by the minute."""

@@ -3,106 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import structlog
 
 from coordinator import credentials
 from coordinator.errors import Forbidden, OutOfOrder, PeerError, Unauthorized, Unavailable
-from coordinator.flow.item_operation import ItemOperation
-from coordinator.flow.operation import Operation
-from coordinator.flow.readiness import Readiness
-from coordinator.flow.service_life import ServiceLife
-from coordinator.flow.undo import Undo
-from coordinator.observe.capacity import CARRIES
 from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
 from coordinator.serve.connection import TimestampedConnection
 from coordinator.store import activity, tokens
 from coordinator.wire import admin as wire
+from coordinator.wire.admin.system import Health, LimitsShow, Stats
 from coordinator.wire.codec import Codec, tag_of
-from coordinator.wire.frames import PROTOCOL, Answer, Close, Ref, Request
+from coordinator.wire.frames import PROTOCOL, Answer, Close, Request
 
 log = structlog.get_logger()
 
-CODEC: Codec[Request] = Codec(*wire.REQUESTS)
+CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 
 LARGEST = 16 * 1024 * 1024
 """Bytes of a frame from an admin: `item.add` takes thousands of items at once."""
 
-QUIET: frozenset[type[Request]] = frozenset({wire.Stats, wire.LimitsShow, wire.Health})
+QUIET: frozenset[type[Request]] = frozenset({Stats, LimitsShow, Health})
 """Asked again and again by live views; not noted in the activity log."""
 
 LOOKS: frozenset[type[Request]] = frozenset(
-    one for one in wire.REQUESTS if tag_of(one).endswith((".list", ".show", ".waiting", ".quarantined", ".export"))
+    one for one in wire.ANSWERS if tag_of(one).endswith((".list", ".show", ".waiting", ".quarantined", ".export"))
 )
 """Changes nothing, so it is no event; QUIET ones are not either."""
-
-Fields = dict[str, Any]
-
-
-class _Shapeless(Answer, tag="ok"):
-    fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
 class AdminDependencies:
-    """What an admin session works with: each request and the function that answers it."""
+    """What an admin session works with: each request and the function that carries it out."""
 
-    answers: Mapping[type[Request], Callable[[Any], Awaitable[Fields]]]
-
-
-def admin_answers(
-    operation: Operation, on_items: ItemOperation, life: ServiceLife, undo: Undo, edge: Edge, readiness: Readiness
-) -> Mapping[type[Request], Callable[[Any], Awaitable[Fields]]]:
-    """Join the requests of the admin channel with the functions that answer them."""
-
-    async def limits(request: wire.LimitsShow) -> Fields:
-        return {"limits": edge.limits, "carries": CARRIES}
-
-    async def health(request: wire.Health) -> Fields:
-        return await readiness.report()
-
-    return {
-        wire.ServiceList: operation.service_list,
-        wire.ServiceShow: operation.service_show,
-        wire.ServiceAdd: life.add,
-        wire.ServiceConfigure: life.configure,
-        wire.ServicePause: life.pause,
-        wire.ServiceResume: life.resume,
-        wire.ServiceRevoke: life.revoke,
-        wire.ServiceRestore: life.restore,
-        wire.ItemAdd: on_items.item_add,
-        wire.ItemPrioritize: on_items.item_prioritize,
-        wire.ItemDelete: on_items.item_delete,
-        wire.ItemWaiting: on_items.item_waiting,
-        wire.ItemShow: on_items.item_show,
-        wire.ItemQuarantined: on_items.item_quarantined,
-        wire.ItemRetry: on_items.item_retry,
-        wire.BucketList: operation.bucket_list,
-        wire.BucketShow: operation.bucket_show,
-        wire.BucketRelease: operation.bucket_release,
-        wire.ResultList: operation.result_list,
-        wire.ResultExport: operation.result_export,
-        wire.ResultInvalidate: undo.invalidate,
-        wire.ResultReinstate: undo.reinstate,
-        wire.ClientList: operation.client_list,
-        wire.ClientShow: operation.client_show,
-        wire.ClientDeactivate: operation.client_deactivate,
-        wire.ClientActivate: operation.client_activate,
-        wire.ClientForgetSecret: operation.client_forget_secret,
-        wire.TokenIssue: operation.token_issue,
-        wire.TokenList: operation.token_list,
-        wire.TokenRevoke: operation.token_revoke,
-        wire.ActivityList: operation.activity_list,
-        wire.NodeList: operation.node_list,
-        wire.NodeDrain: operation.node_drain,
-        wire.Stats: operation.stats,
-        wire.LimitsShow: limits,
-        wire.Health: health,
-    }
+    steps: Mapping[type[Request], Step]
 
 
 class AdminSession(ChannelSession):
@@ -117,7 +53,7 @@ class AdminSession(ChannelSession):
         super().__init__(connection, address, edge)
         self._database = edge.core.database
         self._token: tokens.Token | None = None
-        self._answers = dependencies.answers
+        self._steps = dependencies.steps
 
     async def run(self) -> None:
         """The whole life of the session."""
@@ -146,19 +82,7 @@ class AdminSession(ChannelSession):
             raise Forbidden(f"{tag_of(type(request))} needs an admin's token.")
 
     def step_for(self, request: Request) -> Step:
-        return self._hello if isinstance(request, wire.AdminHello) else self._carry_out
-
-    async def _carry_out(self, request: Request) -> Answer:
-        return _Shapeless(fields=await self._answers[type(request)](request))
-
-    def answer(self, answer: Answer, ref: Ref | None) -> None:
-        if not isinstance(answer, _Shapeless):
-            super().answer(answer, ref)
-            return
-        fields: Fields = {"type": "ok", **answer.fields}
-        if ref is not None:
-            fields["ref"] = ref
-        self.push(msgspec.json.encode(fields))
+        return self._hello if isinstance(request, wire.AdminHello) else self._steps[type(request)]
 
     async def _hello(self, hello: wire.AdminHello) -> Answer:
         if hello.protocol != PROTOCOL:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ItemState, ServiceId, SessionId, WaitingItem
 from coordinator.store.pool import Connection
 
 # New keys get a row and wait in these services; known ones keep their attributes.  In one order of keys, so that two of
@@ -143,7 +143,7 @@ class ItemStory:
     item: ItemId
     key: str
     attributes: dict[str, Any]
-    states: list[tuple[str, str]]
+    states: list[tuple[str, ItemState]]
     results: list[ResultRow]
 
 

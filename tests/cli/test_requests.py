@@ -16,13 +16,13 @@ from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, fields_of
 from coordinator.observe.capacity import CARRIES
-from coordinator.wire.admin import REQUESTS, AdminHello
+from coordinator.wire.admin import ANSWERS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
 from tests.cli.conftest import Run
 from tests.cli.scripted import TOKEN, Scripted, error
 
-ASKED = [one for one in REQUESTS if one is not AdminHello]
+ASKED = [one for one in ANSWERS if one is not AdminHello]
 
 
 def words_of(request: type[Request]) -> list[str]:

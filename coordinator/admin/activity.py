@@ -1,0 +1,63 @@
+"""The activity log is looked at.  protocol.md, "activity.list" """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from coordinator.admin import Steps
+from coordinator.flow.core import Core
+from coordinator.store import activity as store
+from coordinator.wire.admin import activity as wire
+from coordinator.wire.paging import cursor, moment_of, moment_or_none, number, time_text
+
+LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+"""Later than all that has been noted."""
+
+
+class Activity:
+    """Carries out the request `activity.list`."""
+
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+
+    def steps(self) -> Steps:
+        """Each request with its method."""
+        return {wire.ActivityList: self.list}
+
+    async def list(self, request: wire.ActivityList) -> wire.ActivityPage:
+        """List the lines of the log, newest first.
+
+        Raises:
+            BadMessage: a time, or `after`, is none.
+        """
+        until = moment_or_none(request.until, "$.until")
+        before = (until or LATEST, 0 if until else 2**62)
+        if request.after is not None:
+            moment, line = cursor(request.after, 2)
+            before = min(before, (moment_of(moment, "$.after"), number(line)))
+
+        async with self._database.connection() as db:
+            found = await store.page(
+                db,
+                before,
+                request.limit,
+                target=request.client_id,
+                action=request.action,
+                since=moment_or_none(request.since, "$.since"),
+            )
+
+        full = len(found) == request.limit
+        last = f"{found[-1]['at'].isoformat()}|{found[-1]['activity_id']}" if full else None
+        return wire.ActivityPage(rows=[_activity_row(row) for row in found], next=last)
+
+
+def _activity_row(row: Mapping[str, Any]) -> wire.ListedActivity:
+    return wire.ListedActivity(
+        at=time_text(row["at"]),
+        who=row["who"],
+        action=row["action"],
+        target=row["target"],
+        outcome=row["outcome"],
+    )
