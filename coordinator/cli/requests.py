@@ -265,10 +265,21 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _help_text(request: type[Request]) -> str:
+    text = inspect.cleandoc(request.__doc__ or tag_of(request))
+    return f"{text}\n\nAnswers: {_answer_fields(request)}.\n\nExample: `{example_of(request)}`"
+
+
+def example_of(request: type[Request]) -> str:
+    """Return a command line that shows a request: one of `EXAMPLES`, or one of the fields that it needs."""
     tag = tag_of(request)
-    text = inspect.cleandoc(request.__doc__ or tag)
-    example = EXAMPLES.get(tag, f"coordinator {tag.replace('.', ' ').replace('_', '-')}")
-    return f"{text}\n\nAnswers: {_answer_fields(request)}.\n\nExample: `{example}`"
+    words = ["coordinator", *tag.replace("_", "-").split(".")]
+    for field in fields_of(request):
+        value = field.name.removesuffix("s").upper()
+        if field.is_subject:
+            words.append(value)
+        elif field.required:
+            words += [field.option, value]
+    return EXAMPLES.get(tag, " ".join(words))
 
 
 def _answer_fields(request: type[Request]) -> str:

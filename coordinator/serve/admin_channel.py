@@ -22,16 +22,16 @@ log = structlog.get_logger()
 
 CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 
-LARGEST = 16 * 1024 * 1024
-"""Bytes of a frame from an admin: `item.add` takes thousands of items at once."""
+MAX_ADMIN_FRAME_BYTES = 16 * 1024 * 1024
+"""Largest frame from an admin: `item.add` takes thousands of items at once."""
 
-QUIET: frozenset[type[Request]] = frozenset({Stats, LimitsShow, Health})
-"""Asked again and again by live views; not noted in the activity log."""
+NOT_LOGGED: frozenset[type[Request]] = frozenset({wire.AdminHello, Stats, LimitsShow, Health})
+"""Requests that are not noted in the activity log: `hello`, and what live views repeat."""
 
-LOOKS: frozenset[type[Request]] = frozenset(
+READ_ONLY: frozenset[type[Request]] = frozenset(
     one for one in wire.ANSWERS if tag_of(one).endswith((".list", ".show", ".waiting", ".quarantined", ".export"))
 )
-"""Changes nothing, so it is no event; QUIET ones are not either."""
+"""Requests that change nothing and so are no event; those of `NOT_LOGGED` are none either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class AdminSession(ChannelSession):
         self._steps = dependencies.steps
 
     async def run(self) -> None:
-        """The whole life of the session."""
+        """Serve the session until it ends."""
         await self.frames()
 
     @property
@@ -69,7 +69,7 @@ class AdminSession(ChannelSession):
 
     @property
     def token_id(self) -> str | None:
-        """The token that this session lives by."""
+        """Name the token that this session lives by."""
         return None if self._token is None else self._token.token_id
 
     async def admit(self, request: Request) -> None:
@@ -87,14 +87,16 @@ class AdminSession(ChannelSession):
     async def _hello(self, hello: wire.AdminHello) -> Answer:
         if hello.protocol != PROTOCOL:
             raise other_version(hello.protocol)
+
         async with self._database.connection() as db:
             token = await tokens.find(db, credentials.hash_token(hello.token))
         if token is None:
             raise Unauthorized("That token is not good.", close_code=Close.BAD_CREDENTIALS)
         if token.role not in ("admin", "operator"):
             raise Forbidden(f"A token for {token.role} does not open this channel.", close_code=Close.FORBIDDEN)
+
         self._token = token
-        self.connection.protocol.max_message_size = max(LARGEST, self._edge.limits.max_message_bytes)
+        self.connection.protocol.max_message_size = max(MAX_ADMIN_FRAME_BYTES, self._edge.limits.max_message_bytes)
         return wire.AdminWelcome(
             role="admin" if token.role == "admin" else "operator",
             label=token.label,
@@ -103,11 +105,12 @@ class AdminSession(ChannelSession):
         )
 
     async def note(self, request: Request, error: PeerError | None) -> None:
-        if type(request) in QUIET or self._token is None:
+        if type(request) in NOT_LOGGED or self._token is None:
             return
         who = f"{self._token.role}:{self._token.label or self._token.token_id}"
-        if type(request) not in LOOKS:
-            self._tell(request, who, error)
+        if type(request) not in READ_ONLY:
+            self._emit_event(request, who, error)
+
         try:
             async with self._database.connection() as db:
                 await activity.note(
@@ -116,7 +119,7 @@ class AdminSession(ChannelSession):
         except Unavailable:
             log.warning("not noted in the activity log", request=tag_of(type(request)), **self.log_fields)
 
-    def _tell(self, request: Request, who: str, error: PeerError | None) -> None:
+    def _emit_event(self, request: Request, who: str, error: PeerError | None) -> None:
         target = _target(request)
         self._edge.core.events.emit(
             "admin",
