@@ -10,7 +10,7 @@ from typing import Any, Self
 import structlog
 
 from coordinator import __version__
-from coordinator.assembly import Parts, Run, assemble, listen_to_signals, make_core
+from coordinator.assembly import Parts, assemble, listen_to_signals, make_core
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
 from coordinator.model import Boot
@@ -129,7 +129,8 @@ class Node:
         await parts.lease.take_over_from_former_boots()
 
         start = asyncio.get_running_loop().create_task
-        self.tasks = [start(self._keep_running(name, run), name=name) for name, run in parts.runs()]
+        self.tasks = [start(parts.supervisor.keep_running(name, run), name=name) for name, run in parts.runs()]
+        self.tasks += [start(parts.supervisor.run_vital(name, run), name=name) for name, run in parts.vital_runs()]
         self.tasks.append(start(self._warm_up(parts.core.database), name="warmup"))
         self.tasks.append(start(self._give_up_with_the_lease(parts), name="lost lease"))
         parts.core.signals.tell("node")
@@ -166,20 +167,6 @@ class Node:
         log.info("serving", node=settings.node_name, host=settings.host, port=self.port, ops_port=self.ops_port)
 
     # While it runs
-
-    async def _keep_running(self, name: str, run: Run) -> None:
-        """Run a part; if it ends by itself the node ends, since half a node must not go on."""
-        state = self.parts.core.state
-        try:
-            await run()
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            self.events.emit("fault", "a part of the node failed")
-            log.exception("a part of the node failed", part=name)
-            state.failed = True
-            state.stopped.set()
-            raise
 
     async def _warm_up(self, database: Database) -> None:
         await asyncio.sleep(WARM_UP_AFTER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -39,6 +39,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
+from coordinator.flow.supervisor import Run, Supervisor
 from coordinator.model import Boot
 from coordinator.observe.database_rates import DatabaseRates
 from coordinator.observe.events import Events
@@ -65,15 +66,13 @@ from coordinator.wire.client import Limits
 from coordinator.wire.frames import ServerCard
 from coordinator.wire.schema import asyncapi
 
-Run = Callable[[], Awaitable[None]]
-"""Works until cancelled."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of a node that run, or that something outside of them asks for something."""
 
     core: Core
+    supervisor: Supervisor
     background: BackgroundTasks
     activity_log: ActivityLog
     builder: BucketBuilder
@@ -98,7 +97,6 @@ class Parts:
         yield "grant", self.grant.run
         yield "commits", self.commits.run
         yield "signals", self.core.signals.run
-        yield "lease", self.lease.run
         yield "expiry", self.expiry.run
         yield "releases", self.releases.run
         yield "catalogue fill", self.catalogue_fill.run
@@ -107,6 +105,10 @@ class Parts:
         yield "load", self.load_meter.run
         yield "feeds", self.feeds.run
         yield "recorder", self.recorder.run
+
+    def vital_runs(self) -> Iterator[tuple[str, Run]]:
+        """The same for what a node cannot be without."""
+        yield "lease", self.lease.run
         yield "listener", self.listener.run
 
 
@@ -149,7 +151,8 @@ def assemble(core: Core) -> Parts:
     expiry = Expiry(core, grant, builder, releases, health_monitor, activity_log)
     catalogue_fill = CatalogueFill(core, releases, plugin_runner)
     requeue = Requeue(core, releases)
-    readiness = Readiness(core)
+    supervisor = Supervisor(core)
+    readiness = Readiness(core, supervisor)
 
     # Statistics.
     rates = DatabaseRates(core.database, core.settings.node_name, core.counters.stored_submits)
@@ -185,6 +188,7 @@ def assemble(core: Core) -> Parts:
 
     return Parts(
         core=core,
+        supervisor=supervisor,
         background=background,
         activity_log=activity_log,
         builder=builder,
@@ -229,6 +233,6 @@ def _edge(core: Core, background: BackgroundTasks) -> Edge:
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )
-    addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute, settings.trusted_proxies)
+    addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute)
     card = ServerCard(name="coordinator", version=__version__, node=settings.node_name)
     return Edge(core, background, addresses, limits, card)

@@ -106,6 +106,12 @@ def _origin(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.lower(), "", "", ""))
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        raise ValueError(text)
+    return text.lower()
+
+
 def _network(text: object) -> Network:
     return ipaddress.ip_network(str(text), strict=False)
 
@@ -214,6 +220,12 @@ class Settings(BaseSettings):
     ] = _setting(
         (), "Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
         "addresses or networks like 10.0.0.0/8, separated by commas",
+    )  # fmt: skip
+    allowed_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)
+    ] = _setting(
+        (), "Names of this node that a request may bear in its Host header, beside localhost and addresses.",
+        "host names like work.example.org, separated by commas",
     )  # fmt: skip
     tls_cert: Annotated[Path, AfterValidator(_folder)] | None = _setting(
         None, "Certificate chain in PEM; with --tls-key, the port speaks TLS.", "a file"

@@ -6,6 +6,7 @@ import asyncio
 
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
+from coordinator.flow.supervisor import Supervisor
 from coordinator.store import nodes
 
 PATIENCE = 2.0
@@ -15,12 +16,19 @@ PATIENCE = 2.0
 class Readiness:
     """Tells probes and admins how a node is."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, supervisor: Supervisor) -> None:
         self._core = core
+        self._supervisor = supervisor
 
-    async def ready(self) -> bool:
-        """Whether the node takes sessions and can work for them."""
-        return not self._core.state.draining and await self._reachable()
+    async def probe(self) -> tuple[bool, list[str]]:
+        """Return whether the node takes sessions and can work for them, and in sentences what is wrong with it."""
+        draining, reachable = self._core.state.draining, await self._reachable()
+        reasons = [f"The part {name} has failed and was started again." for name in self._supervisor.failing()]
+        if draining:
+            reasons.append("The node drains.")
+        if not reachable:
+            reasons.append("The database cannot be reached.")
+        return reachable and not draining, reasons
 
     async def database_version(self) -> str | None:
         """Return the major version of the database; None if it cannot be reached."""

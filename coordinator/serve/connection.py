@@ -13,7 +13,7 @@ from websockets.protocol import State
 
 from coordinator.errors import PeerError, RateLimited
 from coordinator.serve.background_tasks import BackgroundTasks
-from coordinator.serve.limits import REFUSED_IN_A_ROW, TokenBucket
+from coordinator.serve.limits import REFUSED_IN_A_ROW, Handshakes, TokenBucket
 from coordinator.wire.client import Limits
 from coordinator.wire.codec import encode, error_frame, peek_ref
 from coordinator.wire.frames import Answer, Close, Ref, Request
@@ -33,13 +33,47 @@ def ref_of(request: Request) -> Ref | None:
 
 
 class TimestampedConnection(ServerConnection):
-    """A connection that remembers when it last heard from its peer."""
+    """A connection that remembers who its peer is, and when it last heard from it.
+
+    It asks `handshakes` for a place when it is accepted, and is dropped at once if there is none.
+    """
 
     heard_at: float = 0.0
+    peer: str = "local"
+    """The address at the other end of the connection; `local` where that has none."""
+
+    def __init__(self, *arguments: Any, handshakes: Handshakes, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._handshakes = handshakes
+        self._place: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Now, since uvloop does not know it any more once the peer has reset the connection.
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = str(peer[0])
+        self._place = self._handshakes.enter(self.peer)
+        if self._place is None:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+            return
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
         super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._place is None and not hasattr(self, "transport"):
+            return  # it was dropped when it was accepted
+        self.end_handshake()
+        super().connection_lost(exc)
+
+    def end_handshake(self) -> None:
+        """Give the place among the handshakes to another connection."""
+        if self._place is not None:
+            self._handshakes.leave(self._place)
+            self._place = None
 
 
 class PeerConnection:
@@ -76,13 +110,14 @@ class PeerConnection:
         try:
             while self._closing is None:
                 self._receiving = asyncio.current_task()
+                await self.connection.drain()  # nothing more is read from a peer that does not read
                 frame = await self.connection.recv()
                 self._receiving = None
                 if not isinstance(frame, str):
                     self.end(Close.UNSUPPORTED_DATA, "text frames only")
                 elif self._charge(frame):
                     await self.take(frame)
-        except ConnectionClosed:
+        except (ConnectionClosed, ConnectionError):
             pass
         except asyncio.CancelledError:
             if self._closing is None:

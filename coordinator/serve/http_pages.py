@@ -6,6 +6,7 @@ import http
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
@@ -14,6 +15,9 @@ from coordinator.serve.pages import Pages
 
 CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
 CHANNELS = (CLIENT, STATS, ADMIN)
+
+PROBES = ("/healthz", "/readyz")
+"""Asked by machines that name whatever host they like."""
 
 
 class HttpPages:
@@ -43,9 +47,9 @@ class HttpPages:
         if path == "/healthz":
             return plain(http.HTTPStatus.OK, "ok\n")
         if path == "/readyz":
-            if await self._readiness.ready():
-                return plain(http.HTTPStatus.OK, "ready\n")
-            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+            ready, reasons = await self._readiness.probe()
+            status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+            return response(status, "application/json", msgspec.json.encode({"ready": ready, "reasons": reasons}))
         return plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
 
 

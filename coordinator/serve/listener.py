@@ -7,22 +7,25 @@ import http
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
+from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from coordinator.config import is_loopback
 from coordinator.errors import ConfigError
+from coordinator.serve.addresses import HostCheck, client_block, forwarded_for
 from coordinator.serve.admin_channel import AdminDependencies, AdminSession
 from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
 from coordinator.serve.connection import TimestampedConnection
-from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, STATS, HttpPages, plain
-from coordinator.serve.limits import forwarded_for
+from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages, plain
+from coordinator.serve.limits import Handshakes
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pinger import Pinger
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
@@ -59,6 +62,8 @@ class Listener:
         self._sessions = sessions
         self._state = edge.core.state
         self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
+        self._hosts = HostCheck(settings.allowed_hosts, loopback_only=is_loopback(settings.host))
+        self._handshakes = Handshakes(settings.trusted_proxies)
         self._pinger = Pinger(settings.ping_interval, settings.ping_timeout)
         self._servers: list[Server] = []
 
@@ -76,7 +81,8 @@ class Listener:
             self._serve,
             host,
             port,
-            create_connection=TimestampedConnection,
+            # A connection is made like any of the library, and takes a place among the handshakes besides.
+            create_connection=partial(TimestampedConnection, handshakes=self._handshakes),  # type: ignore[arg-type]  # it is only called
             process_request=self._on_request,
             select_subprotocol=_choose,
             compression=None,  # a compressor for each session would cost ten times its memory
@@ -105,8 +111,16 @@ class Listener:
     # Plain HTTP
 
     async def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        try:
+            return await self._answer(connection, request)
+        except MultipleValuesError as repeated:
+            return plain(http.HTTPStatus.BAD_REQUEST, f"The header {repeated.args[0]} stands there twice.\n")
+
+    async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
         headers = request.headers
+        if path not in PROBES and not self._hosts.allows(headers.get("Host")):
+            return plain(http.HTTPStatus.FORBIDDEN, "This host is not among the allowed_hosts.\n")
         if "websocket" not in headers.get("Upgrade", "").lower():
             return await self._pages.of_main_port(path)
         if path not in CHANNELS:
@@ -135,14 +149,15 @@ class Listener:
         return own and bool(host) and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _address(self, connection: ServerConnection, request: Request) -> str:
-        peer = connection.remote_address
-        return self._edge.addresses.address_of(str(peer[0]) if peer else "local", forwarded_for(request.headers))
+        assert isinstance(connection, TimestampedConnection)
+        return client_block(connection.peer, forwarded_for(request.headers), self._edge.core.settings.trusted_proxies)
 
     # Sessions
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, TimestampedConnection)
         assert connection.request is not None
+        connection.end_handshake()
         address = self._address(connection, connection.request)
         path = connection.request.path.partition("?")[0]
         here, channels = self._sessions, self._channels

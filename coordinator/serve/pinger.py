@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from operator import itemgetter
 
 import structlog
 from websockets.protocol import State
@@ -12,6 +13,9 @@ from coordinator.serve.connection import PeerConnection
 from coordinator.wire.frames import Close
 
 log = structlog.get_logger()
+
+MOST_UNREAD_OF_ALL = 256 * 1024 * 1024
+"""Bytes that may wait on this node for all its peers together to read them."""
 
 STUCK_AFTER = 10.0
 """Seconds after which a peer that has taken nothing of what waits for it is cut off."""
@@ -78,8 +82,22 @@ class Pinger:
                 log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.log_fields)
                 peer.connection.transport.abort()
 
+    def _bound_memory(self) -> None:
+        """Cut off those for whom most waits, while too much waits on this node."""
+        waiting = [(peer.unread(), peer) for peer in self._due]
+        total = sum(unread for unread, _ in waiting)
+        if total <= MOST_UNREAD_OF_ALL:
+            return
+
+        for unread, peer in sorted(waiting, key=itemgetter(0), reverse=True):
+            peer.end(Close.SLOW_READER, "too slow a reader")
+            total -= unread
+            if total <= MOST_UNREAD_OF_ALL:
+                return
+
     def _sweep(self, now: float) -> None:
-        """Cut off those that have taken nothing for a while of what waits for them."""
+        """Cut off those that have taken nothing for a while of what waits for them, and those that use up memory."""
+        self._bound_memory()
         for peer in list(self._due):
             unread = peer.unread()
             if not unread:

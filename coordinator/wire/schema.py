@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from inspect import cleandoc
 from itertools import pairwise
 from typing import Any, get_args
@@ -91,6 +92,7 @@ def error_codes() -> list[str]:
     return [one.code for one in PeerError.__subclasses__()]
 
 
+@cache
 def asyncapi() -> Json:
     """The AsyncAPI 3.0 document of this server, served as /v1/asyncapi.json."""
     schemas: Json = {}

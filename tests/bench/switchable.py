@@ -34,7 +34,7 @@ ON: dict[type, dict[str, Any]] = {which: {name: vars(which)[name] for name in na
 
 
 class Switch:
-    """What is in force."""
+    """The switch between observing and not."""
 
     def __init__(self) -> None:
         self.on = True

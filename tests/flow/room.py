@@ -46,6 +46,10 @@ UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
  WHERE b.bucket_id = o.bucket_id"""
 """Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
 
+_REFUSED = "SELECT bucket_id FROM giveback WHERE client_id = $1 AND bucket_id = ANY ($2) AND until > now()"
+
+_HAS_TO_WAIT = "SELECT wait_until > now() FROM client_service WHERE client_id = $1 AND service_id = $2"
+
 _OVERTAKEN = """
 SELECT (SELECT min(rank_at) FROM waiting WHERE service_id = $1)
      < (SELECT max(rank_at) FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)"""
@@ -65,6 +69,14 @@ class Queue:
         if left:
             assert all(bucket in self.ready for bucket in got), "made anew while there were ready ones"
             assert all(self.ready[bucket] <= min(left) for bucket in got), "a bucket that ranks first was passed over"
+
+        # An ask makes nobody wait longer, so what is in force now was in force at the claim.
+        client = self.worker.client_id
+        refused = await self.room.rows(_REFUSED, client, list(got))
+        assert not refused, "a client was handed what it gave back lately"
+        waits = await self.room.value(_HAS_TO_WAIT, client, self.room.service)
+        assert not (got and waits), "a client was served that has to wait"
+
         if (front := await self._front()) is not None:
             bound = front + timedelta(seconds=self.room.entry.service.settings.max_head_start)
             found = await self.room.rows("SELECT since FROM bucket WHERE bucket_id = ANY ($1)", list(got))

@@ -251,6 +251,8 @@ async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
     return int(memory), "\n".join(lines)
 
 
+@pytest.mark.long
+@pytest.mark.measured
 async def test_export_of_a_million_results_takes_no_more_memory(
     server: Server, database: Database, tmp_path: Path
 ) -> None:
@@ -260,7 +262,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
     few, _ = await export(server, tmp_path / "few", "--format", "jsonl")
     of_node = peak()
     async with database.connection() as db:
-        await db.execute(FILL, 60_001, 1_000_000)
+        await db.execute(FILL, 60_001, 1_000_000, timeout=100)
         await db.execute("SELECT brin_summarize_new_values('result_claim')")  # as autovacuum does behind usual work
     begun = time.monotonic()
     many, _ = await export(server, tmp_path / "many", "--format", "jsonl")

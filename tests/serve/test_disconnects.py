@@ -33,6 +33,8 @@ from tests.serve.tools import (
 PING, PONG = 9, 10
 """Opcodes.  RFC 6455, 5.2"""
 
+pytestmark = pytest.mark.measured
+
 AT_ONCE = 1.0
 """Seconds; far less than any timeout of the server."""
 

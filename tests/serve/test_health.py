@@ -314,6 +314,7 @@ async def test_an_innocent_stays_ok(start_server: StartServer, database: Databas
     assert await value(database, "SELECT count(*) FROM activity WHERE action = 'client.health'") == 0
 
 
+@pytest.mark.long
 async def test_drains_and_crashes_of_the_server_are_nobodys_fault(
     start_server: StartServer, database: Database
 ) -> None:

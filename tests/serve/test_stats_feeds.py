@@ -44,6 +44,7 @@ def replace(server: Server, topic: str, look: Any) -> feeds.Feed:
     return feed
 
 
+@pytest.mark.measured
 async def test_a_thousand_dashboards_cost_one_computation_and_little_more(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +145,7 @@ async def test_who_reads_nothing_is_cut_off(start_server: StartServer, monkeypat
         assert not server.node.parts.feeds.feeds["events"]._subscriptions
 
 
+@pytest.mark.measured
 async def test_a_snapshot_comes_each_second(server: Server) -> None:
     replace(server, "nodes", Growing())
     viewer = await server.viewer()

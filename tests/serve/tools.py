@@ -203,7 +203,7 @@ class RawPeer:
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
         (stack or server.stack).callback(writer.close)
         writer.write(
-            f"GET {path} HTTP/1.1\r\n".encode() + b"Host: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\n".encode() + b"Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)

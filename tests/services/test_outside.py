@@ -22,10 +22,11 @@ OUTSIDE = Path(__file__).parent / "outside"
 
 
 @pytest.fixture(autouse=True)
-def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _installed(example: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(OUTSIDE)
+    monkeypatch.syspath_prepend(example)
     yield
-    for name in [name for name in sys.modules if name.split(".")[0] == "link_alive"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("link_alive", "trouble")]:
         del sys.modules[name]
 
 

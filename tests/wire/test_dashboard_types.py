@@ -1,4 +1,4 @@
-"""The dashboard's types are the stats channel's: the same names with the same fields."""
+"""The dashboard's types have the names and the fields of the stats channel's types."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ NOT_OF_STATS: dict[str, type[Struct]] = {"ResultRow": ListedResult}
 """Interfaces whose types the admin channel has."""
 
 PARTS = {"WireError"}
-"""Interfaces with fewer fields than their types: the others are not looked at."""
+"""Interfaces with fewer fields than their types: the dashboard does not look at the others."""
 
 
 @pytest.mark.parametrize("name", sorted(INTERFACES.keys() - PARTS))
 def test_an_interface_has_the_fields_of_its_type(name: str) -> None:
-    kind = NOT_OF_STATS.get(name) or getattr(stats, name, None) or getattr(frames, name)
-    fields = [field.encode_name for field in structs.fields(kind) if field.name != "ref"]
+    message_type = NOT_OF_STATS.get(name) or getattr(stats, name, None) or getattr(frames, name)
+    fields = [field.encode_name for field in structs.fields(message_type) if field.name != "ref"]
     assert INTERFACES[name] == fields
 
 
-def test_the_words_of_the_wire_are_the_same() -> None:
+def test_a_union_has_the_values_of_its_type() -> None:
     text = TYPES.read_text(encoding="utf-8")
     for name in ("Topic", "Table", "Health", "Step"):
-        (words,) = re.findall(rf"^export type {name} = (.*);$", text, re.MULTILINE)
-        assert re.findall(r'"(\w+)"', words) == list(getattr(stats, name).__args__)
+        (union,) = re.findall(rf"^export type {name} = (.*);$", text, re.MULTILINE)
+        assert re.findall(r'"(\w+)"', union) == list(getattr(stats, name).__args__)
