@@ -19,10 +19,10 @@ from coordinator.flow.lease import Lease
 from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.flow.signals import Signals
-from coordinator.observe.node_load import LoadMeter
-from coordinator.observe.recorder import Recorder
+from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.listener import Listener
+from coordinator.stats.recorder import Recorder
 from tests.conftest import StartServer
 from tests.harness import Server
 from tests.serve.tools import eventually
@@ -36,7 +36,7 @@ PARTS: dict[str, type[Any]] = {
     "catalogue fill": CatalogueFill,
     "requeue": Requeue,
     "activity": ActivityLog,
-    "load": LoadMeter,
+    "load": NodeLoadMeter,
     "feeds": Feeds,
     "recorder": Recorder,
 }

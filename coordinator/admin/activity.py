@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from coordinator.admin import Steps
 from coordinator.flow.core import Core
+from coordinator.stats.rows import filled
 from coordinator.store import activity as store
 from coordinator.wire.admin import activity as wire
-from coordinator.wire.paging import cursor, moment_of, moment_or_none, number, time_text
+from coordinator.wire.paging import cursor, cursor_text, moment_of, moment_or_none, number
 
 LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 """Later than all that has been noted."""
@@ -49,15 +48,5 @@ class Activity:
             )
 
         full = len(found) == request.limit
-        last = f"{found[-1]['at'].isoformat()}|{found[-1]['activity_id']}" if full else None
-        return wire.ActivityPage(rows=[_activity_row(row) for row in found], next=last)
-
-
-def _activity_row(row: Mapping[str, Any]) -> wire.ListedActivity:
-    return wire.ListedActivity(
-        at=time_text(row["at"]),
-        who=row["who"],
-        action=row["action"],
-        target=row["target"],
-        outcome=row["outcome"],
-    )
+        last = cursor_text(found[-1]["at"].isoformat(), found[-1]["activity_id"]) if full else None
+        return wire.ActivityPage(rows=[filled(wire.ListedActivity, row) for row in found], next=last)

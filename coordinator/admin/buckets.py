@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec import structs
 
 from coordinator.admin import Steps
@@ -14,9 +11,9 @@ from coordinator.flow.core import Core
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.release import Releases
 from coordinator.model import BucketId
+from coordinator.stats.rows import Columns, filled
 from coordinator.store import buckets as store
 from coordinator.wire.admin import buckets as wire
-from coordinator.wire.paging import time_text_or_none
 
 
 class Buckets:
@@ -76,18 +73,9 @@ class Buckets:
             raise NotFound(failure.message) from None
 
 
-def bucket_row(row: Mapping[str, Any], catalogue: Catalogue) -> wire.ListedBucket:
+def bucket_row(row: Columns, catalogue: Catalogue) -> wire.ListedBucket:
     """A bucket as admins see it."""
-    return wire.ListedBucket(
-        bucket_id=str(row["bucket_id"]),
-        service=catalogue.by_id(row["service_id"]).service.name,
-        state=row["state"],
-        client_id=row["client_id"],
-        claim=row["claim"],
-        attempts=row["attempts"],
-        remaining=row["remaining"],
-        touched_at=time_text_or_none(row["touched_at"]),
-    )
+    return filled(wire.ListedBucket, row, service=catalogue.by_id(row["service_id"]).service.name)
 
 
 def _bucket_of(name: str) -> BucketId:

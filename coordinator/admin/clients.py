@@ -4,9 +4,6 @@ protocol.md, "client.list"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from msgspec import structs
 
 from coordinator.admin import Steps
@@ -16,12 +13,11 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
-from coordinator.flow.rows import client_state
 from coordinator.model import ClientId, ServiceId
+from coordinator.stats.rows import Columns, client_state, filled
 from coordinator.store import buckets, claims
 from coordinator.store import clients as store
 from coordinator.wire.admin import clients as wire
-from coordinator.wire.paging import time_text
 
 MAX_HELD_SHOWN = 1000
 """Buckets that `client.show` names: more than any client may hold."""
@@ -150,35 +146,20 @@ def _no_client(client: str, service: ServiceId | None) -> NotFound:
     return NotFound(f"There is no client {client!r}" + (" in that service." if service else "."))
 
 
-def client_row(row: Mapping[str, Any]) -> wire.ListedClient:
+def client_row(row: Columns) -> wire.ListedClient:
     """A client as admins see it; its health is the worst of its services."""
     joined = [membership for membership in row["services"] if membership["joined"]]
     idle = bool(joined) and all(membership["inactive"] for membership in joined)
     worst = max(row["services"], key=lambda membership: _WORSE.index(membership["health"]), default=None)
-    return wire.ListedClient(
-        client_id=row["client_id"],
-        screen_name=row["screen_name"],
+    return filled(
+        wire.ListedClient,
+        row,
         state=client_state(deactivated=row["deactivated"] is not None, registered=row["registered"], idle=idle),
-        connected=row["connected"],
         health=worst["health"] if worst else "ok",
         reason=worst["reason"] if worst else None,
         services=[_membership_row(membership) for membership in row["services"]],
     )
 
 
-def _membership_row(row: Mapping[str, Any]) -> wire.ListedMembership:
-    return wire.ListedMembership(
-        service=row["service"],
-        joined=row["joined"],
-        assigned=row["assigned"],
-        processed=row["processed"],
-        settled=row["settled"],
-        given_back=row["given_back"],
-        dead=row["dead"],
-        disconnects=row["disconnects"],
-        bad_submits=row["bad_submits"],
-        health=row["health"],
-        reason=row["reason"],
-        last_access=time_text(row["last_access"]),
-        active=row["joined"] and row["inactive"] is None,
-    )
+def _membership_row(row: Columns) -> wire.ListedMembership:
+    return filled(wire.ListedMembership, row, active=row["joined"] and row["inactive"] is None)

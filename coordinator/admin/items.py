@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
 import msgspec
 
@@ -17,14 +16,14 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
-from coordinator.flow.rows import result_row
 from coordinator.model import ItemId, ItemState, ServiceId, ServiceSettings, WaitingItem
 from coordinator.services import Item
+from coordinator.stats.rows import Columns, filled, result_row
 from coordinator.store import building, item_changes
 from coordinator.store import items as store
 from coordinator.store.pool import Connection
 from coordinator.wire.admin import items as wire
-from coordinator.wire.paging import cursor, moment_of, number, time_text, two_numbers
+from coordinator.wire.paging import cursor, cursor_text, moment_of, number, time_text, two_numbers
 
 
 class Items:
@@ -207,7 +206,7 @@ class Items:
         async with self._database.connection() as db:
             found = await store.waiting(db, entry.service.service_id, after, request.limit)
 
-        last = f"{found[-1].rank_at.isoformat()}|{found[-1].item_id}" if len(found) == request.limit else None
+        last = cursor_text(found[-1].rank_at.isoformat(), found[-1].item_id) if len(found) == request.limit else None
         return wire.WaitingPage(rows=[_waiting_row(item, request.service) for item in found], next=last)
 
     async def show(self, request: wire.ItemShow) -> wire.ItemShown:
@@ -238,7 +237,7 @@ class Items:
         async with self._database.connection() as db:
             found = await item_changes.quarantined(db, service, after, request.limit)
 
-        last = f"{found[-1]['service_id']}|{found[-1]['item']}" if len(found) == request.limit else None
+        last = cursor_text(found[-1]["service_id"], found[-1]["item"]) if len(found) == request.limit else None
         return wire.QuarantinedPage(rows=[_quarantined_row(row) for row in found], next=last)
 
 
@@ -279,11 +278,5 @@ def _in_service(story: store.ItemStory, service: str, state: ItemState) -> wire.
     return wire.ItemInService(service=service, state=state, results=results)
 
 
-def _quarantined_row(row: Mapping[str, Any]) -> wire.ListedQuarantinedItem:
-    return wire.ListedQuarantinedItem(
-        service=row["service"],
-        item=row["item"],
-        key=row["key"],
-        attempts=row["attempts"],
-        since=time_text(row["since"]),
-    )
+def _quarantined_row(row: Columns) -> wire.ListedQuarantinedItem:
+    return filled(wire.ListedQuarantinedItem, row)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from coordinator.admin import Steps
 from coordinator.errors import NotFound
 from coordinator.flow.core import Core
+from coordinator.stats.rows import filled
 from coordinator.store import nodes as store
 from coordinator.wire.admin import nodes as wire
-from coordinator.wire.paging import number, time_text
+from coordinator.wire.paging import number
 
 ALL_NODES = 100_000
 """More starts of nodes than there are."""
@@ -40,7 +38,7 @@ class Nodes:
         after = 0 if request.after is None else number(request.after)
         async with self._database.connection() as db:
             found = await store.page(db, after, request.limit)
-        rows = [_node_row(row) for row in found]
+        rows = [filled(wire.ListedNode, row) for row in found]
         return wire.NodePage(rows=rows, next=str(rows[-1].boot) if len(rows) == request.limit else None)
 
     async def drain(self, request: wire.NodeDrain) -> wire.NodeDraining:
@@ -56,14 +54,3 @@ class Nodes:
             raise NotFound(f"No node {name!r} runs.")
         self._signals.tell("drain", node=name)
         return wire.NodeDraining(draining=name)
-
-
-def _node_row(row: Mapping[str, Any]) -> wire.ListedNode:
-    return wire.ListedNode(
-        node=row["node"],
-        boot=row["boot"],
-        state=row["state"],
-        lease_until=time_text(row["lease_until"]),
-        version=row["version"],
-        started_at=time_text(row["started_at"]),
-    )

@@ -13,12 +13,12 @@ from coordinator.flow.core import Core
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
-from coordinator.flow.rows import result_row
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
+from coordinator.stats.rows import result_row
 from coordinator.store import claims, clients, export, items
 from coordinator.store import invalidations as store
 from coordinator.wire.admin import results as wire
-from coordinator.wire.paging import moment_or_none, two_numbers
+from coordinator.wire.paging import cursor_text, moment_or_none, two_numbers
 
 REQUEUE_PATIENCE = 5.0
 """Seconds that a request goes on letting items wait again, before it is answered and the rest done behind it."""
@@ -64,7 +64,7 @@ class Results:
                 until=until,
             )
 
-        last = f"{found[-1].claim}|{found[-1].item}" if len(found) == request.limit else None
+        last = cursor_text(found[-1].claim, found[-1].item) if len(found) == request.limit else None
         return wire.ResultPage(rows=[result_row(row) for row in found], next=last)
 
     async def export(self, request: wire.ResultExport) -> wire.ResultExportPage:
@@ -79,7 +79,7 @@ class Results:
             found = await export.page(db, service.service_id, service.name, after, request.limit)
 
         rows = msgspec.Raw(f"[{','.join(found.rows)}]".encode())
-        return wire.ResultExportPage(rows=rows, next=None if found.last is None else f"{found.last[0]}|{found.last[1]}")
+        return wire.ResultExportPage(rows=rows, next=None if found.last is None else cursor_text(*found.last))
 
     async def invalidate(self, request: wire.ResultInvalidate) -> wire.ResultsInvalidated:
         """Take back what a client, or everyone, found out in a service or in all, in some time or ever.

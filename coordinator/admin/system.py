@@ -8,8 +8,8 @@ from coordinator.admin import Steps
 from coordinator.admin.services import service_counts
 from coordinator.flow.core import Core
 from coordinator.flow.readiness import Readiness
-from coordinator.flow.rows import oldest_rows
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import MEASURED_CAPACITY
+from coordinator.stats.rows import oldest_rows
 from coordinator.store import statistics
 from coordinator.store.statement_stats import StatementSnapshot
 from coordinator.wire.admin import system as wire
@@ -50,7 +50,7 @@ class System:
 
     async def limits(self, request: wire.LimitsShow) -> wire.ServerLimits:
         """Tell the limits of the server, and what one node carried when it was measured."""
-        return wire.ServerLimits(limits=self._limits, carries=CARRIES)
+        return wire.ServerLimits(limits=self._limits, carries=MEASURED_CAPACITY)
 
     async def health(self, request: wire.Health) -> wire.ServerHealth:
         """Tell whether this node can work."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from coordinator import credentials
 from coordinator.admin import Steps
 from coordinator.errors import NotFound
 from coordinator.flow.core import Core
+from coordinator.stats.rows import filled
 from coordinator.store import tokens as store
 from coordinator.wire.admin import tokens as wire
-from coordinator.wire.paging import time_text, time_text_or_none
 
 
 class Tokens:
@@ -42,7 +39,7 @@ class Tokens:
         """List tokens by id, without the tokens themselves."""
         async with self._database.connection() as db:
             found = await store.page(db, request.after or "", request.limit)
-        rows = [_token_row(row) for row in found]
+        rows = [filled(wire.ListedToken, row) for row in found]
         return wire.TokenPage(rows=rows, next=rows[-1].token_id if len(rows) == request.limit else None)
 
     async def revoke(self, request: wire.TokenRevoke) -> wire.TokenRevoked:
@@ -56,15 +53,3 @@ class Tokens:
                 raise NotFound("There is no such token, or it is revoked already.")
         self._signals.tell("token", token=request.token_id)
         return wire.TokenRevoked(revoked=1)
-
-
-def _token_row(row: Mapping[str, Any]) -> wire.ListedToken:
-    return wire.ListedToken(
-        token_id=row["token_id"],
-        role=row["role"],
-        label=row["label"],
-        created_at=time_text(row["created_at"]),
-        expires_at=time_text_or_none(row["expires_at"]),
-        uses_left=row["uses_left"],
-        revoked=row["revoked"],
-    )

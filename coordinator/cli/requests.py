@@ -24,9 +24,9 @@ from coordinator.cli.export import write_export
 from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer, write_rows
 from coordinator.wire.admin import ANSWERS, AdminHello
-from coordinator.wire.admin.results import ListedResult, ResultExport
+from coordinator.wire.admin.results import ResultExport
 from coordinator.wire.codec import tag_of
-from coordinator.wire.frames import Request
+from coordinator.wire.frames import ListedResult, Request
 
 OfflineRequest = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
 """A function that does a request on a database, given its DSN, without a server."""

@@ -25,8 +25,8 @@ CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 MAX_ADMIN_FRAME_BYTES = 16 * 1024 * 1024
 """Largest frame from an admin: `item.add` takes thousands of items at once."""
 
-NOT_LOGGED: frozenset[type[Request]] = frozenset({wire.AdminHello, Stats, LimitsShow, Health})
-"""Requests that are not noted in the activity log: `hello`, and what live views repeat."""
+NOT_LOGGED: frozenset[type[Request]] = frozenset({Stats, LimitsShow, Health})
+"""Requests that live views repeat; they are not noted in the activity log."""
 
 READ_ONLY: frozenset[type[Request]] = frozenset(
     one for one in wire.ANSWERS if tag_of(one).endswith((".list", ".show", ".waiting", ".quarantined", ".export"))
@@ -107,6 +107,9 @@ class AdminSession(ChannelSession):
     async def note(self, request: Request, error: PeerError | None) -> None:
         if type(request) in NOT_LOGGED or self._token is None:
             return
+        if isinstance(request, wire.AdminHello) and error is None:
+            return  # a session that begins has done nothing yet
+
         who = f"{self._token.role}:{self._token.label or self._token.token_id}"
         if type(request) not in READ_ONLY:
             self._emit_event(request, who, error)

@@ -1,4 +1,4 @@
-"""How much one connection or one address may ask for.  protocol.md, "Limits" """
+"""The rates and numbers that one connection and one address may use.  protocol.md, "Limits" """
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from time import monotonic
 
 from coordinator.serve.addresses import Network, client_block, is_trusted
 
-REFUSED_IN_A_ROW = 50
-"""Who is refused so often in a row for his rate, and goes on, is closed with 4429."""
+MAX_REFUSALS_IN_A_ROW = 50
+"""Messages refused for their rate, one after another, after which a connection is closed with 4429."""
 
 
 class TokenBucket:
-    """Lets `per_minute` pass, with a burst of a tenth of that, at least 10."""
+    """Allows `per_minute` a minute, in bursts of a tenth of that, at least 10."""
 
     __slots__ = ("_burst", "_rate", "_since", "_tokens")
 
@@ -23,41 +23,42 @@ class TokenBucket:
         self._since = monotonic()
 
     def take(self) -> float:
-        """Take one; returns 0, or the seconds after which there is one again."""
+        """Take a token; returns 0, or the seconds until there is one."""
         now = monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
         self._since = now
         if self._tokens >= 1:
             self._tokens -= 1
             return 0.0
+
         return (1 - self._tokens) / self._rate
 
     @property
     def full(self) -> bool:
-        """Whether it is as good as new."""
+        """Whether no token is missing."""
         return self._tokens + (monotonic() - self._since) * self._rate >= self._burst
 
 
 class Addresses:
-    """Connections and registrations of each address."""
+    """Limits the connections and registrations of each address."""
 
     def __init__(self, connections: int, registrations_per_minute: int) -> None:
-        self._most = connections
+        self._max_connections = connections
         self._per_minute = registrations_per_minute
         self._connections: dict[str, int] = {}
         self._registrations: dict[str, TokenBucket] = {}
         self._sweep_at = 10_000
 
     def full(self, address: str) -> bool:
-        """Whether an address has as many connections as it may have."""
-        return self._connections.get(address, 0) >= self._most
+        """Return whether an address has as many connections as it may have."""
+        return self._connections.get(address, 0) >= self._max_connections
 
     def enter(self, address: str) -> None:
-        """One more connection."""
+        """Count a connection that opens."""
         self._connections[address] = self._connections.get(address, 0) + 1
 
     def leave(self, address: str) -> None:
-        """One less."""
+        """Count a connection that ends."""
         left = self._connections.get(address, 0) - 1
         if left > 0:
             self._connections[address] = left
@@ -65,10 +66,11 @@ class Addresses:
             self._connections.pop(address, None)
 
     def register(self, address: str) -> float:
-        """Charge a registration; returns 0, or the seconds after which the next one may come."""
+        """Count a registration; returns 0 if it may pass, or the seconds until the next one may."""
         if len(self._registrations) > self._sweep_at:
             self._registrations = {k: v for k, v in self._registrations.items() if not v.full}
             self._sweep_at = max(10_000, 2 * len(self._registrations))
+
         bucket = self._registrations.get(address)
         if bucket is None:
             bucket = self._registrations[address] = TokenBucket(self._per_minute)

@@ -14,7 +14,7 @@ import asyncpg
 
 from coordinator.cli import main
 from coordinator.observe.events import Events
-from coordinator.observe.recorder import Recorder
+from coordinator.stats.recorder import Recorder
 from coordinator.store.statement_stats import CountedConnection
 
 

@@ -66,7 +66,7 @@ def statements(server: Server) -> Counter[str]:
 
 async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
     """Hand a bucket to each; all but the first ask while the first one's claim is under way."""
-    line = server.node.parts.grant.line(ServiceId(1))
+    line = server.node.parts.work.grant.line(ServiceId(1))
     async with line.claiming:
         first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
         await first
@@ -97,7 +97,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
                 if n < len(held):
                     await blocked(watch, n + 1)
         async with asyncio.timeout(10):
-            while len(server.node.parts.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
+            while len(server.node.parts.work.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
     stored = await asyncio.gather(*answers)
     assert [answer["stored"] for answer in stored] == [SIZE] * CROWD
@@ -107,7 +107,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
 
 async def found_empty(server: Server) -> None:
     """Wait until those who ask have been told that there is nothing."""
-    line = server.node.parts.grant.line(ServiceId(1))
+    line = server.node.parts.work.grant.line(ServiceId(1))
 
     async def dry() -> bool:
         return bool(line.tickets) and line.dry and not line.woken.is_set()
@@ -142,7 +142,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
     before = statements(server)
     await admin.ok("item.prioritize", keys=["urgent"], service="dm_check")
     await volunteer.push("bucket")
-    line = server.node.parts.grant.line(ServiceId(1))
+    line = server.node.parts.work.grant.line(ServiceId(1))
     if line.filling is not None:
         await asyncio.wait([line.filling])
 

@@ -15,7 +15,7 @@ import pytest
 from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, example_of, fields_of
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.wire.admin import ANSWERS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
@@ -309,17 +309,20 @@ def test_lists_within_rows_stand_behind_one_table_of_all_rows(capsys: pytest.Cap
     assert shown[-2:] == [["service", "priority"], ["a", "100"]]
 
 
-CARRYING = {"limits": {"max_message_bytes": 1 << 20, "max_sessions": 50}, "carries": msgspec.to_builtins(CARRIES)}
+CARRYING = {
+    "limits": {"max_message_bytes": 1 << 20, "max_sessions": 50},
+    "carries": msgspec.to_builtins(MEASURED_CAPACITY),
+}
 
 
 def test_what_a_node_carries_beside_what_sets_the_limit(ask: Run, server: Scripted) -> None:
     server.answers["limits"] = CARRYING
     shown = [line.strip().split(maxsplit=2) for line in ask("limits").stdout.splitlines()]
-    assert ["machine", *CARRIES.machine.split(maxsplit=1)] in shown
-    assert ["memory_per_session", str(CARRIES.memory_per_session)] in shown
+    assert ["machine", *MEASURED_CAPACITY.machine.split(maxsplit=1)] in shown
+    assert ["memory_per_session", str(MEASURED_CAPACITY.memory_per_session)] in shown
     assert ["field", "value", "limited_by"] in shown
-    for name, sentence in msgspec.to_builtins(CARRIES.limited_by).items():
-        assert [name, str(getattr(CARRIES, name)), sentence] in shown
+    for name, sentence in msgspec.to_builtins(MEASURED_CAPACITY.limited_by).items():
+        assert [name, str(getattr(MEASURED_CAPACITY, name)), sentence] in shown
 
 
 def test_what_a_node_carries_is_one_line_of_json(ask: Run, server: Scripted) -> None:

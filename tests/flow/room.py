@@ -98,7 +98,7 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.builder: BucketBuilder = node.parts.builder
+        self.builder: BucketBuilder = node.parts.work.builder
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
@@ -117,7 +117,7 @@ class Room(Bench):
 
     async def tick(self) -> None:
         """One look at the clock."""
-        await self.node.parts.expiry.tick()
+        await self.node.parts.work.expiry.tick()
 
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
@@ -159,7 +159,7 @@ class Room(Bench):
     async def submit(self, settling: Settling) -> Outcome:
         """Through the node's group commit."""
         async with asyncio.timeout(10):
-            return await self.node.parts.commits.add(settling)
+            return await self.node.parts.work.commits.add(settling)
 
     async def add(self, keys: list[str], priority: int = 100) -> None:
         await self._ask(wire.ItemAdd(items=[{"key": key} for key in keys], services=[self.name], priority=priority))
@@ -175,7 +175,7 @@ class Room(Bench):
 
     async def _ask(self, request: Request) -> None:
         """Carry out a request of an admin."""
-        await self.node.parts.admin_steps[type(request)](request)
+        await self.node.parts.administration.steps[type(request)](request)
 
     async def ids(self) -> dict[str, int]:
         """The items of this service by key."""

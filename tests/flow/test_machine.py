@@ -167,7 +167,7 @@ class Life(RuleBasedStateMachine):
     @rule(pick=PICK)
     def take_away(self, pick: int) -> None:
         if claimed := self._one_held(pick):
-            assert self.run(self.room.node.parts.releases.take(claimed.bucket_id)) == 1
+            assert self.run(self.room.node.parts.work.releases.take(claimed.bucket_id)) == 1
             self.facts.drop(claimed.bucket_id)
 
     # Clients

@@ -1,4 +1,4 @@
-"""Results are taken back and given back, and go out."""
+"""Results are invalidated, reinstated and exported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def sizes(admin: Admin, size: int) -> None:
 
 
 async def state(admin: Admin, key: str, service: str = "dm_check") -> tuple[str, list[tuple[str, bool]]]:
-    """An item's state, and client and validity of each result, newest first."""
+    """Return an item's state, and client and validity of each result, newest first."""
     shown = await admin.ok("item.show", key=key)
     found = next(one for one in shown["services"] if one["service"] == service)
     return found["state"], [(row["client_id"], row["valid"]) for row in found["results"]]
@@ -214,12 +214,12 @@ finally:
 
 
 def peak() -> int:
-    """The most memory (KiB) that this process has had."""
+    """Return the most memory (KiB) that this process has had."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def forget_peak() -> None:
-    """What other tests took before does not hide what is taken from now on."""
+    """Reset the peak, so that the memory of earlier tests does not count."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -235,9 +235,9 @@ SELECT item_id, 1, item_id / 180 + 1000000::bigint * $1, '{"dm": "DM"}' FROM mad
 
 
 async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
-    """What `result export` says on standard error, and how much memory (KiB) it took at most.
+    """Run `result export`; returns the most memory (KiB) that it took, and its standard error.
 
-    That is not its ru_maxrss, which begins with what the process had that started it.
+    That memory is not its ru_maxrss, which begins with that of the process that started it.
     """
     with path.open("wb") as out:
         command = [

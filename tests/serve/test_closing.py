@@ -1,4 +1,4 @@
-"""What closes a connection, with which code, and that nobody else notices."""
+"""The reasons for closing a connection, each with its code; other clients are not affected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KIB = 1024
 
 @dataclass
 class Neighbourhood:
-    """A node, and a client on it that should notice nothing."""
+    """A node, and a client on it that must not be affected."""
 
     server: Server
     admin: Admin
@@ -39,7 +39,7 @@ async def neighbourhood(server: Server) -> Neighbourhood:
 
 @pytest.fixture
 async def here(server: Server) -> AsyncIterator[Neighbourhood]:
-    """On a node with the defaults; checked again at the end of the test."""
+    """A neighbourhood on a node with the defaults; checked again at the end of the test."""
     made = await neighbourhood(server)
     yield made
     await made.notices_nothing()
@@ -276,7 +276,7 @@ async def test_nested_too_deep(here: Neighbourhood) -> None:
     bucket = await client.bucket()
 
     def nested(depth: int) -> object:
-        """Of that depth in a message: the message itself is the first level."""
+        """Return a value of that depth in a message: the message itself is the first level."""
         value: object = 1
         for _ in range(depth - 1):
             value = [value]
@@ -396,7 +396,7 @@ async def test_what_waits_for_all_peers_together_is_bounded(
         await reader.hello(f"reader{number}")
     sessions = [peer for peer in server.node.parts.sessions.clients if peer.client_id.startswith("reader")]
     for session in sessions:
-        session.push(b"{}" * 512 * KIB)  # more than the system's buffers take
+        session.push(b"{}" * 4096 * KIB)  # more than the buffers of the system take
 
     async def bounded() -> bool:
         return sum(session.unread() for session in server.node.parts.sessions.clients) <= 256 * KIB

@@ -8,8 +8,7 @@ from msgspec import Meta, Struct
 
 from coordinator.model import ItemState
 from coordinator.wire.admin.fields import After, JsonObject, Keys, Ok, Priority
-from coordinator.wire.admin.results import ListedResult
-from coordinator.wire.frames import Answer, Name, PageSize, Request
+from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Request
 
 
 class ItemAdd(Request, tag="item.add"):

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw
 
 from coordinator.wire.admin.fields import After, Ok
-from coordinator.wire.frames import Answer, Name, PageSize, Request, Time
-
-
-class ListedResult(Struct):
-    """A result with its origin; `value` is as the service's plugin made it.  Also a row of `get results`."""
-
-    service: str
-    item: int
-    key: str
-    value: Any
-    client_id: str
-    session_id: str
-    bucket_id: str
-    claim: int
-    at: str
-    valid: bool
+from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Request, Time
 
 
 class ResultList(Request, tag="result.list"):

@@ -76,7 +76,7 @@ export interface Oldest {
 }
 
 /** `pending`: buckets asked for and not there, by `clients` clients; `active`: clients that worked lately. */
-export interface Demand {
+export interface DemandCounts {
   pending: number;
   clients: number;
   active: number;
@@ -92,7 +92,7 @@ export interface ServiceRow {
   items_per_second: number;
   eta: Eta | null;
   oldest: Oldest[];
-  demand: Demand;
+  demand: DemandCounts;
 }
 
 export interface ClientCounts {
@@ -112,7 +112,7 @@ export interface Overview {
   buckets_per_second: number;
   recent: number[];
   eta: Eta | null;
-  demand: Demand;
+  demand: DemandCounts;
   clients: ClientCounts;
   nodes: number;
   faults: number;
@@ -234,7 +234,7 @@ export interface Rows<T> {
 }
 
 /** A stored result, as `result.list` answers it. */
-export interface ResultRow {
+export interface ListedResult {
   service: string;
   item: number;
   key: string;

@@ -2,7 +2,7 @@ import { TimeAgo, Empty, SelectField } from "../components";
 import { useApp, useNow, useRows } from "../context";
 import { useObservable } from "../observable";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
-import type { ResultRow } from "../wire";
+import type { ListedResult } from "../wire";
 
 const RESULTS_PER_PAGE = 50;
 /** Characters of a result that are shown; some are very long. */
@@ -31,7 +31,7 @@ export function ClientResults({ client, services }: { client: string; services: 
 function ServiceResults({ client, service }: { client: string; service: string }) {
   const position = usePagePosition();
   const now = useNow();
-  const loaded = useRows<ResultRow>({
+  const loaded = useRows<ListedResult>({
     table: "results",
     filter: { service, client_id: client },
     after: position.after,
@@ -53,7 +53,7 @@ function ServiceResults({ client, service }: { client: string; service: string }
   );
 }
 
-function resultColumns(now: number): Column<ResultRow>[] {
+function resultColumns(now: number): Column<ListedResult>[] {
   return [
     { title: "Item", cell: (row) => <span class="name">{row.key}</span> },
     { title: "Result", cell: (row) => <code class="value">{shortened(row.value)}</code> },

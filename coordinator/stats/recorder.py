@@ -9,35 +9,33 @@ from time import time
 import structlog
 
 from coordinator.errors import Unavailable
-from coordinator.flow.client_counters import ClientCounters
-from coordinator.model import Boot
-from coordinator.observe.events import Event, Events
+from coordinator.flow.core import Core
+from coordinator.observe.events import NodeEvent
 from coordinator.store import events as store
 from coordinator.store import history, statistics
-from coordinator.store.pool import Database
 
 log = structlog.get_logger()
 
-MOST_EVENTS = 100
-"""Events of one second that are written; of more, those go first that say least."""
+EVENTS_WRITTEN_AT_ONCE = 100
+"""Events of one second that are written; of more, connects are left out, then the oldest."""
 
-FORGET = 60.0
-"""Seconds between looks for what is too old to be kept."""
+PURGE_INTERVAL = 60.0
+"""Seconds between two deletions of what is too old to be kept; also the pause after a fault."""
 
 
 class Recorder:
-    """The pen of one node."""
+    """Keeps the past of this node in the database."""
 
-    def __init__(self, database: Database, counters: ClientCounters, events: Events, boot: Boot) -> None:
-        self._database = database
-        self._counters = counters
-        self._events = events
-        self._boot = boot
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+        self._counters = core.counters
+        self._events = core.events
+        self._boot = core.boot
         self._written = 0
-        self._forget_at = 0.0
+        self._purge_at = 0.0
 
     async def run(self) -> None:
-        """At half past each second, until cancelled."""
+        """Write at half past each second, until cancelled."""
         while True:
             await asyncio.sleep(1.0 - (time() - 0.5) % 1.0)
             try:
@@ -49,35 +47,38 @@ class Recorder:
                 # Statistics must not end the node: what is wrong is told, and tried again.
                 log.exception("statistics cannot be written")
                 self._events.emit("fault", "statistics cannot be written")
-                await asyncio.sleep(FORGET)
+                await asyncio.sleep(PURGE_INTERVAL)
 
     async def write(self) -> None:
-        """What has come since the last time.
+        """Write what has come since the last time.
 
         Raises:
             Unavailable: the database is away.
         """
         await self._counters.flush(self._database)
+
         newest = self._events.newest
-        fresh = _most_telling(self._events.since(self._written))
-        if fresh:
+        chosen = _most_telling(self._events.since(self._written))
+        if chosen:
             now = time()
-            told = [(max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text) for one in fresh]
+            rows = [(max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text) for one in chosen]
             async with self._database.connection() as db:
-                await store.write(db, self._boot, told)
+                await store.write(db, self._boot, rows)
         self._written = newest
 
     async def _tidy(self) -> None:
+        """Fold the counts of the triggers; now and then, delete what is too old."""
         async with self._database.connection() as db:
             await statistics.fold(db)
+
             now = asyncio.get_running_loop().time()
-            if now >= self._forget_at:
+            if now >= self._purge_at:
                 await history.forget(db)
                 await store.forget(db)
-                self._forget_at = now + FORGET
+                self._purge_at = now + PURGE_INTERVAL
 
 
-def _most_telling(events: Sequence[Event]) -> list[Event]:
-    if len(events) > MOST_EVENTS:
-        events = [one for one in events if one.kind != "connect"]
-    return list(events[-MOST_EVENTS:])
+def _most_telling(events: Sequence[NodeEvent]) -> list[NodeEvent]:
+    if len(events) > EVENTS_WRITTEN_AT_ONCE:
+        events = [event for event in events if event.kind != "connect"]
+    return list(events[-EVENTS_WRITTEN_AT_ONCE:])

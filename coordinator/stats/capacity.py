@@ -1,4 +1,4 @@
-"""What one node carries, as it was measured: what an operator plans with."""
+"""The work that one node carries, as it was measured: figures for an operator who plans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from coordinator.wire.admin.system import Capacity, LimitedBy
 
 _PER_BUCKET = "Processor: a bucket takes 0.6 ms of Postgres, 0.3 ms of the node and 0.1 ms of its client."
 
-CARRIES = Capacity(
+MEASURED_CAPACITY = Capacity(
     machine="2 cores that clients, node and Postgres share",
     sessions=20_000,
     memory_per_session=19_866,

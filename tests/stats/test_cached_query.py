@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from coordinator.errors import Unavailable
-from coordinator.observe import cached_query
-from coordinator.observe.cached_query import CachedQuery
+from coordinator.stats import cached_query
+from coordinator.stats.cached_query import CachedQuery
 from coordinator.store.pool import Connection, Database
 
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from coordinator.wire.stats import Eta
 
-MINUTES = 10
+ETA_MINUTES = 10
 """Active minutes that an ETA looks back on."""
 
-WINDOW = 5
-"""Seconds to a window, while there are no whole minutes yet."""
+SHORT_WINDOW = 5
+"""Seconds of a window, while there are no whole minutes yet."""
 
-WINDOWS = 12
+SHORT_WINDOWS = 12
 """Windows that are looked back on."""
 
 
 def rates(minutes: Sequence[tuple[int, int]], now: int, seconds: Sequence[int]) -> list[float]:
-    """Items per second in each of the last active minutes, newest first.
+    """Return the items per second in each of the last active minutes, newest first.
 
     `minutes` are (minute, items) of those with any, newest first; `now` is the running minute; `seconds` the items of
     each of the last seconds, the newest last.  A minute in which work began or ended is not whole and does not count;
@@ -29,19 +29,21 @@ def rates(minutes: Sequence[tuple[int, int]], now: int, seconds: Sequence[int]) 
         for minute, items in minutes
         if minute < now and minute - 1 in active and (minute + 1 in active or minute + 1 == now)
     ]
-    return whole[:MINUTES] if len(whole) >= 2 else _windows(seconds) or whole
+    return whole[:ETA_MINUTES] if len(whole) >= 2 else _short_rates(seconds) or whole
 
 
-def _windows(seconds: Sequence[int]) -> list[float]:
-    sums = [sum(seconds[max(0, end - WINDOW) : end]) for end in range(len(seconds), 0, -WINDOW)][:WINDOWS]
-    active = [number for number in sums if number]
+def _short_rates(seconds: Sequence[int]) -> list[float]:
+    ends = range(len(seconds), 0, -SHORT_WINDOW)
+    sums = [sum(seconds[max(0, end - SHORT_WINDOW) : end]) for end in ends][:SHORT_WINDOWS]
+    active = [items for items in sums if items]
+
     if len(active) >= 3:
         active = active[:-1]  # work began somewhere in the first one
-    return [number / WINDOW for number in active]
+    return [items / SHORT_WINDOW for items in active]
 
 
 def eta(left: int, rates: Sequence[float]) -> Eta | None:
-    """From the fastest and the slowest rate; None where nothing was done that could tell."""
+    """Return the seconds until `left` items are done, at the fastest and the slowest rate; None if none is known."""
     if not left:
         return Eta(0.0, 0.0)
     if not rates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.observe.eta import eta, rates
+from coordinator.stats.eta import eta, rates
 from coordinator.wire.stats import Eta
 
 
