@@ -11,6 +11,7 @@ import msgspec
 from coordinator import __version__
 from coordinator.config import Settings
 from coordinator.flow.activity import ActivityLog
+from coordinator.flow.asks import Asks
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.client_counters import ClientCounters
@@ -158,7 +159,7 @@ def assemble(core: Core) -> Parts:
     # Sockets.
     edge = _edge(core, background)
     channels = Channels(
-        client=ClientDependencies(grant, intake, releases, memberships),
+        client=ClientDependencies(grant, Asks(core, grant), intake, releases, memberships),
         stats=StatsDependencies(feeds, tables.page),
         admin=AdminDependencies(admin_answers(operation, item_operation, service_life, undo, edge, readiness)),
     )

@@ -97,9 +97,9 @@ class Intake:
             self._counters.given_back(service)
         if outcome.closed:
             self._registry.drop(by.client_id, bucket_id, ClaimNumber(submit.claim))
-            self._grant.has_room(by.client_id, service)
+            self._grant.holds_less(by.client_id, service)
         if outcome.calmed:
-            self._grant.unpark(by.client_id, service)
+            self._grant.wait_ended(by.client_id, service)
         if outcome.freed:
             self._signals.work(service)
         return Stored(

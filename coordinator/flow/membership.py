@@ -311,7 +311,7 @@ class Memberships:
         seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_PAUSE)
         async with self._database.connection() as db:
             await clients.report(db, by.client_id, entry.service.service_id, seconds)
-        self._grant.unpark(by.client_id, entry.service.service_id)  # it may be shorter than the one before
+        self._grant.wait_ended(by.client_id, entry.service.service_id)  # it may be shorter than the one before
         return wire.Reported(service=report.service, retry_after=seconds)
 
 

@@ -255,7 +255,7 @@ class Releases:
                         self._take_over(by, one.claimed.bucket_id, one.former)
                     if self._grant.take_in(one.claimed, by):
                         regranted.append(one.claimed)
-                        self._grant.unpark(by.client_id, one.claimed.service_id)
+                        self._grant.wait_ended(by.client_id, one.claimed.service_id)
                     else:
                         self._lost_track.set()
             finally:

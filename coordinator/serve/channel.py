@@ -27,9 +27,6 @@ log = structlog.get_logger()
 RETRY_AFTER_UNAVAILABLE = 1.0
 """Seconds after which a peer may try again while the database is away."""
 
-RETRY_AFTER_DRAIN = 5.0
-"""Seconds after which the peers of a node that drains should come back."""
-
 Step = Callable[[Any], Awaitable[Answer | None]]
 """Answers one request; returns None if it has answered by itself, or will."""
 

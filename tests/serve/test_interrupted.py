@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from coordinator.flow import grant
+from coordinator.flow import ready_pool
 from coordinator.model import ClientId, Demand, ServiceId, SessionId
 from coordinator.store import building, claims
 from coordinator.store.pool import Database
@@ -39,7 +39,7 @@ async def test_what_an_unregistered_client_held_is_freed_though_that_failed_at_f
 async def test_new_items_go_to_who_waits_though_the_known_ones_beside_them_could_not_be_looked_up(
     server: Server, admin: Admin, volunteer: Volunteer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grant, "POLL", 3600.0)  # only a wake-up lets a line look again
+    monkeypatch.setattr(ready_pool, "LOOK_AT_EMPTY_POOL_AFTER", 3600.0)  # only what is heard lets it be looked again
     await stop_clock(server.node)
     await admin.ok("item.add", items=[{"key": "old"}], services=["follower_check"])
     await volunteer.ok("ask", service="dm_check", count=1)

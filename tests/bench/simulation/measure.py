@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from coordinator.embedded import EmbeddedPostgres
 from coordinator.errors import ConfigError
-from coordinator.flow.bucket_builder import BucketBuilder
+from coordinator.flow.bucket_builder import BucketBuilder, BuildReason
 from coordinator.flow.catalogue import Entry
 from coordinator.home import make_ready
 from coordinator.model import Claimed, ClientId, Service, ServiceSettings, SessionId
@@ -148,9 +148,9 @@ class _Measure:
         async with self._database.connection() as db:
             await db.execute(_CROWD, self._bench.service, MEMBERS)
         builder = BucketBuilder(self._database)
-        small = await self._cost(6, lambda: builder.make(self._entry(20), wanted=False))
+        small = await self._cost(6, lambda: builder.build(self._entry(20), BuildReason.AHEAD))
         await self._bench.execute("UPDATE bucket SET rank_at = rank_at + interval '1 day'")  # the others go first
-        usual = await self._cost(16, lambda: builder.make(self._entry(SIZE), wanted=False))
+        usual = await self._cost(16, lambda: builder.build(self._entry(SIZE), BuildReason.AHEAD))
         each = (small - usual) / (900 - 100)
         return {
             "look_ms": look,

@@ -1,27 +1,28 @@
-"""One node: the line of who asks, the group commit, and the look at the clock, as `flow` does them.
+"""One node: the queue of who asks, the group commit, and the look at the clock, as `flow` does them.
 
-The line and its turns are the project's own; the steps around it, which wait for the database, are played.
+The queue, its turns and the states of the pool are the project's own; the steps around them, which wait for the
+database, are played.
 """
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-from coordinator.flow.bucket_builder import pool_target
+from coordinator.flow.bucket_builder import BuildOutcome, BuildReason, BuildStatus, pool_target
 from coordinator.flow.commits import BATCH as SUBMITS
 from coordinator.flow.commits import WORKERS
-from coordinator.flow.demand_queue import Line, Ticket
+from coordinator.flow.demand_queue import ClientEvent, DemandQueue, Ticket
+from coordinator.flow.dispatcher import MOST_DEMANDS_A_CLAIM, Step, next_step
 from coordinator.flow.expiry import TICK
-from coordinator.flow.grant import BATCH, LONGEST_PARK, POLL
 from coordinator.flow.health_monitor import COMPARE
 from coordinator.flow.lease import RENEW_EVERY
+from coordinator.flow.ready_pool import PoolEvent, PoolState, ReadyPool
 from coordinator.flow.session_registry import Holder
 from coordinator.flow.signals import COALESCE
-from coordinator.model import ClientId, ServiceId, SessionId
+from coordinator.model import ClientId, SessionId
 from coordinator.observe.recorder import MOST_EVENTS
 from coordinator.store.claims import CUT_OFF, FRONT, UNDELIVERED
 from tests.bench.simulation.member import Demand, Outcome, Submit
@@ -37,7 +38,7 @@ HISTORY_STEPS = 3
 
 
 class Session:
-    """A connection of a volunteer to a node; a `Holder` as far as the line looks at it."""
+    """A connection of a volunteer to a node; a `Holder` as far as the queue looks at it."""
 
     __slots__ = ("alive", "asked_at", "client_id", "node", "session_id", "volunteer")
 
@@ -57,11 +58,11 @@ class Node:
         self.day = day
         self.alive = True
         self.sessions: dict[Session, None] = {}
-        self._line = Line(ServiceId(1))
+        self._queue = DemandQueue()
+        self._pool = ReadyPool()
         self._serving = False
-        self._woken = False
-        self._polling = False
-        self._filling = False
+        self._look_at: float | None = None
+        self._building_ahead = False
         self._signal_due = False
         self._submits: deque[tuple[Submit, Session]] = deque()
         self._free_workers = WORKERS
@@ -73,7 +74,7 @@ class Node:
         day.clock.after(COMPARE + number / day.scenario.nodes, self._compare)
         day.clock.after(RENEW_EVERY * number / day.scenario.nodes, self._renew)
 
-    # Granting: flow/line.py and flow/grant.py
+    # Granting: flow/dispatcher.py
 
     def ask(self, session: Session, count: int) -> None:
         """A session asks; with other nodes about, what its client holds is asked of the database first."""
@@ -88,10 +89,11 @@ class Node:
     def _enter(self, session: Session, count: int) -> None:
         if not (session.alive and self.alive):
             return
-        idle = not self._line.tickets
+        if not self._queue.anyone_waiting():
+            self._pool.on(PoolEvent.ASKED)
         for _ in range(count):
-            self._line.add(Ticket(cast(Holder, session)))
-        if idle or not self._line.dry:
+            self._queue.add(Ticket(cast(Holder, session), self.day.clock.now))
+        if self._pool.state is not PoolState.EMPTY:
             self._wake()
 
     def work(self) -> None:
@@ -111,33 +113,33 @@ class Node:
 
     def wake(self) -> None:
         """There may be work."""
-        self._line.dry = False
-        self._line.look_again()
+        self._pool.on(PoolEvent.READY_CAME)
+        self._queue.something_came()
         self._wake()
 
     def _wake(self) -> None:
-        self._woken = True
         if not self._serving:
             self._serve()
 
     def _serve(self) -> None:
         """The next claim statement, if there is one to make."""
-        line = self._line
         self._serving = False
-        if self._woken:
-            self._woken, line.dry = False, False
+        now = self.day.clock.now
+        self._pool.look_if_due(now)
+        if self._queue.look_if_due(now):
+            self._pool.on(PoolEvent.ASKED)
+
         tickets: list[Ticket] = []
-        while self.alive and not tickets and not line.dry:
-            taken = line.take(BATCH)
-            if not taken:
-                break
-            tickets = [ticket for ticket in taken if ticket.holder.alive]
-            for ticket in taken:
-                if not ticket.holder.alive:
-                    line.done(ticket)
+        while self.alive and not tickets and next_step(self._pool, self._queue) is not Step.WAIT:
+            for ticket in self._queue.take(MOST_DEMANDS_A_CLAIM):
+                if ticket.holder.alive:
+                    tickets.append(ticket)
+                else:
+                    self._queue.done(ticket)
         if not tickets:
-            self._poll()
+            self._wait()
             return
+
         self._serving = True
         demands = [Demand(_session(ticket).volunteer.member, ticket.holder) for ticket in tickets]
         served = self.day.store.claim(demands)
@@ -146,29 +148,43 @@ class Node:
             self.day.costs.claim_seconds(count, self.day.store.ready.size), self._hand_out, tickets, served
         )
         left = min(self.day.store.ready.size, FRONT)
-        if count and line.low(left) and not (self._filling or line.exhausted):
-            self._fill()
+        if count and self._pool.build_ahead(left) and not self._building_ahead:
+            self._building_ahead = True
+            outcome = self._build(BuildReason.AHEAD)
+            self.day.clock.after(self.day.costs.make_seconds(outcome.buckets), self._built_ahead, outcome)
 
-    def _fill(self) -> None:
-        """A run of the builder before the pool is empty; its buckets are there when it begins."""
-        store, self._filling = self.day.store, True
-        made = store.make()
-        self._line.target = pool_target(store.members, store.settings)
-        self._line.exhausted = not made and store.ready.size < self._line.target
-        self.day.clock.after(self.day.costs.make_seconds(made), self._filled)
+    def _build(self, reason: BuildReason) -> BuildOutcome:
+        """A run of the builder; its buckets are there when it begins."""
+        store = self.day.store
+        self._pool.on(PoolEvent.BUILD_BEGAN)
+        drained = store.waiting.items < store.settings.bucket_size
+        built, target = store.make(reason), pool_target(store.members, store.settings)
+        if built:
+            status = BuildStatus.ALL_BUILT if drained else BuildStatus.BUILT
+        else:
+            status = BuildStatus.POOL_FULL if store.ready.size >= target else BuildStatus.QUEUE_EMPTY
+        outcome = BuildOutcome(status, built, target)
+        self._pool.built(outcome)
+        return outcome
 
-    def _filled(self) -> None:
-        self._filling = False
+    def _built_ahead(self, outcome: BuildOutcome) -> None:
+        self._building_ahead = False
+        if outcome.buckets:
+            self._queue.something_came()
 
-    def _poll(self) -> None:
-        if self._line.tickets and not self._polling and self.alive:
-            self._polling = True
-            self.day.clock.after(POLL, self._polled)
+    def _wait(self) -> None:
+        """Look again at the first moment at which somebody is to be looked at."""
+        moments = [] if (moment := self._queue.next_moment()) is None else [moment]
+        if self._pool.state is PoolState.EMPTY and self._queue:
+            moments.append(self._pool.look_again_at)
+        if moments and self.alive and (self._look_at is None or min(moments) < self._look_at):
+            self._look_at = min(moments)
+            self.day.clock.after(max(0.0, self._look_at - self.day.clock.now), self._look, self._look_at)
 
-    def _polled(self) -> None:
-        self._polling = False
-        self._line.look_again()
-        self._wake()
+    def _look(self, moment: float) -> None:
+        if self._look_at == moment:
+            self._look_at = None
+            self._wake()
 
     def _hand_out(self, tickets: Sequence[Ticket], served: Sequence[Bucket | None]) -> None:
         left = []
@@ -178,13 +194,13 @@ class Node:
             else:
                 self._deliver(ticket, bucket)
         if left and self.alive:
-            self.day.clock.after(self._without(left), self._serve)
+            self.day.clock.after(self._see_to_unserved(left), self._serve)
         else:
             self._serve()
 
     def _deliver(self, ticket: Ticket, bucket: Bucket) -> None:
         session = _session(ticket)
-        self._line.done(ticket)
+        self._queue.done(ticket)
         if not self.alive:
             return
         if not session.alive or ticket.withdrawn:
@@ -195,54 +211,49 @@ class Node:
         self.day.asked(self.day.clock.now - session.asked_at.popleft())
         session.volunteer.granted(session, bucket)
 
-    def _without(self, left: Sequence[Ticket]) -> float:
-        """Some got nothing: they wait, are choosy, or there is nothing; returns the seconds that finding out takes."""
-        line, store, costs = self._line, self.day.store, self.day.costs
+    def _see_to_unserved(self, unserved: Sequence[Ticket]) -> float:
+        """Build buckets for those that a claim did not serve, or set them aside; returns the seconds that it takes."""
+        store, costs, now = self.day.store, self.day.costs, self.day.clock.now
         seconds = costs.small_ms / 1000
-        by_client = {ticket.holder.client_id: ticket for ticket in left}
+        by_client = {ticket.holder.client_id: ticket for ticket in unserved}
         members = [_session(ticket).volunteer.member for ticket in by_client.values()]
         reasons = dict(zip(by_client, store.waits(members), strict=True))
-        hungry = False
-        choosy: set[ClientId] = set()
-        for ticket in left:
+        others = False
+        returned_all: set[ClientId] = set()
+        for ticket in unserved:
             client = ticket.holder.client_id
             wait, refuses = reasons[client]
             if wait is not None:
-                self._park(client, wait)
+                self._queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait)
             elif refuses:
                 seconds += costs.claim_seconds(1, store.ready.size)
                 bucket = None
-                if client not in choosy:
+                if client not in returned_all:
                     bucket = store.claim_choosy(Demand(_session(ticket).volunteer.member, ticket.holder))
                 if bucket is None:
-                    choosy.add(client)
+                    returned_all.add(client)
                 else:
                     self._deliver(ticket, bucket)
             else:
-                hungry = True
-        made = None
-        if hungry or choosy:
-            drained = store.waiting.items < store.settings.bucket_size
-            made = store.make(wanted=True, needy=bool(choosy))
-            line.target = pool_target(store.members, store.settings)
-            line.exhausted = drained if made else store.ready.size < line.target
-            seconds += costs.make_seconds(made)
-        line.put_back([ticket for ticket in left if ticket in line.flying])
-        if made == 0:
-            line.choosy.update(choosy)
-            line.dry = line.dry or hungry
+                others = True
+
+        built = None
+        if others or returned_all:
+            built = self._build(BuildReason.ONLY_RETURNED_ONES if returned_all else BuildReason.NOTHING_READY).buckets
+            seconds += costs.make_seconds(built)
+        self._queue.put_back(unserved)
+        if built == 0:
+            for client in returned_all:
+                self._queue.set_aside(client, ClientEvent.ONLY_RETURNED_ONES, now)
+            if others:
+                self._pool.found_empty(now)
         return seconds
 
-    def _park(self, client: ClientId, seconds: float) -> None:
-        if client not in self._line.parked:
-            self._line.parked[client] = cast(TimerHandle, None)  # the line itself looks only at who is parked
-            self.day.clock.after(min(seconds, LONGEST_PARK), self.unpark, client)
-
-    def unpark(self, client: ClientId) -> None:
+    def wait_ended(self, client: ClientId) -> None:
         """A client need not wait any more."""
-        if client in self._line.parked:
-            del self._line.parked[client]
-            self.wake()
+        if self._queue.wait_ended(client):
+            self._pool.on(PoolEvent.ASKED)
+            self._wake()
 
     # Group commit: flow/commits.py
 
@@ -276,7 +287,7 @@ class Node:
                 if outcome is not None:
                     freed = freed or outcome.freed
                     if outcome.calmed:
-                        self.unpark(session.client_id)
+                        self.wait_ended(session.client_id)
                 session.volunteer.stored(session, submit, outcome)
             if freed:
                 self.work()
@@ -292,8 +303,8 @@ class Node:
 
     def withdraw(self, session: Session) -> None:
         """A session wants nothing more."""
-        if session.session_id in self._line.pending:
-            self._line.withdraw(session.session_id)
+        if self._queue.pending(session.session_id):
+            self._queue.withdraw(session.session_id)
 
     def end(self, session: Session) -> None:
         """A connection is noticed to have ended."""
@@ -315,7 +326,7 @@ class Node:
         if not self.alive:
             return
         store = self.day.store
-        if self._line.tickets:
+        if self._queue:
             store.ledger.note("small", 1)  # that these clients want to work
         dead, made = store.tick()
         for one in dead:

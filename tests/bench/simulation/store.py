@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from random import Random
 
-from coordinator.flow.bucket_builder import head_start, plan, pool_target
+from coordinator.flow.bucket_builder import BuildReason, build_size, head_start, pool_target
 from coordinator.flow.bucket_splitter import part_size
 from coordinator.model import ServiceSettings
 from coordinator.store.building import MAX_READY, Pool
@@ -81,11 +81,11 @@ class Store:
         # The statement, and waiting for the disk.
         self.ledger.note("add", 2 * calls, 3 * count + 2 * calls, items=count)
         if priority < 100:
-            self.make(patient=True)
+            self.make(wait_for_lock=True)
 
     # The builder
 
-    def make(self, *, wanted: bool = False, needy: bool = False, patient: bool = False) -> int:
+    def make(self, reason: BuildReason = BuildReason.AHEAD, *, wait_for_lock: bool = False) -> int:
         """One run; returns how many buckets it made."""
         target = pool_target(self.members, self.settings)
         front, back = self.waiting.front, self.ready.back
@@ -96,10 +96,10 @@ class Store:
             None if front is None else moment(front),
             min(self.waiting.items, self.settings.bucket_size),
         )
-        look = self.ledger.note("look", 4 if patient else 3)
+        look = self.ledger.note("look", 4 if wait_for_lock else 3)
         look.members += pool.workers
         look.ready += pool.ready
-        run = plan(pool, target, self.settings, wanted=wanted, needy=needy)
+        run = build_size(pool, target, self.settings, reason)
         return 0 if run is None else self._run(run.limit, short=run.short)
 
     def _run(self, limit: int, *, short: bool) -> int:

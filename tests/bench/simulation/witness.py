@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import asyncpg
 
 from coordinator.errors import StaleClaim
+from coordinator.flow.bucket_builder import BuildReason
 from coordinator.model import BucketId, Claimed, ClientId, ItemId
 from coordinator.store import claims, clients, recollects
 from coordinator.store.claims import EndReason
@@ -142,15 +143,15 @@ class Witness(Store):
         model = super().add
         self._both("add", lambda: self._room.add(keys, priority), lambda: model(priority, count))
 
-    def make(self, *, wanted: bool = False, needy: bool = False, patient: bool = False) -> int:
+    def make(self, reason: BuildReason = BuildReason.AHEAD, *, wait_for_lock: bool = False) -> int:
         model = super().make
         if self._within:
-            return model(wanted=wanted, needy=needy, patient=patient)
+            return model(reason, wait_for_lock=wait_for_lock)
 
         async def make() -> int:
-            return (await self._room.fill(wanted=wanted, needy=needy)).buckets
+            return (await self._room.build(reason)).buckets
 
-        return self._both("make", make, lambda: model(wanted=wanted, needy=needy))
+        return self._both("make", make, lambda: model(reason))
 
     def claim(self, demands: Sequence[Demand]) -> list[Bucket | None]:
         self.steps["claim"] += 1

@@ -1,0 +1,447 @@
+"""Demand → claim → push, for one service on this node.  protocol.md, "ask"
+
+What sessions ask while a claim statement runs waits in the queue, and the next statement takes all of that at once,
+in turn between the clients, so that a large ask does not starve a small one.
+
+What is done next follows from two states, and from nothing else.  `ReadyPool` has the states of the pool and what
+changes them, `DemandQueue` those of the clients:
+
+| pool        | some client WAITING           | all clients set aside         |
+|-------------|-------------------------------|-------------------------------|
+| `UNKNOWN`   | claim; build ahead if few left | wait for the first moment     |
+| `HAS_READY` | claim                         | wait for the first moment     |
+| `NEW_ITEMS` | build, then claim             | wait for the first moment     |
+| `EMPTY`     | wait until it is looked at    | wait for the first moment     |
+
+Whoever a claim did not serve has to wait (`BACKING_OFF`), has given back all that is ready (`RETURNED_ALL`), or there
+was nothing (`EMPTY`, if nothing can be built).  Before the dispatcher waits, all immediate asks are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from time import monotonic
+
+import structlog
+
+from coordinator.errors import Unavailable
+from coordinator.flow import ready_pool
+from coordinator.flow.bucket_builder import BucketBuilder, BuildOutcome, BuildReason, BuildStatus
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.core import Core
+from coordinator.flow.delivery import Delivery
+from coordinator.flow.demand_queue import SET_ASIDE_AT_MOST, ClientEvent, DemandQueue, Ticket
+from coordinator.flow.hold_limits import HoldLimits
+from coordinator.flow.ready_pool import PoolEvent, PoolState, ReadyPool
+from coordinator.flow.session_registry import Holder
+from coordinator.model import Claimed, ClientId, Demand, ServiceId, SessionId
+from coordinator.observe.histogram import WaitTimes
+from coordinator.store import claims
+
+log = structlog.get_logger()
+
+MOST_DEMANDS_A_CLAIM = 128
+"""Demands to a claim statement: what waits while another one runs, so that it is few unless many ask."""
+
+PAUSE_AFTER_FAILURE = 0.5
+"""Seconds between tries while the database is away."""
+
+LOOK_AGAIN_AFTER_BUSY = 0.05
+"""Seconds after which is looked again for what another builder may have built."""
+
+
+class Step(Enum):
+    """What a dispatcher does next."""
+
+    CLAIM = auto()
+    BUILD = auto()
+    WAIT = auto()
+
+
+def next_step(pool: ReadyPool, queue: DemandQueue) -> Step:
+    """Decide what is done next.  See the table above."""
+    if pool.state is PoolState.EMPTY or not queue.anyone_waiting():
+        return Step.WAIT
+    return Step.BUILD if pool.state is PoolState.NEW_ITEMS else Step.CLAIM
+
+
+@dataclass(slots=True, eq=False)
+class ImmediateTicket(Ticket):
+    """A ticket of an ask that does not wait; it is answered with None if there is nothing."""
+
+    answer: asyncio.Future[Claimed | None] = field(kw_only=True)
+
+
+class Dispatcher:
+    """Hands out buckets of one service to the sessions of this node."""
+
+    def __init__(
+        self, service: ServiceId, core: Core, builder: BucketBuilder, delivery: Delivery, waits: WaitTimes
+    ) -> None:
+        self.service = service
+        self.queue = DemandQueue()
+        self.pool = ReadyPool()
+        self.claiming = asyncio.Lock()
+        """Held from before a claim statement until what it claimed is in the registry."""
+        self.idle = asyncio.Event()
+        """Set once all that was heard is dealt with."""
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._boot = core.boot
+        self._state = core.state
+        self._lost_track = core.lost_track
+        self._builder = builder
+        self._delivery = delivery
+        self._limits = HoldLimits(core)
+        self._waits = waits
+        self._changed = asyncio.Event()
+        """Set when the next step may be another than to wait."""
+        self._building_ahead: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup
+
+    # What others ask and tell
+
+    def ask(self, holder: Holder, count: int) -> None:
+        """Let a session wait for `count` more buckets."""
+        if not count:
+            return
+        if not self.queue.anyone_waiting():  # then nobody looks at the pool, and what made it empty may be long ago
+            self.pool.on(PoolEvent.ASKED)
+        now = monotonic()
+        for _ in range(count):
+            self.queue.add(Ticket(holder, now))
+        if self.pool.state is not PoolState.EMPTY:
+            self._changed.set()
+
+    async def ask_now(self, holder: Holder, count: int) -> list[Claimed]:
+        """Claim what is at hand, `count` buckets at most; the caller delivers it.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        if not count:
+            return []
+
+        now, loop = monotonic(), asyncio.get_running_loop()
+        tickets = [ImmediateTicket(holder, now, immediate=True, answer=loop.create_future()) for _ in range(count)]
+        for ticket in tickets:
+            self.queue.add(ticket)
+        self.pool.on(PoolEvent.ASKED)
+        self._changed.set()
+
+        answers = [ticket.answer for ticket in tickets]
+        await asyncio.wait(answers)
+        found = [claimed for answer in answers if answer.exception() is None and (claimed := answer.result())]
+        failures = [failure for answer in answers if (failure := answer.exception()) is not None]
+        if failures and not found:
+            raise failures[0]
+        return found
+
+    def hear(self, event: PoolEvent) -> None:
+        """Look again: something has come, or has changed, that may concern all who wait."""
+        self.pool.on(event)
+        self.queue.something_came()
+        self.idle.clear()
+        self._changed.set()
+
+    def holds_less(self, client: ClientId) -> None:
+        """Note that a client holds a bucket less: it may have been at its limit."""
+        if self.queue.holds_less(client):
+            self._changed.set()
+
+    def wait_ended(self, client: ClientId) -> None:
+        """Note that a client need not wait any more, or not as long as it was told."""
+        if self.queue.wait_ended(client):
+            self.pool.on(PoolEvent.ASKED)
+            self._changed.set()
+
+    def close(self) -> None:
+        """Drop all demand: the service was revoked."""
+        self._answer_immediate()
+        for session in self.queue.sessions:
+            self.queue.withdraw(session)
+
+    @property
+    def found_empty(self) -> bool:
+        """Whether sessions wait, and there was nothing for them."""
+        return bool(self.queue) and self.pool.state is PoolState.EMPTY
+
+    async def built_ahead(self) -> None:
+        """Wait until the builder has ended, if it was started to fill the pool before it is empty."""
+        if self._building_ahead is not None:
+            await asyncio.wait([self._building_ahead])
+
+    # The loop
+
+    async def run(self) -> None:
+        """Serve who asks, until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            while True:
+                try:
+                    await self._take_steps()
+                except Unavailable:
+                    pass
+                except Exception:
+                    # One bad bucket must not stop a service, let alone the node.
+                    log.exception("granting failed", service=self._catalogue.name_of(self.service))
+                    self._lost_track.set()
+                self.queue.put_back(self.queue.in_flight)
+                self._answer_immediate(away=True)
+                await asyncio.sleep(PAUSE_AFTER_FAILURE)
+
+    async def _take_steps(self) -> None:
+        """Take one step after the other until one fails."""
+        while True:
+            self._changed.clear()
+            now = monotonic()
+            self.pool.look_if_due(now)
+            if self.queue.look_if_due(now):
+                self.pool.on(PoolEvent.ASKED)
+
+            open_ = self._open()
+            step = next_step(self.pool, self.queue) if open_ else Step.WAIT
+            if step is Step.WAIT:
+                self._answer_immediate()
+                self.idle.set()
+                await self._wait(now, open_=open_)
+                continue
+
+            entry = self._catalogue.by_id(self.service)  # it may be set otherwise at each step
+            if step is Step.BUILD:
+                await self._build(entry, BuildReason.NEW_ITEMS)
+            else:
+                await self._serve(entry)
+
+    def _open(self) -> bool:
+        """Whether anything is handed out at all; nobody looks at a service for which nobody waits."""
+        if not self.queue:
+            return True
+        return self._catalogue.by_id(self.service).service.state == "active" and not self._state.draining
+
+    async def _wait(self, now: float, *, open_: bool) -> None:
+        """Wait until something changes, or the first moment comes at which is looked again."""
+        moments = []
+        if not open_:
+            moments.append(now + ready_pool.LOOK_AT_EMPTY_POOL_AFTER)
+        elif self.pool.state is PoolState.EMPTY and self.queue:
+            moments.append(self.pool.look_again_at)
+        if open_ and (next_moment := self.queue.next_moment()) is not None:
+            moments.append(next_moment)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(moments) - now) if moments else None):
+                await self._changed.wait()
+
+    # One claim
+
+    async def _serve(self, entry: Entry) -> None:
+        """Claim buckets for those whose turn it is, and see to those that got none."""
+        self._answer_immediate(of_set_aside=True)
+        times_heard = self.queue.times_heard
+        tickets = self._still_wanted(self.queue.take(MOST_DEMANDS_A_CLAIM))
+        tickets = await self._within_limits(entry, tickets)
+        if not tickets:
+            return
+
+        served = await self._claim(entry, tickets)
+        unserved = [ticket for ticket in tickets if ticket not in served]
+        if unserved:
+            await self._see_to_unserved(entry, unserved, times_heard)
+
+    def _still_wanted(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Leave out what nobody waits for any more, or may not be served."""
+        wanted = []
+        for ticket in tickets:
+            if self._delivery.may_hold(ticket.holder, self.service):
+                wanted.append(ticket)
+            else:
+                self._resolve(ticket, None)
+        return wanted
+
+    async def _within_limits(self, entry: Entry, tickets: list[Ticket]) -> list[Ticket]:
+        """Leave out what is beyond the limits of those that are held to them when they are served, one at a time."""
+        if not any(self._limits.checked_at_claim(ticket.holder.identity, self.service) for ticket in tickets):
+            return tickets
+
+        within: list[Ticket] = []
+        beyond: list[Ticket] = []
+        checked: set[ClientId] = set()
+        for ticket in tickets:
+            client, identity = ticket.holder.client_id, ticket.holder.identity
+            if not self._limits.checked_at_claim(identity, self.service):
+                within.append(ticket)
+            elif client in checked:
+                beyond.append(ticket)
+            else:
+                checked.add(client)
+                if await self._limits.may_hold_another(identity, entry):
+                    within.append(ticket)
+                else:
+                    beyond.append(ticket)
+                    self.queue.set_aside(client, ClientEvent.HOLDS_ENOUGH, monotonic())
+        self.queue.put_back(beyond)
+        return within
+
+    async def _claim(self, entry: Entry, tickets: Sequence[Ticket]) -> set[Ticket]:
+        """Claim for many tickets in one statement; returns those that were served."""
+        demands = [Demand(ticket.holder.client_id, ticket.holder.session_id) for ticket in tickets]
+        async with self.claiming:
+            try:
+                async with self._database.connection() as db:
+                    handout = await claims.claim(db, self.service, demands, self._boot)
+            except BaseException:
+                self._lost_track.set()
+                raise
+            if handout.claimed and self.pool.build_ahead(handout.left):
+                self._build_ahead(entry)
+            return await self._hand_out(tickets, handout.claimed)
+
+    async def _hand_out(self, tickets: Sequence[Ticket], claimed: Sequence[Claimed]) -> set[Ticket]:
+        """Give each claim to a ticket of its session; returns the tickets that had one."""
+        by_session: dict[SessionId, deque[Ticket]] = {}
+        for ticket in tickets:
+            by_session.setdefault(ticket.holder.session_id, deque()).append(ticket)
+
+        served: set[Ticket] = set()
+        orphans: list[tuple[Ticket, Claimed]] = []
+        for bucket in claimed:
+            ticket = by_session[bucket.session_id].popleft()
+            served.add(ticket)
+            if not _still_waits(ticket) or not self._delivery.take_in(bucket, ticket.holder):
+                orphans.append((ticket, bucket))
+                continue
+            self._resolve(ticket, bucket)
+            self._waits.bucket.add(self.service, monotonic() - ticket.asked_at)
+            if not ticket.immediate:
+                self._delivery.push(bucket, ticket.holder)
+
+        await self._take_back([bucket for _, bucket in orphans])
+        for ticket, _ in orphans:  # only now, so that the end of its session finds nothing to charge for
+            self._resolve(ticket, None)
+        return served
+
+    async def _take_back(self, orphans: Sequence[Claimed]) -> None:
+        """Free claims whose sessions had ended; they cost nothing."""
+        try:
+            for claimed in orphans:
+                async with self._database.connection() as db:
+                    await claims.release_claim(db, claimed.bucket_id, claimed.claim, claims.UNDELIVERED, 0.0)
+                self.hear(PoolEvent.READY_CAME)
+        except Unavailable:
+            self._lost_track.set()
+
+    # Who got nothing
+
+    async def _see_to_unserved(self, entry: Entry, unserved: Sequence[Ticket], times_heard: int) -> None:
+        """Build buckets for those that a claim did not serve, or set them aside.
+
+        Nothing is concluded if something was heard since the claim began (`times_heard`): they have their turn again.
+        """
+        returned_all, others = await self._sort_unserved(unserved, times_heard)
+        outcome = None
+        if others and not returned_all and self._building_ahead is not None:
+            await asyncio.wait([self._building_ahead])
+        elif others or returned_all:
+            reason = BuildReason.ONLY_RETURNED_ONES if returned_all else BuildReason.NOTHING_READY
+            # An immediate ask is told "nothing" only when there is nothing, not when another builder is busy.
+            immediate = any(ticket.immediate for ticket in unserved)
+            outcome = await self._build(entry, reason, wait_for_lock=immediate)
+
+        self.queue.put_back(unserved)
+        if outcome is None or outcome.buckets or self.queue.times_heard != times_heard:
+            return
+
+        now, busy = monotonic(), outcome.status is BuildStatus.BUSY
+        for client in returned_all:
+            seconds = LOOK_AGAIN_AFTER_BUSY if busy else SET_ASIDE_AT_MOST
+            self.queue.set_aside(client, ClientEvent.ONLY_RETURNED_ONES, now, seconds)
+        if others:
+            self.pool.found_empty(now, LOOK_AGAIN_AFTER_BUSY if busy else None)
+
+    async def _sort_unserved(self, unserved: Sequence[Ticket], times_heard: int) -> tuple[set[ClientId], set[ClientId]]:
+        """Set those aside that have to wait, and claim singly for those that lately gave something back.
+
+        Returns the clients that have given back all that is ready, and those for which nothing was ready.
+        """
+        clients = list({ticket.holder.client_id for ticket in unserved})
+        async with self._database.connection() as db:
+            waits = {wait.client_id: wait for wait in await claims.waits(db, self.service, clients)}
+
+        returned_all: set[ClientId] = set()
+        others: set[ClientId] = set()
+        now = monotonic()
+        for ticket in unserved:
+            client = ticket.holder.client_id
+            wait = waits.get(client)
+            if wait is not None and wait.seconds is not None:
+                if self.queue.times_heard == times_heard:  # else it may have ended meanwhile
+                    self.queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait.seconds)
+            elif wait is not None and wait.choosy:
+                if client not in returned_all and not await self._claim_unreturned(ticket):
+                    returned_all.add(client)
+            else:
+                others.add(client)
+        return returned_all, others
+
+    async def _claim_unreturned(self, ticket: Ticket) -> bool:
+        """Claim a bucket that the client did not give back; returns whether there was one."""
+        demand = Demand(ticket.holder.client_id, ticket.holder.session_id)
+        async with self.claiming:
+            try:
+                async with self._database.connection() as db:
+                    claimed = await claims.claim_choosy(db, self.service, demand, self._boot)
+            except BaseException:
+                self._lost_track.set()
+                raise
+            if claimed is None:
+                return False
+            await self._hand_out([ticket], [claimed])
+            return True
+
+    # Building
+
+    async def _build(self, entry: Entry, reason: BuildReason, *, wait_for_lock: bool = False) -> BuildOutcome:
+        self.pool.on(PoolEvent.BUILD_BEGAN)
+        outcome = await self._builder.build(entry, reason, wait_for_lock=wait_for_lock)
+        self.pool.built(outcome)
+        return outcome
+
+    def _build_ahead(self, entry: Entry) -> None:
+        """Have more buckets built while those that are left are handed out."""
+        if self._building_ahead is None:
+            self._building_ahead = self._group.create_task(self._fill(entry))
+
+    async def _fill(self, entry: Entry) -> None:
+        try:
+            outcome = await self._build(entry, BuildReason.AHEAD)
+            if outcome.buckets:
+                self.queue.something_came()
+        except Unavailable:
+            pass  # whoever asks next finds out
+        except Exception:
+            log.exception("filling the pool failed", service=entry.service.name)
+        finally:
+            self._building_ahead = None
+
+    # Answers to immediate asks
+
+    def _answer_immediate(self, *, of_set_aside: bool = False, away: bool = False) -> None:
+        """Tell the immediate asks that there is nothing, or that the database is away; the others wait on."""
+        for ticket in self.queue.take_immediate(of_set_aside=of_set_aside):
+            if away and isinstance(ticket, ImmediateTicket) and not ticket.answer.done():
+                ticket.answer.set_exception(Unavailable("The database cannot be reached."))
+            self._resolve(ticket, None)
+
+    def _resolve(self, ticket: Ticket, claimed: Claimed | None) -> None:
+        self.queue.done(ticket)
+        if isinstance(ticket, ImmediateTicket) and not ticket.answer.done():
+            ticket.answer.set_result(claimed)
+
+
+def _still_waits(ticket: Ticket) -> bool:
+    return not ticket.withdrawn and not (isinstance(ticket, ImmediateTicket) and ticket.answer.done())
