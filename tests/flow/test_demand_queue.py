@@ -179,10 +179,9 @@ def test_what_is_heard_while_buckets_are_built_is_not_forgotten(status: BuildSta
 def test_an_empty_pool_is_looked_at_again_whatever_is_asked() -> None:
     pool = ReadyPool()
     pool.found_empty(10.0)
-    pool.look_if_due(10.0 + LOOK_AT_EMPTY_POOL_AFTER - 0.01)
-    assert pool.state is PoolState.EMPTY
-    pool.look_if_due(10.0 + LOOK_AT_EMPTY_POOL_AFTER)
-    assert pool.state is PoolState.UNKNOWN
+    for passed, state in ((0.99, PoolState.EMPTY), (1.0, PoolState.UNKNOWN)):
+        pool.look_if_due(10.0 + passed * LOOK_AT_EMPTY_POOL_AFTER)
+        assert pool.state is state
 
 
 # Turns
