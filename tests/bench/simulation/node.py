@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from coordinator.flow.bucket_builder import BuildOutcome, BuildReason, BuildStatus, pool_target
-from coordinator.flow.commits import BATCH as SUBMITS
-from coordinator.flow.commits import WORKERS
+from coordinator.flow.commits import COMMITS_AT_ONCE, MOST_SUBMITS_A_COMMIT
 from coordinator.flow.demand_queue import ClientEvent, DemandQueue, Ticket
 from coordinator.flow.dispatcher import MOST_DEMANDS_A_CLAIM, Step, next_step
 from coordinator.flow.expiry import TICK
@@ -65,7 +64,7 @@ class Node:
         self._building_ahead = False
         self._signal_due = False
         self._submits: deque[tuple[Submit, Session]] = deque()
-        self._free_workers = WORKERS
+        self._free_workers = COMMITS_AT_ONCE
         self._worked: set[ClientId] = set()
         self._seen: set[ClientId] = set()
         self._told = 0
@@ -268,7 +267,7 @@ class Node:
         batch: list[tuple[Submit, Session]] = []
         later: list[tuple[Submit, Session]] = []
         buckets = set()
-        while self._submits and len(batch) < SUBMITS:
+        while self._submits and len(batch) < MOST_SUBMITS_A_COMMIT:
             one = self._submits.popleft()
             (later if one[0].bucket in buckets else batch).append(one)
             buckets.add(one[0].bucket)
