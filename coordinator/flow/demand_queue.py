@@ -107,7 +107,7 @@ class DemandQueue:
 
     def __init__(self) -> None:
         self.times_heard = 0
-        """Grows whenever something is heard: what was found before that may be over."""
+        """Grows whenever something comes: what was found out before that may be over."""
         self._queued: OrderedDict[ClientId, deque[Ticket]] = OrderedDict()
         self._immediate = 0
         """Immediate asks among the queued tickets."""
@@ -120,6 +120,8 @@ class DemandQueue:
         self._moments: list[tuple[float, int, ClientId]] = []
         """A heap of when clients have their turn again; those that had it sooner stay in it until then."""
         self._numbers = count()
+        self._ended_meanwhile: set[tuple[ClientId, ClientState]] = set()
+        """Reasons that have ended since the last tickets were taken: who is in flight is not set aside for them."""
 
     # What is asked for
 
@@ -175,8 +177,8 @@ class DemandQueue:
             return []
 
         taken: list[Ticket] = []
-        for client, tickets in list(self._queued.items()):
-            if of_set_aside and client not in self._set_aside:
+        for client in list(self._set_aside if of_set_aside else self._queued):
+            if (tickets := self._queued.get(client)) is None:
                 continue
             taken += [ticket for ticket in tickets if ticket.immediate]
             self._keep(client, deque(ticket for ticket in tickets if not ticket.immediate))
@@ -216,6 +218,7 @@ class DemandQueue:
                     del self._queued[client]
             turn = next_turn
 
+        self._ended_meanwhile.clear()
         self._immediate -= sum(ticket.immediate for ticket in taken)
         self._in_flight.update(dict.fromkeys(taken))
         return taken
@@ -255,7 +258,9 @@ class DemandQueue:
         return ClientState.WAITING if found is None else found.state
 
     def set_aside(self, client: ClientId, event: ClientEvent, now: float, seconds: float = SET_ASIDE_AT_MOST) -> None:
-        """Pass a client over, for so many seconds at most."""
+        """Pass a client over, for so many seconds at most; not if the reason has ended since it was taken."""
+        if (client, CLIENT_STATES[ClientState.WAITING, event]) in self._ended_meanwhile:
+            return
         bound = BACK_OFF_AT_MOST if event is ClientEvent.MUST_WAIT else SET_ASIDE_AT_MOST
         self._change(client, event, now + min(seconds, bound))
 
@@ -267,16 +272,18 @@ class DemandQueue:
 
     def holds_less(self, client: ClientId) -> bool:
         """Note that a client holds a bucket less; returns whether it was at its limit."""
-        before = self.state_of(client)
-        self._change(client, ClientEvent.HOLDS_LESS)
-        return before is ClientState.AT_LIMIT
+        return self._reason_ended(client, ClientState.AT_LIMIT, ClientEvent.HOLDS_LESS)
 
     def wait_ended(self, client: ClientId) -> bool:
         """Note that a client need not wait any more, or not as long as it was told; returns whether it was waiting."""
-        self.times_heard += 1
+        return self._reason_ended(client, ClientState.BACKING_OFF, ClientEvent.WAIT_ENDED)
+
+    def _reason_ended(self, client: ClientId, state: ClientState, event: ClientEvent) -> bool:
         before = self.state_of(client)
-        self._change(client, ClientEvent.WAIT_ENDED)
-        return before is ClientState.BACKING_OFF
+        self._change(client, event)
+        if self._in_flight:
+            self._ended_meanwhile.add((client, state))
+        return before is state
 
     def look_if_due(self, now: float) -> bool:
         """Give their turn to those whose moment has come; returns whether somebody's wait is over."""

@@ -6,24 +6,25 @@ in turn between the clients, so that a large ask does not starve a small one.
 What is done next follows from two states, and from nothing else.  `ReadyPool` has the states of the pool and what
 changes them, `DemandQueue` those of the clients:
 
-| pool        | some client WAITING           | all clients set aside         |
-|-------------|-------------------------------|-------------------------------|
-| `UNKNOWN`   | claim; build ahead if few left | wait for the first moment     |
-| `HAS_READY` | claim                         | wait for the first moment     |
-| `NEW_ITEMS` | build, then claim             | wait for the first moment     |
-| `EMPTY`     | wait until it is looked at    | wait for the first moment     |
+| pool        | some client is `WAITING`           | all clients are set aside |
+|-------------|------------------------------------|---------------------------|
+| `UNKNOWN`   | claim; if few are left, build too  | wait                      |
+| `HAS_READY` | claim                              | wait                      |
+| `NEW_ITEMS` | build, then claim                  | wait                      |
+| `EMPTY`     | wait                               | wait                      |
 
-Whoever a claim did not serve has to wait (`BACKING_OFF`), has given back all that is ready (`RETURNED_ALL`), or there
-was nothing (`EMPTY`, if nothing can be built).  Before the dispatcher waits, all immediate asks are answered.
+To wait is to wait until something is heard, or until the first moment comes at which the pool or a client is to be
+looked at again.  Before that, all immediate asks are answered: there is nothing for them.
+
+A client that a claim did not serve has to wait (`BACKING_OFF`), has given back all that is ready (`RETURNED_ALL`), or
+there was nothing (the pool is `EMPTY`, if nothing can be built).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import monotonic
 
@@ -33,13 +34,14 @@ from coordinator.errors import Unavailable
 from coordinator.flow import ready_pool
 from coordinator.flow.bucket_builder import BucketBuilder, BuildOutcome, BuildReason, BuildStatus
 from coordinator.flow.catalogue import Entry
+from coordinator.flow.claimer import Claimer, ImmediateTicket
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.demand_queue import SET_ASIDE_AT_MOST, ClientEvent, DemandQueue, Ticket
 from coordinator.flow.hold_limits import HoldLimits
 from coordinator.flow.ready_pool import PoolEvent, PoolState, ReadyPool
 from coordinator.flow.session_registry import Holder
-from coordinator.model import Claimed, ClientId, Demand, ServiceId, SessionId
+from coordinator.model import Claimed, ClientId, ServiceId
 from coordinator.observe.histogram import WaitTimes
 from coordinator.store import claims
 
@@ -51,8 +53,8 @@ MOST_DEMANDS_A_CLAIM = 128
 PAUSE_AFTER_FAILURE = 0.5
 """Seconds between tries while the database is away."""
 
-LOOK_AGAIN_AFTER_BUSY = 0.05
-"""Seconds after which is looked again for what another builder may have built."""
+LOOK_AGAIN_SOON = 0.05
+"""Seconds after which is looked again for what another builder may have built, or what was heard of meanwhile."""
 
 
 class Step(Enum):
@@ -70,13 +72,6 @@ def next_step(pool: ReadyPool, queue: DemandQueue) -> Step:
     return Step.BUILD if pool.state is PoolState.NEW_ITEMS else Step.CLAIM
 
 
-@dataclass(slots=True, eq=False)
-class ImmediateTicket(Ticket):
-    """A ticket of an ask that does not wait; it is answered with None if there is nothing."""
-
-    answer: asyncio.Future[Claimed | None] = field(kw_only=True)
-
-
 class Dispatcher:
     """Hands out buckets of one service to the sessions of this node."""
 
@@ -86,19 +81,16 @@ class Dispatcher:
         self.service = service
         self.queue = DemandQueue()
         self.pool = ReadyPool()
-        self.claiming = asyncio.Lock()
-        """Held from before a claim statement until what it claimed is in the registry."""
         self.idle = asyncio.Event()
         """Set once all that was heard is dealt with."""
         self._database = core.database
         self._catalogue = core.catalogue
-        self._boot = core.boot
         self._state = core.state
         self._lost_track = core.lost_track
         self._builder = builder
         self._delivery = delivery
         self._limits = HoldLimits(core)
-        self._waits = waits
+        self._claimer = Claimer(service, core, self.queue, delivery, waits)
         self._changed = asyncio.Event()
         """Set when the next step may be another than to wait."""
         self._building_ahead: asyncio.Task[None] | None = None
@@ -167,6 +159,11 @@ class Dispatcher:
             self.queue.withdraw(session)
 
     @property
+    def claiming(self) -> asyncio.Lock:
+        """Held from before a claim statement until what it claimed is in the registry."""
+        return self._claimer.claiming
+
+    @property
     def found_empty(self) -> bool:
         """Whether sessions wait, and there was nothing for them."""
         return bool(self.queue) and self.pool.state is PoolState.EMPTY
@@ -218,7 +215,7 @@ class Dispatcher:
                 await self._serve(entry)
 
     def _open(self) -> bool:
-        """Whether anything is handed out at all; nobody looks at a service for which nobody waits."""
+        """Tell whether anything is handed out at all; nobody looks at a service for which nobody waits."""
         if not self.queue:
             return True
         return self._catalogue.by_id(self.service).service.state == "active" and not self._state.draining
@@ -248,8 +245,13 @@ class Dispatcher:
         if not tickets:
             return
 
-        served = await self._claim(entry, tickets)
-        unserved = [ticket for ticket in tickets if ticket not in served]
+        outcome = await self._claimer.claim(tickets)
+        if outcome.took_back:
+            self.hear(PoolEvent.READY_CAME)
+        if outcome.served and self.pool.build_ahead(outcome.left):
+            self._build_ahead(entry)
+
+        unserved = [ticket for ticket in tickets if ticket not in outcome.served]
         if unserved:
             await self._see_to_unserved(entry, unserved, times_heard)
 
@@ -260,7 +262,7 @@ class Dispatcher:
             if self._delivery.may_hold(ticket.holder, self.service):
                 wanted.append(ticket)
             else:
-                self._resolve(ticket, None)
+                self._claimer.resolve(ticket, None)
         return wanted
 
     async def _within_limits(self, entry: Entry, tickets: list[Ticket]) -> list[Ticket]:
@@ -287,62 +289,14 @@ class Dispatcher:
         self.queue.put_back(beyond)
         return within
 
-    async def _claim(self, entry: Entry, tickets: Sequence[Ticket]) -> set[Ticket]:
-        """Claim for many tickets in one statement; returns those that were served."""
-        demands = [Demand(ticket.holder.client_id, ticket.holder.session_id) for ticket in tickets]
-        async with self.claiming:
-            try:
-                async with self._database.connection() as db:
-                    handout = await claims.claim(db, self.service, demands, self._boot)
-            except BaseException:
-                self._lost_track.set()
-                raise
-            if handout.claimed and self.pool.build_ahead(handout.left):
-                self._build_ahead(entry)
-            return await self._hand_out(tickets, handout.claimed)
-
-    async def _hand_out(self, tickets: Sequence[Ticket], claimed: Sequence[Claimed]) -> set[Ticket]:
-        """Give each claim to a ticket of its session; returns the tickets that had one."""
-        by_session: dict[SessionId, deque[Ticket]] = {}
-        for ticket in tickets:
-            by_session.setdefault(ticket.holder.session_id, deque()).append(ticket)
-
-        served: set[Ticket] = set()
-        orphans: list[tuple[Ticket, Claimed]] = []
-        for bucket in claimed:
-            ticket = by_session[bucket.session_id].popleft()
-            served.add(ticket)
-            if not _still_waits(ticket) or not self._delivery.take_in(bucket, ticket.holder):
-                orphans.append((ticket, bucket))
-                continue
-            self._resolve(ticket, bucket)
-            self._waits.bucket.add(self.service, monotonic() - ticket.asked_at)
-            if not ticket.immediate:
-                self._delivery.push(bucket, ticket.holder)
-
-        await self._take_back([bucket for _, bucket in orphans])
-        for ticket, _ in orphans:  # only now, so that the end of its session finds nothing to charge for
-            self._resolve(ticket, None)
-        return served
-
-    async def _take_back(self, orphans: Sequence[Claimed]) -> None:
-        """Free claims whose sessions had ended; they cost nothing."""
-        try:
-            for claimed in orphans:
-                async with self._database.connection() as db:
-                    await claims.release_claim(db, claimed.bucket_id, claimed.claim, claims.UNDELIVERED, 0.0)
-                self.hear(PoolEvent.READY_CAME)
-        except Unavailable:
-            self._lost_track.set()
-
     # Who got nothing
 
     async def _see_to_unserved(self, entry: Entry, unserved: Sequence[Ticket], times_heard: int) -> None:
         """Build buckets for those that a claim did not serve, or set them aside.
 
-        Nothing is concluded if something was heard since the claim began (`times_heard`): they have their turn again.
+        If something was heard since the claim began (`times_heard`), the pool is not taken for empty.
         """
-        returned_all, others = await self._sort_unserved(unserved, times_heard)
+        returned_all, others = await self._sort_unserved(unserved)
         outcome = None
         if others and not returned_all and self._building_ahead is not None:
             await asyncio.wait([self._building_ahead])
@@ -353,17 +307,18 @@ class Dispatcher:
             outcome = await self._build(entry, reason, wait_for_lock=immediate)
 
         self.queue.put_back(unserved)
-        if outcome is None or outcome.buckets or self.queue.times_heard != times_heard:
+        if outcome is None or outcome.buckets:
             return
 
         now, busy = monotonic(), outcome.status is BuildStatus.BUSY
+        heard = self.queue.times_heard != times_heard
         for client in returned_all:
-            seconds = LOOK_AGAIN_AFTER_BUSY if busy else SET_ASIDE_AT_MOST
+            seconds = LOOK_AGAIN_SOON if busy or heard else SET_ASIDE_AT_MOST
             self.queue.set_aside(client, ClientEvent.ONLY_RETURNED_ONES, now, seconds)
-        if others:
-            self.pool.found_empty(now, LOOK_AGAIN_AFTER_BUSY if busy else None)
+        if others and not heard:
+            self.pool.found_empty(now, LOOK_AGAIN_SOON if busy else None)
 
-    async def _sort_unserved(self, unserved: Sequence[Ticket], times_heard: int) -> tuple[set[ClientId], set[ClientId]]:
+    async def _sort_unserved(self, unserved: Sequence[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
         """Set those aside that have to wait, and claim singly for those that lately gave something back.
 
         Returns the clients that have given back all that is ready, and those for which nothing was ready.
@@ -379,8 +334,7 @@ class Dispatcher:
             client = ticket.holder.client_id
             wait = waits.get(client)
             if wait is not None and wait.seconds is not None:
-                if self.queue.times_heard == times_heard:  # else it may have ended meanwhile
-                    self.queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait.seconds)
+                self.queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait.seconds)
             elif wait is not None and wait.choosy:
                 if client not in returned_all and not await self._claim_unreturned(ticket):
                     returned_all.add(client)
@@ -390,22 +344,15 @@ class Dispatcher:
 
     async def _claim_unreturned(self, ticket: Ticket) -> bool:
         """Claim a bucket that the client did not give back; returns whether there was one."""
-        demand = Demand(ticket.holder.client_id, ticket.holder.session_id)
-        async with self.claiming:
-            try:
-                async with self._database.connection() as db:
-                    claimed = await claims.claim_choosy(db, self.service, demand, self._boot)
-            except BaseException:
-                self._lost_track.set()
-                raise
-            if claimed is None:
-                return False
-            await self._hand_out([ticket], [claimed])
-            return True
+        outcome = await self._claimer.claim_unreturned(ticket)
+        if outcome.took_back:
+            self.hear(PoolEvent.READY_CAME)
+        return bool(outcome.served)
 
     # Building
 
     async def _build(self, entry: Entry, reason: BuildReason, *, wait_for_lock: bool = False) -> BuildOutcome:
+        """Have buckets built, and note what that tells of the pool."""
         self.pool.on(PoolEvent.BUILD_BEGAN)
         outcome = await self._builder.build(entry, reason, wait_for_lock=wait_for_lock)
         self.pool.built(outcome)
@@ -433,15 +380,7 @@ class Dispatcher:
     def _answer_immediate(self, *, of_set_aside: bool = False, away: bool = False) -> None:
         """Tell the immediate asks that there is nothing, or that the database is away; the others wait on."""
         for ticket in self.queue.take_immediate(of_set_aside=of_set_aside):
-            if away and isinstance(ticket, ImmediateTicket) and not ticket.answer.done():
-                ticket.answer.set_exception(Unavailable("The database cannot be reached."))
-            self._resolve(ticket, None)
-
-    def _resolve(self, ticket: Ticket, claimed: Claimed | None) -> None:
-        self.queue.done(ticket)
-        if isinstance(ticket, ImmediateTicket) and not ticket.answer.done():
-            ticket.answer.set_result(claimed)
-
-
-def _still_waits(ticket: Ticket) -> bool:
-    return not ticket.withdrawn and not (isinstance(ticket, ImmediateTicket) and ticket.answer.done())
+            if away:
+                self._claimer.fail(ticket, Unavailable("The database cannot be reached."))
+            else:
+                self._claimer.resolve(ticket, None)

@@ -184,6 +184,23 @@ def test_an_empty_pool_is_looked_at_again_whatever_is_asked() -> None:
         assert pool.state is state
 
 
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [(ClientEvent.MUST_WAIT, ClientState.BACKING_OFF), (ClientEvent.HOLDS_ENOUGH, ClientState.AT_LIMIT)],
+)
+def test_nobody_is_set_aside_for_what_has_ended_since_it_was_taken(event: ClientEvent, state: ClientState) -> None:
+    queue = DemandQueue()
+    ask(queue, Session(ADA), 2)
+    for ended in (True, False):
+        taken = queue.take(1)
+        if ended:
+            queue.holds_less(ADA)
+            queue.wait_ended(ADA)
+        queue.set_aside(ADA, event, 0.0)
+        queue.put_back(taken)
+        assert queue.state_of(ADA) is (ClientState.WAITING if ended else state)
+
+
 # Turns
 
 
