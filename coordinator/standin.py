@@ -1,8 +1,7 @@
 """A stand-in, on this machine, for the outside API that the built-in checkers ask.
 
-Small HTTP/1.1 on loopback: GET only, keep-alive, JSON.  What it answers depends on the sample and on hashes
-of the screen names alone, so that two runs get the same answers; it is as slow and as strict as it is told
-to be.
+Small HTTP/1.1 on loopback: GET only, keep-alive, JSON.  Its answers depend only on the sample and on hashes
+of the screen names, so that two runs get the same answers.  Its latency and its rate limit are arguments.
 
     /1.1/friendships/show.json    ?source_screen_name=…&target_screen_name=…
     /1.1/followers/list.json      ?screen_name=…&cursor=-1&count=200
@@ -27,20 +26,20 @@ from urllib.parse import parse_qsl, urlsplit
 
 from coordinator import sample
 
-PAGE = 200
-"""The most users of one page."""
+MAX_USERS_PER_PAGE = 200
+"""Users of one page, at most."""
 
-_HEAD_LIMIT = 16 * 1024
-_IDLE = 60.0
+_MAX_HEAD_BYTES = 16 * 1024
+_IDLE_TIMEOUT = 60.0
 """Seconds that a connection may be silent."""
 
-_SHOW = "/1.1/friendships/show.json"
-_LISTS = {"/1.1/followers/list.json": "followers", "/1.1/friends/list.json": "friends"}
+_FRIENDSHIP_PATH = "/1.1/friendships/show.json"
+_LIST_PATHS = {"/1.1/followers/list.json": "followers", "/1.1/friends/list.json": "friends"}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked; header names in lower case."""
+class ApiRequest:
+    """A request of a caller; header names are in lower case."""
 
     method: str
     path: str
@@ -50,60 +49,61 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What is answered."""
+class ApiReply:
+    """The answer to one request."""
 
     status: HTTPStatus
     body: Mapping[str, Any]
     headers: Mapping[str, str]
 
 
-class _Fault(Exception):
-    """An answer other than 200."""
+class _ApiError(Exception):
+    """Raised to answer with another status than 200."""
 
     def __init__(self, status: HTTPStatus, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.reply = Reply(status, {"errors": [{"code": code, "message": message}]}, headers or {})
+        self.reply = ApiReply(status, {"errors": [{"code": code, "message": message}]}, headers or {})
 
 
-class _Malformed(Exception):
-    """Not HTTP as it is spoken here."""
+class _MalformedRequest(Exception):
+    """Raised when the bytes are not an HTTP request that this server takes."""
 
 
-class Accounts:
-    """What the API knows: who is there, who takes messages, who follows whom."""
+class SocialGraph:
+    """The accounts of the API: which exist, which take messages, and which follow which."""
 
     def __init__(self) -> None:
-        self._ids = {one.screen_name.lower(): one.account_id for one in sample.accounts()}
+        self._ids = {account.screen_name.lower(): account.account_id for account in sample.accounts()}
         self.followers: dict[str, list[str]] = defaultdict(list)
         self.friends: dict[str, list[str]] = defaultdict(list)
         self._pairs: set[tuple[str, str]] = set()
-        for one in sample.follows():
-            self.followers[one.followed.lower()].append(one.follower)
-            self.friends[one.follower.lower()].append(one.followed)
-            self._pairs.add((one.follower.lower(), one.followed.lower()))
+        for follow in sample.follows():
+            self.followers[follow.followed.lower()].append(follow.follower)
+            self.friends[follow.follower.lower()].append(follow.followed)
+            self._pairs.add((follow.follower.lower(), follow.followed.lower()))
 
     @staticmethod
     def exists(screen_name: str) -> bool:
-        """All but about 2 % of all names, whether in the sample or not."""
-        return _draw("exists", screen_name) >= 0.02
+        """Tell whether the account exists; all but about 2 % of all names do, in the sample or not."""
+        return _stable_fraction("exists", screen_name) >= 0.02
 
     @staticmethod
     def can_dm(screen_name: str) -> bool:
-        """Whether everyone may send messages to this account; about 40 % let them."""
-        return _draw("dm", screen_name) < 0.4
+        """Tell whether everyone may send messages to this account; about 40 % of all allow it."""
+        return _stable_fraction("dm", screen_name) < 0.4
 
     def follows(self, follower: str, followed: str) -> bool:
+        """Tell whether one account follows the other."""
         return (follower.lower(), followed.lower()) in self._pairs
 
     def user(self, screen_name: str) -> dict[str, Any]:
-        """The account as it stands in lists."""
+        """Return the account as lists have it."""
         account_id = self._ids.get(screen_name.lower())
         return {"screen_name": screen_name} | ({} if account_id is None else {"id": account_id})
 
 
 class RateLimit:
-    """One token bucket for each caller and path: `requests` in `window` seconds, all at once if they like."""
+    """A token bucket for each caller and path: `requests` in `window` seconds, in a burst or spread."""
 
     def __init__(self, requests: int, window: float) -> None:
         self.requests = requests
@@ -111,36 +111,39 @@ class RateLimit:
         self._left: dict[tuple[str, str], tuple[float, float]] = {}
 
     def take(self, caller: str, path: str, now: float) -> dict[str, str]:
-        """Headers that say what is left.
+        """Count one request, and return the headers that say how many are left.
 
         Raises:
-            _Fault: nothing is left; the answer says when there will be.
+            _ApiError: none are left; the answer says when the next is possible.
         """
         left, at = self._left.get((caller, path), (float(self.requests), now))
         left = min(float(self.requests), left + (now - at) * self._per_second)
         wait = max(0.0, 1.0 - left) / self._per_second
         self._left[caller, path] = (left - 1.0 if wait == 0 else left, now)
+
         remaining = max(0, int(left) - 1)
-        # Whoever has nothing left waits until there is one again, not until all are.
+        # A caller with none left waits until one is possible again, not until all are.
         missing = max(0.0, 2.0 - left) if remaining == 0 else self.requests - left
         headers = {
             "x-rate-limit-limit": str(self.requests),
             "x-rate-limit-remaining": str(remaining),
             "x-rate-limit-reset": str(math.ceil(time.time() + missing / self._per_second)),
         }
+
         if wait > 0:
             headers["retry-after"] = str(math.ceil(wait))
-            raise _Fault(HTTPStatus.TOO_MANY_REQUESTS, 88, "Rate limit exceeded", headers)
+            raise _ApiError(HTTPStatus.TOO_MANY_REQUESTS, 88, "Rate limit exceeded", headers)
+
         return headers
 
 
 class StandIn:
-    """The server, inside `async with`; `url` is where it listens.
+    """The server, inside `async with`; `url` is its base URL.
 
     Args:
         latency: seconds that an answer takes, ± `jitter`.
-        requests: how many of one path a caller (its Authorization, else its source or address) has in
-            `window` seconds; 0 means any number.
+        requests: how many of one path a caller may make in `window` seconds; 0 means any number.  A caller
+            is told by its Authorization, else its source, else its address.
     """
 
     def __init__(
@@ -157,18 +160,19 @@ class StandIn:
         self.served = 0
         self._host, self._port = host, port
         self._latency, self._jitter = latency, jitter
+
         self._limit = RateLimit(requests, window) if requests else None
-        self._accounts = Accounts()
+        self._graph = SocialGraph()
         self._random = random.Random(seed)  # noqa: S311 - delays are no secret
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The base URL, without a slash at the end."""
         return f"http://{self._host}:{self._port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=_HEAD_LIMIT)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=_MAX_HEAD_BYTES)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -187,7 +191,7 @@ class StandIn:
         assert task is not None
         self._connections.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._answer_requests(reader, writer)
         except (OSError, EOFError, TimeoutError):
             pass  # the caller has gone, or is silent
         except asyncio.CancelledError:
@@ -196,91 +200,97 @@ class StandIn:
             self._connections.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection, one after the other."""
         address = str(writer.get_extra_info("peername")[0])
         keep_alive = True
         while keep_alive:
             try:
-                async with asyncio.timeout(_IDLE):
+                async with asyncio.timeout(_IDLE_TIMEOUT):
                     request = _parse(await reader.readuntil(b"\r\n\r\n"))
-            except (_Malformed, asyncio.LimitOverrunError) as failure:
+            except (_MalformedRequest, asyncio.LimitOverrunError) as failure:
                 keep_alive = False
-                reply = _Fault(HTTPStatus.BAD_REQUEST, 0, str(failure)).reply
+                reply = _ApiError(HTTPStatus.BAD_REQUEST, 0, str(failure)).reply
             else:
                 keep_alive = request.keep_alive
                 reply = await self._reply(request, address)
-            writer.write(_bytes(reply, keep_alive))
+
+            writer.write(_encode_reply(reply, keep_alive))
             await writer.drain()
 
-    async def _reply(self, request: Request, address: str) -> Reply:
+    async def _reply(self, request: ApiRequest, address: str) -> ApiReply:
         await asyncio.sleep(max(0.0, self._latency + self._random.uniform(-self._jitter, self._jitter)))
         self.served += 1
+
         headers: dict[str, str] = {}
         try:
-            _check_place(request)
+            _check_endpoint(request)
             if self._limit is not None:
                 named = request.query.get("source_screen_name", address)
                 caller = request.headers.get("authorization", named)
                 headers = self._limit.take(caller, request.path, asyncio.get_running_loop().time())
-            if request.path in _LISTS:
-                body = self._list(_LISTS[request.path], request.query)
+
+            if request.path in _LIST_PATHS:
+                body = self._list(_LIST_PATHS[request.path], request.query)
             else:
                 body = self._friendship(request.query)
-        except _Fault as fault:
-            return Reply(fault.reply.status, fault.reply.body, headers | dict(fault.reply.headers))
-        return Reply(HTTPStatus.OK, body, headers)
+        except _ApiError as fault:
+            return ApiReply(fault.reply.status, fault.reply.body, headers | dict(fault.reply.headers))
+
+        return ApiReply(HTTPStatus.OK, body, headers)
 
     def _friendship(self, query: Mapping[str, str]) -> dict[str, Any]:
-        source, target = _wanted(query, "source_screen_name"), _wanted(query, "target_screen_name")
-        self._check(target)
-        there, back = self._accounts.follows(source, target), self._accounts.follows(target, source)
-        can_dm = self._accounts.can_dm(target)
+        source, target = _required(query, "source_screen_name"), _required(query, "target_screen_name")
+        self._check_exists(target)
+        there, back = self._graph.follows(source, target), self._graph.follows(target, source)
+        can_dm = self._graph.can_dm(target)
         return {
             "relationship": {
                 "source": {"screen_name": source, "following": there, "followed_by": back, "can_dm": can_dm},
-                "target": {**self._accounts.user(target), "following": back, "followed_by": there},
+                "target": {**self._graph.user(target), "following": back, "followed_by": there},
             }
         }
 
     def _list(self, kind: str, query: Mapping[str, str]) -> dict[str, Any]:
-        name = _wanted(query, "screen_name")
-        self._check(name)
-        lists = self._accounts.followers if kind == "followers" else self._accounts.friends
+        name = _required(query, "screen_name")
+        self._check_exists(name)
+        lists = self._graph.followers if kind == "followers" else self._graph.friends
         found = lists.get(name.lower(), [])
-        size = min(PAGE, max(1, _number(query, "count", PAGE)))
+        size = min(MAX_USERS_PER_PAGE, max(1, _number(query, "count", MAX_USERS_PER_PAGE)))
         start = max(0, _number(query, "cursor", -1))  # -1 is the first page, as 0 is the end of all
         end = start + size
+
         following = end if end < len(found) else 0
         previous = -max(1, start - size) if start else 0
         return {
-            "users": [self._accounts.user(one) for one in found[start:end]],
+            "users": [self._graph.user(name) for name in found[start:end]],
             "next_cursor": following,
             "next_cursor_str": str(following),
             "previous_cursor": previous,
             "previous_cursor_str": str(previous),
         }
 
-    def _check(self, screen_name: str) -> None:
-        if not self._accounts.exists(screen_name):
-            raise _Fault(HTTPStatus.NOT_FOUND, 50, "User not found.")
+    def _check_exists(self, screen_name: str) -> None:
+        if not self._graph.exists(screen_name):
+            raise _ApiError(HTTPStatus.NOT_FOUND, 50, "User not found.")
 
 
-def _check_place(request: Request) -> None:
+def _check_endpoint(request: ApiRequest) -> None:
     if request.method != "GET":
-        raise _Fault(HTTPStatus.METHOD_NOT_ALLOWED, 0, "GET only", {"allow": "GET"})
-    if request.path != _SHOW and request.path not in _LISTS:
-        raise _Fault(HTTPStatus.NOT_FOUND, 34, "Sorry, that page does not exist.")
+        raise _ApiError(HTTPStatus.METHOD_NOT_ALLOWED, 0, "GET only", {"allow": "GET"})
+    if request.path != _FRIENDSHIP_PATH and request.path not in _LIST_PATHS:
+        raise _ApiError(HTTPStatus.NOT_FOUND, 34, "Sorry, that page does not exist.")
 
 
-def _draw(what: str, screen_name: str) -> float:
-    """A number from 0 to 1 that looks random and is always the same for this name."""
-    digest = hashlib.sha256(f"{what}:{screen_name.lower()}".encode()).digest()
+def _stable_fraction(purpose: str, screen_name: str) -> float:
+    """Return a number from 0 to 1 that looks random and is always the same for this purpose and name."""
+    digest = hashlib.sha256(f"{purpose}:{screen_name.lower()}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _wanted(query: Mapping[str, str], name: str) -> str:
+def _required(query: Mapping[str, str], name: str) -> str:
     if not query.get(name):
-        raise _Fault(HTTPStatus.BAD_REQUEST, 38, f"{name} parameter is missing.")
+        raise _ApiError(HTTPStatus.BAD_REQUEST, 38, f"{name} parameter is missing.")
     return query[name]
 
 
@@ -288,10 +298,10 @@ def _number(query: Mapping[str, str], name: str, default: int) -> int:
     try:
         return int(query.get(name, default))
     except ValueError:
-        raise _Fault(HTTPStatus.BAD_REQUEST, 44, f"{name} parameter is invalid.") from None
+        raise _ApiError(HTTPStatus.BAD_REQUEST, 44, f"{name} parameter is invalid.") from None
 
 
-def _parse(head: bytes) -> Request:
+def _parse(head: bytes) -> ApiRequest:
     first, *lines = head.decode("latin-1").split("\r\n")
     try:
         method, target, version = first.split(" ")
@@ -301,16 +311,18 @@ def _parse(head: bytes) -> Request:
             headers[name.strip().lower()] = value.strip()
         parts = urlsplit(target)
     except ValueError:
-        raise _Malformed("Malformed request") from None
+        raise _MalformedRequest("Malformed request") from None
+
     if version not in ("HTTP/1.0", "HTTP/1.1"):
-        raise _Malformed("HTTP/1.1 only")
+        raise _MalformedRequest("HTTP/1.1 only")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        raise _Malformed("A request has no body here")
+        raise _MalformedRequest("A request has no body here")
+
     keep_alive = headers.get("connection", "").lower() != "close" and version == "HTTP/1.1"
-    return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, keep_alive)
+    return ApiRequest(method, parts.path, dict(parse_qsl(parts.query)), headers, keep_alive)
 
 
-def _bytes(reply: Reply, keep_alive: bool) -> bytes:
+def _encode_reply(reply: ApiReply, keep_alive: bool) -> bytes:
     body = json.dumps(reply.body, separators=(",", ":")).encode()
     headers = {
         "content-type": "application/json; charset=utf-8",

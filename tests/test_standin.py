@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator import sample
-from coordinator.standin import PAGE, Accounts, StandIn
+from coordinator.standin import MAX_USERS_PER_PAGE, SocialGraph, StandIn
 
 SHOW = "/1.1/friendships/show.json"
 FOLLOWERS = "/1.1/followers/list.json"
@@ -18,7 +18,7 @@ FRIENDS = "/1.1/friends/list.json"
 
 
 class Caller:
-    """One keep-alive connection."""
+    """A keep-alive connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -43,15 +43,15 @@ class Caller:
 
 @pytest.fixture
 async def standin() -> AsyncIterator[StandIn]:
-    async with StandIn(latency=0.0, jitter=0.0, requests=0) as one:
-        yield one
+    async with StandIn(latency=0.0, jitter=0.0, requests=0) as server:
+        yield server
 
 
 @pytest.fixture
 async def caller(standin: StandIn) -> AsyncIterator[Caller]:
-    one = await Caller.to(standin)
-    yield one
-    one.writer.close()
+    connection = await Caller.to(standin)
+    yield connection
+    connection.writer.close()
 
 
 def test_the_sample_is_whole() -> None:
@@ -68,17 +68,17 @@ async def test_friendship_says_whether_the_target_takes_messages(caller: Caller)
     for name in ("JohnBoozman", "RoyBlunt", "SenatorBurr", "bfrist"):
         status, _, body = await caller.get(f"{SHOW}?source_screen_name=a&target_screen_name={name}")
         assert status == 200
-        assert body["relationship"]["source"]["can_dm"] is Accounts.can_dm(name)
+        assert body["relationship"]["source"]["can_dm"] is SocialGraph.can_dm(name)
     status, _, body = await caller.get(f"{SHOW}?source_screen_name=SenAlexander&target_screen_name=royblunt")
     assert body["relationship"]["source"]["following"] is True
 
 
 def test_answers_are_mixed_and_the_same_every_time() -> None:
     names = [one.screen_name for one in sample.accounts()]
-    missing = sum(not Accounts.exists(name) for name in names)
+    missing = sum(not SocialGraph.exists(name) for name in names)
     assert 0.01 < missing / len(names) < 0.03
-    assert 0.3 < sum(Accounts.can_dm(name) for name in names) / len(names) < 0.5
-    assert Accounts.can_dm("BFRIST") is Accounts.can_dm("bfrist")
+    assert 0.3 < sum(SocialGraph.can_dm(name) for name in names) / len(names) < 0.5
+    assert SocialGraph.can_dm("BFRIST") is SocialGraph.can_dm("bfrist")
 
 
 @pytest.mark.parametrize(("path", "side"), [(FOLLOWERS, "follower"), (FRIENDS, "followed")])
@@ -93,12 +93,12 @@ async def test_lists_come_in_pages(caller: Caller, path: str, side: str, count: 
         cursor, pages = body["next_cursor"], pages + 1
     other = "followed" if side == "follower" else "follower"
     assert found == [getattr(one, side) for one in sample.follows() if getattr(one, other) == name]
-    size = 20 if count else PAGE
+    size = 20 if count else MAX_USERS_PER_PAGE
     assert pages == max(1, -(-len(found) // size))
 
 
 async def test_unknown_accounts(caller: Caller) -> None:
-    gone = next(one.screen_name for one in sample.accounts() if not Accounts.exists(one.screen_name))
+    gone = next(one.screen_name for one in sample.accounts() if not SocialGraph.exists(one.screen_name))
     for target in (f"{SHOW}?source_screen_name=a&target_screen_name={gone}", f"{FRIENDS}?screen_name={gone}"):
         status, _, body = await caller.get(target)
         assert (status, body) == (404, {"errors": [{"code": 50, "message": "User not found."}]})

@@ -11,7 +11,7 @@ from coordinator.cli import database, demo, item_import, requests, serve, top, w
 
 
 def build() -> typer.Typer:
-    """The program with all its commands."""
+    """Build the program with all its commands."""
     # Markdown, since in rich's own markup the brackets of our help texts would vanish.
     app = typer.Typer(
         name="coordinator", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
@@ -22,6 +22,7 @@ def build() -> typer.Typer:
     app.command("work")(work.work)
     app.command("config")(serve.show)
     app.command("top")(top.top)
+
     groups = requests.add_requests(app, {"token.issue": database.issue_token})
     groups["item"].command("import")(item_import.item_import)
     app.add_typer(database.db, name="db")
@@ -29,7 +30,7 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command that the program was called with; does not return."""
+    """Run the command that the program was called with; never returns."""
     build()(prog_name="coordinator")
 
 

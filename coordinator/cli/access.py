@@ -1,4 +1,4 @@
-"""Which server a command speaks to, and with which token."""
+"""The options of a command that say which server it speaks to, and with which token."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON obj
 
 
 def find_token(token: str | None, data: Path | None) -> str | None:
-    """The token that was given, or that lies about; None if none does.
+    """Return the token that was given, else that of the environment, else that of the data folder, else None.
 
     Raises:
-        ConfigError: there is one that this account may not read.
+        ConfigError: the data folder has a token that this account may not read.
     """
     found = token or environment_token()
     if found is not None:
         return found
-    path = Settings(**given(data=data)).data / "admin-token"
+
+    path = Settings(**without_none(data=data)).data / "admin-token"
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
@@ -41,19 +42,19 @@ def find_token(token: str | None, data: Path | None) -> str | None:
         raise ConfigError(f"token: {path} cannot be read: {failure}") from failure
 
 
-def tokens_to_watch(token: str | None, data: Path | None) -> list[str | None]:
-    """What to try on the stats channel: the token that was given, else none, else the one that lies about.
+def stats_tokens(token: str | None, data: Path | None) -> list[str | None]:
+    """List the tokens to try on the stats channel: only a given one, else none at all, then the data folder's.
 
     Raises:
         ConfigError: as `find_token`.
     """
-    named = token or environment_token()
-    if named is not None:
-        return [named]
+    given = token or environment_token()
+    if given is not None:
+        return [given]
     found = find_token(None, data)
     return [None] if found is None else [None, found]
 
 
-def given(**flags: Any) -> dict[str, Any]:
-    """Those flags that were given."""
+def without_none(**flags: Any) -> dict[str, Any]:
+    """Return the flags that were given: those that are not None."""
     return {name: value for name, value in flags.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The admin channel, from the side of the one who asks.  protocol.md, "Admin channel" """
+"""A client of the admin channel.  protocol.md, "Admin channel" """
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.typing import Subprotocol
 
 from coordinator import __version__
-from coordinator.client.address import PATH as CLIENT_PATH
-from coordinator.client.address import client_url, is_loopback
+from coordinator.client.address import CLIENT_PATH, client_url, is_loopback
 from coordinator.errors import ConfigError, CoordinatorError, Refused
 from coordinator.wire.admin import AdminHello
 from coordinator.wire.codec import encode
 from coordinator.wire.frames import PROTOCOL, SUBPROTOCOL, Close, Request
 
-PATH = "/v1/admin"
-PAGE = 1000
-"""Rows that are asked for at a time when all are wanted."""
+ADMIN_PATH = "/v1/admin"
+LIST_ROWS_PER_PAGE = 1000
+"""Rows of one page of a list when all rows are wanted."""
 
-_OPEN_TIMEOUT = 10.0
-_ANSWER_TIMEOUT = 300.0
-"""Seconds; the server gives each statement a deadline of its own, long before."""
+_CHANNEL_OPEN_TIMEOUT = 10.0
+"""Seconds."""
 
-_MOST_FRAME = 256 << 20
-"""Pages may be larger than what the server takes; it is our own server."""
+_ADMIN_ANSWER_TIMEOUT = 300.0
+"""Seconds; the server's own deadline for each statement ends long before."""
 
-_object: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
-_raw: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_value: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_MAX_ADMIN_FRAME_BYTES = 256 << 20
+"""A page may be larger than any message that the server takes; the server is trusted."""
 
-_CLOSED_FOR = {
+_fields_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_raw_fields_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_value_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+_CLOSE_ERRORS = {
     Close.BAD_CREDENTIALS: ("unauthorized", "The server does not know this token."),
     Close.FORBIDDEN: ("forbidden", "This token, or this address, may not use the admin channel."),
     Close.DEACTIVATED: ("forbidden", "The token has been revoked."),
@@ -48,22 +49,22 @@ _CLOSED_FOR = {
 }
 
 
-class Unreached(CoordinatorError):
-    """There is no server, or it went away before it answered."""
+class ServerUnreachable(CoordinatorError):
+    """Raised when there is no server, or when it went away before it answered."""
 
 
-def admin_url(text: str, path: str = PATH) -> str:
-    """The admin channel's URL of a server, which is written as for the volunteers' client; or another channel's.
+def admin_url(text: str, path: str = ADMIN_PATH) -> str:
+    """Return the URL of a server's admin channel, or of the channel at `path`; takes every form that `client_url` does.
 
     Raises:
-        ConfigError: this is no address of a server.
+        ConfigError: the text is not the address of a server.
     """
     base = text.rstrip("/").removesuffix(path)
     return client_url(base).removesuffix(CLIENT_PATH) + path
 
 
 class AdminClient:
-    """One open admin channel; made by `connected`."""
+    """An open admin channel; made by `admin_connection`."""
 
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self.role = ""
@@ -75,18 +76,19 @@ class AdminClient:
         self._ended: CoordinatorError | None = None
 
     async def post(self, message: Request, *, raw: bool = False) -> asyncio.Future[dict[str, Any]]:
-        """Send a request; its answer comes later, so that several may be under way.
+        """Send a request and return the future of its answer, so that several may be under way.
 
-        With `raw`, the rows of the answer are msgspec.Raw, for those who only pass them on.  The future raises
-        Refused or Unreached.
+        With `raw`, the rows of the answer are msgspec.Raw, for callers that only pass them on.  The future
+        raises Refused or ServerUnreachable.
         """
         ref = next(self._refs)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        # Whoever gives up early leaves answers behind that nobody looks at.
+        # A caller that gives up early never reads its answer: asyncio must not log the exception in it.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self._ended is not None:
             answer.set_exception(self._ended)
             return answer
+
         self._waiting[ref] = answer
         if raw:
             self._as_raw.add(ref)
@@ -95,52 +97,53 @@ class AdminClient:
         return answer
 
     async def request(self, message: Request, *, raw: bool = False) -> dict[str, Any]:
-        """The fields of the answer; `raw` as in `post`.
+        """Send a request and return the fields of its answer; `raw` as in `post`.
 
         Raises:
             Refused: the server answered with an error.
-            Unreached: the connection ended first, or nothing came for minutes.
+            ServerUnreachable: the connection ended first, or nothing came for minutes.
         """
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT):
+            async with asyncio.timeout(_ADMIN_ANSWER_TIMEOUT):
                 return await (await self.post(message, raw=raw))
         except TimeoutError:
-            raise Unreached(f"{self._url} does not answer.") from None
+            raise ServerUnreachable(f"{self._url} does not answer.") from None
 
     async def pages(self, message: Request) -> AsyncIterator[list[dict[str, Any]]]:
-        """The rows of a list, page by page until the last.
+        """Yield the rows of a list, page by page until the last.
 
         Raises:
-            Refused, Unreached: as `request`.
+            Refused, ServerUnreachable: as `request`.
         """
         after = getattr(message, "after", None)
         while True:
-            answer = await self.request(structs.replace(message, limit=PAGE, after=after))
+            answer = await self.request(structs.replace(message, limit=LIST_ROWS_PER_PAGE, after=after))
             yield answer["rows"]
             after = answer["next"]
             if after is None:
                 return
 
     async def greet(self, token: str) -> None:
-        """Say hello; first of all."""
+        """Say hello; must be the first request."""
         hello = AdminHello(protocol=PROTOCOL, token=token)
         self.role = str((await self.request(hello)).get("role", ""))
 
     async def read(self) -> None:
-        """Hand out answers until the connection ends; runs beside the requests."""
+        """Hand answers to their requests until the connection ends; runs beside them."""
         try:
             async for frame in self._socket:
-                self._take(frame)
+                self._handle_frame(frame)
         except ConnectionClosed:
             pass
         except msgspec.MsgspecError as failure:
-            self._end(Unreached(f"{self._url} answers what this program does not understand: {failure}."))
+            self._end(ServerUnreachable(f"{self._url} answers what this program does not understand: {failure}."))
             return
         self._end(self._why_closed())
 
-    def _take(self, frame: str | bytes) -> None:
+    def _handle_frame(self, frame: str | bytes) -> None:
         fields = self._fields(frame)
         kind, ref = fields.pop("type", None), fields.pop("ref", None)
+
         if kind == "error":
             refusal = Refused(
                 str(fields.get("code")),
@@ -152,18 +155,18 @@ class AdminClient:
                 if not answer.done():
                     answer.set_exception(refusal)
             elif self._ended is None:
-                self._ended = refusal  # about the connection: the reason of the close that follows
+                self._ended = refusal  # not about a request: it is the reason of the close that follows
         elif (answer := self._waiting.pop(ref, None)) is not None and not answer.done():
             answer.set_result(fields)
 
     def _fields(self, frame: str | bytes) -> dict[str, Any]:
         if not self._as_raw:
-            return _object.decode(frame)
-        fields = _raw.decode(frame)
-        if "ref" not in fields or (ref := _value.decode(fields["ref"])) not in self._as_raw:
-            return _object.decode(frame)
+            return _fields_decoder.decode(frame)
+        fields = _raw_fields_decoder.decode(frame)
+        if "ref" not in fields or (ref := _value_decoder.decode(fields["ref"])) not in self._as_raw:
+            return _fields_decoder.decode(frame)
         self._as_raw.discard(ref)
-        return {name: value if name == "rows" else _value.decode(value) for name, value in fields.items()}
+        return {name: value if name == "rows" else _value_decoder.decode(value) for name, value in fields.items()}
 
     def _why_closed(self) -> CoordinatorError:
         if self._ended is not None:
@@ -179,30 +182,31 @@ class AdminClient:
 
 
 def why_closed(url: str, socket: ClientConnection) -> CoordinatorError:
-    """Refused or Unreached, by the code with which a connection was closed."""
+    """Return a Refused or ServerUnreachable that tells why the connection was closed."""
     code, reason = socket.close_code, socket.close_reason
-    for close, (name, message) in _CLOSED_FOR.items():
+    for close, (name, message) in _CLOSE_ERRORS.items():
         if code == close:
             return Refused(name, message)
-    return Unreached(f"The connection to {url} has ended (code {code}{f', {reason}' if reason else ''}).")
+    return ServerUnreachable(f"The connection to {url} has ended (code {code}{f', {reason}' if reason else ''}).")
 
 
 @asynccontextmanager
-async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient]:
-    """An open and greeted admin channel.
+async def admin_connection(server: str, token: str | None) -> AsyncIterator[AdminClient]:
+    """Open an admin channel and greet the server.
 
-    Without a token the server is still called, so that a server that is not there is told first.
+    Without a token the server is still called, so that a missing server is reported before a missing token.
 
     Raises:
-        ConfigError: this is no address of a server, or there is no token.
-        Unreached: nobody answers there, or it is no coordinator.
-        Refused: the server takes no such token, or no connection from here.
+        ConfigError: the text is not the address of a server, or there is no token.
+        ServerUnreachable: nothing answers there, or it is not a coordinator.
+        Refused: the server does not accept the token, or no connection from here.
     """
     url = admin_url(server)
-    socket = await dial(url)
+    socket = await open_channel(url)
     try:
         if token is None:
             raise ConfigError("a token is needed: --token, COORDINATOR_TOKEN, or the file DATA/admin-token")
+
         client = AdminClient(url, socket)
         reader = asyncio.create_task(client.read(), name="admin channel")
         try:
@@ -215,12 +219,12 @@ async def connected(server: str, token: str | None) -> AsyncIterator[AdminClient
         await socket.close()
 
 
-async def dial(url: str) -> ClientConnection:
-    """A connection to one of a server's channels.
+async def open_channel(url: str) -> ClientConnection:
+    """Connect to one of a server's channels.
 
     Raises:
-        ConfigError: this is no address of a server.
-        Unreached: nobody answers there, or it is no coordinator.
+        ConfigError: the URL is not the address of a server.
+        ServerUnreachable: nothing answers there, or it is not a coordinator.
         Refused: the server takes no connection from here.
     """
     here = is_loopback(url)
@@ -228,9 +232,9 @@ async def dial(url: str) -> ClientConnection:
         return await connect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            open_timeout=_OPEN_TIMEOUT,
+            open_timeout=_CHANNEL_OPEN_TIMEOUT,
             close_timeout=2.0,
-            max_size=_MOST_FRAME,
+            max_size=_MAX_ADMIN_FRAME_BYTES,
             compression=None if here else "deflate",
             proxy=None if here else True,
             user_agent_header=f"coordinator/{__version__}",
@@ -240,9 +244,10 @@ async def dial(url: str) -> ClientConnection:
         if status == HTTPStatus.FORBIDDEN:
             raise Refused("forbidden", f"{url} takes no connection from here.") from None
         if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-            raise Unreached(f"{url} takes no connections now (HTTP {status}).") from None
-        raise Unreached(f"{url} is no coordinator (HTTP {status}).") from None
+            raise ServerUnreachable(f"{url} takes no connections now (HTTP {status}).") from None
+
+        raise ServerUnreachable(f"{url} is no coordinator (HTTP {status}).") from None
     except InvalidURI as failure:
         raise ConfigError(f"server: {failure}") from None
     except (OSError, TimeoutError, WebSocketException) as failure:
-        raise Unreached(f"{url} cannot be reached: {failure or type(failure).__name__}") from failure
+        raise ServerUnreachable(f"{url} cannot be reached: {failure or type(failure).__name__}") from failure

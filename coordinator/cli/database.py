@@ -1,4 +1,4 @@
-"""Commands that work on the database itself, without a server: `db …`, and the first token."""
+"""The commands that work on the database itself, without a server: `db …`, and `token issue --database`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from coordinator.cli.access import AsJson, given
-from coordinator.cli.exits import exits
+from coordinator.cli.access import AsJson, without_none
+from coordinator.cli.exits import with_exit_codes
 from coordinator.cli.output import write_rows
 from coordinator.config import Settings
 from coordinator.credentials import make_token
@@ -33,52 +33,55 @@ db = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
 
 @db.command("migrate")
-@exits
+@with_exit_codes
 def migrate_(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Bring the schema to what this program needs; safe to repeat, and while others do the same.
 
     Example: `coordinator db migrate --database postgresql://coordinator@db.example.org/coordinator`
     """
-    done = asyncio.run(_migrate(_dsn(database, data, config)))
-    write_rows([_row(one, "applied") for one in done], json)
+    applied = asyncio.run(_migrate(_dsn(database, data, config)))
+    write_rows([_row(migration, "applied") for migration in applied], json)
     if not json:
-        typer.echo(f"{len(done)} applied" if done else "Nothing to do: the schema is up to date.", err=True)
+        typer.echo(f"{len(applied)} applied" if applied else "Nothing to do: the schema is up to date.", err=True)
 
 
 @db.command("status")
-@exits
+@with_exit_codes
 def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Tell which migrations are applied, and which `db migrate` would apply.
 
     Example: `coordinator db status --data ./data`
     """
     missing = asyncio.run(_pending(_dsn(database, data, config)))
-    rows = [_row(one, "pending" if one in missing else "applied") for one in _all()]
+    rows = [_row(migration, "pending" if migration in missing else "applied") for migration in _all_migrations()]
     write_rows(rows, json)
 
 
 @db.command("sql")
-@exits
+@with_exit_codes
 def sql() -> None:
     """Print the schema's migrations as SQL, to be read or reviewed; it needs no database.
 
     Example: `coordinator db sql > schema.sql`
     """
-    for one in _all():
-        typer.echo(f"-- {one.plugin + ' ' if one.plugin else ''}{one.number:04} {one.name}\n{one.sql.rstrip()}\n")
+    for migration in _all_migrations():
+        plugin = f"{migration.plugin} " if migration.plugin else ""
+        typer.echo(f"-- {plugin}{migration.number:04} {migration.name}\n{migration.sql.rstrip()}\n")
 
 
 async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
-    """What `token.issue` does, for a database that no server runs on yet.
+    """Issue a token in a database that no server runs on yet; returns the fields of `token.issue`.
 
     Raises:
-        ConfigError: this is no address of a database.
-        UnknownSchema, Unavailable: there is no schema, or no database.
+        ConfigError: the DSN is not the address of a database, or its schema is missing or old.
+        UnknownSchema, Unavailable: the schema is newer than this program, or there is no database.
     """
     new = make_token()
+
     async with _opened(Settings(database=dsn).database or dsn) as database:
         if await migrate.pending(database, tables_of(load_plugins())):
             raise ConfigError("database: its schema is not there yet, or old; coordinator db migrate makes it")
+
         async with database.transaction() as connection:
             await tokens.issue(
                 connection,
@@ -90,6 +93,7 @@ async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
                 message.uses,
             )
             await activity.note(connection, "command line", "token.issue", new.token_id, "ok")
+
     return {"token_id": new.token_id, "token": new.token, "role": message.role, "label": message.label}
 
 
@@ -114,18 +118,19 @@ async def _opened(dsn: str) -> AsyncIterator[Database]:
 
 
 def _dsn(database: str | None, data: Path | None, config: Path | None) -> str:
-    settings = Settings(config=config, **given(database=database, data=data))
+    settings = Settings(config=config, **without_none(database=database, data=data))
     found = settings.database or running_dsn(settings.data)
     if found is None:
         raise ConfigError(f"database: none is given, and no embedded Postgres runs in {settings.data}")
     return found
 
 
-def _all() -> list[migrate.Migration]:
-    """The migrations of this package, and behind them those of the plugins."""
+def _all_migrations() -> list[migrate.Migration]:
+    """List the migrations of this package, and behind them those of the plugins."""
     folders = tables_of(load_plugins())
-    return [*migrate.shipped(), *(one for name in sorted(folders) for one in migrate.in_folder(folders[name], name))]
+    of_plugins = [migration for name in sorted(folders) for migration in migrate.in_folder(folders[name], name)]
+    return [*migrate.shipped(), *of_plugins]
 
 
-def _row(one: migrate.Migration, state: str) -> dict[str, Any]:
-    return {"number": one.number, "name": one.name, "plugin": one.plugin, "state": state}
+def _row(migration: migrate.Migration, state: str) -> dict[str, Any]:
+    return {"number": migration.number, "name": migration.name, "plugin": migration.plugin, "state": state}

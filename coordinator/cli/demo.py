@@ -1,4 +1,4 @@
-"""`coordinator demo`: the whole of it on this machine, with the sample and a stand-in for the outside API."""
+"""`coordinator demo`: server, daemons and a stand-in for the outside API on this machine, with the sample."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from rich.console import Console
 from rich.live import Live
 
 from coordinator import sample
-from coordinator.cli.admin_client import AdminClient, connected
-from coordinator.cli.demo_view import Progress, picture, summary
-from coordinator.cli.exits import exits
+from coordinator.cli.admin_client import AdminClient, admin_connection
+from coordinator.cli.demo_view import DemoProgress, render_progress, render_summary
+from coordinator.cli.exits import with_exit_codes
+from coordinator.cli.item_import import ITEMS_PER_BATCH
 from coordinator.client import x_api
 from coordinator.config import Settings
 from coordinator.errors import CoordinatorError
 from coordinator.standin import StandIn
 from coordinator.wire.admin import ItemAdd, ServiceList, Stats
 
-_CONCURRENCY = 8
+_CHECKS_PER_DAEMON = 8
 _API_REQUESTS, _API_WINDOW = 180, 3.0
-"""The real API's 180 requests, in seconds instead of minutes, so that its limit is met but not waited for."""
+"""The real API's 180 requests, but in 3 s instead of 900 s, so that its limit is met without long waits."""
 
-_POLL = 1.0
-_LEAVE = 10.0
-"""Seconds that a daemon has to finish what it has in hand."""
+_STATS_INTERVAL = 1.0
+"""Seconds between two looks at the progress."""
+
+_DAEMON_EXIT_GRACE = 10.0
+"""Seconds that a daemon has to finish its items in check."""
 
 
 class DemoFailed(CoordinatorError):
-    """The daemons have all ended before the work was done."""
+    """Raised when all daemons have ended before the work was done."""
 
 
-@exits
+@with_exit_codes
 def demo(
     clients: Annotated[int, typer.Option(min=1, max=100, help="Daemons that do the checking.")] = 8,
     exit_: Annotated[
@@ -59,23 +62,25 @@ def demo(
 
     Example: `coordinator demo --clients 4 --exit`
     """
-    with _folder(data) as root:
-        ended = asyncio.run(_demo(root, clients, exit_, Console()))
-    if not ended:
+    with _data_folder(data) as root:
+        finished = asyncio.run(_demo(root, clients, exit_, Console()))
+
+    if not finished:
         raise typer.Exit(130 if exit_ else 0)
 
 
 async def _demo(root: Path, clients: int, exit_: bool, console: Console) -> bool:
-    """True once all is settled (with `exit_`), False if a signal ended it first."""
+    """Run the demo; returns True once all is settled (with `exit_`), False if a signal ended it first."""
     with _stopped_by_signals():
         try:
-            await _play(root, clients, exit_, console)
+            await _run_demo(root, clients, exit_, console)
         except asyncio.CancelledError:
             return False
     return True
 
 
-async def _play(root: Path, clients: int, exit_: bool, console: Console) -> None:
+async def _run_demo(root: Path, clients: int, exit_: bool, console: Console) -> None:
+    """Start all parts, add the sample, and show the progress until all is settled."""
     from coordinator import app  # the server's modules, which no other command needs
     from coordinator.observe import logs
 
@@ -86,26 +91,28 @@ async def _play(root: Path, clients: int, exit_: bool, console: Console) -> None
     )  # fmt: skip
     logs.configure(settings.log_format, settings.log_level)
     console.print(f"Starting Postgres and the server in {root} …", highlight=False)
+
     async with (
         StandIn(requests=_API_REQUESTS, window=_API_WINDOW) as standin,
         app.Node(settings) as node,
-        connected(f"ws://127.0.0.1:{node.port}", node.admin_token) as admin,
+        admin_connection(f"ws://127.0.0.1:{node.port}", node.admin_token) as admin,
     ):
-        services = await workable(admin)
+        services = await checkable_services(admin)
         total = await _add_sample(admin, services)
-        progress = Progress(services, total)
+        progress = DemoProgress(services, total)
         console.print(f"Dashboard: http://127.0.0.1:{node.port}/", highlight=False)
+
         async with _daemons(clients, services, node.port, standin, root / "demo-clients") as daemons:
-            await _watch(admin, progress, daemons, console, exit_)
+            await _show_until_settled(admin, progress, daemons, console, exit_)
             if exit_:
-                console.print(summary(progress, standin.served))
+                console.print(render_summary(progress, standin.served))
                 return
             console.print("All is settled. Serving on until Ctrl-C.")
             await node.wait_until_stopped()
 
 
-async def workable(admin: AdminClient) -> list[str]:
-    """The active services that a checker is shipped for."""
+async def checkable_services(admin: AdminClient) -> list[str]:
+    """List the active services that this package ships a checker for."""
     return [
         str(row["service"])
         async for rows in admin.pages(ServiceList())
@@ -116,40 +123,43 @@ async def workable(admin: AdminClient) -> list[str]:
 
 async def _add_sample(admin: AdminClient, services: list[str]) -> int:
     items: list[dict[str, Any]] = [
-        {"key": one.screen_name} | ({} if one.account_id is None else {"account_id": one.account_id})
-        for one in sample.accounts()
+        {"key": account.screen_name} | ({} if account.account_id is None else {"account_id": account.account_id})
+        for account in sample.accounts()
     ]
-    for start in range(0, len(items), 1000):
-        await admin.request(ItemAdd(items=items[start : start + 1000], services=services))
+    for start in range(0, len(items), ITEMS_PER_BATCH):
+        await admin.request(ItemAdd(items=items[start : start + ITEMS_PER_BATCH], services=services))
     return len(items)
 
 
 @dataclass(slots=True)
-class Daemons:
-    """The volunteers of the demo, each a process of its own."""
+class DaemonProcesses:
+    """The daemons of the demo, each a process of its own."""
 
     logs: list[Path]
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
-    told: bool = False
+    terminated: bool = False
 
     @property
     def alive(self) -> int:
-        return sum(one.returncode is None for one in self.processes)
+        """The number of daemons that run."""
+        return sum(process.returncode is None for process in self.processes)
 
     def check(self) -> None:
-        """Raises DemoFailed if none is left, with the end of one's log."""
+        """Raise DemoFailed if no daemon runs any more, with the end of the first one's log."""
         if not self.alive:
             last = self.logs[0].read_text(errors="replace").splitlines()[-5:]
             raise DemoFailed("All daemons have ended; the first one's log ends so:\n" + "\n".join(last))
 
 
 def daemon_command(number: int, services: list[str], server: str, api: str, data: Path) -> list[str]:
-    """What starts one volunteer; the API tells it by its token what it may still ask."""
+    """Build the command line of one daemon; the stand-in counts the requests of its token."""
     name = f"demo-{number}"
     command = [sys.executable, "-m", "coordinator", "work", "--server", server, "--client-id", name]
-    command += ["--data", str(data), "--concurrency", str(_CONCURRENCY), "--log-level", "warning"]
+    command += ["--data", str(data), "--concurrency", str(_CHECKS_PER_DAEMON), "--log-level", "warning"]
+
     for option in (f"base_url={api}", f"token={name}", "requests_per_window=0"):
         command += ["--option", option]
+
     for service in services:
         command += ["--service", service, "--checker", f"{service}=coordinator.client.x_api:{service}"]
         if service == "dm_check":
@@ -158,8 +168,10 @@ def daemon_command(number: int, services: list[str], server: str, api: str, data
 
 
 @asynccontextmanager
-async def _daemons(count: int, services: list[str], port: int, standin: StandIn, data: Path) -> AsyncIterator[Daemons]:
-    daemons = Daemons(logs=_logs(count, data))
+async def _daemons(
+    count: int, services: list[str], port: int, standin: StandIn, data: Path
+) -> AsyncIterator[DaemonProcesses]:
+    daemons = DaemonProcesses(logs=_logs(count, data))
     async with AsyncExitStack() as stack:
         for number, log in enumerate(daemons.logs, start=1):
             command = daemon_command(number, services, f"ws://127.0.0.1:{port}", standin.url, data)
@@ -171,19 +183,20 @@ async def _daemons(count: int, services: list[str], port: int, standin: StandIn,
                     stderr=file,
                     start_new_session=True,  # a Ctrl-C is for the demo, which then stops them
                 )
-            stack.push_async_callback(_gone, process)
-            stack.callback(_tell, daemons)
+
+            stack.push_async_callback(_wait_for_exit, process)
+            stack.callback(_terminate_all, daemons)
             daemons.processes.append(process)
         yield daemons
 
 
-def _tell(daemons: Daemons) -> None:
-    """Tell all daemons at once to end; once only, since a second signal would not let them finish."""
+def _terminate_all(daemons: DaemonProcesses) -> None:
+    """Tell all daemons to end, at once and only once: a second signal would not let them finish."""
     for process in daemons.processes:
-        if not daemons.told:
+        if not daemons.terminated:
             with suppress(ProcessLookupError):
                 process.terminate()
-    daemons.told = True
+    daemons.terminated = True
 
 
 def _logs(count: int, data: Path) -> list[Path]:
@@ -191,10 +204,10 @@ def _logs(count: int, data: Path) -> list[Path]:
     return [data / f"demo-{number}.log" for number in range(1, count + 1)]
 
 
-async def _gone(process: asyncio.subprocess.Process) -> None:
+async def _wait_for_exit(process: asyncio.subprocess.Process) -> None:
     """Wait for the end of a daemon that has been told to end."""
     try:
-        async with asyncio.timeout(_LEAVE):
+        async with asyncio.timeout(_DAEMON_EXIT_GRACE):
             await process.wait()
     except TimeoutError:
         with suppress(ProcessLookupError):
@@ -202,20 +215,22 @@ async def _gone(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _watch(admin: AdminClient, progress: Progress, daemons: Daemons, console: Console, exit_: bool) -> None:
-    """Show how it goes, until all is settled."""
+async def _show_until_settled(
+    admin: AdminClient, progress: DemoProgress, daemons: DaemonProcesses, console: Console, exit_: bool
+) -> None:
+    """Show the progress until all is settled."""
     with Live(console=console, auto_refresh=False, transient=exit_) as live:
         while True:
             progress.take(await admin.request(Stats()), time.monotonic())
-            live.update(picture(progress, daemons.alive), refresh=console.is_terminal)
+            live.update(render_progress(progress, daemons.alive), refresh=console.is_terminal)
             if progress.done:
                 return
             daemons.check()
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(_STATS_INTERVAL)
 
 
 @contextmanager
-def _folder(data: Path | None) -> Iterator[Path]:
+def _data_folder(data: Path | None) -> Iterator[Path]:
     if data is not None:
         yield data.expanduser().absolute()
         return
@@ -227,21 +242,21 @@ def _folder(data: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM cancel this task, so that nothing of the demo stays behind; a second one kills."""
+    """Cancel this task on SIGINT and SIGTERM, so that it cleans up; a second signal kills."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    both = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop() -> None:
         restore()
         task.cancel()
 
     def restore() -> None:
-        for one in both:
-            loop.remove_signal_handler(one)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
-    for one in both:
-        loop.add_signal_handler(one, stop)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""How far the demo's work is, and its picture."""
+"""The progress of the demo's work, and how it is shown."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-_WINDOW = 10
-"""Polls over which the speed is taken."""
+_SPEED_POLLS = 10
+"""Polls over which the speed is computed."""
 
 
 @dataclass(slots=True)
-class Service:
-    """One service's numbers at the last poll."""
+class ServiceProgress:
+    """The numbers of one service at the last poll."""
 
     name: str
     waiting: int = 0
@@ -27,79 +27,84 @@ class Service:
     dead: int = 0
     settled: int = 0
     quarantined: int = 0
-    seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    polls: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_SPEED_POLLS))
 
     @property
     def open(self) -> int:
+        """Items that are neither settled nor quarantined."""
         return self.waiting + self.ready + self.claimed + self.dead
 
     @property
     def speed(self) -> float:
-        """Items settled per second, lately."""
-        if len(self.seen) < 2:
+        """Items settled per second, over the last polls."""
+        if len(self.polls) < 2:
             return 0.0
-        (began, before), (at, now) = self.seen[0], self.seen[-1]
+        (began, before), (at, now) = self.polls[0], self.polls[-1]
         return (now - before) / (at - began) if at > began else 0.0
 
 
-class Progress:
-    """The work of some services, each on the same `total` items, as the `stats` answers tell it."""
+class DemoProgress:
+    """The work of some services, each on the same `total` items, as the answers to `stats` report it."""
 
     def __init__(self, services: list[str], total: int) -> None:
         self.total = total
-        self.services = {name: Service(name) for name in services}
+        self.services = {name: ServiceProgress(name) for name in services}
         self.began: float | None = None
         self.at = 0.0
 
     def take(self, stats: Mapping[str, Any], now: float) -> None:
-        """One answer to `stats`; `now` in seconds of a monotonic clock."""
+        """Take one answer to `stats`; `now` in seconds of a monotonic clock."""
         self.began = now if self.began is None else self.began
         self.at = now
         for row in stats["services"]:
-            if (one := self.services.get(row["service"])) is not None:
+            if (service := self.services.get(row["service"])) is not None:
                 for name in ("waiting", "ready", "claimed", "dead", "settled", "quarantined"):
-                    setattr(one, name, row.get(name) or 0)
-                one.seen.append((now, one.settled))
+                    setattr(service, name, row.get(name) or 0)
+                service.polls.append((now, service.settled))
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left that a client could settle."""
-        services = self.services.values()
-        return all(not one.open and one.settled + one.quarantined >= self.total for one in services)
+        """Tell whether nothing is left that a client could settle."""
+        return all(
+            not service.open and service.settled + service.quarantined >= self.total
+            for service in self.services.values()
+        )
 
     @property
     def seconds(self) -> float:
-        """Since the first answer."""
+        """Seconds since the first answer."""
         return self.at - (self.at if self.began is None else self.began)
 
 
-def picture(progress: Progress, clients: int) -> RenderableType:
-    """What is shown while it goes on."""
+def render_progress(progress: DemoProgress, clients: int) -> RenderableType:
+    """Draw the progress of a demo that runs."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("service", "", "settled", "waiting", "ready", "claimed", "items/s", "ETA"):
         table.add_column(name, justify="left" if name in ("service", "") else "right")
-    for one in progress.services.values():
-        rest = max(0, progress.total - one.settled - one.quarantined)
+
+    for service in progress.services.values():
+        rest = max(0, progress.total - service.settled - service.quarantined)
         table.add_row(
-            one.name,
+            service.name,
             ProgressBar(total=progress.total, completed=progress.total - rest, width=24),
-            f"{one.settled:,}",
-            f"{one.waiting:,}",
-            f"{one.ready:,}",
-            f"{one.claimed + one.dead:,}",
-            f"{one.speed:,.0f}",
-            "done" if not rest else f"{rest / one.speed:,.0f} s" if one.speed else "-",
+            f"{service.settled:,}",
+            f"{service.waiting:,}",
+            f"{service.ready:,}",
+            f"{service.claimed + service.dead:,}",
+            f"{service.speed:,.0f}",
+            "done" if not rest else f"{rest / service.speed:,.0f} s" if service.speed else "-",
         )
+
     return Group(table, Text(f"{clients} clients, {progress.seconds:.0f} s"))
 
 
-def summary(progress: Progress, requests: int) -> RenderableType:
-    """What is shown at the end."""
+def render_summary(progress: DemoProgress, requests: int) -> RenderableType:
+    """Draw the result of a demo that is done."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("service", "settled", "quarantined"):
         table.add_column(name, justify="left" if name == "service" else "right")
-    for one in progress.services.values():
-        table.add_row(one.name, f"{one.settled:,}", f"{one.quarantined:,}")
-    settled = sum(one.settled for one in progress.services.values())
+    for service in progress.services.values():
+        table.add_row(service.name, f"{service.settled:,}", f"{service.quarantined:,}")
+    settled = sum(service.settled for service in progress.services.values())
     told = f"{settled:,} items settled in {progress.seconds:.1f} s, with {requests:,} requests to the stand-in"
     return Group(table, Text(told))

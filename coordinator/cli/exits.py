@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 1 refused, 2 wrong usage, 3 server or database not reached."""
+"""The exit codes of a command: 0 done, 1 refused, 2 wrong usage, 3 server or database not reached."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from coordinator.cli.admin_client import Unreached
+from coordinator.cli.admin_client import ServerUnreachable
 from coordinator.errors import ConfigError, CoordinatorError, Refused, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-REFUSED, USAGE, UNREACHED = 1, 2, 3
+EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -23,21 +23,21 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def exits(command: Callable[P, R]) -> Callable[P, R]:
-    """A command whose errors of this program's own tree end it with a sentence and the right code."""
+def with_exit_codes(command: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a command so that an error of this program's tree ends it with one sentence and the right code."""
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except ConfigError as failure:
-            fail(str(failure), USAGE)
-        except (Unreached, Unavailable) as failure:
-            fail(str(failure), UNREACHED)
+            fail(str(failure), EXIT_USAGE)
+        except (ServerUnreachable, Unavailable) as failure:
+            fail(str(failure), EXIT_UNREACHABLE)
         except Refused as failure:
-            fail(f"{failure.message} ({failure.code}){_detail(failure.detail)}", REFUSED)
+            fail(f"{failure.message} ({failure.code}){_detail(failure.detail)}", EXIT_REFUSED)
         except CoordinatorError as failure:
-            fail(str(failure), REFUSED)
+            fail(str(failure), EXIT_REFUSED)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

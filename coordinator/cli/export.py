@@ -1,6 +1,6 @@
 """`coordinator result export`: all results on standard output, page by page, so that memory does not grow with them.
 
-The rows of a page stay the text that the server has sent: JSON Lines need no look into them, and CSV but one.
+The rows of a page stay the text that the server has sent: JSON Lines needs no decoding of them, CSV only one level.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from coordinator.cli.admin_client import AdminClient
 from coordinator.errors import CoordinatorError
 from coordinator.wire.admin import ResultExport
 
-PAGE = 20_000
-"""Rows that are asked for at a time; the server ends a page earlier if they are long."""
+EXPORT_ROWS_PER_PAGE = 20_000
+"""Rows of one page; the server ends a page earlier if they are long."""
 
 
-class _Row(msgspec.Struct):
+class _ExportRow(msgspec.Struct):
     service: Any
     item: Any
     key: Any
@@ -36,31 +36,32 @@ class _Row(msgspec.Struct):
     valid: bool
 
 
-COLUMNS = _Row.__struct_fields__
-"""Of the CSV; `value` is JSON in it."""
+CSV_COLUMNS = _ExportRow.__struct_fields__
+"""`value` is JSON in the CSV, too."""
 
-_rows: msgspec.json.Decoder[list[_Row]] = msgspec.json.Decoder(list[_Row])
-_lines: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+_rows_decoder: msgspec.json.Decoder[list[_ExportRow]] = msgspec.json.Decoder(list[_ExportRow])
+_raw_rows_decoder: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def write_export(client: AdminClient, message: ResultExport, *, whole: bool) -> None:
-    """Write what the request asks for: one page, or all pages from `after` on.
+    """Write one page, or with `whole` all pages from `after` on, to standard output.
 
-    A CSV that goes on where one was broken off has no second header.
+    A CSV that continues after an `after` has no header line.
 
     Raises:
-        Refused, Unreached: it was broken off; standard error says after what it can go on.
+        Refused, ServerUnreachable: the export broke off; standard error has the `--after` to continue with.
     """
     after = message.after
     if whole:
-        message = structs.replace(message, limit=PAGE)
+        message = structs.replace(message, limit=EXPORT_ROWS_PER_PAGE)
     if message.format == "csv" and after is None:
-        sys.stdout.write(",".join(COLUMNS) + "\r\n")
+        sys.stdout.write(",".join(CSV_COLUMNS) + "\r\n")
+
     try:
         page = await client.request(message, raw=True)
         while True:
             more = page["next"] if whole else None
-            # The server works on the next page while this one is written; and writing may wait for a pipe.
+            # The server prepares the next page while this one is written, which may wait for a pipe.
             coming = None if more is None else await client.post(structs.replace(message, after=more), raw=True)
             await asyncio.to_thread(_write, page["rows"], message.format)
             after = page["next"]
@@ -69,25 +70,27 @@ async def write_export(client: AdminClient, message: ResultExport, *, whole: boo
             page = await coming
     except CoordinatorError:
         if after is not None:
-            _tell(after)
+            _tell_next_page(after)
         raise
+
     sys.stdout.flush()
     if after is not None:
-        _tell(after)
+        _tell_next_page(after)
 
 
-def _tell(after: str) -> None:
+def _tell_next_page(after: str) -> None:
     sys.stdout.flush()
     typer.echo(f"There is more: --after '{after}'", err=True)
 
 
 def _write(rows: msgspec.Raw, form: str) -> None:
     if form == "jsonl":
-        sys.stdout.write("".join(f"{bytes(row).decode()}\n" for row in _lines.decode(rows)))
+        sys.stdout.write("".join(f"{bytes(row).decode()}\n" for row in _raw_rows_decoder.decode(rows)))
         return
+
     text = StringIO()
     write = csv.writer(text).writerow
-    for row in _rows.decode(rows):
+    for row in _rows_decoder.decode(rows):
         write(
             (
                 row.service,
@@ -102,4 +105,5 @@ def _write(rows: msgspec.Raw, form: str) -> None:
                 "true" if row.valid else "false",
             )
         )
+
     sys.stdout.write(text.getvalue())

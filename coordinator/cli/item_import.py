@@ -1,4 +1,4 @@
-"""`coordinator item import`: items from a file of any size, in batches, with some of them under way."""
+"""`coordinator item import`: items from a file of any size, in batches, several of them unanswered at a time."""
 
 from __future__ import annotations
 
@@ -17,70 +17,73 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
-from coordinator.cli.admin_client import AdminClient, connected
-from coordinator.cli.exits import REFUSED, exits
-from coordinator.cli.item_file import Bad, Format, Found, ItemFile, size_of
+from coordinator.cli.admin_client import AdminClient, admin_connection
+from coordinator.cli.exits import EXIT_REFUSED, with_exit_codes
+from coordinator.cli.item_file import Format, ItemFile, ParsedItem, RejectedRecord, size_of
 from coordinator.cli.output import write_json
 from coordinator.errors import ConfigError, Refused
 from coordinator.wire.admin import ItemAdd, LimitsShow
 
-BATCH = 1000
-"""Items of one message."""
+ITEMS_PER_BATCH = 1000
+"""Items of one message, at most."""
 
-_UNDER_WAY = 4
-"""Batches that the server has before its answer to the first is awaited."""
+_MAX_BATCHES_UNANSWERED = 4
+"""Batches that are sent before the answer to the first one is awaited."""
 
-_FRAME_SHARE = 0.75
-"""Of the server's largest message, what the items of a batch may take."""
+_BATCH_SHARE_OF_MESSAGE = 0.75
+"""Share of the server's largest message that the items of a batch may fill."""
 
-_TRANSIENT = frozenset({"unavailable", "rate_limited", "draining"})
-_TRIES = 8
-_WAIT = 1.0
-"""Seconds before a repeat if the server does not say; doubles with each."""
+_TRANSIENT_IMPORT_REFUSALS = frozenset({"unavailable", "rate_limited", "draining"})
+_MAX_ADD_ATTEMPTS = 8
+_FIRST_RETRY_DELAY = 1.0
+"""Seconds before a repeat if the server names none; doubles with each."""
 
-
-LONGEST_SHOWN = 60
-"""Letters of a refused key that are shown to people."""
+MAX_KEY_LENGTH_SHOWN = 60
+"""Characters of a rejected key that are shown to people."""
 
 
 @dataclass(slots=True)
-class Batch:
-    """Items of one message, and what the reading of the file refused between them."""
+class ImportBatch:
+    """The items of one message, and the records rejected while they were read."""
 
-    items: list[Found] = field(default_factory=list)
-    bad: list[Bad] = field(default_factory=list)
-    read: int = 0
+    items: list[ParsedItem] = field(default_factory=list)
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    bytes_read: int = 0
 
     def message(self, services: list[str] | None, priority: int) -> ItemAdd:
-        """The request that adds them."""
+        """Build the request that adds the items."""
         raw = [msgspec.Raw(item.json) for item in self.items]
         return ItemAdd(items=raw, services=services, priority=priority)
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What became of the file so far."""
+class ImportCounts:
+    """The counts of an import so far."""
 
     added: int = 0
     known: int = 0
     refused: int = 0
 
 
-def batches(file: ItemFile, most_bytes: int) -> Iterator[Batch]:
-    """The file cut into messages of at most BATCH items and `most_bytes`."""
-    batch, size = Batch(), 0
+def batches(file: ItemFile, most_bytes: int) -> Iterator[ImportBatch]:
+    """Cut a file into batches of at most ITEMS_PER_BATCH items and `most_bytes`."""
+    batch, size = ImportBatch(), 0
     for record in file:
-        fits = isinstance(record, Bad) or (len(batch.items) < BATCH and size + len(record.json) < most_bytes)
-        if not fits or len(batch.bad) >= BATCH:
-            batch.read = file.bytes_read
+        fits = isinstance(record, RejectedRecord) or (
+            len(batch.items) < ITEMS_PER_BATCH and size + len(record.json) < most_bytes
+        )
+        if not fits or len(batch.rejected) >= ITEMS_PER_BATCH:
+            batch.bytes_read = file.bytes_read
             yield batch
-            batch, size = Batch(), 0
-        if isinstance(record, Bad):
-            batch.bad.append(record)
+            batch, size = ImportBatch(), 0
+
+        if isinstance(record, RejectedRecord):
+            batch.rejected.append(record)
         else:
             batch.items.append(record)
             size += len(record.json) + 1
-    batch.read = file.bytes_read
+
+    batch.bytes_read = file.bytes_read
     yield batch
 
 
@@ -89,69 +92,73 @@ async def import_items(
     file: ItemFile,
     services: list[str] | None = None,
     priority: int = 100,
-    refused: Callable[[Bad], None] = lambda bad: None,
+    refused: Callable[[RejectedRecord], None] = lambda record: None,
     progress: Callable[[int], None] = lambda read: None,
-) -> Outcome:
+) -> ImportCounts:
     """Add all items of a file; safe to repeat, since what is known already is not added again.
 
-    `refused` hears of each record that is not taken, `progress` how many bytes are read and answered.
+    `refused` is called with each record that is not added, `progress` with the bytes that are read and answered.
 
     Raises:
-        Refused, Unreached: the import stopped there; what came before is added.
+        Refused, ServerUnreachable: the import stopped there; the items before are added.
     """
     limit: int = (await client.request(LimitsShow()))["limits"]["max_message_bytes"]
-    outcome = Outcome()
-    under_way: deque[tuple[Batch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
+    counts = ImportCounts()
+    unanswered: deque[tuple[ImportBatch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
 
     async def settle() -> None:
-        batch, message, answer = under_way.popleft()
-        bad = batch.bad
+        batch, message, answer = unanswered.popleft()
+        rejected = batch.rejected
         if batch.items:
-            told = await _answer(client, message, answer)
-            outcome.added += told["added"]
-            outcome.known += told["known"]
-            bad = sorted([*bad, *map(batch_refusal(batch), told["refused"])], key=lambda one: one.line)
-        outcome.refused += len(bad)
-        for one in bad:
-            refused(one)
-        progress(batch.read)
+            result = await _answer(client, message, answer)
+            counts.added += result["added"]
+            counts.known += result["known"]
+            by_server = map(rejection_by_server(batch), result["refused"])
+            rejected = sorted([*rejected, *by_server], key=lambda record: record.line)
 
-    cut = batches(file, int(limit * _FRAME_SHARE))
+        counts.refused += len(rejected)
+        for record in rejected:
+            refused(record)
+        progress(batch.bytes_read)
+
+    cut = batches(file, int(limit * _BATCH_SHARE_OF_MESSAGE))
     # Reading may wait for a disk or a pipe, and the connection has to be answered meanwhile.
     while (batch := await asyncio.to_thread(next, cut, None)) is not None:
         message = batch.message(services, priority)
         nothing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        under_way.append((batch, message, await client.post(message) if batch.items else nothing))
-        if len(under_way) >= _UNDER_WAY:
+        unanswered.append((batch, message, await client.post(message) if batch.items else nothing))
+        if len(unanswered) >= _MAX_BATCHES_UNANSWERED:
             await settle()
-    while under_way:
+
+    while unanswered:
         await settle()
-    return outcome
+    return counts
 
 
-def batch_refusal(batch: Batch) -> Callable[[dict[str, Any]], Bad]:
-    """What the server refused, with the line that it stood on."""
+def rejection_by_server(batch: ImportBatch) -> Callable[[dict[str, Any]], RejectedRecord]:
+    """Make the function that gives a refusal of the server the line and key of its item."""
 
-    def found(refusal: dict[str, Any]) -> Bad:
+    def located(refusal: dict[str, Any]) -> RejectedRecord:
         item = batch.items[refusal["index"]]
-        return Bad(item.line, item.key, str(refusal["reason"]))
+        return RejectedRecord(item.line, item.key, str(refusal["reason"]))
 
-    return found
+    return located
 
 
 async def _answer(client: AdminClient, message: ItemAdd, answer: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    for again in range(_TRIES):
+    """Await the answer; send the message again after transient refusals."""
+    for again in range(_MAX_ADD_ATTEMPTS):
         try:
             return await answer
         except Refused as failure:
-            if failure.code not in _TRANSIENT or again == _TRIES - 1:
+            if failure.code not in _TRANSIENT_IMPORT_REFUSALS or again == _MAX_ADD_ATTEMPTS - 1:
                 raise
-            await asyncio.sleep(failure.retry_after or _WAIT * 2**again)
+            await asyncio.sleep(failure.retry_after or _FIRST_RETRY_DELAY * 2**again)
         answer = await client.post(message)
     raise AssertionError("the last try returns or raises")
 
 
-@exits
+@with_exit_codes
 def item_import(
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or JSON Lines; - is standard input.")],
     service: Annotated[
@@ -191,15 +198,16 @@ def item_import(
         source = _open(file, stack)
         items = ItemFile(source, key, format_ or _format_of(file))
         found = find_token(token, data)
-        outcome = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
+        counts = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
+
     if json:
-        write_json({"added": outcome.added, "known": outcome.known, "refused": outcome.refused})
+        write_json({"added": counts.added, "known": counts.known, "refused": counts.refused})
     else:
-        typer.echo(f"{outcome.added:,} added, {outcome.known:,} known, {outcome.refused:,} refused")
-    if not (outcome.added or outcome.known or outcome.refused):
+        typer.echo(f"{counts.added:,} added, {counts.known:,} known, {counts.refused:,} refused")
+    if not (counts.added or counts.known or counts.refused):
         typer.echo("There were no items in it; the first line of a CSV names its columns.", err=True)
-    if outcome.refused:
-        raise typer.Exit(REFUSED)
+    if counts.refused:
+        raise typer.Exit(EXIT_REFUSED)
 
 
 async def _run(
@@ -210,20 +218,20 @@ async def _run(
     services: list[str] | None,
     priority: int,
     as_json: bool,
-) -> Outcome:
+) -> ImportCounts:
     console = Console(stderr=True)
     columns = (TextColumn("Importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True)
 
-    def refused(bad: Bad) -> None:
+    def refused(record: RejectedRecord) -> None:
         if as_json:
-            row = {"line": bad.line, "key": bad.key, "reason": bad.reason}
+            row = {"line": record.line, "key": record.key, "reason": record.reason}
             typer.echo(msgspec.json.encode(row).decode(), err=True)
         else:
-            named = f" ({_shortened(bad.key)})" if bad.key else ""
-            console.print(f"line {bad.line}{named}: {bad.reason}", markup=False, highlight=False)
+            named = f" ({_shortened(record.key)})" if record.key else ""
+            console.print(f"line {record.line}{named}: {record.reason}", markup=False, highlight=False)
 
-    async with connected(server, token) as client:
+    async with admin_connection(server, token) as client:
         with bar:
             task = bar.add_task("", total=size)
             return await import_items(
@@ -232,7 +240,7 @@ async def _run(
 
 
 def _shortened(key: str) -> str:
-    return key if len(key) <= LONGEST_SHOWN else f"{key[:LONGEST_SHOWN]}…"
+    return key if len(key) <= MAX_KEY_LENGTH_SHOWN else f"{key[:MAX_KEY_LENGTH_SHOWN]}…"
 
 
 def _open(name: str, stack: ExitStack) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""What commands show: tables for people, JSON lines for programs."""
+"""The output of commands: tables for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-_LONG = 8
-"""Fields that a list's table, or a line for a nested object, has room for; what has more is shown by itself."""
+_MAX_INLINE_FIELDS = 8
+"""Fields that fit into a table's row, or into one line for a nested object; an object with more is shown by itself."""
 
 
 def write_json(value: object) -> None:
-    """One JSON value on one line."""
+    """Write one JSON value on one line."""
     typer.echo(msgspec.json.encode(value).decode())
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """One page of a list."""
+    """Write one page of a list."""
     if as_json:
         for row in rows:
             write_json(row)
@@ -32,7 +32,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 
 def write_answer(answer: Mapping[str, Any], as_json: bool) -> None:
-    """One object; in it, lists of objects become tables."""
+    """Write one object; lists of objects in it become tables."""
     if as_json:
         write_json(answer)
     else:
@@ -40,16 +40,18 @@ def write_answer(answer: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _sheet(fields: Mapping[str, Any]) -> RenderableType:
-    """An object: its plain fields side by side with their names, then those with words on them, then what is nested."""
+    """Draw an object: its plain fields, then those with explanations in a table, then lists and nested objects."""
     grid = Table.grid(padding=(0, 2))
     nested: list[RenderableType] = []
-    words = {name: value for name, value in fields.items() if _is_words_on(fields, value)}
-    noted = [name for name in fields if any(name in said for said in words.values())]
-    if noted:
-        said_of = {name: {column: said.get(name) for column, said in words.items()} for name in noted}
-        nested += [Text(), _table([{"field": name, "value": fields[name], **said_of[name]} for name in noted])]
+
+    explanations = {name: value for name, value in fields.items() if _explains_fields(fields, value)}
+    explained = [name for name in fields if any(name in texts for texts in explanations.values())]
+    if explained:
+        columns = {name: {column: texts.get(name) for column, texts in explanations.items()} for name in explained}
+        nested += [Text(), _table([{"field": name, "value": fields[name], **columns[name]} for name in explained])]
+
     for name, value in fields.items():
-        if name in words or name in noted:
+        if name in explanations or name in explained:
             continue
         if _is_rows(value):
             nested += [Text(f"\n{name}", "bold"), Padding(_nested(value), (0, 0, 0, 2))]
@@ -57,19 +59,20 @@ def _sheet(fields: Mapping[str, Any]) -> RenderableType:
             nested += [Text(f"\n{name}", "bold"), Padding(_sheet(value), (0, 0, 0, 2))]
         else:
             grid.add_row(Text(name, "bold"), Text(_cell(value)))
+
     return Group(*([grid] if grid.row_count else [Text("done")] if not nested else []), *nested)
 
 
 def _nested(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """A table of the plain fields; what is nested in the rows comes behind it, named by the row's first field."""
+    """Draw rows as a table; lists in them become tables behind it, whose rows begin with the first field of theirs."""
     inner = [name for name in dict.fromkeys(name for row in rows for name in row) if _any_rows(rows, name)]
     if not inner:
         return _table(rows)
     first = next(iter(rows[0]))
     parts: list[RenderableType] = [_table([{k: v for k, v in row.items() if k not in inner} for row in rows])]
     for name in inner:
-        found = [{first: row[first], **one} for row in rows for one in row.get(name) or []]
-        parts += [Text(f"\n{name}", "bold"), Padding(_nested(found), (0, 0, 0, 2))]
+        inner_rows = [{first: row[first], **inner_row} for row in rows for inner_row in row.get(name) or []]
+        parts += [Text(f"\n{name}", "bold"), Padding(_nested(inner_rows), (0, 0, 0, 2))]
     return Group(*parts)
 
 
@@ -79,19 +82,20 @@ def _any_rows(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if len(names) > _LONG and len(rows) == 1:
+    if len(names) > _MAX_INLINE_FIELDS and len(rows) == 1:
         return _sheet(rows[0])
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
         number = all(isinstance(row.get(name), int | float | None) for row in rows)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        # Text, since brackets in a key are no markup.
+        # Text, since brackets in a key must not be read as markup.
         table.add_row(*(Text(_cell(row.get(name))) for name in names))
     return table
 
 
 def _cell(value: object) -> str:
+    """Write one value into one cell."""
     match value:
         case None:
             return ""
@@ -101,12 +105,14 @@ def _cell(value: object) -> str:
             return value
         case int() | float():
             return f"{value:.15g}" if isinstance(value, float) else str(value)
+
         case list() if all(isinstance(one, str | int) for one in value):
             return ", ".join(map(str, value))
         case list() if _is_rows(value):
-            return "\n".join(_cell(one) for one in value)
+            return "\n".join(_cell(row) for row in value)
         case dict():
-            return ", ".join(f"{name}: {_cell(one) or '-'}" for name, one in value.items())
+            return ", ".join(f"{name}: {_cell(inner) or '-'}" for name, inner in value.items())
+
         case _:
             return json.dumps(value, ensure_ascii=False)
 
@@ -115,8 +121,8 @@ def _is_rows(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def _is_words_on(fields: Mapping[str, Any], value: object) -> bool:
-    """Whether it is an object with words on the fields beside it, by their names."""
+def _explains_fields(fields: Mapping[str, Any], value: object) -> bool:
+    """Tell whether the value is an object that has texts about the fields beside it, by their names."""
     return (
         isinstance(value, dict)
         and bool(value)
@@ -126,7 +132,8 @@ def _is_words_on(fields: Mapping[str, Any], value: object) -> bool:
 
 
 def _is_large(value: object) -> bool:
-    """Whether it is an object that is too much for one line of another."""
+    """Tell whether the value is an object that does not fit into one line of another."""
     return isinstance(value, dict) and (
-        len(value) > _LONG or any(_is_rows(one) or _is_words_on(value, one) for one in value.values())
+        len(value) > _MAX_INLINE_FIELDS
+        or any(_is_rows(inner) or _explains_fields(value, inner) for inner in value.values())
     )

@@ -1,7 +1,7 @@
-"""One command for each request of the admin channel, made from the message types.
+"""The commands for the requests of the admin channel, one for each, made from the message types.
 
-A field is an option `--field-name`; a list's option is repeated, and also goes by its singular; an object is
-given as JSON.  The field that the request is about can be given without its name.
+A field is an option `--field-name`; a list's option is repeated, and may also be named in the singular; an
+object is given as JSON.  The subject of the request can be given without its name, as an argument.
 """
 
 from __future__ import annotations
@@ -18,55 +18,57 @@ import typer
 from msgspec import inspect as shapes
 
 from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
-from coordinator.cli.admin_client import AdminClient, connected
-from coordinator.cli.exits import USAGE, exits, fail
+from coordinator.cli.admin_client import AdminClient, admin_connection
+from coordinator.cli.exits import EXIT_USAGE, fail, with_exit_codes
 from coordinator.cli.export import write_export
+from coordinator.cli.help_texts import ANSWER_LEADS, EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer, write_rows
-from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS, LEADS
 from coordinator.wire.admin import REQUESTS, AdminHello, ResultExport
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
 
-Directly = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
-"""Does a request on a database, given its DSN, without a server."""
+OfflineRequest = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
+"""A function that does a request on a database, given its DSN, without a server."""
 
-_ABOUT = ("keys", "key", "items", "bucket_id", "client_id", "token_id", "invalidation_id", "service", "node")
-"""What a request can be about; of those that it has and needs, the first."""
+_SUBJECT_FIELDS = ("keys", "key", "items", "bucket_id", "client_id", "token_id", "invalidation_id", "service", "node")
+"""The fields that can be the subject of a request: the first of them that it requires is."""
 
-_ASKS_FIRST = frozenset({"item.delete", "result.invalidate"})
+_CONFIRMED_REQUESTS = frozenset({"item.delete", "result.invalidate"})
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One field of a request as a command takes it."""
+class RequestField:
+    """A field of a request, as a command takes it: `python` is the type that typer reads."""
 
     name: str
     required: bool
-    about: bool
+    is_subject: bool
     many: bool
     json: bool
     python: Any
 
     @property
     def option(self) -> str:
+        """The name of the option."""
         return f"--{self.name.replace('_', '-')}"
 
-    def value(self, named: Any, placed: Any) -> Any:
-        """What was given, by option or by place.
+    def value(self, option: Any, argument: Any) -> Any:
+        """Return the field's value, given by option or as the argument; None if it is left out.
 
         Raises:
-            typer.BadParameter: nothing though it is needed, or twice.
+            typer.BadParameter: it is required and missing, or it is given twice.
         """
-        found = [one for one in (named, placed) if one not in (None, [])]
+        found = [value for value in (option, argument) if value not in (None, [])]
         if len(found) == 2:
             raise typer.BadParameter("It is given twice.", param_hint=self.option)
         if not found:
             if self.required:
                 raise typer.BadParameter("It is missing.", param_hint=self.option)
             return None
+
         if not self.json:
             return found[0]
-        return [self._parsed(one) for one in found[0]] if self.many else self._parsed(found[0])
+        return [self._parsed(text) for text in found[0]] if self.many else self._parsed(found[0])
 
     def _parsed(self, text: str) -> Any:
         if self.name == "items" and not text.lstrip().startswith("{"):
@@ -77,10 +79,10 @@ class Given:
             raise typer.BadParameter(f"Expected JSON: {failure}.", param_hint=self.option) from None
 
 
-def add_requests(app: typer.Typer, directly: dict[str, Directly]) -> dict[str, typer.Typer]:
-    """Put a command for each request onto `app`; returns the groups.
+def add_requests(app: typer.Typer, offline: dict[str, OfflineRequest]) -> dict[str, typer.Typer]:
+    """Add a command for each request to `app`; returns the groups of commands by name.
 
-    `directly` has those that also work on a database that no server runs on.
+    `offline` has, by tag, the requests that also work on a database that no server runs on.
     """
     groups: dict[str, typer.Typer] = {}
     for request in REQUESTS:
@@ -88,71 +90,79 @@ def add_requests(app: typer.Typer, directly: dict[str, Directly]) -> dict[str, t
             continue
         tag = tag_of(request)
         group, dot, verb = tag.partition(".")
-        place = app
+        parent = app
         if dot:
             if group not in groups:
-                groups[group] = typer.Typer(help=GROUPS.get(group), no_args_is_help=True)
+                groups[group] = typer.Typer(help=GROUP_HELP.get(group), no_args_is_help=True)
                 app.add_typer(groups[group], name=group)
-            place = groups[group]
+            parent = groups[group]
         name = (verb or group).replace("_", "-")
-        place.command(name, help=_help(request))(command_for(request, directly.get(tag)))
+        parent.command(name, help=_help_text(request))(command_for(request, offline.get(tag)))
+
     return groups
 
 
-def fields_of(request: type[Request]) -> list[Given]:
-    """How the fields of a request are given."""
+def fields_of(request: type[Request]) -> list[RequestField]:
+    """List the fields of a request, as its command takes them."""
     shape = cast(shapes.StructType, shapes.type_info(request))
     fields = [field for field in shape.fields if field.name != "ref"]
     needed = {field.name for field in fields if field.required}
-    about = next((name for name in _ABOUT if name in needed), None)
-    about = about or next((one.name for one in fields if tag_of(request).startswith(f"{one.name}.")), None)
-    return [_given(field, field.name == about) for field in fields]
+
+    subject = next((name for name in _SUBJECT_FIELDS if name in needed), None)
+    if subject is None:  # an optional field that is named as the group, as in `node.drain`
+        subject = next((field.name for field in fields if tag_of(request).startswith(f"{field.name}.")), None)
+    return [_request_field(field, field.name == subject) for field in fields]
 
 
-def command_for(request: type[Request], directly: Directly | None = None) -> Callable[..., None]:
-    """The function of one command, with the signature that typer reads its options from."""
+def command_for(request: type[Request], offline: OfflineRequest | None = None) -> Callable[..., None]:
+    """Make the function of one command, with the signature that typer reads its options from."""
     fields = fields_of(request)
-    names = {one.name for one in fields}
+    names = {field.name for field in fields}
     tag = tag_of(request)
 
     def command(**values: Any) -> None:
         message = _message(request, fields, values)
-        if tag in _ASKS_FIRST and not (values["yes"] or getattr(message, "dry_run", False)):
-            _ask(tag)
+        if tag in _CONFIRMED_REQUESTS and not (values["yes"] or getattr(message, "dry_run", False)):
+            _confirm(tag)
         as_json = values["json"]
-        if directly is not None and values["database"] is not None:
-            write_answer(asyncio.run(directly(values["database"], message)), as_json)
+        if offline is not None and values["database"] is not None:
+            write_answer(asyncio.run(offline(values["database"], message)), as_json)
             return
         whole = {"limit", "after"} <= names and values["field_limit"] is None
         token = find_token(values["token"], values["data"])
         asyncio.run(_ask_server(values["server"], token, message, whole, as_json))
 
-    parameters = [*_placed(fields), *(_named(one, names) for one in fields)]
-    if tag in _ASKS_FIRST:
-        sure = typer.Option("--yes", help="Do not ask.")
-        parameters.append(_parameter("yes", Annotated[bool, sure], False))
-    if directly is not None:
-        what = typer.Option(metavar="DSN", help="Do it in this database itself, where no server runs yet.")
-        parameters.append(_parameter("database", Annotated[str | None, what], None))
+    parameters = [*_argument(fields), *(_option(field, names) for field in fields)]
+    if tag in _CONFIRMED_REQUESTS:
+        yes = typer.Option("--yes", help="Do not ask.")
+        parameters.append(_parameter("yes", Annotated[bool, yes], False))
+
+    if offline is not None:
+        database = typer.Option(metavar="DSN", help="Do it in this database itself, where no server runs yet.")
+        parameters.append(_parameter("database", Annotated[str | None, database], None))
+
     parameters += [
         _parameter("server", Server, DEFAULT_SERVER),
         _parameter("token", Token, None),
         _parameter("data", DataFolder, None),
         _parameter("json", AsJson, False),
     ]
+
     command.__name__ = tag.replace(".", "_")
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return exits(command)
+    return with_exit_codes(command)
 
 
 async def _ask_server(server: str, token: str | None, message: Request, whole: bool, as_json: bool) -> None:
-    async with connected(server, token) as client:
+    """Make one request and write its answer; with `whole`, follow a list to its last page."""
+    async with admin_connection(server, token) as client:
         if isinstance(message, ResultExport):
             await write_export(client, message, whole=whole)
             return
         if whole:
             await _write_pages(client, message, as_json)
             return
+
         answer = await client.request(message)
         if "rows" not in answer:
             write_answer(answer, as_json)
@@ -171,10 +181,11 @@ async def _write_pages(client: AdminClient, message: Request, as_json: bool) -> 
         typer.echo("There are none." if not count else f"{count:,} in all", err=True)
 
 
-def _message(request: type[Request], fields: list[Given], values: dict[str, Any]) -> Request:
+def _message(request: type[Request], fields: list[RequestField], values: dict[str, Any]) -> Request:
+    """Build the request from the values that typer has read."""
     content = {}
     for field in fields:
-        value = field.value(values[f"field_{field.name}"], values.get(f"placed_{field.name}"))
+        value = field.value(values[f"field_{field.name}"], values.get(f"argument_{field.name}"))
         if value is not None:
             content[field.name] = value
     try:
@@ -185,23 +196,26 @@ def _message(request: type[Request], fields: list[Given], values: dict[str, Any]
         raise typer.BadParameter(str(failure), param_hint=hint) from None
 
 
-def _ask(tag: str) -> None:
+def _confirm(tag: str) -> None:
     group, _, verb = tag.partition(".")
     try:
         sure = typer.confirm(f"Really {verb} the {group} and all that belongs to it?", err=True)
     except typer.Abort:
         sure = False
     if not sure:
-        fail("Nothing was done; --yes does it without asking.", USAGE)
+        fail("Nothing was done; --yes does it without asking.", EXIT_USAGE)
 
 
-def _given(field: shapes.Field, about: bool) -> Given:
+def _request_field(field: shapes.Field, is_subject: bool) -> RequestField:
+    """Tell how a field of this type is given on the command line."""
     kind: shapes.Type = field.type
     if isinstance(kind, shapes.UnionType):
-        kind = next(one for one in kind.types if not isinstance(one, shapes.NoneType))
+        kind = next(member for member in kind.types if not isinstance(member, shapes.NoneType))
+
     many = isinstance(kind, shapes.ListType)
     inner = kind.item_type if isinstance(kind, shapes.ListType) else kind
     python: Any
+
     match inner:
         case shapes.BoolType():
             python = bool
@@ -214,30 +228,31 @@ def _given(field: shapes.Field, about: bool) -> Given:
         case shapes.LiteralType():
             python = Literal[tuple(inner.values)]
         case _:
-            return Given(field.name, field.required, about, many, True, list[str] if many else str)
-    return Given(field.name, field.required, about, many, False, list[python] if many else python)
+            return RequestField(field.name, field.required, is_subject, many, True, list[str] if many else str)
+
+    return RequestField(field.name, field.required, is_subject, many, False, list[python] if many else python)
 
 
-def _placed(fields: list[Given]) -> list[inspect.Parameter]:
-    """The field that needs no name."""
+def _argument(fields: list[RequestField]) -> list[inspect.Parameter]:
+    """Return the parameter of the request's subject, if it has one."""
     for field in fields:
-        if field.about:
+        if field.is_subject:
             metavar = field.name.removesuffix("s").upper() + ("…" if field.many else "")
-            argument = typer.Argument(metavar=metavar, help=FIELDS.get(field.name), show_default=False)
-            return [_parameter(f"placed_{field.name}", Annotated[field.python | None, argument], None)]
+            argument = typer.Argument(metavar=metavar, help=FIELD_HELP.get(field.name), show_default=False)
+            return [_parameter(f"argument_{field.name}", Annotated[field.python | None, argument], None)]
     return []
 
 
-def _named(field: Given, names: set[str]) -> inspect.Parameter:
+def _option(field: RequestField, names: set[str]) -> inspect.Parameter:
     options = [field.option]
     if field.python is bool:
         options = [f"{field.option}/--no-{field.option[2:]}"]
     elif field.many and field.name.removesuffix("s") not in names:
         options.append(field.option.removesuffix("s"))
-    needed = " Needed." if field.required and not field.about else ""
+    needed = " Needed." if field.required and not field.is_subject else ""
     option = typer.Option(
         *options,
-        help=FIELDS.get(field.name, "") + needed,
+        help=FIELD_HELP.get(field.name, "") + needed,
         metavar="JSON" if field.json and field.name != "items" else None,
         show_default=False,
     )
@@ -248,10 +263,10 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _help(request: type[Request]) -> str:
+def _help_text(request: type[Request]) -> str:
     tag = tag_of(request)
     text = inspect.cleandoc(request.__doc__ or tag)
     if text.startswith("`"):  # it begins with the answer's fields
-        text = f"{LEADS.get(tag, 'Lists them')}: {text}"
+        text = f"{ANSWER_LEADS.get(tag, 'Lists them')}: {text}"
     example = EXAMPLES.get(tag, f"coordinator {tag.replace('.', ' ').replace('_', '-')}")
     return f"{text}\n\nExample: `{example}`"

@@ -13,18 +13,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.cli.access import AsJson, given
-from coordinator.cli.exits import exits
+from coordinator.cli.access import AsJson, without_none
+from coordinator.cli.exits import with_exit_codes
 from coordinator.cli.output import write_json
 from coordinator.config import Settings, default_data_folder
 
-_MADE = {
+_COMPUTED_DEFAULTS = {
     "data": str(default_data_folder()),
     "node_name": "host name and port",
     "registration": "open on loopback, else token",
     "viewers": "open on loopback, else token",
 }
-"""What the help says of defaults that are made."""
+"""The defaults, as the help shows them, of settings whose default is computed."""
 
 
 def _serve(settings: Settings) -> None:
@@ -54,6 +54,7 @@ def _show(settings: Settings, json: bool = False) -> None:
     if json:
         write_json(shown)
         return
+
     table = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         text = ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
@@ -62,13 +63,14 @@ def _show(settings: Settings, json: bool = False) -> None:
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes every setting as a flag, and `--config`."""
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "settings"]
+    """Wrap a command so that it takes every setting as a flag, and `--config`."""
+    parameters_of_command = inspect.signature(command).parameters.values()
+    own = [parameter.name for parameter in parameters_of_command if parameter.name != "settings"]
 
     def flagged(config: Path | None, **values: Any) -> None:
-        rest = {one.name: values.pop(one.name) for one in own}
+        rest = {name: values.pop(name) for name in own}
         flags = {name: value for name, value in values.items() if value != []}
-        command(Settings(config=config, **given(**flags)), **rest)
+        command(Settings(config=config, **without_none(**flags)), **rest)
 
     file = typer.Option("--config", metavar="FILE", help="TOML file with settings.")
     parameters = [_parameter("config", Annotated[Path | None, file], None)]
@@ -77,25 +79,27 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     flagged.__name__ = command.__name__
     flagged.__doc__ = command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return exits(flagged)
+
+    return with_exit_codes(flagged)
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     option = f"--{name.replace('_', '-')}"
-    default = _MADE.get(name, field.default)
+    default = _COMPUTED_DEFAULTS.get(name, field.default)
     many = isinstance(field.default, tuple)
     yes_no = field.annotation is bool
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     expected = str(extra.get("expected", ""))
-    # Settings itself checks what is given, so that a flag is refused in the same words as a file.
+
+    # Settings itself checks the values, so that a flag is refused with the same words as a line of the file.
     kind: Any = bool if yes_no else list[str] if many else str
-    how = typer.Option(
+    flag = typer.Option(
         *([option, f"--no-{option[2:]}"] if yes_no else [option]),
         help=f"{field.description} Default: {'none' if default in (None, ()) else default}.",
         metavar=None if yes_no else _metavar(name, expected),
         show_default=False,
     )
-    return _parameter(name, Annotated[kind | None, how], None)
+    return _parameter(name, Annotated[kind | None, flag], None)
 
 
 def _metavar(name: str, expected: str) -> str:

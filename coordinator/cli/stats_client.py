@@ -1,4 +1,4 @@
-"""The stats channel, from the side of the one who watches.  protocol.md, "Stats channel" """
+"""A client of the stats channel.  protocol.md, "Stats channel" """
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from coordinator.cli.admin_client import Unreached, admin_url, dial, why_closed
+from coordinator.cli.admin_client import ServerUnreachable, admin_url, open_channel, why_closed
 from coordinator.errors import Refused
 from coordinator.wire.codec import encode
 from coordinator.wire.frames import PROTOCOL, Request
 from coordinator.wire.stats import StatsHello, Subscribe, Topic
 
-PATH = "/v1/stats"
+STATS_PATH = "/v1/stats"
 
-_ANSWER_TIMEOUT = 30.0
+_STATS_ANSWER_TIMEOUT = 30.0
+"""Seconds."""
 
-_object: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_frame_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
-Message = dict[str, Any]
+StatsFrame = dict[str, Any]
 
 
-class Watch:
-    """An open and greeted stats channel; `welcome` is what the server said."""
+class StatsClient:
+    """An open stats channel, made by `stats_connection`; `welcome` is the server's answer to hello."""
 
     def __init__(self, url: str, socket: ClientConnection) -> None:
         self._url = url
         self._socket = socket
-        self.welcome: Message = {}
+        self.welcome: StatsFrame = {}
 
     async def greet(self, token: str | None) -> None:
-        """Say hello; first of all.
+        """Say hello; must be the first request.
 
         Raises:
-            Refused: the server takes no such token, or wants one.
-            Unreached: the connection ended first, or nothing came.
+            Refused: the server does not accept the token, or wants one.
+            ServerUnreachable: the connection ended first, or no answer came.
         """
         self.welcome = await self._ask(StatsHello(protocol=PROTOCOL, token=token))
 
-    async def follow(self, topics: Sequence[Topic], interval: float) -> AsyncGenerator[Message, None]:
-        """The snapshots of these topics, as they come, until the connection ends.
+    async def follow(self, topics: Sequence[Topic], interval: float) -> AsyncGenerator[StatsFrame, None]:
+        """Yield the snapshots of these topics, as they come, until the connection ends.
 
         Raises:
-            Refused, Unreached: as `greet`.
+            Refused, ServerUnreachable: as `greet`.
         """
         await self._ask(Subscribe(topics=list(topics), interval=interval))
         while True:
@@ -55,53 +56,56 @@ class Watch:
             if message["type"] == "snapshot":
                 yield message
 
-    async def _ask(self, request: Request) -> Message:
-        """Ask before anything is pushed."""
+    async def _ask(self, request: Request) -> StatsFrame:
+        """Make a request; only before the first snapshot, since the next frame is taken as its answer."""
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT):
+            async with asyncio.timeout(_STATS_ANSWER_TIMEOUT):
                 await self._socket.send(encode(request), text=True)
                 answer = await self._next()
         except ConnectionClosed:
             raise why_closed(self._url, self._socket) from None
         except TimeoutError:
-            raise Unreached(f"{self._url} does not answer.") from None
+            raise ServerUnreachable(f"{self._url} does not answer.") from None
+
         if answer["type"] == "error" and answer.get("code") in ("draining", "unavailable"):
-            raise Unreached(f"{self._url}: {answer.get('message')}")
+            raise ServerUnreachable(f"{self._url}: {answer.get('message')}")
         if answer["type"] == "error":
             raise Refused(
                 str(answer.get("code")), str(answer.get("message")), answer.get("detail"), answer.get("retry_after")
             )
+
         return answer
 
-    async def _next(self) -> Message:
+    async def _next(self) -> StatsFrame:
         try:
-            return _object.decode(await self._socket.recv())
+            return _frame_decoder.decode(await self._socket.recv())
         except ConnectionClosed:
             raise why_closed(self._url, self._socket) from None
         except msgspec.MsgspecError as failure:
-            raise Unreached(f"{self._url} answers what this program does not understand: {failure}.") from None
+            raise ServerUnreachable(f"{self._url} answers what this program does not understand: {failure}.") from None
 
 
 @asynccontextmanager
-async def watching(server: str, tokens: Sequence[str | None]) -> AsyncIterator[Watch]:
-    """An open stats channel, with the first of these tokens that the server takes.
+async def stats_connection(server: str, tokens: Sequence[str | None]) -> AsyncIterator[StatsClient]:
+    """Open a stats channel with the first of these tokens that the server accepts.
 
     Raises:
-        ConfigError: this is no address of a server.
-        Refused, Unreached: as `Watch.greet`.
+        ConfigError: the text is not the address of a server.
+        Refused, ServerUnreachable: as `StatsClient.greet`.
     """
-    url = admin_url(server, PATH)
-    for last, token in ((number == len(tokens) - 1, one) for number, one in enumerate(tokens)):
-        socket = await dial(url)
+    url = admin_url(server, STATS_PATH)
+    for number, token in enumerate(tokens, start=1):
+        socket = await open_channel(url)
         try:
-            watch = Watch(url, socket)
+            client = StatsClient(url, socket)
             try:
-                await watch.greet(token)
+                await client.greet(token)
             except Refused:
-                if last:
+                if number == len(tokens):
                     raise
                 continue
-            yield watch
+
+            yield client
             return
         finally:
             await socket.close()

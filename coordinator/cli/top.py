@@ -1,4 +1,4 @@
-"""`coordinator top`: how it goes, live in the terminal."""
+"""`coordinator top`: the statistics, live in the terminal."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, tokens_to_watch
-from coordinator.cli.exits import exits
+from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, stats_tokens
+from coordinator.cli.exits import with_exit_codes
 from coordinator.cli.output import write_json
-from coordinator.cli.stats_client import watching
-from coordinator.cli.top_view import Seen, picture
+from coordinator.cli.stats_client import stats_connection
+from coordinator.cli.top_view import LatestSnapshots, render_top
 from coordinator.wire.stats import Topic
 
-TOPICS: tuple[Topic, ...] = get_args(Topic)
-SHOWN: tuple[Topic, ...] = tuple(topic for topic in TOPICS if topic != "buckets")
+ALL_TOPICS: tuple[Topic, ...] = get_args(Topic)
+TERMINAL_TOPICS: tuple[Topic, ...] = tuple(topic for topic in ALL_TOPICS if topic != "buckets")
 
 WatchToken = Annotated[
     str | None,
@@ -32,7 +32,7 @@ WatchToken = Annotated[
 ]
 
 
-@exits
+@with_exit_codes
 def top(
     server: Server = DEFAULT_SERVER,
     token: WatchToken = None,
@@ -51,7 +51,7 @@ def top(
 
 
 async def _top(server: str, token: str | None, data: Path | None, interval: float, once: bool, as_json: bool) -> None:
-    tokens = tokens_to_watch(token, data)
+    tokens = stats_tokens(token, data)
     if as_json:
         await _lines(server, tokens, interval, once)
         return
@@ -60,26 +60,30 @@ async def _top(server: str, token: str | None, data: Path | None, interval: floa
 
 
 async def _lines(server: str, tokens: Sequence[str | None], interval: float, once: bool) -> None:
-    missing = set(TOPICS)
-    async with watching(server, tokens) as watch, aclosing(watch.follow(TOPICS, interval)) as snapshots:
-        async for one in snapshots:
-            write_json({name: value for name, value in one.items() if name != "type"})
-            missing.discard(one["topic"])
+    missing = set(ALL_TOPICS)
+    async with stats_connection(server, tokens) as client, aclosing(client.follow(ALL_TOPICS, interval)) as snapshots:
+        async for snapshot in snapshots:
+            write_json({name: value for name, value in snapshot.items() if name != "type"})
+            missing.discard(snapshot["topic"])
             if once and not missing:
                 return
 
 
 async def _show(server: str, tokens: Sequence[str | None], interval: float, console: Console, once: bool) -> None:
-    async with watching(server, tokens) as watch, aclosing(watch.follow(SHOWN, interval)) as snapshots:
-        seen = Seen(str(watch.welcome["server"]["node"]))
+    async with (
+        stats_connection(server, tokens) as client,
+        aclosing(client.follow(TERMINAL_TOPICS, interval)) as snapshots,
+    ):
+        latest = LatestSnapshots(str(client.welcome["server"]["node"]))
         if once:
-            async for one in snapshots:
-                seen.take(one)
-                if seen.topics >= set(SHOWN):
-                    console.print(picture(seen))
+            async for snapshot in snapshots:
+                latest.take(snapshot)
+                if latest.topics >= set(TERMINAL_TOPICS):
+                    console.print(render_top(latest))
                     return
+
         with Live(console=console, auto_refresh=False, screen=True) as live:
-            async for one in snapshots:
-                seen.take(one)
-                if "overview" in seen.topics:
-                    live.update(picture(seen, console.height), refresh=True)
+            async for snapshot in snapshots:
+                latest.take(snapshot)
+                if "overview" in latest.topics:
+                    live.update(render_top(latest, console.height), refresh=True)

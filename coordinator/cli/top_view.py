@@ -13,21 +13,21 @@ from rich.text import Text
 
 from coordinator.wire import stats as wire
 
-CLIENTS = 10
-"""Clients that are shown."""
+MAX_CLIENTS_SHOWN = 10
+"""Clients that are shown, at most."""
 
-EVENTS = 8
-"""Events that are shown; more where there is room."""
+EVENTS_SHOWN = 8
+"""Events that are shown if the height is not known."""
 
-SPARKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_LEVELS = "▁▂▃▄▅▆▇█"
 
-SPARK_SECONDS = 60
+SPARKLINE_SECONDS = 60
 
-Message = dict[str, Any]
+Snapshot = dict[str, Any]
 
 
-class Seen:
-    """The newest snapshot of each topic."""
+class LatestSnapshots:
+    """The latest snapshot of each topic."""
 
     def __init__(self, node: str) -> None:
         self.node = node
@@ -37,8 +37,8 @@ class Seen:
         self.rows: dict[str, list[Any]] = {}
         self.topics: set[str] = set()
 
-    def take(self, snapshot: Message) -> None:
-        """One snapshot; fields that a later server adds are passed over."""
+    def take(self, snapshot: Snapshot) -> None:
+        """Keep one snapshot; fields that a later server adds are ignored."""
         topic, data = str(snapshot["topic"]), snapshot["data"]
         self.at = str(snapshot["at"])
         self.topics.add(topic)
@@ -51,18 +51,18 @@ class Seen:
             self.rows[topic] = [msgspec.convert(row, kind) for row in data["rows"]]
 
 
-def picture(seen: Seen, height: int | None = None) -> RenderableType:
-    """All of it; with a `height`, as many events as there is room for."""
-    services, clients = seen.rows.get("services", []), seen.rows.get("clients", [])[:CLIENTS]
-    nodes, events = seen.rows.get("nodes", []), seen.rows.get("events", [])
+def render_top(snapshots: LatestSnapshots, height: int | None = None) -> RenderableType:
+    """Draw all topics; with a `height`, as many events as there is room for."""
+    services, clients = snapshots.rows.get("services", []), snapshots.rows.get("clients", [])[:MAX_CLIENTS_SHOWN]
+    nodes, events = snapshots.rows.get("nodes", []), snapshots.rows.get("events", [])
     taken = 14 + len(services) + len(clients) + len(nodes)
-    most = EVENTS if height is None else max(3, height - taken)
+    most = EVENTS_SHOWN if height is None else max(3, height - taken)
     parts: list[RenderableType] = []
-    if seen.overview is not None:
-        parts += [_head(seen.node, seen.at, seen.overview), Text()]
+    if snapshots.overview is not None:
+        parts += [_head(snapshots.node, snapshots.at, snapshots.overview), Text()]
     parts += [_services(services), Text(), _clients(clients), Text(), _nodes(nodes)]
-    if seen.database is not None:
-        parts += [Text(), _database(seen.database)]
+    if snapshots.database is not None:
+        parts += [Text(), _database(snapshots.database)]
     return Group(*parts, Text(), _events(events[:most]))
 
 
@@ -70,9 +70,11 @@ def _head(node: str, at: str, overview: wire.Overview) -> RenderableType:
     clients, demand = overview.clients, overview.demand
     grid = Table.grid(padding=(0, 2))
     rate = Text(f"{overview.items_per_second:,.0f} items/s  {overview.buckets_per_second:,.1f} buckets/s  ", "bold")
-    rate.append(spark(overview.recent[-SPARK_SECONDS:]), "green")
+    rate.append(sparkline(overview.recent[-SPARKLINE_SECONDS:]), "green")
     grid.add_row("throughput", rate)
-    grid.add_row("left", Text(f"{_left(overview.items):,} of {overview.items.total:,}, done in {span(overview.eta)}"))
+    grid.add_row(
+        "left", Text(f"{_left(overview.items):,} of {overview.items.total:,}, done in {time_range(overview.eta)}")
+    )
     unwell = f", {clients.watched} watched, {clients.flagged} flagged" if clients.watched or clients.flagged else ""
     grid.add_row("clients", Text(f"{clients.connected:,} connected, {clients.active:,} active{unwell}"))
     grid.add_row("demand", Text(f"{demand.pending:,} buckets wanted by {demand.clients:,} clients"))
@@ -92,10 +94,10 @@ def _services(rows: Sequence[wire.ServiceRow]) -> Table:
         table.add_row(
             _text(row.service, "" if row.state == "active" else "dim"),
             ProgressBar(total=max(1, items.total), completed=items.settled, width=20),
-            *(f"{one:,}" for one in (items.settled, items.waiting, items.ready, items.claimed, items.dead)),
+            *(f"{count:,}" for count in (items.settled, items.waiting, items.ready, items.claimed, items.dead)),
             f"{items.quarantined:,}",
             f"{row.items_per_second:,.0f}",
-            row.state if row.state != "active" else span(row.eta),
+            row.state if row.state != "active" else time_range(row.eta),
         )
     return table
 
@@ -108,7 +110,7 @@ def _clients(rows: Sequence[wire.ClientRow]) -> Table:
             _text(row.client_id, "" if row.connected else "dim"),
             _text(row.screen_name),
             Text(row.health, styles[row.health]),
-            *(f"{one:,}" for one in (row.held, row.settled, row.given_back, row.dead)),
+            *(f"{count:,}" for count in (row.held, row.settled, row.given_back, row.dead)),
             _text(row.reason or ""),
         )
     return table
@@ -143,8 +145,8 @@ def _events(rows: Sequence[wire.EventRow]) -> Table:
     table = _table("at", "event", "client", "service", "what")
     for row in rows:
         style = {"fault": "red", "dead": "yellow"}.get(row.kind, "")
-        what = (_text(one or "") for one in (row.client_id, row.service, row.text))
-        table.add_row(row.at[11:19], Text(row.kind, style), *what)
+        cells = (_text(value or "") for value in (row.client_id, row.service, row.text))
+        table.add_row(row.at[11:19], Text(row.kind, style), *cells)
     return table
 
 
@@ -158,20 +160,22 @@ def _table(*names: str) -> Table:
 
 
 def _text(value: str, style: str = "") -> Text:
-    """Text as it is: no markup, and nothing that would move the cursor."""
+    """Make a text of it that is no markup, without characters that would move the cursor."""
     return Text("".join(letter if letter.isprintable() else "�" for letter in value), style)
 
 
-def spark(numbers: Sequence[int]) -> str:
-    """A line of little columns, the largest number as the highest."""
+def sparkline(numbers: Sequence[int]) -> str:
+    """Draw numbers as a line of small columns; the largest number is the highest column."""
     most = max(numbers, default=0)
     if not most:
         return ""
-    return "".join(SPARKS[min(number * len(SPARKS) // most, len(SPARKS) - 1)] for number in numbers)
+    return "".join(
+        SPARKLINE_LEVELS[min(number * len(SPARKLINE_LEVELS) // most, len(SPARKLINE_LEVELS) - 1)] for number in numbers
+    )
 
 
-def span(eta: wire.Eta | None) -> str:
-    """A range of time, in words."""
+def time_range(eta: wire.Eta | None) -> str:
+    """Write the range of an estimate, in words."""
     if eta is None:
         return "-"
     if not eta.high:

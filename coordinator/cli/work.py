@@ -1,4 +1,4 @@
-"""`coordinator work`: the volunteer's daemon."""
+"""`coordinator work`: the daemon of a volunteer."""
 
 from __future__ import annotations
 
@@ -13,85 +13,98 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from coordinator.client.checker_program import CheckerProgram
 from coordinator.client.checkers import Checker, close_checker, load_checker
-from coordinator.client.daemon import Daemon, Duty
+from coordinator.client.daemon import Daemon, ServiceWork
 from coordinator.client.library import Client
-from coordinator.client.program import Program
 from coordinator.errors import ConfigError, CoordinatorError
 
 log = logging.getLogger("coordinator.client")
 
-_PROFILE: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_profile_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+
+ServiceOption = Annotated[
+    list[str],
+    typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
+]
+ServerUrlOption = Annotated[
+    str,
+    typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
+]
+CheckerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SERVICE=]MODULE:FUNCTION",
+        help="An async function check(item, profile) that returns the result, or a plain function "
+        "that makes one; the current directory can be imported from. "
+        "Built in: coordinator.client.x_api:dm_check, "
+        ":follower_check, :following_check. With SERVICE= it is for that service alone.",
+    ),
+]
+ExecOption = Annotated[
+    str | None,
+    typer.Option(
+        "--exec",
+        metavar="COMMAND",
+        help="A program instead, for services without a checker of their own. It reads items as "
+        'JSON lines, {"item": 7, "key": "ada", "profile": {…}}, and writes results so, {"item": 7, …}.',
+    ),
+]
+CheckerSettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the checker, e.g. base_url=http://127.0.0.1:9000. VALUE env:VAR takes the "
+        "environment variable VAR, so that a token stays out of the process list: token=env:X_TOKEN.",
+    ),
+]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SERVICE=]JSON",
+        help="""What to join with, in the service's shape, e.g. '{"source": "my_screen_name"}'.""",
+    ),
+]
+ClientIdOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="Which identity to use; made and kept on its first use. Default: one of this user's.",
+    ),
+]
+ConcurrencyOption = Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")]
+ScreenNameOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
+]
+EnrolmentTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar="COORDINATOR_ENROLMENT_TOKEN",
+        help="Needed where registration is not open; the server's operator has it.",
+    ),
+]
+ClientDataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
+]
+LogLevelOption = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 
 
 def work(
-    service: Annotated[
-        list[str],
-        typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
-    ],
-    server: Annotated[
-        str,
-        typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
-    ] = "ws://127.0.0.1:8765",
-    checker: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[SERVICE=]MODULE:FUNCTION",
-            help="An async function check(item, profile) that returns the result, or a plain function "
-            "that makes one; the current directory can be imported from. "
-            "Built in: coordinator.client.x_api:dm_check, "
-            ":follower_check, :following_check. With SERVICE= it is for that service alone.",
-        ),
-    ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option(
-            "--exec",
-            metavar="COMMAND",
-            help="A program instead, for services without a checker of their own. It reads items as "
-            'JSON lines, {"item": 7, "key": "ada", "profile": {…}}, and writes results so, {"item": 7, …}.',
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="An option of the checker, e.g. base_url=http://127.0.0.1:9000. VALUE env:VAR takes the "
-            "environment variable VAR, so that a token stays out of the process list: token=env:X_TOKEN.",
-        ),
-    ] = None,
-    profile: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[SERVICE=]JSON",
-            help="""What to join with, in the service's shape, e.g. '{"source": "my_screen_name"}'.""",
-        ),
-    ] = None,
-    client_id: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID",
-            help="Which identity to use; made and kept on its first use. Default: one of this user's.",
-        ),
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")] = 4,
-    screen_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
-    ] = None,
-    enrolment_token: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKEN",
-            envvar="COORDINATOR_ENROLMENT_TOKEN",
-            help="Needed where registration is not open; the server's operator has it.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
-    ] = None,
-    log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+    service: ServiceOption,
+    server: ServerUrlOption = "ws://127.0.0.1:8765",
+    checker: CheckerOption = None,
+    command: ExecOption = None,
+    option: CheckerSettingOption = None,
+    profile: ProfileOption = None,
+    client_id: ClientIdOption = None,
+    concurrency: ConcurrencyOption = 4,
+    screen_name: ScreenNameOption = None,
+    enrolment_token: EnrolmentTokenOption = None,
+    data: ClientDataOption = None,
+    log_level: LogLevelOption = "info",
 ) -> None:
     """Work for a server: take items, check them, send the results, until Ctrl-C.
 
@@ -104,16 +117,17 @@ def work(
     try:
         _log_at(log_level)
         services = list(dict.fromkeys(service))
-        program = Program(command) if command is not None else None
+        program = CheckerProgram(command) if command is not None else None
         checkers = _checkers(services, checker, option, program)
-        profiles = {name: _profile(text) for name, text in _each(profile, services, "--profile").items()}
-        duties = [Duty(name, checkers[name], profiles.get(name)) for name in services]
+        profiles = {name: _profile(text) for name, text in _value_of_each(profile, services, "--profile").items()}
+        works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
         client = Client(server, client_id=client_id, data=data)
     except ConfigError as failure:
         typer.echo(f"coordinator work: {failure}", err=True)
         raise typer.Exit(2) from None
+
     try:
-        asyncio.run(_run(client, duties, program, concurrency, screen_name, enrolment_token))
+        asyncio.run(_run(client, works, program, concurrency, screen_name, enrolment_token))
     except CoordinatorError as failure:
         typer.echo(f"coordinator work: {failure}", err=True)
         raise typer.Exit(1) from None
@@ -121,8 +135,8 @@ def work(
 
 async def _run(
     client: Client,
-    duties: list[Duty],
-    program: Program | None,
+    works: list[ServiceWork],
+    program: CheckerProgram | None,
     concurrency: int,
     screen_name: str | None,
     enrolment_token: str | None,
@@ -130,15 +144,17 @@ async def _run(
     async with contextlib.AsyncExitStack() as stack:
         if program is not None:
             await stack.enter_async_context(program)
+
         daemon = Daemon(
             client,
-            duties,
+            works,
             concurrency=concurrency,
             screen_name=screen_name,
             enrolment_token=enrolment_token,
         )
-        for duty in duties:
-            stack.callback(close_checker, duty.check)
+
+        for service_work in works:
+            stack.callback(close_checker, service_work.check)
         _stop_on_signals(daemon)
         await daemon.run()
 
@@ -153,28 +169,28 @@ def _log_at(name: str) -> None:
 
 def _stop_on_signals(daemon: Daemon) -> None:
     loop = asyncio.get_running_loop()
-    both = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop() -> None:
         log.warning("stopping; once more ends at once")
         daemon.stop()
-        for one in both:
-            loop.remove_signal_handler(one)
-            signal.signal(one, signal.SIG_DFL)  # the second one kills; what is not sent is on disk
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)  # the second one kills; unsent results are on disk
 
-    for one in both:
-        loop.add_signal_handler(one, stop)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
 
 
 def _checkers(
-    services: list[str], named: list[str] | None, options: list[str] | None, program: Program | None
+    services: list[str], named: list[str] | None, options: list[str] | None, program: CheckerProgram | None
 ) -> dict[str, Checker]:
-    names = _each(named, services, "--checker")
+    names = _value_of_each(named, services, "--checker")
     if program is not None and set(names) >= set(services):
         raise ConfigError("Each service has one checker: give --checker or --exec.")
     settings = _options(options)
-    made = {name: load_checker(name, settings) for name in set(names.values())}
-    checkers = {service: made[name] for service, name in names.items()}
+    loaded = {name: load_checker(name, settings) for name in set(names.values())}
+    checkers = {service: loaded[name] for service, name in names.items()}
     for service in services:
         if service not in checkers:
             if program is None:
@@ -183,8 +199,8 @@ def _checkers(
     return checkers
 
 
-def _each(values: list[str] | None, services: list[str], flag: str) -> dict[str, str]:
-    """What an option says for each service: `SERVICE=VALUE`, or a `VALUE` for all that have none."""
+def _value_of_each(values: list[str] | None, services: list[str], flag: str) -> dict[str, str]:
+    """Map each service to its value of an option: `SERVICE=VALUE`, or the one `VALUE` for all others."""
     found: dict[str, str] = {}
     rest: str | None = None
     for value in values or ():
@@ -201,6 +217,7 @@ def _each(values: list[str] | None, services: list[str], flag: str) -> dict[str,
 
 
 def _options(values: list[str] | None) -> dict[str, str]:
+    """Read the options of a checker, `NAME=VALUE` or `NAME=env:VARIABLE`."""
     options = {}
     for value in values or ():
         name, equals, setting = value.partition("=")
@@ -217,6 +234,6 @@ def _options(values: list[str] | None) -> dict[str, str]:
 
 def _profile(text: str) -> dict[str, Any]:
     try:
-        return _PROFILE.decode(text)
+        return _profile_decoder.decode(text)
     except msgspec.MsgspecError as failure:
         raise ConfigError(f"A profile is a JSON object, which {text!r} is not: {failure}.") from None

@@ -1,21 +1,21 @@
-"""The volunteers' side: a library, a daemon, and checkers.  It knows the wire and nothing of the server."""
+"""The volunteers' side: a library, a daemon, and checkers.  It imports `wire` and nothing of the server."""
 
 from coordinator.client.backoff import Backoff
-from coordinator.client.bucket import Bucket
+from coordinator.client.bucket_stream import BucketStream
 from coordinator.client.checkers import Checker, CheckFailed, UpstreamLimited
-from coordinator.client.identity import Identity, load_identity
-from coordinator.client.intake import Intake
+from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.identity import ClientIdentity, load_identity
 from coordinator.client.library import Client
 from coordinator.client.session import SessionEnded
 
 __all__ = [
     "Backoff",
-    "Bucket",
+    "BucketStream",
     "CheckFailed",
     "Checker",
     "Client",
-    "Identity",
-    "Intake",
+    "ClientIdentity",
+    "HeldBucket",
     "SessionEnded",
     "UpstreamLimited",
     "load_identity",

@@ -1,4 +1,4 @@
-"""Where the server is, however the volunteer writes it."""
+"""The server's address: every form that a volunteer may write, and the URL that it means."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ from urllib.parse import urlsplit, urlunsplit
 
 from coordinator.errors import ConfigError
 
-PATH = "/v1/client"
+CLIENT_PATH = "/v1/client"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _LOOPBACK = ("localhost", "127.", "::1")
 
 
 def client_url(text: str) -> str:
-    """The client channel's URL of a server.
+    """Return the URL of a server's client channel.
 
     Takes `ws://`, `wss://`, `http://`, `https://` or no scheme (then `ws://`), with or without the path.
 
     Raises:
-        ConfigError: this is no address of a server.
+        ConfigError: the text is not the address of a server.
     """
-    wanted = f"{text!r} is not the address of a server; expected something like ws://host:8765."
+    message = f"{text!r} is not the address of a server; expected something like ws://host:8765."
     try:
         parts = urlsplit(text if "://" in text else f"ws://{text}")
         parts.port  # noqa: B018 - reading it checks it
     except ValueError:
-        raise ConfigError(wanted) from None
+        raise ConfigError(message) from None
+
     scheme = _SCHEMES.get(parts.scheme)
     if scheme is None or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(wanted)
+        raise ConfigError(message)
+
     path = parts.path.rstrip("/")
-    if not path.endswith(PATH):
-        path += PATH
+    if not path.endswith(CLIENT_PATH):
+        path += CLIENT_PATH
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the server is on this machine, where no proxy stands in between."""
+    """Tell whether the server is on this machine: no proxy stands in between then."""
     return (urlsplit(url).hostname or "").startswith(_LOOPBACK)

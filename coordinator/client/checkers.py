@@ -1,4 +1,4 @@
-"""Checkers: what does the work on one item.
+"""Checkers, the functions that do the work on one item.
 
 A checker is an async function `check(item, profile) -> result`.  `item` has `item` (an integer), `key` and
 the item's attributes; `profile` is what the volunteer joined the service with; the result is a dictionary in
@@ -20,11 +20,11 @@ Checker = Callable[[dict[str, Any], dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class CheckFailed(CoordinatorError):
-    """One item cannot be checked; it goes back to the server, the others go on."""
+    """Raised when one item cannot be checked; it goes back to the server, the others go on."""
 
 
 class UpstreamLimited(CoordinatorError):
-    """The outside API takes nothing for `retry_after` seconds; the same items are checked after that."""
+    """Raised when the outside API takes nothing for `retry_after` seconds; the items are checked after that."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"The outside API takes nothing for {retry_after:g} s.")
@@ -32,19 +32,21 @@ class UpstreamLimited(CoordinatorError):
 
 
 def load_checker(name: str, options: dict[str, str] | None = None) -> Checker:
-    """The checker that `MODULE:FUNCTION` names; modules in the current directory can be imported.
+    """Load the checker that `MODULE:FUNCTION` names; modules in the current directory can be imported.
 
     FUNCTION is an async checker, or a plain function that makes one out of `options`, its keyword arguments.
 
     Raises:
-        ConfigError: there is no such thing, it is no checker, or the options are not its own.
+        ConfigError: nothing has that name, it is not a checker, or it does not take these options.
     """
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise ConfigError(f"A checker is named MODULE:FUNCTION, which {name!r} is not.")
+
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+
     try:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
@@ -53,16 +55,19 @@ def load_checker(name: str, options: dict[str, str] | None = None) -> Checker:
         raise ConfigError(f"The checker {name!r} cannot be imported: {failure}.") from failure
     except AttributeError as failure:
         raise ConfigError(f"There is no {attribute!r} in the module {module_name!r}.") from failure
+
     if is_async(found) and not inspect.isclass(found):
         if options:
             raise ConfigError(f"The checker {name!r} takes no options.")
         return cast(Checker, found)  # its shape shows when it is called
+
     if not callable(found):
         raise ConfigError(f"{name!r} is not a function.")
     try:
         inspect.signature(found).bind(**(options or {}))
     except TypeError as failure:
         raise ConfigError(f"The checker {name!r} and its options do not fit: {failure}.") from failure
+
     made: Any = found(**(options or {}))
     if not is_async(made):
         raise ConfigError(f"{name!r} is neither an async function nor makes one.")
@@ -70,14 +75,14 @@ def load_checker(name: str, options: dict[str, str] | None = None) -> Checker:
 
 
 def close_checker(checker: Checker) -> None:
-    """Have a checker give up what it keeps open, if it does."""
+    """Call the checker's `close` if it has one."""
     close = getattr(checker, "close", None)
     if callable(close):
         close()
 
 
 def is_async(function: object) -> bool:
-    """Whether calling it gives something to await."""
+    """Tell whether the function's call must be awaited."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the method itself is wanted
     )

@@ -1,4 +1,4 @@
-"""A small keep-alive pool of HTTP connections to one address, on threads: a checker needs no more."""
+"""A small keep-alive pool of HTTP connections to one address, on threads, which is all that a checker needs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from urllib.parse import urlencode, urlsplit
 
 from coordinator.errors import ConfigError
 
-_THREADS = 16
-_MOST_BYTES = 16 << 20
+_HTTP_THREADS = 16
+_MAX_BODY_BYTES = 16 << 20
 
 
-class Reply(NamedTuple):
-    """What a server answered; header names are in lower case."""
+class HttpResponse(NamedTuple):
+    """A server's answer; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -25,10 +25,10 @@ class Reply(NamedTuple):
 
 
 class HttpPool:
-    """GET requests below one base URL.
+    """A pool of connections for GET requests below one base URL.
 
     Raises:
-        ConfigError: the base is no `http` or `https` address.
+        ConfigError: the base is not an `http` or `https` address.
     """
 
     def __init__(self, base_url: str, headers: Mapping[str, str], timeout: float = 20.0) -> None:
@@ -37,19 +37,22 @@ class HttpPool:
             port = parts.port
         except ValueError:
             raise ConfigError(f"{base_url!r} is not an HTTP address.") from None
+
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{base_url!r} is not an HTTP address.")
+
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._host = parts.hostname
         self._port = port
         self._prefix = parts.path.rstrip("/")
         self._headers = dict(headers)
         self._timeout = timeout
-        self._idle: list[http.client.HTTPConnection] = []
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="upstream")
 
-    async def get(self, path: str, query: Mapping[str, str]) -> Reply:
-        """One request.
+        self._idle: list[http.client.HTTPConnection] = []
+        self._threads = ThreadPoolExecutor(_HTTP_THREADS, thread_name_prefix="upstream")
+
+    async def get(self, path: str, query: Mapping[str, str]) -> HttpResponse:
+        """Make one GET request.
 
         Raises:
             OSError, http.client.HTTPException: the server cannot be reached or does not speak HTTP.
@@ -63,7 +66,7 @@ class HttpPool:
         while self._idle:
             self._idle.pop().close()
 
-    def _get(self, target: str) -> Reply:
+    def _get(self, target: str) -> HttpResponse:
         try:
             connection = self._idle.pop()  # list.pop and append are atomic, which is all the locking it takes
         except IndexError:
@@ -73,15 +76,15 @@ class HttpPool:
         except (ConnectionError, http.client.BadStatusLine):
             return self._exchange(self._connect(), target)  # the server had closed the idle connection
 
-    def _exchange(self, connection: http.client.HTTPConnection, target: str) -> Reply:
+    def _exchange(self, connection: http.client.HTTPConnection, target: str) -> HttpResponse:
         keep = False
         try:
             connection.request("GET", target, headers=self._headers)
             response = connection.getresponse()
-            body = response.read(_MOST_BYTES)
+            body = response.read(_MAX_BODY_BYTES)
             keep = response.isclosed() and not response.will_close
             headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, headers, body)
+            return HttpResponse(response.status, headers, body)
         finally:
             if keep:
                 self._idle.append(connection)

@@ -20,11 +20,11 @@ from typing import Any, Self
 from coordinator import __version__
 from coordinator.client.address import client_url
 from coordinator.client.backoff import Backoff
-from coordinator.client.bucket import Bucket
-from coordinator.client.holdings import Holdings
+from coordinator.client.bucket_stream import BucketStream
+from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.held_buckets import HeldBuckets
 from coordinator.client.identity import default_folder, load_identity
-from coordinator.client.intake import Intake
-from coordinator.client.link import Link
+from coordinator.client.reconnector import Reconnector
 from coordinator.client.session import OPEN_TIMEOUT
 from coordinator.client.spool import Spool
 from coordinator.errors import ConfigError
@@ -33,9 +33,9 @@ from coordinator.wire import client as wire
 log = logging.getLogger("coordinator.client")
 
 FLUSH_EVERY = 60.0
-"""Seconds that a result waits at most for others to be sent with."""
+"""Seconds that a result waits at most before it is sent, together with others."""
 
-_GOODBYE = 5.0
+_GIVE_BACK_TIMEOUT = 5.0
 """Seconds that the end of a client takes at most for giving back what it holds."""
 
 
@@ -43,14 +43,14 @@ class Client:
     """A volunteer's connection to one coordinator, for as long as the `async with` lasts.
 
     It connects in the background, and again whenever it is cut off; requests wait for the connection.  Its
-    identity and the results that are not acknowledged yet are files in `data` (by default a per-user folder).
-    Leaving the `async with` submits what is known and gives back the rest.
+    identity and its unacknowledged results are files in `data` (by default a per-user folder).  Leaving the
+    `async with` submits all known results and gives back the rest.
 
-    All requests may raise Refused (the server said no) and SessionEnded (there is no way to the server any
-    more: the client was deactivated, its secret is wrong, …).
+    All requests may raise Refused (the server said no) and SessionEnded (the client will not connect again:
+    it was deactivated, its secret is wrong, …).
 
     Raises:
-        ConfigError: the address, the client id or the folder does not do.
+        ConfigError: the address, the client id or the folder cannot be used.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Client:
     ) -> None:
         folder = data if data is not None else default_folder()
         self.identity = load_identity(folder, client_id)
+
         self._url = client_url(url)
         self._spool_folder = folder / "spool"
         self._flush_every = flush_every
@@ -73,19 +74,20 @@ class Client:
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._holdings = Holdings(self._open_spool(), self._flush_every)
-        self._link = self._holdings.link = Link(
+        self._held_buckets = HeldBuckets(self._open_spool(), self._flush_every)
+        self._reconnector = self._held_buckets.reconnector = Reconnector(
             self._url,
             self.identity,
             f"coordinator-client/{__version__}",
-            self._holdings,
+            self._held_buckets,
             self._backoff,
             self._open_timeout,
         )
+
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
-        self._start(self._link.run(), "link")
-        self._start(self._holdings.send_due(), "outbox")
+        self._start(self._reconnector.run(), "reconnector")
+        self._start(self._held_buckets.send_due(), "outbox")
         return self
 
     async def __aexit__(
@@ -94,7 +96,7 @@ class Client:
         cancelled = isinstance(error, asyncio.CancelledError)
         try:
             if not cancelled:
-                await self._goodbye()
+                await self._give_back()
         finally:
             for task in self._background:
                 task.cancel()
@@ -102,18 +104,18 @@ class Client:
                 # Only a cancellation is the group's business; other errors of the caller stay as they are.
                 await self._tasks.__aexit__(*((kind, error, trace) if cancelled else (None, None, None)))
             finally:
-                self._holdings.spool.close()
+                self._held_buckets.spool.close()
 
     @property
-    def held(self) -> list[Bucket]:
-        """The buckets that are not done with, oldest first."""
-        return list(self._holdings.held.values())
+    def held(self) -> list[HeldBucket]:
+        """The buckets that have not ended, oldest first."""
+        return list(self._held_buckets.held.values())
 
     async def welcome(self) -> wire.Welcome:
-        """The server's latest welcome: waits for the first connection."""
-        await self._link.session()
-        assert self._holdings.welcome is not None
-        return self._holdings.welcome
+        """Return the server's latest welcome; waits for the first connection."""
+        await self._reconnector.session()
+        assert self._held_buckets.welcome is not None
+        return self._held_buckets.welcome
 
     async def register(
         self,
@@ -121,61 +123,61 @@ class Client:
         enrolment_token: str | None = None,
         services: dict[str, dict[str, Any] | None] | None = None,
     ) -> wire.Registered:
-        """Make this identity a client; again is success.  `services` maps services to join to profiles."""
+        """Register this identity as a client; safe to repeat.  `services` maps services to join to profiles."""
         choices = [wire.Choice(name, profile) for name, profile in (services or {}).items()]
         message = wire.Register(screen_name=screen_name, enrolment_token=enrolment_token, services=choices or None)
-        return await self._link.request(message, wire.Registered)
+        return await self._reconnector.request(message, wire.Registered)
 
     async def unregister(self) -> wire.Unregistered:
-        """Give up being a client; what is held is released, history stays."""
-        return await self._link.request(wire.Unregister(), wire.Unregistered)
+        """End the registration; held buckets are released, results and history stay."""
+        return await self._reconnector.request(wire.Unregister(), wire.Unregistered)
 
     async def services(self) -> list[wire.ServiceCard]:
-        """All services, each with its schemas and settings and whether this client has joined."""
-        return (await self._link.request(wire.Services(), wire.ServiceList)).services
+        """List all services, each with its schemas and settings and whether this client has joined."""
+        return (await self._reconnector.request(wire.Services(), wire.ServiceList)).services
 
     async def join(self, service: str, profile: dict[str, Any] | None = None) -> wire.Joined:
-        """Work for a service; the service sets the profile's shape."""
-        return await self._link.request(wire.Join(service=service, profile=profile), wire.Joined)
+        """Join a service; the service sets the profile's shape."""
+        return await self._reconnector.request(wire.Join(service=service, profile=profile), wire.Joined)
 
     async def leave(self, service: str) -> wire.Left:
-        """Work for a service no more; what is held of it is released."""
-        return await self._link.request(wire.Leave(service=service), wire.Left)
+        """Leave a service; its held buckets are released."""
+        return await self._reconnector.request(wire.Leave(service=service), wire.Left)
 
     async def activate(self, service: str) -> wire.Activated:
-        """Come back to a service after being idle."""
-        return await self._link.request(wire.Activate(service=service), wire.Activated)
+        """Become active in a service again, after being deactivated for idleness."""
+        return await self._reconnector.request(wire.Activate(service=service), wire.Activated)
 
     async def report_limited(self, service: str, retry_after: float, text: str | None = None) -> wire.Reported:
-        """Tell that the outside API takes nothing for `retry_after` seconds; no work comes until then."""
+        """Report that the outside API takes nothing for `retry_after` seconds; no work comes until then."""
         message = wire.Report(
             service=service, kind="upstream_limited", retry_after=min(retry_after, 86_400.0), text=text
         )
-        return await self._link.request(message, wire.Reported)
+        return await self._reconnector.request(message, wire.Reported)
 
-    def buckets(self, service: str, concurrency: int = 1) -> Intake:
-        """Buckets of a service as the server has them, for `async for`.
+    def buckets(self, service: str, concurrency: int = 1) -> BucketStream:
+        """Return the stream of a service's buckets, for `async for`.
 
-        `concurrency` buckets at most are on hand at a time, the ones asked for included; with 2 or more
-        the next one is asked for while one is worked on.  A bucket counts until it is submitted, released or
-        lost.
+        At most `concurrency` buckets are held or asked for at a time; with 2 or more the next one is asked
+        for while one is worked on.  A bucket counts until it is submitted, released or lost.
         """
-        return self.intake(service, lambda: concurrency - self._holdings.count(service))
+        return self.bucket_stream(service, lambda: concurrency - self._held_buckets.count(service))
 
-    def intake(self, service: str, wanted: Callable[[], int]) -> Intake:
-        """Like `buckets`, for who decides from moment to moment how many should be on their way.
+    def bucket_stream(self, service: str, wanted: Callable[[], int]) -> BucketStream:
+        """Return the stream of a service's buckets; `wanted` is called for the number that should be under way.
 
-        A service has one intake; calling again changes what is wanted, `stop` makes room for another.
+        A service has one stream.  Calling again replaces `wanted`; after `stop` a new stream is made.
         """
-        intake = self._holdings.intake(service)
-        if intake is not None:
-            intake.wanted = wanted
-            intake.nudge()
-            return intake
-        intake = Intake(service, self._link, wanted)
-        self._holdings.add(intake)
-        self._start(intake.run(), f"intake {service}")
-        return intake
+        stream = self._held_buckets.stream(service)
+        if stream is not None:
+            stream.wanted = wanted
+            stream.nudge()
+            return stream
+
+        stream = BucketStream(service, self._reconnector, wanted)
+        self._held_buckets.add(stream)
+        self._start(stream.run(), f"stream {service}")
+        return stream
 
     def _open_spool(self) -> Spool:
         try:
@@ -186,12 +188,12 @@ class Client:
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._background.append(self._tasks.create_task(work, name=name))
 
-    async def _goodbye(self) -> None:
+    async def _give_back(self) -> None:
         try:
-            async with asyncio.timeout(_GOODBYE):
-                await self._holdings.give_back()
+            async with asyncio.timeout(_GIVE_BACK_TIMEOUT):
+                await self._held_buckets.give_back()
         except TimeoutError:
             log.warning("the server is too slow to say goodbye to")
-        kept = sum(len(bucket.kept) for bucket in self.held)
+        kept = sum(len(bucket.unacknowledged) for bucket in self.held)
         if kept:
             log.warning("%d results are kept on disk for the next start", kept)

@@ -1,4 +1,4 @@
-"""One connection to the client channel, from its `hello` to its close.  protocol.md, "Life of a session" """
+"""A connection to the client channel, from its `hello` to its close.  protocol.md, "Life of a session" """
 
 from __future__ import annotations
 
@@ -25,36 +25,38 @@ log = logging.getLogger("coordinator.client")
 A = TypeVar("A", bound=Answer)
 
 OPEN_TIMEOUT = 10.0
+"""Seconds for the handshake, and again for the answer to `hello`."""
+
 ANSWER_TIMEOUT = 120.0
-"""Seconds for an answer; a server that takes longer is taken as gone, whatever its pings say."""
+"""Seconds for an answer; a server that needs longer is taken as gone, even if it answers pings."""
 
-_CLOSE_TIMEOUT = 3.0
-_MOST_BYTES = 64 << 20
-"""What the server may send in one frame; its buckets are as large as its operator makes them."""
+_CLOSE_HANDSHAKE_TIMEOUT = 3.0
+_MAX_FRAME_BYTES = 64 << 20
+"""The largest frame of the server; the size of its buckets is its operator's choice."""
 
-_NO_WAY_BACK = frozenset({"unauthorized", "forbidden", "unsupported", "client_deactivated", "bad_message"})
-"""Refusals of a `hello` that the same `hello` would meet again."""
+_FINAL_HELLO_REFUSALS = frozenset({"unauthorized", "forbidden", "unsupported", "client_deactivated", "bad_message"})
+"""Refusals of `hello` that a repeated `hello` would get again."""
 
-_WAIT_AFTER = {int(Close.TOO_MANY): 5.0, int(Close.OVERLOADED): 5.0}
+_RETRY_AFTER_CLOSE = {int(Close.TOO_MANY): 5.0, int(Close.OVERLOADED): 5.0}
 """Seconds to stay away after these closes if the server named no time."""
 
-_SENTENCES = {
+_CLOSE_MESSAGES = {
     int(Close.BAD_CREDENTIALS): "The server does not accept this client's secret",
     int(Close.FORBIDDEN): "The server does not let this client in",
     int(Close.DEACTIVATED): "The server has deactivated this client",
     int(Close.VERSION): "The server does not speak this version of the protocol",
 }
 
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FromServer)
-_plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_message_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FromServer)
+_json_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
 
 
 class SessionEnded(CoordinatorError):
-    """The connection ended, or could not be made.
+    """Raised when the connection ended, or could not be made.
 
-    `code` is the close code, if there was one; `final` says that trying again makes no sense; `retry_after`
-    is how many seconds the server wants to be left alone, if it said so.
+    `code` is the close code, if there was one; `final` says that another attempt is useless; `retry_after` is
+    for how many seconds the client shall not connect, if the server said so.
     """
 
     def __init__(
@@ -67,20 +69,20 @@ class SessionEnded(CoordinatorError):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingRequest:
     expects: type[Answer]
     answer: asyncio.Future[Any]
-    then: Callable[[Any], None] | None
+    on_answer: Callable[[Any], None] | None
 
 
 class Session:
-    """One open session.  `run` reads it; requests may be made from any task meanwhile."""
+    """An open session.  `run` reads it; meanwhile requests may be made from any task."""
 
     def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
         self.welcome = welcome
         self.draining = False
         self._socket = socket
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, _PendingRequest] = {}
         self._next = 1
         self._retry_after: float | None = None
         self._ended: SessionEnded | None = None
@@ -99,10 +101,10 @@ class Session:
             await socket.close()
             raise
 
-    async def request(self, message: Request, expects: type[A], then: Callable[[A], None] | None = None) -> A:
+    async def request(self, message: Request, expects: type[A], on_answer: Callable[[A], None] | None = None) -> A:
         """Ask and wait for the answer.
 
-        `then` gets the answer before any later frame is looked at; pushes that follow it find its work done.
+        `on_answer` gets the answer before any later frame is read, so that it has taken effect before later pushes.
 
         Raises:
             Refused: the server answered with an error.
@@ -112,8 +114,9 @@ class Session:
             raise self._ended
         ref = self._next
         self._next += 1
-        waiting = _Waiting(expects, asyncio.get_running_loop().create_future(), then)
+        waiting = _PendingRequest(expects, asyncio.get_running_loop().create_future(), on_answer)
         self._waiting[ref] = waiting
+
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 try:
@@ -121,6 +124,7 @@ class Session:
                 except ConnectionClosed:
                     if self._ended is None:  # `run` will notice in a moment, and say more
                         raise _ended_by(self._socket, self._retry_after) from None
+
                 answer: A = await waiting.answer
                 return answer
         except TimeoutError:
@@ -138,6 +142,7 @@ class Session:
         try:
             while True:
                 message = _decode(await self._socket.recv(decode=False), self._fail)
+
                 if isinstance(message, Answer):
                     self._answered(message)
                 elif isinstance(message, Push):
@@ -154,15 +159,17 @@ class Session:
                     waiting.answer.set_exception(self._ended)
 
     async def close(self) -> None:
-        """End the session the regular way."""
+        """End the session with a regular close."""
         await self._socket.close()
 
     def _answered(self, message: Answer) -> None:
+        """Hand an answer to the request that waits for it."""
         waiting = self._waiting.get(message.ref) if isinstance(message.ref, int) else None
+
         if isinstance(message, Error):
             refused = refusal(message)
             if waiting is None:
-                # Not of a request: it says why a close is coming, and how long to stay away.
+                # Not about a request: it says why a close is coming, and when to connect again.
                 log.warning("the server says: %s", refused)
                 self._retry_after = refused.retry_after
             elif not waiting.answer.done():
@@ -171,8 +178,8 @@ class Session:
             log.warning("an answer %s that nobody waits for", tag_of(type(message)))
         else:
             # A requester that was cancelled meanwhile still has its bookkeeping done.
-            if waiting.then is not None:
-                waiting.then(message)
+            if waiting.on_answer is not None:
+                waiting.on_answer(message)
             if not waiting.answer.done():
                 waiting.answer.set_result(message)
 
@@ -183,7 +190,7 @@ class Session:
 
 
 def frame_of(message: Request, ref: int) -> bytes:
-    """One request as it goes over the wire: fields that say nothing are left out."""
+    """Encode one request for the wire; fields that are None or unset are left out."""
     fields = {
         name: value
         for name in message.__struct_fields__
@@ -193,7 +200,7 @@ def frame_of(message: Request, ref: int) -> bytes:
 
 
 def refusal(error: Error) -> Refused:
-    """What the client raises for an `error` frame."""
+    """Make the exception that the client raises for an `error` frame."""
     return Refused(
         error.code,
         error.message,
@@ -209,8 +216,8 @@ async def _connect(url: str, open_timeout: float) -> ClientConnection:
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             proxy=None if is_loopback(url) else True,
             open_timeout=open_timeout,
-            close_timeout=_CLOSE_TIMEOUT,
-            max_size=_MOST_BYTES,
+            close_timeout=_CLOSE_HANDSHAKE_TIMEOUT,
+            max_size=_MAX_FRAME_BYTES,
         )
     except InvalidStatus as answer:
         status = answer.response.status_code
@@ -219,8 +226,10 @@ async def _connect(url: str, open_timeout: float) -> ClientConnection:
             final=400 <= status < 500 and status not in (408, 425, 429),
             retry_after=_seconds(answer.response.headers.get("Retry-After")),
         ) from None
+
     except InvalidURI as failure:
         raise SessionEnded(f"{url} is not an address: {failure}.", final=True) from None
+
     except (OSError, EOFError, WebSocketException) as failure:
         why = str(failure) or type(failure).__name__
         raise SessionEnded(f"{url} cannot be reached: {why}.") from failure
@@ -240,17 +249,19 @@ async def _greet(socket: ClientConnection, hello: Hello) -> Welcome:
         raise _ended_by(socket, None) from None
     except TimeoutError:
         raise SessionEnded("The server did not answer hello in time.") from None
+
     refused = refusal(message)
     try:
-        async with asyncio.timeout(_CLOSE_TIMEOUT):  # the close that may follow says more
+        async with asyncio.timeout(_CLOSE_HANDSHAKE_TIMEOUT):  # the close that may follow says more
             await socket.wait_closed()
     except TimeoutError:
         await socket.close()
+
     code = socket.close_code
     raise SessionEnded(
         f"The server refused hello: {refused.message}",
         code=code,
-        final=refused.code in _NO_WAY_BACK or (code or 0) >= Close.BAD_CREDENTIALS,
+        final=refused.code in _FINAL_HELLO_REFUSALS or (code or 0) >= Close.BAD_CREDENTIALS,
         retry_after=refused.retry_after,
     )
 
@@ -260,12 +271,12 @@ def _unreadable(_ref: object, why: str) -> NoReturn:
 
 
 def _decode(frame: bytes | str, unreadable: Callable[[object, str], None]) -> Struct | None:
-    """One message, or nothing if it is of a kind that this client does not know."""
+    """Decode one message; None if this client does not know its kind."""
     try:
-        message: Struct = _decoder.decode(frame)
+        message: Struct = _message_decoder.decode(frame)
     except msgspec.MsgspecError as failure:
         try:
-            generic = _plain.decode(frame)
+            generic = _json_decoder.decode(frame)
         except msgspec.MsgspecError:
             generic = None
         fields = generic if isinstance(generic, dict) else {}
@@ -279,15 +290,15 @@ def _decode(frame: bytes | str, unreadable: Callable[[object, str], None]) -> St
 def _ended_by(socket: ClientConnection, retry_after: float | None) -> SessionEnded:
     code = socket.close_code or int(Close.GOING_AWAY)
     said = socket.close_reason or ""
-    sentence = _SENTENCES.get(code, "The connection ended")
+    sentence = _CLOSE_MESSAGES.get(code, "The connection ended")
     return SessionEnded(
         f"{sentence} ({code}{': ' + said if said else ''}).",
         code=code,
         final=code >= Close.BAD_CREDENTIALS,
-        retry_after=retry_after if retry_after is not None else _WAIT_AFTER.get(code),
+        retry_after=retry_after if retry_after is not None else _RETRY_AFTER_CLOSE.get(code),
     )
 
 
 def _seconds(text: str | None) -> float | None:
-    """A `Retry-After` header in seconds; its other form, a date, is not worth the trouble."""
+    """Read a `Retry-After` header in seconds; its other form, a date, is not supported."""
     return float(text) if text is not None and text.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Results that are computed and not yet acknowledged, on disk.
+"""The spool: computed results that are not acknowledged yet, on disk.
 
 One append-only file of JSON lines for each client that runs.  It says which buckets are held, under which
 claim, and which results of theirs the server has not acknowledged:
@@ -6,7 +6,7 @@ claim, and which results of theirs the server has not acknowledged:
     {"hold": BUCKET, "claim": N, "service": S}      granted, or granted anew
     {"keep": BUCKET, "n": N, "raw": {…}}            a result; counts as kept once it is synced
     {"sent": BUCKET, "ns": [N, …]}                  acknowledged, or refused for good
-    {"end": BUCKET}                                 not ours any more
+    {"end": BUCKET}                                 not held any more
 
 Only `keep` waits for the disk: a lost line of another kind leads to a repeat, which the server knows as one.
 """
@@ -28,32 +28,34 @@ from msgspec import UNSET, Raw, UnsetType
 
 log = logging.getLogger("coordinator.client")
 
-_COMPACT_AT = 1 << 20
-"""Bytes; a file that is longer and mostly of the past is written anew."""
+_COMPACT_AT_BYTES = 1 << 20
+"""Bytes; a file that is longer, and mostly made of lines that count no more, is rewritten."""
 
-_MOST_SLOTS = 256
+_MAX_SLOTS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One result as it goes over the wire.  `settles` is false for a part (`complete: false`)."""
+class SpooledResult:
+    """A result, encoded for the wire.  `settles` is false for a part (`complete: false`)."""
 
-    n: int
+    number: int
     item: int
     raw: bytes
     settles: bool
 
 
 @dataclass(slots=True)
-class Held:
-    """One bucket as the spool knows it."""
+class SpooledBucket:
+    """A held bucket and its unacknowledged results, by their number."""
 
     service: str
     claim: int
-    kept: dict[int, Kept] = field(default_factory=dict)
+    results: dict[int, SpooledResult] = field(default_factory=dict)
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
+class _SpoolLine(msgspec.Struct, omit_defaults=True):
+    """A line of the file: `hold`, `keep`, `sent` or `end` has the bucket's id."""
+
     hold: str | None = None
     claim: int = 0
     service: str = ""
@@ -65,48 +67,53 @@ class _Line(msgspec.Struct, omit_defaults=True):
     end: str | None = None
 
 
-class _Result(msgspec.Struct):
+class _ResultHead(msgspec.Struct):
+    """The fields of a result that the spool reads."""
+
     item: int
     complete: bool = True
 
 
 _encode = msgspec.json.Encoder().encode
-_line: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
-_result: msgspec.json.Decoder[_Result] = msgspec.json.Decoder(_Result)
+_line_decoder: msgspec.json.Decoder[_SpoolLine] = msgspec.json.Decoder(_SpoolLine)
+_result_decoder: msgspec.json.Decoder[_ResultHead] = msgspec.json.Decoder(_ResultHead)
 
 
 class Spool:
-    """The file of one running client; several at once under one id take a file each.
+    """The file of one running client; several clients of one id take a file each.
 
-    `held` maps bucket ids to what is held and kept; it is the truth of this process, the file its shadow.
+    `buckets` maps bucket ids to the held buckets.  This process reads `buckets`; the file is for the next one.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self.held: dict[str, Held] = {}
-        self._slot = lock
+        self.buckets: dict[str, SpooledBucket] = {}
+        self._lock_file = lock
         self._syncing = asyncio.Lock()
         self._written = self._synced = 0
         self._next = 1
         self._size = 0
-        self._compact_at = _COMPACT_AT
+        self._compact_at = _COMPACT_AT_BYTES
+
         for line in _read(path):
             self._apply(line)
         self._file = -1
 
     @classmethod
     def open(cls, folder: Path, client_id: str) -> Spool:
-        """Take the first free file of this client, and over what files without an owner still keep.
+        """Take the first free file of this client, and take over the results in files that no process owns.
 
         Raises:
             OSError: the folder cannot be used.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spool: Spool | None = None
-        for slot in range(_MOST_SLOTS):
+
+        for slot in range(_MAX_SLOTS):
             path = folder / f"{client_id}.{slot}.spool"
             if spool is not None and not path.exists():
                 break
+
             lock = _lock(path.with_suffix(".lock"))
             if lock is None:
                 continue
@@ -114,47 +121,48 @@ class Spool:
                 spool = cls(path, lock)
                 continue
             try:
-                spool._adopt(path)
+                spool._take_over(path)
             finally:
                 os.close(lock)
+
         if spool is None:
-            raise OSError(f"{_MOST_SLOTS} clients run as {client_id} already")
+            raise OSError(f"{_MAX_SLOTS} clients run as {client_id} already")
         spool._rewrite()
         return spool
 
     def close(self) -> None:
-        """Give the file to the next process; what it keeps stays."""
-        if not self.held:
+        """Release the file; its results stay for the next process."""
+        if not self.buckets:
             os.ftruncate(self._file, 0)
         os.close(self._file)
-        os.close(self._slot)
+        os.close(self._lock_file)
 
-    def hold(self, bucket_id: str, service: str, claim: int) -> None:
-        """A bucket was granted; granted anew, its results stay."""
-        known = self.held.get(bucket_id)
+    def add_bucket(self, bucket_id: str, service: str, claim: int) -> None:
+        """Note a granted bucket; if it is granted again, its results stay."""
+        known = self.buckets.get(bucket_id)
         if known is None:
-            self.held[bucket_id] = Held(service, claim)
+            self.buckets[bucket_id] = SpooledBucket(service, claim)
         else:
             known.claim = claim
-        self._append(_Line(hold=bucket_id, claim=claim, service=service))
+        self._append(_SpoolLine(hold=bucket_id, claim=claim, service=service))
 
-    async def keep(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> Kept:
+    async def add_result_durably(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> SpooledResult:
         """Keep one result; it is on disk when this returns.
 
         Raises:
-            OSError: the disk does not take it; it is kept in memory alone.
+            OSError: it cannot be written; it is kept in memory alone.
         """
-        kept = self.add(bucket_id, item, raw, settles)
+        result = self.add_result(bucket_id, item, raw, settles)
         await self.sync()
-        return kept
+        return result
 
-    def add(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> Kept:
-        """Like `keep`, but counts only after `sync`."""
-        kept = Kept(self._next, item, raw, settles)
+    def add_result(self, bucket_id: str, item: int, raw: bytes, settles: bool) -> SpooledResult:
+        """Keep one result; it survives a crash only after `sync`."""
+        result = SpooledResult(self._next, item, raw, settles)
         self._next += 1
-        self.held[bucket_id].kept[kept.n] = kept
-        self._append(_Line(keep=bucket_id, n=kept.n, raw=Raw(raw)))
-        return kept
+        self.buckets[bucket_id].results[result.number] = result
+        self._append(_SpoolLine(keep=bucket_id, n=result.number, raw=Raw(raw)))
+        return result
 
     async def sync(self) -> None:
         """Wait until all that was added is on disk; those who wait together share one sync."""
@@ -166,24 +174,26 @@ class Spool:
             await asyncio.to_thread(os.fsync, self._file)
             self._synced = reached
 
-    def sent(self, bucket_id: str, kept: Iterable[Kept]) -> None:
-        """These need not be sent any more."""
-        held = self.held.get(bucket_id)
-        gone = [one.n for one in kept if held is not None and held.kept.pop(one.n, None) is not None]
+    def forget(self, bucket_id: str, results: Iterable[SpooledResult]) -> None:
+        """Remove results that need not be sent any more."""
+        bucket = self.buckets.get(bucket_id)
+        if bucket is None:
+            return
+        gone = [result.number for result in results if bucket.results.pop(result.number, None) is not None]
         if gone:
-            self._append(_Line(sent=bucket_id, ns=gone))
+            self._append(_SpoolLine(sent=bucket_id, ns=gone))
 
-    def end(self, bucket_id: str) -> None:
-        """The bucket is not ours any more, and nothing of it is to be sent."""
-        if self.held.pop(bucket_id, None) is not None:
-            self._append(_Line(end=bucket_id))
+    def remove_bucket(self, bucket_id: str) -> None:
+        """Remove a bucket that is not held any more, with all its results."""
+        if self.buckets.pop(bucket_id, None) is not None:
+            self._append(_SpoolLine(end=bucket_id))
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: _SpoolLine) -> None:
         data = _encode(line) + b"\n"
         self._written += 1
         try:
             if os.write(self._file, data) < len(data):
-                os.write(self._file, b"\n")  # the disk is full; the next line shall not hang on this one
+                os.write(self._file, b"\n")  # the disk is full; the next line must not join this one
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as failure:
             if line.keep is not None:
@@ -195,68 +205,69 @@ class Spool:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Write what still counts to a new file that takes the old one's place at once."""
+        """Write the lines that still count to a new file, and replace the old one by it atomically."""
         draft = self.path.with_suffix(".draft")
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         lines = b"".join(_encode(line) + b"\n" for line in self._lines())
         left = memoryview(lines)
         while left:
             left = left[os.write(file, left) :]
+
         os.fsync(file)
         draft.replace(self.path)
         if self._file >= 0:
             os.close(self._file)
+
         self._file = file
         self._size = len(lines)
         self._synced = self._written
-        self._compact_at = max(_COMPACT_AT, 2 * self._size)
+        self._compact_at = max(_COMPACT_AT_BYTES, 2 * self._size)
 
-    def _lines(self) -> Iterator[_Line]:
-        for bucket_id, held in self.held.items():
-            yield _Line(hold=bucket_id, claim=held.claim, service=held.service)
-            for kept in held.kept.values():
-                yield _Line(keep=bucket_id, n=kept.n, raw=Raw(kept.raw))
+    def _lines(self) -> Iterator[_SpoolLine]:
+        for bucket_id, bucket in self.buckets.items():
+            yield _SpoolLine(hold=bucket_id, claim=bucket.claim, service=bucket.service)
+            for result in bucket.results.values():
+                yield _SpoolLine(keep=bucket_id, n=result.number, raw=Raw(result.raw))
 
-    def _apply(self, line: _Line) -> None:
+    def _apply(self, line: _SpoolLine) -> None:
         if line.hold is not None:
-            known = self.held.setdefault(line.hold, Held(line.service, line.claim))
+            known = self.buckets.setdefault(line.hold, SpooledBucket(line.service, line.claim))
             known.claim = line.claim
-        elif line.keep is not None and line.keep in self.held:
+        elif line.keep is not None and line.keep in self.buckets:
             raw = bytes(line.raw or b"")
-            result = _result.decode(raw)
-            kept = Kept(line.n, result.item, raw, result.complete)
-            self.held[line.keep].kept[line.n] = kept
+            result = _result_decoder.decode(raw)
+            self.buckets[line.keep].results[line.n] = SpooledResult(line.n, result.item, raw, result.complete)
             self._next = max(self._next, line.n + 1)
-        elif line.sent is not None and line.sent in self.held:
+        elif line.sent is not None and line.sent in self.buckets:
             for n in line.ns:
-                self.held[line.sent].kept.pop(n, None)
+                self.buckets[line.sent].results.pop(n, None)
         elif line.end is not None:
-            self.held.pop(line.end, None)
+            self.buckets.pop(line.end, None)
 
-    def _adopt(self, path: Path) -> None:
-        """Take over what a process that ended long ago left behind."""
-        other = Spool(path, self._slot)
-        for bucket_id, held in other.held.items():
-            mine = self.held.setdefault(bucket_id, Held(held.service, held.claim))
-            mine.claim = max(mine.claim, held.claim)
-            for kept in held.kept.values():
-                mine.kept[self._next] = Kept(self._next, kept.item, kept.raw, kept.settles)
+    def _take_over(self, path: Path) -> None:
+        """Take over the results that an ended process left in its file."""
+        other = Spool(path, self._lock_file)
+        for bucket_id, theirs in other.buckets.items():
+            mine = self.buckets.setdefault(bucket_id, SpooledBucket(theirs.service, theirs.claim))
+            mine.claim = max(mine.claim, theirs.claim)
+            for result in theirs.results.values():
+                mine.results[self._next] = SpooledResult(self._next, result.item, result.raw, result.settles)
                 self._next += 1
-        if other.held:
+        if other.buckets:
             self._rewrite()  # ours has it before the other one loses it
             os.truncate(path, 0)
 
 
-def _read(path: Path) -> Iterator[_Line]:
-    """The lines that are whole: a crash may have torn the last one."""
+def _read(path: Path) -> Iterator[_SpoolLine]:
+    """Read the whole lines; a crash may have torn the last one."""
     with contextlib.suppress(FileNotFoundError):
         for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
             if not text:
                 continue
             try:
-                line = _line.decode(text)
+                line = _line_decoder.decode(text)
                 if line.keep is not None:
-                    _result.decode(line.raw or b"")
+                    _result_decoder.decode(line.raw or b"")
             except msgspec.MsgspecError:
                 log.warning("spool %s: line %d is torn and is left out", path, number)
                 continue
@@ -264,7 +275,7 @@ def _read(path: Path) -> Iterator[_Line]:
 
 
 def _lock(path: Path) -> int | None:
-    """The open lock file, or nothing if another process has it."""
+    """Open and lock a lock file; None if another process has it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

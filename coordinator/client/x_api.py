@@ -1,11 +1,11 @@
 """Checkers that speak the X (Twitter) API v1.1 behind one base URL.
 
     dm_check         can the profile's `source` send a direct message to the item's key?
-    follower_check   who follows the item's key?
-    following_check  whom does the item's key follow?
+    follower_check   the followers of the item's key
+    following_check  the accounts which the item's key follows
 
-Each of these functions makes a checker out of its options; `close` it when done.  The API takes 180 requests
-in 15 minutes and says in headers how many are left; past that the checker raises UpstreamLimited and sends
+Each of these functions makes a checker from its options; `close` it when done.  The API takes 180 requests
+in 15 minutes and says in headers how many are left; when none are, the checker raises UpstreamLimited and sends
 nothing until then.
 """
 
@@ -19,28 +19,28 @@ from typing import Any
 import msgspec
 
 from coordinator.client.checkers import CheckFailed, UpstreamLimited
-from coordinator.client.http_pool import HttpPool, Reply
+from coordinator.client.http_pool import HttpPool, HttpResponse
 from coordinator.errors import ConfigError
 
 BASE_URL = "https://api.twitter.com"
 REQUESTS_PER_WINDOW = 180
-WINDOW = 900.0
+RATE_LIMIT_WINDOW = 900.0
 """Seconds.  180 requests in 15 minutes are the API's documented limit for these endpoints."""
 
-_PAGE = 200
-_UNREACHABLE = 30.0
-"""Seconds until an API that cannot be reached is tried again; the items are not at fault."""
+_USERS_PER_PAGE = 200
+_UNREACHABLE_API_WAIT = 30.0
+"""Seconds until an API that cannot be reached is asked again; the items are not at fault."""
 
-_NO_SUCH_USER = frozenset({17, 34, 50})
-"""Error codes of the API for an account that is not there."""
+_NO_SUCH_USER_CODES = frozenset({17, 34, 50})
+"""Error codes of the API for an account that does not exist."""
 
-_json: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_object_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 
 
 class Allowance:
-    """How many requests the API still takes, by its headers or, where it sends none, by our own count.
+    """The number of requests that the API still takes: by its headers or, where it sends none, by our own count.
 
-    `requests` in `window` seconds is what we count; 0 requests counts nothing.
+    Our own limit is `requests` in `window` seconds; 0 requests means no limit.
     """
 
     def __init__(self, requests: int, window: float, clock: Callable[[], float] = time.time) -> None:
@@ -66,11 +66,11 @@ class Allowance:
             raise UpstreamLimited(self._began + self._window - now)
         self._used += 1
 
-    def learn(self, reply: Reply) -> None:
-        """Take what the reply says.
+    def learn(self, reply: HttpResponse) -> None:
+        """Update the allowance from a reply.
 
         Raises:
-            UpstreamLimited: it was one request too many.
+            UpstreamLimited: the API refused the request because of its limit.
         """
         now = self._clock()
         remaining = _number(reply.headers, "x-rate-limit-remaining")
@@ -79,6 +79,7 @@ class Allowance:
             self._told = True
             if remaining <= 0 and reset is not None:
                 self._blocked_until = reset
+
         if reply.status == 429:
             wait = _number(reply.headers, "retry-after")
             if wait is None:
@@ -87,11 +88,11 @@ class Allowance:
             raise UpstreamLimited(self._blocked_until - now)
 
 
-class Api:
+class XApi:
     """The API behind one base URL.
 
     Raises:
-        ConfigError: the base URL is none.
+        ConfigError: the base URL is not an HTTP URL, or a limit is not a number.
     """
 
     def __init__(
@@ -99,11 +100,12 @@ class Api:
         base_url: str = BASE_URL,
         token: str | None = None,
         requests_per_window: int | str = REQUESTS_PER_WINDOW,
-        window: float | str = WINDOW,
+        window: float | str = RATE_LIMIT_WINDOW,
     ) -> None:
         headers = {"Accept": "application/json", "User-Agent": "coordinator-client"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
+
         self._pool = HttpPool(base_url, headers)
         try:
             self._limit = int(requests_per_window), float(window)
@@ -112,7 +114,7 @@ class Api:
         self._allowances: dict[str, Allowance] = {}
 
     async def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
-        """One object of the API, or nothing where the account is not there.
+        """Get one object of the API; None where the account does not exist.
 
         Raises:
             UpstreamLimited: the API takes no requests now, or cannot be reached.
@@ -124,9 +126,11 @@ class Api:
         try:
             reply = await self._pool.get(path, query)
         except (OSError, http.client.HTTPException) as failure:
-            raise UpstreamLimited(_UNREACHABLE) from failure
+            raise UpstreamLimited(_UNREACHABLE_API_WAIT) from failure
+
         allowance.learn(reply)
         found = _object(reply.body)
+
         match reply.status:
             case 200 if found is not None:
                 return found
@@ -146,10 +150,10 @@ class Api:
         self._pool.close()
 
 
-class DmCheck:
-    """Gives `{"dm": "DM" | "NON_DM" | "UNKNOWN"}`; the profile is `{source, source_id?}`."""
+class DmChecker:
+    """A checker that returns `{"dm": "DM" | "NON_DM" | "UNKNOWN"}`; the profile is `{source, source_id?}`."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: XApi) -> None:
         self._api = api
 
     async def __call__(self, item: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
@@ -171,24 +175,24 @@ class DmCheck:
         self._api.close()
 
 
-class AccountList:
-    """Gives a whole list, `{"accounts": [{"key": …}], "complete": true}`, or `{"missing": true}`."""
+class AccountListChecker:
+    """A checker that returns a whole list, `{"accounts": [{"key": …}], "complete": true}`, or `{"missing": true}`."""
 
-    def __init__(self, path: str, api: Api) -> None:
+    def __init__(self, path: str, api: XApi) -> None:
         self._path = path
         self._api = api
-        # Where a list was when the limit struck: a long one would never end if it began anew each time.
-        self._begun: dict[str, tuple[str, list[dict[str, str]]]] = {}
+        # The position in a list when the limit struck: a long list would never end if it began anew each time.
+        self._interrupted: dict[str, tuple[str, list[dict[str, str]]]] = {}
 
     async def __call__(self, item: dict[str, Any], _profile: dict[str, Any]) -> dict[str, Any]:
         key: str = item["key"]
-        cursor, accounts = self._begun.pop(key, ("-1", []))
+        cursor, accounts = self._interrupted.pop(key, ("-1", []))
         while cursor != "0":
-            query = {"screen_name": key, "cursor": cursor, "count": str(_PAGE)}
+            query = {"screen_name": key, "cursor": cursor, "count": str(_USERS_PER_PAGE)}
             try:
                 page = await self._api.get(self._path, query)
             except UpstreamLimited:
-                self._begun[key] = cursor, accounts
+                self._interrupted[key] = cursor, accounts
                 raise
             if page is None:
                 return {"missing": True}
@@ -197,6 +201,7 @@ class AccountList:
             except (KeyError, TypeError):
                 raise CheckFailed("The API's answer has no users with a screen_name.") from None
             cursor = str(page.get("next_cursor_str") or page.get("next_cursor") or 0)
+
         return {"accounts": accounts, "complete": True}
 
     def close(self) -> None:
@@ -208,44 +213,44 @@ def dm_check(
     base_url: str = BASE_URL,
     token: str | None = None,
     requests_per_window: int | str = REQUESTS_PER_WINDOW,
-    window: float | str = WINDOW,
-) -> DmCheck:
-    """Can the profile's `source` send a direct message to the item's key?"""
-    return DmCheck(Api(base_url, token, requests_per_window, window))
+    window: float | str = RATE_LIMIT_WINDOW,
+) -> DmChecker:
+    """Make a checker: can the profile's `source` send a direct message to the item's key?"""
+    return DmChecker(XApi(base_url, token, requests_per_window, window))
 
 
 def follower_check(
     base_url: str = BASE_URL,
     token: str | None = None,
     requests_per_window: int | str = REQUESTS_PER_WINDOW,
-    window: float | str = WINDOW,
-) -> AccountList:
-    """Who follows the item's key?"""
-    return AccountList("/1.1/followers/list.json", Api(base_url, token, requests_per_window, window))
+    window: float | str = RATE_LIMIT_WINDOW,
+) -> AccountListChecker:
+    """Make a checker that lists the followers of the item's key."""
+    return AccountListChecker("/1.1/followers/list.json", XApi(base_url, token, requests_per_window, window))
 
 
 def following_check(
     base_url: str = BASE_URL,
     token: str | None = None,
     requests_per_window: int | str = REQUESTS_PER_WINDOW,
-    window: float | str = WINDOW,
-) -> AccountList:
-    """Whom does the item's key follow?"""
-    return AccountList("/1.1/friends/list.json", Api(base_url, token, requests_per_window, window))
+    window: float | str = RATE_LIMIT_WINDOW,
+) -> AccountListChecker:
+    """Make a checker that lists the accounts which the item's key follows."""
+    return AccountListChecker("/1.1/friends/list.json", XApi(base_url, token, requests_per_window, window))
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        return _json.decode(body)
+        return _object_decoder.decode(body)
     except msgspec.MsgspecError:
         return None
 
 
 def _unknown_user(found: dict[str, Any]) -> bool:
-    """A 404 of the API is about the account unless its error codes say otherwise."""
+    """Tell whether a 404 is about the account; it is, unless its error codes say otherwise."""
     errors = found.get("errors")
-    codes = {one.get("code") for one in errors if isinstance(one, dict)} if isinstance(errors, list) else set()
-    return not codes or bool(codes & _NO_SUCH_USER)
+    codes = {error.get("code") for error in errors if isinstance(error, dict)} if isinstance(errors, list) else set()
+    return not codes or bool(codes & _NO_SUCH_USER_CODES)
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:

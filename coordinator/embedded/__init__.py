@@ -3,14 +3,14 @@
 A folder ("root" below) holds
 
     data/            the cluster; made as data.new and renamed when whole
-    sock/            mode 0700, the socket: who may not enter it cannot connect (in /tmp for long paths)
-    postgres.log     what Postgres says
+    sock/            mode 0700, the socket: only its account can enter and connect (in /tmp for long paths)
+    postgres.log     the log of Postgres
     binaries/        a copy of the wheel's, only if Postgres may not read those installed
-    *.lock           owner: the one `serve`; users: whoever has started the server and not stopped it;
+    *.lock           owner: the one `serve`; users: all that have started the server and not stopped it;
                      start: one start or stop at a time; alive: held by Postgres itself, every process of it
 
 Nothing here trusts a pid. `alive` is a file descriptor that the postmaster inherits and passes on to its
-children, so that the lock goes when the last of them is gone, however it ended and whoever started it. A
+children, so that the lock is free when the last of them has ended, in whatever way. A
 program killed with -9 leaves a postmaster behind; the next start uses that one, or waits for its end and
 lets a new one recover. Nothing acknowledged is lost by it, since fsync stays on and answers wait for the disk.
 

@@ -1,4 +1,4 @@
-"""Whom Postgres runs as: it refuses root, and whoever it is has to reach the folder."""
+"""The account that Postgres runs as: never root, which Postgres refuses, and one that can reach the folder."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any, NamedTuple
 
 from coordinator.errors import EmbeddedError
 
-ENV = {"PATH": os.defpath, "LC_ALL": "C"}
-"""All that Postgres needs; PG* of the caller would change it."""
+POSTGRES_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
+"""The whole environment of Postgres; PG* variables of the caller would change its behaviour."""
 
 
-class Account(NamedTuple):
-    """Whom Postgres runs as; `drop` is what subprocess needs to become that account, if we are another."""
+class PostgresAccount(NamedTuple):
+    """The account that Postgres runs as; `run_as` has subprocess's arguments to become it, empty if it is our own."""
 
     name: str
     uid: int
-    drop: Mapping[str, Any] = MappingProxyType({})
+    run_as: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def owning(cls, data: Path) -> Account:
-        """Ourselves; for root, whom Postgres refuses, the data's owner, else `postgres`, else `nobody`."""
+    def owning(cls, data: Path) -> PostgresAccount:
+        """Choose our own account; for root, which Postgres refuses, the data's owner, else `postgres` or `nobody`."""
         if (me := os.geteuid()) != 0:
             return cls(f"uid {me}", me)
         if has_cluster(data):
@@ -39,17 +39,19 @@ class Account(NamedTuple):
                     f"(chown -R postgres {data})"
                 )
             return cls._of(f"uid {owner.st_uid}", owner.st_uid, owner.st_gid)
+
         for name in ("postgres", "nobody"):
             with suppress(KeyError):
                 return cls._of(name, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)
         raise EmbeddedError("Postgres refuses to run as root: expected an account postgres or nobody")
 
     @classmethod
-    def _of(cls, name: str, uid: int, gid: int) -> Account:
+    def _of(cls, name: str, uid: int, gid: int) -> PostgresAccount:
         return cls(name, uid, {"user": uid, "group": gid, "extra_groups": ()})
 
     def check_reach(self, root: Path) -> None:
-        for folder in [*reversed(root.parents), root] if self.drop else []:
+        """Raise EmbeddedError if the account cannot enter the folder or one of its parents."""
+        for folder in [*reversed(root.parents), root] if self.run_as else []:
             if run(["/bin/sh", "-c", 'cd "$1"', "sh", folder], self).returncode:
                 raise EmbeddedError(
                     f"{folder} is closed to {self.name}, the account that Postgres runs as (it refuses "
@@ -57,11 +59,12 @@ class Account(NamedTuple):
                 )
 
     def make_private(self, folder: Path) -> None:
+        """Make a folder that only the account can enter, or check that it is one; raises EmbeddedError."""
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
-        if self.drop and found.st_uid == os.geteuid():  # never one that somebody else put there
-            os.chown(folder, self.uid, self.drop["group"], follow_symlinks=False)
+        if self.run_as and found.st_uid == os.geteuid():  # never one that somebody else put there
+            os.chown(folder, self.uid, self.run_as["group"], follow_symlinks=False)
             found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != self.uid or found.st_mode & 0o077:
             raise EmbeddedError(f"{folder} is in the way: expected a folder of {self.name} with mode 0700")
@@ -69,19 +72,21 @@ class Account(NamedTuple):
 
 def run(
     command: Sequence[str | Path],
-    account: Account | None = None,
+    account: PostgresAccount | None = None,
     text: str = "",
     alive: io.FileIO | None = None,
     timeout: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
+    """Run a command as the account; `text` is its input, `alive` a lock file that it inherits, `timeout` in seconds."""
     return subprocess.run(  # noqa: S603 - no shell, and no word of it is from a stranger
         command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        check=False, cwd="/", env=ENV, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
-        **(account.drop if account else {}),
+        check=False, cwd="/", env=POSTGRES_ENVIRONMENT, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
+        **(account.run_as if account else {}),
     )  # fmt: skip
 
 
 def has_cluster(data: Path) -> bool:
+    """Tell whether the folder has data of Postgres; raises EmbeddedError if it has something else."""
     if (data / "PG_VERSION").exists():
         return True
     if data.exists() and any(data.iterdir()):

@@ -1,4 +1,4 @@
-"""Who has the data folder: its lock files, and what is wrong when it does not do."""
+"""The data folder: its lock files, and its errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pathlib import Path
 
 from coordinator.errors import EmbeddedError
 
-POLL = 0.02
-"""Seconds between looks at whether a lock is free."""
+LOCK_POLL_INTERVAL = 0.02
+"""Seconds between two attempts to take a lock."""
 
 
 class FolderLock:
-    """That this program, and no second one, serves from a folder; made by own_folder()."""
+    """The lock by which only this program serves from a folder; made by own_folder()."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
 
     def release(self) -> None:
-        """Let go; safe to repeat."""
+        """Release the lock; safe to repeat."""
         if not self._file.closed:
             self._file.truncate(0)
             self._file.close()
@@ -46,8 +46,9 @@ def own_folder(root: Path) -> FolderLock:
             cannot be made or written.
     """
     root = root.expanduser().absolute()
-    with faults_of(root):
+    with folder_errors(root):
         make_root(root)
+
         path = root / "owner.lock"
         end = time.monotonic() + 1.0
         while (file := lock(path)) is None:
@@ -56,7 +57,8 @@ def own_folder(root: Path) -> FolderLock:
                     f"{root} is in use by another coordinator ({holder or 'pid unknown'}): "
                     f"stop that one first, or choose another data folder"
                 )
-            time.sleep(POLL)  # it has not signed yet, or is letting go
+            time.sleep(LOCK_POLL_INTERVAL)  # the owner has not written its pid yet, or is ending
+
         file.truncate(0)
         since = datetime.now().astimezone().isoformat(" ", timespec="seconds")
         file.write(f"pid {os.getpid()}, since {since}".encode())
@@ -64,6 +66,7 @@ def own_folder(root: Path) -> FolderLock:
 
 
 def make_root(root: Path) -> None:
+    """Make the data folder if it is missing."""
     if not root.is_dir():
         root.mkdir(parents=True, exist_ok=True)
         # Ours, just made: root's Postgres, of another account, has to pass through; nobody may list it.
@@ -71,11 +74,12 @@ def make_root(root: Path) -> None:
 
 
 def open_private(path: Path, flags: int = 0) -> io.FileIO:
+    """Open a file that only our account may read, and make it if it is missing; follows no link."""
     return io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600), "r+")
 
 
 def lock(path: Path, *, shared: bool = False) -> io.FileIO | None:
-    """Take a lock file without waiting; None if another has it. It is free again when closed by all."""
+    """Take a lock file without waiting; None if another program has it. It is free once all have closed it."""
     file = open_private(path)
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -86,7 +90,7 @@ def lock(path: Path, *, shared: bool = False) -> io.FileIO | None:
 
 
 def _holder(path: Path) -> str:
-    """What the holder of a lock has written into it; empty if that is of one who is dead."""
+    """Return the text that the owner of a lock has written into it; empty if that owner has ended."""
     text = path.read_text()
     with suppress(ProcessLookupError, PermissionError):
         if found := re.match(r"pid (\d+)", text):
@@ -96,7 +100,8 @@ def _holder(path: Path) -> str:
 
 
 @contextmanager
-def faults_of(root: Path) -> Iterator[None]:
+def folder_errors(root: Path) -> Iterator[None]:
+    """Turn errors of the system, and timeouts, into EmbeddedError with the folder's name."""
     try:
         yield
     except subprocess.TimeoutExpired as error:

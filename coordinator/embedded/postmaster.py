@@ -1,4 +1,4 @@
-"""The postmaster as its pid file tells of it."""
+"""The postmaster, as its pid file describes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DATABASE = "coordinator"
 
 
 class Postmaster(NamedTuple):
-    """What postmaster.pid says, which may be of a past life."""
+    """The content of postmaster.pid, which may be left by a postmaster that has ended."""
 
     pid: int
     port: str
@@ -23,6 +23,7 @@ class Postmaster(NamedTuple):
 
     @classmethod
     def read(cls, data: Path) -> Postmaster | None:
+        """Read postmaster.pid; None if it is missing or empty."""
         try:
             lines = (data / "postmaster.pid").read_text(errors="surrogateescape").split("\n")
         except (FileNotFoundError, NotADirectoryError):
@@ -32,15 +33,17 @@ class Postmaster(NamedTuple):
 
     @property
     def dsn(self) -> str:
+        """The DSN of the database over the socket."""
         return f"postgresql://postgres@/{DATABASE}?host={quote(self.sock, safe='')}&port={self.port}"
 
     def answers(self) -> bool:
+        """Tell whether it is ready and its socket takes connections."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1.0)
             return self.status == "ready" and not probe.connect_ex(f"{self.sock}/.s.PGSQL.{self.port}")
 
     def works_in(self, data: Path) -> bool:
-        """Whether that pid is a Postgres, of this folder as far as the system tells, and no stranger."""
+        """Tell whether the pid is a Postgres and, where the system tells, one of this folder."""
         if not Path("/proc/self").exists():  # macOS
             return "postgres" in run(["/bin/ps", "-o", "comm=", "-p", str(self.pid)]).stdout
         with suppress(OSError):

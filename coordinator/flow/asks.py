@@ -17,7 +17,7 @@ from coordinator.observe import health
 from coordinator.wire.client import Ask, Asked
 
 RETRY_AFTER_NO_WORK = 2.0
-"""Seconds after which a client that does not wait may ask again."""
+"""Seconds until a client that does not wait for work should ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Buckets that broke clients are cut into smaller ones: 180 items → 20 → 1.  protocol.md, "Give-backs" """
+"""Split buckets that several clients failed at: 180 items → 20 → 1.  protocol.md, "Give-backs" """
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from coordinator.store.pool import Connection
 log = structlog.get_logger()
 
 FIRST_PART_SIZE = 20
-"""Items to a part when a bucket is cut for the first time; its parts are cut into single items."""
+"""Items of a part when a bucket is split for the first time; its parts are split into single items."""
 
 BUCKETS_A_RUN = 20
-"""Buckets of one service that are cut in one transaction, while its builder waits."""
+"""Buckets of one service that one transaction splits; the service's builder waits for it."""
 
 CLIENTS_FOR_QUARANTINE = 2
-"""At so many clients a single item must have failed before it is set aside."""
+"""Clients at which a single item must have failed before it is quarantined."""
 
 
 def part_size(items: int) -> int:
-    """Return of how many items each the parts are that a bucket of so many is cut into."""
+    """Return the number of items of each part that a bucket of `items` items is split into."""
     return FIRST_PART_SIZE if items > FIRST_PART_SIZE else 1
 
 
 class BucketSplitter:
-    """Cuts buckets whose attempts are spent, and puts single items that failed at two clients into quarantine."""
+    """Splits buckets that have used up their attempts, and quarantines single items that failed at two clients."""
 
     def __init__(self, core: Core, releases: Releases) -> None:
         self._core = core
         self._releases = releases
 
     async def split_due(self, services: Iterable[ServiceId]) -> None:
-        """Cut what is due in these services.
+        """Split the buckets that are due in these services.
 
         Raises:
             Unavailable: the database is away.
@@ -63,6 +63,7 @@ class BucketSplitter:
 
         size = part_size(len(broken.items))
         fragments = dict(zip(broken.all_items, msgspec.json.decode(broken.frame, type=list[msgspec.Raw]), strict=True))
+
         parts = [
             NewBucket(
                 new_bucket_id(),

@@ -1,6 +1,6 @@
-"""What clients did, counted in memory and added to the database once a second.
+"""The work of clients, counted in memory and added to the database once a second.
 
-Shown, and looked at by the rules of health; a crash loses at most the last second of it.
+It is shown, and the rules of health go by it; a crash loses at most the last second of it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator.model import ClientId, ServiceId
-from coordinator.observe.health import WELL
+from coordinator.observe.health import GOOD_BUCKETS_TO_RECOVER
 from coordinator.store import health, history
 from coordinator.store.health import Done, Figures
 from coordinator.store.pool import Database
 
-Key = tuple[ClientId, ServiceId]
+MembershipKey = tuple[ClientId, ServiceId]
 
 
 @dataclass(slots=True)
-class Total:
-    """What was counted for one service."""
+class ServiceTotals:
+    """Counts of one service."""
 
     assigned: int = 0
     processed: int = 0
@@ -30,31 +30,51 @@ class Total:
     dead: int = 0
     disconnects: int = 0
 
+    def add(self, other: ServiceTotals) -> None:
+        """Add other counts of the same service."""
+        self.assigned += other.assigned
+        self.processed += other.processed
+        self.settled += other.settled
+        self.bad_submits += other.bad_submits
+        self.given_back += other.given_back
+        self.dead += other.dead
+        self.disconnects += other.disconnects
+
+    def history(self) -> history.Counts:
+        """Return the counts that the history keeps, which are not those of buckets that were only handed out."""
+        return (self.settled, self.processed, self.given_back, self.dead, self.disconnects, self.bad_submits)
+
+
+Totals = defaultdict[ServiceId, ServiceTotals]
+
 
 class ClientCounters:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:
-        self._counts: dict[Key, Done] = {}
+        self._counts: dict[MembershipKey, Done] = {}
         self._labels: Counter[tuple[ServiceId, ClientId, str]] = Counter()
-        self._losses: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._known: dict[Key, Figures] = {}
+        self._losses: Totals = defaultdict(ServiceTotals)
+        """Given back, dead and cut off: the statement that takes the bucket counts them for the client."""
+        self._known: dict[MembershipKey, Figures] = {}
         self.items = 0
         """Items settled through this node since it started."""
-        self.totals: defaultdict[ServiceId, Total] = defaultdict(Total)
-        """What was counted for each service since this node started, up to the last flush."""
         self.submits = 0
-        """Submits stored through it."""
+        """Submits stored through this node since it started."""
+        self.totals: Totals = defaultdict(ServiceTotals)
+        """Counts of each service since this node started, up to the last flush."""
 
     def _of(self, client: ClientId, service: ServiceId) -> Done:
         key = client, service
-        found = self._counts.get(key)
-        if found is None:
-            found = self._counts[key] = Done()
-        return found
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = Done()
+        return count
+
+    # Work of clients
 
     def assigned(self, client: ClientId, service: ServiceId) -> None:
-        """A bucket went to the client."""
+        """Count a bucket that went to the client."""
         count = self._of(client, service)
         count.worked = True
         count.assigned += 1
@@ -69,7 +89,7 @@ class ClientCounters:
         seconds: float | None = None,
         labels: Mapping[str, int] | None = None,
     ) -> None:
-        """A submit of the client was stored.
+        """Count a submit of the client that was stored.
 
         `whole`: nothing of its bucket is left; `seconds` (None: not known here) went into its items; `labels` are the
         kinds of its results.
@@ -77,22 +97,24 @@ class ClientCounters:
         count = self._of(client, service)
         count.worked = True
         count.processed += 1
-        self.submits += 1
         count.refused = 0
+        self.submits += 1
+
         if items:
             count.settled += items
-            self.items += items
             count.hoarded = 0
+            self.items += items
         if whole:
             count.finished += 1
+
         if seconds is not None:
             count.seconds += seconds
             count.paced += items
-        for label, n in (labels or {}).items():
-            self._labels[service, client, label] += n
+        for label, times in (labels or {}).items():
+            self._labels[service, client, label] += times
 
     def refused(self, client: ClientId, service: ServiceId) -> None:
-        """A submit of the client was refused for what was in it."""
+        """Count a submit of the client that was refused for what was in it."""
         count = self._of(client, service)
         count.worked = True
         count.bad_submits += 1
@@ -100,100 +122,103 @@ class ClientCounters:
         count.finished = 0
 
     def hoarded(self, client: ClientId, service: ServiceId) -> None:
-        """The client asked for more while all that it held had lain untouched for long."""
+        """Count an ask of the client for more, while all that it held had lain untouched for long."""
         self._of(client, service).hoarded += 1
 
     def look(self, client: ClientId, service: ServiceId) -> None:
-        """Something of the client was counted elsewhere: look at it with the next flush."""
+        """Let the rules see the client after the next flush: something of it was counted elsewhere."""
         self._of(client, service)
 
-    # What the client pays for is counted by the statement that takes the bucket; here it is for the history.
+    # Losses, for the history
 
     def given_back(self, service: ServiceId) -> None:
-        """A client returned a bucket."""
-        self._losses[service][0] += 1
+        """Count a bucket that a client returned."""
+        self._losses[service].given_back += 1
 
     def dead(self, service: ServiceId) -> None:
-        """A bucket that was held too long was taken back."""
-        self._losses[service][1] += 1
+        """Count a bucket that was held too long and taken back."""
+        self._losses[service].dead += 1
 
     def disconnected(self, service: ServiceId) -> None:
-        """A session ended while it held something."""
-        self._losses[service][2] += 1
+        """Count a session that ended while it held something."""
+        self._losses[service].disconnects += 1
+
+    # Reading
 
     def settled_items(self) -> int:
         """Return how many items were settled through this node since it started."""
         return self.items
 
-    def stored_submits(self) -> int:
-        """Return how many submits were stored through this node since it started."""
-        return self.submits
-
-    def known(self) -> dict[Key, Figures]:
-        """What is known of the clients that were flushed since this was last asked."""
+    def known(self) -> dict[MembershipKey, Figures]:
+        """Return the figures of the clients that were flushed since the last call."""
         known, self._known = self._known, {}
         return known
 
+    # Writing
+
     async def flush(self, database: Database) -> None:
-        """Add what was counted.
+        """Add the counts to the database.
 
         Raises:
             Unavailable: the database is away; the counts are kept.
         """
         if not (self._counts or self._losses):
             return
+
         counts, self._counts = self._counts, {}
-        losses, self._losses = self._losses, defaultdict(lambda: [0, 0, 0])
-        steps, days = _steps(counts, losses), _days(counts)
         labels, self._labels = self._labels, Counter()
+        losses, self._losses = self._losses, defaultdict(ServiceTotals)
+        by_service = _by_service(counts, losses)
         try:
-            async with database.transaction() as db:
-                known = await health.count(db, counts, WELL)
-                if labels:
-                    await health.count_labels(db, [(*key, n) for key, n in labels.items()])
-                if steps:
-                    await history.add(db, steps)
-                if days:
-                    await history.add_days(db, days)
+            known = await _write(database, counts, labels, by_service)
         except BaseException:
-            for key, count in counts.items():
-                later = self._counts.get(key)
-                self._counts[key] = count if later is None else count.then(later)
-            self._labels.update(labels)
-            for service, lost in losses.items():
-                self._losses[service] = [a + b for a, b in zip(self._losses[service], lost, strict=True)]
+            self._keep(counts, labels, losses)
             raise
-        self._known.update({(one.client_id, one.service_id): one for one in known})
-        self._add(counts, losses)
 
-    def _add(self, counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) -> None:
-        for (_, service), count in counts.items():
-            total = self.totals[service]
-            total.assigned += count.assigned
-            total.processed += count.processed
-            total.settled += count.settled
-            total.bad_submits += count.bad_submits
-        for service, (given_back, dead, disconnects) in losses.items():
-            total = self.totals[service]
-            total.given_back += given_back
-            total.dead += dead
-            total.disconnects += disconnects
+        self._known.update({(figures.client_id, figures.service_id): figures for figures in known})
+        for service, totals in by_service.items():
+            self.totals[service].add(totals)
+
+    def _keep(
+        self,
+        counts: Mapping[MembershipKey, Done],
+        labels: Counter[tuple[ServiceId, ClientId, str]],
+        losses: Mapping[ServiceId, ServiceTotals],
+    ) -> None:
+        """Put back what could not be written, before what was counted meanwhile."""
+        for key, count in counts.items():
+            later = self._counts.get(key)
+            self._counts[key] = count if later is None else count.then(later)
+        self._labels.update(labels)
+        for service, lost in losses.items():
+            self._losses[service].add(lost)
 
 
-def _steps(counts: Mapping[Key, Done], losses: Mapping[ServiceId, list[int]]) -> list[tuple[ServiceId, history.Counts]]:
-    """What the history is told of each service; nothing of buckets that were only handed out."""
-    sums: defaultdict[ServiceId, list[int]] = defaultdict(lambda: [0, 0, 0])
+async def _write(
+    database: Database,
+    counts: Mapping[MembershipKey, Done],
+    labels: Mapping[tuple[ServiceId, ClientId, str], int],
+    by_service: Mapping[ServiceId, ServiceTotals],
+) -> list[Figures]:
+    """Add all counts in one transaction; returns the figures of the clients that were counted."""
+    steps = [(service, totals.history()) for service, totals in by_service.items() if any(totals.history())]
+    days = [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]
+
+    async with database.transaction() as db:
+        known = await health.count(db, counts, GOOD_BUCKETS_TO_RECOVER)
+        if labels:
+            await health.count_labels(db, [(*key, times) for key, times in labels.items()])
+        if steps:
+            await history.add(db, steps)
+        if days:
+            await history.add_days(db, days)
+    return known
+
+
+def _by_service(counts: Mapping[MembershipKey, Done], losses: Mapping[ServiceId, ServiceTotals]) -> Totals:
+    sums: Totals = defaultdict(ServiceTotals)
     for (_, service), count in counts.items():
-        for place, number in enumerate((count.settled, count.processed, count.bad_submits)):
-            sums[service][place] += number
-    found = []
-    for service in sums.keys() | losses.keys():
-        settled, buckets, bad = sums.get(service, (0, 0, 0))
-        given_back, dead, disconnects = losses.get(service, (0, 0, 0))
-        if settled or buckets or bad or given_back or dead or disconnects:
-            found.append((service, (settled, buckets, given_back, dead, disconnects, bad)))
-    return found
-
-
-def _days(counts: Mapping[Key, Done]) -> list[tuple[str, int, int]]:
-    return [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]
+        sums[service].add(ServiceTotals(count.assigned, count.processed, count.settled, count.bad_submits))
+    for service, lost in losses.items():
+        sums[service].add(lost)
+    return sums

@@ -102,6 +102,10 @@ class Commits:
             for waiting in batch:
                 _fail(waiting, failure)
             return
+        except asyncio.CancelledError:
+            for one in batch:
+                _fail(one, Unavailable("It is not known whether the submit was stored."))
+            raise
         except Exception as failure:
             log.warning("batch failed, storing one by one", submits=len(batch), error=repr(failure))
             outcomes = [None] * len(batch)

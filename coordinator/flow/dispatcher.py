@@ -177,6 +177,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Serve who asks, until cancelled."""
+        self.queue.put_back(self.queue.in_flight)  # if it ran before
         async with asyncio.TaskGroup() as self._group:
             while True:
                 try:

@@ -34,10 +34,13 @@ class Grant:
 
     async def run(self) -> None:
         """Run the dispatchers, until cancelled."""
-        async with asyncio.TaskGroup() as self._group:
-            for dispatcher in self._dispatchers.values():
-                self._group.create_task(dispatcher.run())
-            await asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for dispatcher in self._dispatchers.values():
+                    self._group.create_task(dispatcher.run())
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
 
     def dispatcher(self, service: ServiceId) -> Dispatcher:
         """Return the dispatcher of a service."""

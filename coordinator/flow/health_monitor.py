@@ -1,7 +1,7 @@
-"""Looks after the health of clients: what was counted goes to the rules, and what they find is kept and told.
+"""Judges the health of clients: their counts go to the rules, and the verdicts are kept and told.
 
-Any node may find it, for the clients that it counted something of.  What got worse is found with the next look; what
-needs the others to compare with, and what got better, within seconds.
+Each node judges the clients that it counted something of.  What got worse is found with the next flush of the counts;
+what needs the others to compare with, and what got better, within seconds.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ from time import monotonic
 
 import structlog
 
-from coordinator.flow.client_counters import Key
+from coordinator.flow.client_counters import MembershipKey
 from coordinator.flow.core import Core
 from coordinator.model import ClientId, ServiceId
-from coordinator.observe.health import LABELLED, Hour, Others, Record, Verdict, judge, pace, worse
+from coordinator.observe.health import (
+    MIN_RESULTS_FOR_SHARES,
+    Comparison,
+    ResultHour,
+    Verdict,
+    WorkRecord,
+    judge,
+    pace,
+    worse,
+)
 from coordinator.store import activity
 from coordinator.store import health as store
 from coordinator.store.health import Figures, Peers
@@ -22,15 +31,15 @@ from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
 
-COMPARE = 3.0
+COMPARE_INTERVAL = 3.0
 """Seconds between two comparisons with the others, which read some thousand rows at most."""
 
-TIDY = 600.0
-"""Seconds between two looks for kinds of results to forget."""
+FORGET_LABELS_INTERVAL = 600.0
+"""Seconds between two deletions of kinds of results that are too old to be compared."""
 
 
 class HealthMonitor:
-    """Finds clients that do harm, and those that do no more."""
+    """Finds clients that do harm, and those that do it no longer."""
 
     def __init__(self, core: Core) -> None:
         self._database = core.database
@@ -39,9 +48,9 @@ class HealthMonitor:
         self._signals = core.signals
         self._actor = core.actor
         self._events = core.events
-        self._compared = self._tidied = monotonic()
-        self._waiting: dict[Key, Figures] = {}
-        """What is known of clients that are still to be compared with the others."""
+        self._compared = self._forgotten = monotonic()
+        self._waiting: dict[MembershipKey, Figures] = {}
+        """Figures of clients that are still to be compared with the others."""
 
     async def look(self) -> None:
         """Judge the clients that something was counted of.
@@ -51,14 +60,16 @@ class HealthMonitor:
         """
         known = self._counters.known()
         for figures in known.values():
-            await self._judge(figures, Others(), only_worse=True)
+            await self._judge(figures, Comparison(), only_worse=True)
         self._waiting |= known
+
         now = monotonic()
-        if now >= self._compared + COMPARE:
+        if now >= self._compared + COMPARE_INTERVAL:
             self._compared = now
             await self._compare()
-        if now >= self._tidied + TIDY:
-            self._tidied = now
+
+        if now >= self._forgotten + FORGET_LABELS_INTERVAL:
+            self._forgotten = now
             async with self._database.connection() as db:
                 await store.forget_labels(db, [entry.service.service_id for entry in self._catalogue.all()])
 
@@ -67,23 +78,26 @@ class HealthMonitor:
         for figures in self._waiting.values():
             by_service[figures.service_id].append(figures)
         self._waiting.clear()
+
         for service, all_figures in by_service.items():
             async with self._database.connection() as db:
-                peers = await store.peers(db, service, [one.client_id for one in all_figures])
+                peers = await store.peers(db, service, [figures.client_id for figures in all_figures])
             for figures in all_figures:
                 await self._judge(figures, _others(peers, figures.client_id), only_worse=False)
 
-    async def _judge(self, figures: Figures, others: Others, *, only_worse: bool) -> None:
+    async def _judge(self, figures: Figures, others: Comparison, *, only_worse: bool) -> None:
         before = Verdict(figures.health, figures.health_reason)
         found = judge(_record(figures), others, before)
         if found.state == before.state or (only_worse and not worse(found, before)):
             return
+
         async with self._database.transaction() as db:
             if not await self._note(db, figures, found):
                 return
-        what = found.state if found.reason is None else f"{found.state}: {found.reason}"
+
+        text = found.state if found.reason is None else f"{found.state}: {found.reason}"
         service = self._catalogue.name_of(figures.service_id)
-        self._events.emit("health", what, client=figures.client_id, service=service)
+        self._events.emit("health", text, client=figures.client_id, service=service)
         log.info("health changed", client=figures.client_id, service=service, health=found.state, reason=found.reason)
         self._signals.tell("client", client=figures.client_id)
 
@@ -96,8 +110,8 @@ class HealthMonitor:
         return True
 
 
-def _record(figures: Figures) -> Record:
-    return Record(
+def _record(figures: Figures) -> WorkRecord:
+    return WorkRecord(
         well=figures.well,
         died=figures.died,
         asked_on=figures.asked_on,
@@ -109,15 +123,17 @@ def _record(figures: Figures) -> Record:
     )
 
 
-def _others(peers: Peers, client: ClientId) -> Others:
-    paces = [pace(*one) for other, one in peers.paces.items() if other != client]
+def _others(peers: Peers, client: ClientId) -> Comparison:
+    paces = [pace(seconds, items) for other, (seconds, items) in peers.paces.items() if other != client]
+
     hours = []
     for by_client in peers.labels.values():
         if client in by_client:
             others = [
                 labels
                 for other, labels in by_client.items()
-                if other != client and other in peers.paces and sum(labels.values()) >= LABELLED
+                if other != client and other in peers.paces and sum(labels.values()) >= MIN_RESULTS_FOR_SHARES
             ]
-            hours.append(Hour(by_client[client], others))
-    return Others([one for one in paces if one is not None], hours)
+            hours.append(ResultHour(by_client[client], others))
+
+    return Comparison([seconds for seconds in paces if seconds is not None], hours)

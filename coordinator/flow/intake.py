@@ -19,7 +19,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.session_registry import HeldBucket, Holder
 from coordinator.model import BucketId, ClaimNumber, ItemId, ServiceId
-from coordinator.services import Item, Rows
+from coordinator.services import DecodedResults, Item
 from coordinator.store import claim_lookup
 from coordinator.store.results import Outcome, Settling
 from coordinator.wire.client import Stored, Submit
@@ -137,7 +137,7 @@ class Intake:
         current = bucket.current == claim and bucket.holder == by.client_id
         return _Target(entry, bucket.items, bucket.given, current)
 
-    async def _read(self, target: _Target, submit: Submit) -> tuple[Rows, Mapping[ItemId, Item]]:
+    async def _read(self, target: _Target, submit: Submit) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
         """Read the results; refuse those of items that were not handed out, or not of the service's shape."""
         try:
             rows, items = await self._plugin_runner.read(target.entry, submit.results)

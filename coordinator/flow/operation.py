@@ -375,13 +375,11 @@ def _counts(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> Fields:
 def _oldest(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> list[Fields]:
     """For each priority, since when its oldest unclaimed item waits, and until when it can be overtaken at most."""
     one = states.get(entry.service.service_id) or ServiceState(0, 0, 0)
-    most = timedelta(seconds=entry.service.settings.max_head_start)
     return [
         {
             "priority": priority,
             "since": time_text(oldest.since),
-            # Nothing that arrives after that can come before it.  protocol.md, "Rank"
-            "overtaken_until": time_text(oldest.rank_at + most),
+            "overtaken_until": time_text(entry.service.settings.overtaken_until(oldest.rank_at)),
         }
         for priority, oldest in sorted(one.oldest.items())
     ]

@@ -7,24 +7,32 @@ from typing import Any
 
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
+from coordinator.flow.supervisor import Supervisor
 from coordinator.store import nodes
 
-PATIENCE = 2.0
-"""Seconds in which the database must answer."""
+DATABASE_TIMEOUT = 2.0
+"""Seconds within which the database must answer."""
 
 
 class Readiness:
-    """Tells probes and admins how a node is."""
+    """Tells probes and admins whether the node can serve."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, supervisor: Supervisor) -> None:
         self._core = core
+        self._supervisor = supervisor
 
-    async def ready(self) -> bool:
-        """Whether the node takes sessions and can work for them."""
-        return not self._core.state.draining and await self._reachable()
+    async def probe(self) -> tuple[bool, list[str]]:
+        """Return whether the node takes sessions and can work for them, and in sentences what is wrong with it."""
+        draining, reachable = self._core.state.draining, await self._reachable()
+        reasons = [f"The part {name} has failed and was started again." for name in self._supervisor.failing()]
+        if draining:
+            reasons.append("The node drains.")
+        if not reachable:
+            reasons.append("The database cannot be reached.")
+        return reachable and not draining, reasons
 
     async def report(self) -> dict[str, Any]:
-        """The fields of the answer to `health`.  protocol.md, "health" """
+        """Return the fields of the answer to `health`.  protocol.md, "health" """
         reachable = await self._reachable()
         version = None
         if reachable:
@@ -41,7 +49,7 @@ class Readiness:
 
     async def _reachable(self) -> bool:
         try:
-            async with asyncio.timeout(PATIENCE), self._core.database.connection() as db:
+            async with asyncio.timeout(DATABASE_TIMEOUT), self._core.database.connection() as db:
                 await nodes.clock(db)
         except (Unavailable, TimeoutError):
             return False

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from coordinator.errors import BadMessage
 from coordinator.model import ServiceId
 from coordinator.store import items
 from coordinator.store.pool import Connection
 from coordinator.wire import admin as wire
+from coordinator.wire.paging import cursor as cursor
+from coordinator.wire.paging import moment_of as moment_of
+from coordinator.wire.paging import moment_or_none as moment_or_none
+from coordinator.wire.paging import number as number
+from coordinator.wire.paging import time_text as time_text
 
 Fields = dict[str, Any]
 """What an `ok` carries."""
@@ -36,52 +39,6 @@ def result_row(row: items.ResultRow) -> Fields:
 def page(rows: list[Fields], limit: int, name: Callable[[Fields], str], found: int) -> Fields:
     """One page of the `found` rows that are left."""
     return {"rows": rows, "next": name(rows[-1]) if rows and found > limit else None}
-
-
-def time_text(moment: datetime) -> str:
-    """RFC 3339, UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def moment_of(text: str, path: str) -> datetime:
-    """A time of a request.
-
-    Raises:
-        BadMessage: it is none.
-    """
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise BadMessage("A time is given as RFC 3339, in UTC.", detail={"path": path}) from None
-
-
-def moment_or_none(text: str | None, path: str) -> datetime | None:
-    """The same of a field that may be left out."""
-    return None if text is None else moment_of(text, path)
-
-
-def cursor(after: str, parts: int) -> list[str]:
-    """The parts of an `after`.
-
-    Raises:
-        BadMessage: it has others.
-    """
-    found = after.rsplit("|", parts - 1)
-    if len(found) != parts:
-        raise BadMessage("`after` is the `next` of the page before.", detail={"path": "$.after"})
-    return found
-
-
-def number(text: str) -> int:
-    """A part of an `after` that is a number.
-
-    Raises:
-        BadMessage: it is none.
-    """
-    if not re.fullmatch(r"\d{1,18}", text):
-        raise BadMessage("`after` is the `next` of the page before.", detail={"path": "$.after"})
-    return int(text)
 
 
 async def result_page(

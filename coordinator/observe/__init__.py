@@ -1,1 +1,1 @@
-"""Seeing what happens: logs."""
+"""Take in what the parts of a node tell: events, durations, the load of the node, the rules of health, the log."""

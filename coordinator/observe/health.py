@@ -1,9 +1,9 @@
-"""Which clients do harm: the one set of rules, pure.
+"""Rules that find clients which do harm: the one set of them, pure.
 
-Each rule looks at one sign and says what it finds in words.  The worst finding is the client's health; it gets better
-only once the client has worked well for a while (`WELL`), and its newer results have outweighed the ones that stood
-out.  What comes of it stands in `limits`: a flagged client may hold one bucket, so that it can do little harm, and can
-show that it works again.
+Each rule looks at one sign and gives a verdict in words.  The worst verdict is the client's health.  It gets better
+only once the client has worked well for a while (`GOOD_BUCKETS_TO_RECOVER`), and its newer results have outweighed the
+ones that stood out.  The consequence stands in `limits`: a flagged client may hold one bucket, so that it can do little
+harm, and can show that it works again.
 """
 
 from __future__ import annotations
@@ -17,52 +17,59 @@ from typing import NamedTuple
 
 from coordinator.model import Health, ServiceSettings
 
-WELL = 3
+
+class Thresholds(NamedTuple):
+    """Counts from which on a client is watched, and flagged."""
+
+    watched: int
+    flagged: int
+
+
+GOOD_BUCKETS_TO_RECOVER = 3
 """Buckets settled whole in a row after which earlier faults are forgotten: one may be luck, and a flagged client,
 which has one at a time, should not have to wait for long."""
 
-DIED = (1, 3)
-"""Dead buckets, watched and flagged: one may be a crash of the outside API, the third within so few is a habit."""
+DEAD_BUCKETS = Thresholds(watched=1, flagged=3)
+"""Buckets that died: one may be a crash of the outside API, the third within so few is a habit."""
 
-ASKED_ON = 1
+TAKEN_WHILE_DYING = Thresholds(watched=1, flagged=1)
 """Buckets taken while older ones died: it plainly does not work on what it has."""
 
-HOARDED = (2, 4)
-"""Asks, watched and flagged, each a `patience` apart, while all it held lay untouched.  One is what a slow client does
-that orders ahead."""
+IDLE_ASKS = Thresholds(watched=2, flagged=4)
+"""Asks, each a `patience` apart, while all it held lay untouched.  One is what a slow client does that orders ahead."""
 
-REFUSED = (3, 5)
-"""Submits refused in a row, watched and flagged: one or two are a slip, a faulty checker goes on and on."""
+REFUSED_SUBMITS = Thresholds(watched=3, flagged=5)
+"""Submits refused in a row: one or two are a slip, a faulty checker goes on and on."""
 
-RETURNED = (3, 4)
-"""Times, watched and flagged, that it returned all it took, by whatever way.  The waits between them (protocol.md,
-"Give-backs") make the fourth one come 7 s after the first at the soonest, so a stumbling start is none."""
+FULL_RETURNS = Thresholds(watched=3, flagged=4)
+"""Times that it returned all it took, by whatever way.  The waits between them (protocol.md, "Give-backs") make the
+fourth one come 7 s after the first at the soonest, so a stumbling start is none."""
 
-PACED = 100
-"""Items from which on a pace is one: about a bucket."""
+MIN_ITEMS_FOR_PACE = 100
+"""Items from which on a pace is known: about a bucket."""
 
-FASTER = 10.0
-"""How many times faster than the median of the others is too fast: twice is a better connection, and five API keys
-make five times."""
+TOO_FAST_FACTOR = 10.0
+"""Times that a client must be faster than the median of the others to be too fast: twice is a better connection, and
+five API keys make five times."""
 
-PACERS = 5
+MIN_PACES = 5
 """Others whose pace must be known: the median of fewer moves too much with each."""
 
-SECONDS_A_CHECK = 0.01
+MIN_SECONDS_PER_CHECK = 0.01
 """An answer through the Internet takes longer than this; who takes longer for each item may have checked it."""
 
-LABELLED = 200
+MIN_RESULTS_FOR_SHARES = 200
 """Results of its own, and of each other, from which on shares are compared: their standard error is 3.5 % at most."""
 
-LABELLERS = 3
+MIN_CLIENTS_FOR_SHARES = 3
 """Others to compare with: of three, one that is wrong itself does not move the median."""
 
-APART = 0.2
+MIN_SHARE_DIFFERENCE = 0.2
 """Difference of shares below which nobody is harmed, however certain it is."""
 
-ERRORS = 6.0
-"""Standard errors beyond which shares differ for certain: of a client like the others, fewer than 1 look in 10 million
-is (2 in 10⁹ by the normal distribution; 200 results have somewhat heavier tails)."""
+MIN_STANDARD_ERRORS = 6.0
+"""Standard errors beyond which shares differ for certain: of a client like the others, fewer than 1 comparison in 10
+million is (2 in 10⁹ by the normal distribution; 200 results have somewhat heavier tails)."""
 
 _RANK: dict[Health, int] = {"ok": 0, "watched": 1, "flagged": 2}
 
@@ -77,12 +84,12 @@ class Verdict(NamedTuple):
 OK = Verdict("ok", None)
 
 Labels = Mapping[str, int]
-"""How many results there were of each kind."""
+"""The number of results of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What one client did in one service lately; the columns of `client_service` say what is what."""
+class WorkRecord:
+    """The work of one client in one service lately; the schema explains the columns of these names."""
 
     well: int = 0
     died: int = 0
@@ -95,7 +102,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
+class ResultHour:
     """Results of one hour: the client's own, and those of each other client that had some."""
 
     own: Labels
@@ -103,75 +110,77 @@ class Hour:
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
-    """What there is to compare with: seconds an item of each other, and the hours in which the client had results."""
+class Comparison:
+    """The other clients: seconds an item of each, and the hours in which the client had results."""
 
     paces: Sequence[float] = ()
-    hours: Sequence[Hour] = field(default_factory=tuple)
+    hours: Sequence[ResultHour] = field(default_factory=tuple)
 
 
-def judge(record: Record, others: Others, before: Verdict) -> Verdict:
-    """The health of a client, and why.  What has not got worse stays as it was said before."""
-    found = max((rule(record, others) for rule in RULES), key=lambda one: _RANK[one.state])
+def judge(record: WorkRecord, others: Comparison, before: Verdict) -> Verdict:
+    """Return the health of a client, and why.  If it has not got worse, it stays as it was told before."""
+    found = max((rule(record, others) for rule in RULES), key=lambda verdict: _RANK[verdict.state])
+
     if worse(found, before):
         return found
-    if worse(before, found) and record.well >= WELL:
+    if worse(before, found) and record.well >= GOOD_BUCKETS_TO_RECOVER:
         return found
     return before
 
 
-def worse(one: Verdict, other: Verdict) -> bool:
-    """Whether one state is worse than another."""
-    return _RANK[one.state] > _RANK[other.state]
+def worse(verdict: Verdict, other: Verdict) -> bool:
+    """Return whether the state of one verdict is worse than that of another."""
+    return _RANK[verdict.state] > _RANK[other.state]
 
 
 def patience(dead_after: float) -> float:
-    """Seconds for which all that a client holds may lie untouched before an ask for more is noted (72 by default)."""
+    """Return the seconds for which all that a client holds may lie untouched before an ask counts (72 by default)."""
     return max(1.0, dead_after / 100)
 
 
 def limits(health: Health, settings: ServiceSettings) -> tuple[int, int]:
-    """How many buckets a client may have of one ask, and hold."""
+    """Return how many buckets a client may have of one ask, and hold."""
     return (1, 1) if health == "flagged" else (settings.max_buckets_per_ask, settings.max_held_buckets)
 
 
 def pace(seconds: float, items: int) -> float | None:
-    """Seconds an item; None if too few are known."""
-    return seconds / items if items >= PACED else None
+    """Return the seconds an item; None if too few items are known."""
+    return seconds / items if items >= MIN_ITEMS_FOR_PACE else None
 
 
 # The rules
 
 
-def _died(record: Record, others: Others) -> Verdict:
-    return _counted(record.died, DIED, f"dead buckets above zero: {record.died} lately")
+def _died(record: WorkRecord, others: Comparison) -> Verdict:
+    return _counted(record.died, DEAD_BUCKETS, f"dead buckets above zero: {record.died} lately")
 
 
-def _asked_on(record: Record, others: Others) -> Verdict:
+def _asked_on(record: WorkRecord, others: Comparison) -> Verdict:
     reason = f"asks on while older ones die: took {record.asked_on} since a bucket died, and settled nothing"
-    return _counted(record.asked_on, (ASKED_ON, ASKED_ON), reason)
+    return _counted(record.asked_on, TAKEN_WHILE_DYING, reason)
 
 
-def _hoarded(record: Record, others: Others) -> Verdict:
+def _hoarded(record: WorkRecord, others: Comparison) -> Verdict:
     reason = f"asks faster than it settles: {record.hoarded} asks in a row while all that it held lay untouched"
-    return _counted(record.hoarded, HOARDED, reason)
+    return _counted(record.hoarded, IDLE_ASKS, reason)
 
 
-def _refused(record: Record, others: Others) -> Verdict:
-    return _counted(record.refused, REFUSED, f"errors in a row: {record.refused} submits were refused")
+def _refused(record: WorkRecord, others: Comparison) -> Verdict:
+    return _counted(record.refused, REFUSED_SUBMITS, f"errors in a row: {record.refused} submits were refused")
 
 
-def _returned(record: Record, others: Others) -> Verdict:
+def _returned(record: WorkRecord, others: Comparison) -> Verdict:
     reason = f"claims without submitting: returned what it took {record.returned} times in a row and settled nothing"
-    return _counted(record.returned, RETURNED, reason)
+    return _counted(record.returned, FULL_RETURNS, reason)
 
 
-def _too_fast(record: Record, others: Others) -> Verdict:
+def _too_fast(record: WorkRecord, others: Comparison) -> Verdict:
     own = pace(record.seconds, record.paced)
-    if own is None or own >= SECONDS_A_CHECK or len(others.paces) < PACERS:
+    if own is None or own >= MIN_SECONDS_PER_CHECK or len(others.paces) < MIN_PACES:
         return OK
+
     usual = median(others.paces)
-    if own * FASTER >= usual:
+    if own * TOO_FAST_FACTOR >= usual:
         return OK
     return Verdict(
         "flagged",
@@ -180,23 +189,24 @@ def _too_fast(record: Record, others: Others) -> Verdict:
     )
 
 
-def _out_of_line(record: Record, others: Others) -> Verdict:
-    """Shares of each kind of result against the medians of the others, hour by hour (as Mantel and Haenszel do)."""
-    hours = [hour for hour in others.hours if len(_enough(hour)) >= LABELLERS]
+def _out_of_line(record: WorkRecord, others: Comparison) -> Verdict:
+    """Compare the share of each kind of result with the others' medians, hour by hour (as Mantel and Haenszel do)."""
+    hours = [hour for hour in others.hours if len(_comparable(hour)) >= MIN_CLIENTS_FOR_SHARES]
     results = sum(sum(hour.own.values()) for hour in hours)
-    if results < LABELLED:
+    if results < MIN_RESULTS_FOR_SHARES:
         return OK
+
     own = sum((Counter(hour.own) for hour in hours), Counter[str]())
-    for label in sorted({label for hour in hours for one in (hour.own, *hour.others) for label in one}):
+    for label in sorted({label for hour in hours for labels in (hour.own, *hour.others) for label in labels}):
         usual, error = _expected(hours, label, results)
         share = own[label] / results
-        if abs(share - usual) >= APART and abs(share - usual) >= ERRORS * error:
+        if abs(share - usual) >= MIN_SHARE_DIFFERENCE and abs(share - usual) >= MIN_STANDARD_ERRORS * error:
             found = f"{share:.0%} {label} in {results} results, the others {usual:.0%}"
             return Verdict("flagged", f"results out of line with the others: {found}")
     return OK
 
 
-RULES: tuple[Callable[[Record, Others], Verdict], ...] = (
+RULES: tuple[Callable[[WorkRecord, Comparison], Verdict], ...] = (
     _asked_on,
     _died,
     _hoarded,
@@ -207,29 +217,32 @@ RULES: tuple[Callable[[Record, Others], Verdict], ...] = (
 )
 
 
-def _counted(count: int, thresholds: tuple[int, int], reason: str) -> Verdict:
-    watched, flagged = thresholds
-    if count >= flagged:
+def _counted(count: int, thresholds: Thresholds, reason: str) -> Verdict:
+    if count >= thresholds.flagged:
         return Verdict("flagged", reason)
-    return Verdict("watched", reason) if count >= watched else OK
+    return Verdict("watched", reason) if count >= thresholds.watched else OK
 
 
-def _enough(hour: Hour) -> list[Labels]:
-    return [one for one in hour.others if sum(one.values()) >= LABELLED]
+def _comparable(hour: ResultHour) -> list[Labels]:
+    return [labels for labels in hour.others if sum(labels.values()) >= MIN_RESULTS_FOR_SHARES]
 
 
-def _expected(hours: Sequence[Hour], label: str, results: int) -> tuple[float, float]:
-    """The share of a label that a client like the others would have in those hours, and its standard error."""
+def _expected(hours: Sequence[ResultHour], label: str, results: int) -> tuple[float, float]:
+    """Return the share of a label that a client like the others would have in those hours, and its standard error."""
     mean, variance = 0.0, 0.0
     for hour in hours:
-        shares = [one.get(label, 0) / sum(one.values()) for one in _enough(hour)]
+        shares = [labels.get(label, 0) / sum(labels.values()) for labels in _comparable(hour)]
         usual = median(shares)
+
         # How far the others are apart, beyond chance; 1.4826 makes a median deviation a standard one.
         spread = 1.4826 * median(abs(share - usual) for share in shares)
+
         mine = sum(hour.own.values())
         # As if one more of each kind had been seen, so that 0 of 200 is not for certain never.
-        cautious = (usual * LABELLED + 1) / (LABELLED + 2)
+        cautious = (usual * MIN_RESULTS_FOR_SHARES + 1) / (MIN_RESULTS_FOR_SHARES + 2)
         chance = cautious * (1 - cautious)
+
         mean += mine * usual
-        variance += mine * chance + mine * mine * (chance / LABELLED + spread * spread)
+        variance += mine * chance + mine * mine * (chance / MIN_RESULTS_FOR_SHARES + spread * spread)
+
     return mean / results, sqrt(variance) / results

@@ -1,4 +1,4 @@
-"""How long what clients wait for took, sorted into spans as it happens: two additions each."""
+"""Durations of what clients wait for, sorted into spans as they end: two additions each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import accumulate
 
 from coordinator.model import ServiceId
 
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Seconds at which spans end: from what a good day brings (3 ms) to what a statement may take at most (10 s)."""
+DURATION_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds at which spans end: from the usual duration (3 ms) to the longest one of a statement (10 s), and beyond."""
 
 
 class Histogram:
@@ -20,25 +20,25 @@ class Histogram:
         self._sums: dict[ServiceId, float] = {}
 
     def add(self, service: ServiceId, seconds: float) -> None:
-        """One that took so long."""
+        """Count one that took so long."""
         counts = self._counts.get(service)
         if counts is None:
-            counts = self._counts[service] = [0] * (len(BOUNDS) + 1)
+            counts = self._counts[service] = [0] * (len(DURATION_BOUNDS) + 1)
             self._sums[service] = 0.0
-        counts[bisect_left(BOUNDS, seconds)] += 1
+        counts[bisect_left(DURATION_BOUNDS, seconds)] += 1
         self._sums[service] += seconds
 
     def sums(self) -> Mapping[ServiceId, float]:
-        """All of each service together, in seconds."""
+        """Return the sum of all durations of each service, in seconds."""
         return self._sums
 
     def up_to(self, service: ServiceId) -> list[tuple[str, int]]:
-        """How many took no longer than each bound; the last has all of them."""
-        return list(zip([*map(repr, BOUNDS), "+Inf"], accumulate(self._counts[service]), strict=True))
+        """Return how many took no longer than each bound; the last has all of them."""
+        return list(zip([*map(repr, DURATION_BOUNDS), "+Inf"], accumulate(self._counts[service]), strict=True))
 
 
 class WaitTimes:
-    """What clients of this node wait for."""
+    """Durations that clients of this node wait."""
 
     def __init__(self) -> None:
         self.bucket = Histogram()

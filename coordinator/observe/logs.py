@@ -1,7 +1,7 @@
-"""The log: one event a line, as JSON or for the console, with whatever peers say made harmless.
+"""The log: one entry a line, as JSON or for the console, with all text of peers made harmless.
 
-What may stand in it: ids of sessions, clients, services, buckets, addresses.  What may not: secrets, tokens, and
-messages of peers as they came, which may hold both.
+Ids of sessions, clients, services and buckets, and addresses, may stand in it.  Secrets, tokens, and messages of peers
+as they came, which may hold both, may not.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060
 """Characters that end a line, move the cursor, turn the direction of writing, or are not seen."""
 
 _TRACES = ("exception", "stack")
-"""Have lines of their own in the console, each set off so that none can pass for an event."""
+"""Fields with lines of their own in the console, each indented so that none can pass for an entry."""
 
-MARGIN = "    | "
+TRACE_MARGIN = "    | "
 
-Event = MutableMapping[str, Any]
+LogEntry = MutableMapping[str, Any]
 
 
 def configure(style: Literal["json", "console"], level: str) -> None:
     """Log to standard error from now on; the loggers and warnings of libraries go the same way."""
     least = logging.getLevelNamesMapping()[level.upper()]
+
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -46,12 +47,14 @@ def configure(style: Literal["json", "console"], level: str) -> None:
             ),
         ]
     )
+
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -59,14 +62,17 @@ def configure(style: Literal["json", "console"], level: str) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         )
     )
+
     # Not below warnings, whatever the level: libraries tell every frame then, secrets and all.
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
     logging.captureWarnings(True)
 
 
-def _harmless(logger: object, method: str, event: Event) -> Event:
-    """Text without what could forge a line or move a cursor; what is no text is shown as Python writes it, which has
-    none of that."""
+def _harmless(logger: object, method: str, event: LogEntry) -> LogEntry:
+    """Escape what could forge a line or move a cursor.
+
+    Values that are no text are shown as Python writes them, which is harmless.
+    """
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = _trace(value) if name in _TRACES else _UNSEEN.sub(_escaped, value)
@@ -74,15 +80,15 @@ def _harmless(logger: object, method: str, event: Event) -> Event:
 
 
 def _trace(text: str) -> str:
-    return "\n".join(MARGIN + _UNSEEN.sub(_escaped, line) for line in text.splitlines())
+    return "\n".join(TRACE_MARGIN + _UNSEEN.sub(_escaped, line) for line in text.splitlines())
 
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _json(event: Event, **_: Any) -> str:
-    """As it is, but what a terminal would act upon is written as JSON may write it."""
+def _json(event: LogEntry, **_: Any) -> str:
+    """Write the entry as JSON; characters that a terminal would act upon are escaped."""
     try:
         text = orjson.dumps(event, default=repr).decode()
     except orjson.JSONEncodeError:  # halves of characters

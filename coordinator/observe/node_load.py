@@ -1,4 +1,4 @@
-"""What a node costs and has to do, as it says itself with each renewal of its lease."""
+"""The load of a node, as it tells itself with each renewal of its lease."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from time import monotonic, process_time
 
 from msgspec import Struct, json
 
-TICK = 0.25
-"""Seconds between looks at whether the event loop is late."""
+LAG_CHECK_INTERVAL = 0.25
+"""Seconds between two checks whether the event loop is late."""
 
 Pending = dict[str, tuple[int, int]]
 """For each service by name: buckets that were asked for and are not there, and by how many clients."""
@@ -29,8 +29,8 @@ class NodeLoad(Struct):
     pending: Pending = {}
 
 
-class LoadMeter:
-    """Watches this process."""
+class NodeLoadMeter:
+    """Measures the processor, memory and lag of this process, and counts its work."""
 
     def __init__(self, sessions: Callable[[], int], items: Callable[[], int], pending: Callable[[], Pending]) -> None:
         self._sessions = sessions
@@ -42,11 +42,11 @@ class LoadMeter:
         self._settled = items()
 
     async def run(self) -> None:
-        """Notice how late the event loop is, until cancelled."""
+        """Measure how late the event loop is, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + TICK
-            await asyncio.sleep(TICK)
+            due = loop.time() + LAG_CHECK_INTERVAL
+            await asyncio.sleep(LAG_CHECK_INTERVAL)
             self._lag = max(self._lag, loop.time() - due)
 
     @property
@@ -55,23 +55,25 @@ class LoadMeter:
         return self._lag
 
     def take(self) -> str:
-        """The load since the last time, as JSON."""
+        """Return the load since the last time, as JSON."""
         now, cpu, settled = monotonic(), process_time(), self._items()
         passed = max(now - self._since, 0.001)
+
         load = NodeLoad(
-            self._sessions(),
-            round((settled - self._settled) / passed, 1),
-            round((cpu - self._cpu) / passed, 3),
-            resident(),
-            round(self._lag, 3),
-            self._pending(),
+            sessions=self._sessions(),
+            items_per_second=round((settled - self._settled) / passed, 1),
+            cpu=round((cpu - self._cpu) / passed, 3),
+            memory=resident_memory(),
+            lag=round(self._lag, 3),
+            pending=self._pending(),
         )
+
         self._since, self._cpu, self._settled, self._lag = now, cpu, settled, 0.0
         return json.encode(load).decode()
 
 
-def resident() -> int:
-    """Bytes of memory that this process has; where the system does not tell, the most that it had."""
+def resident_memory() -> int:
+    """Return the bytes of memory that this process has; where the system does not tell, the most that it had."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):

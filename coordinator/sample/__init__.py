@@ -8,30 +8,30 @@ from importlib.resources import files
 from typing import NamedTuple
 
 
-class Account(NamedTuple):
-    """One account of the sample; its id is not known for some."""
+class SampleAccount(NamedTuple):
+    """An account of the sample; its id is not known for some."""
 
     screen_name: str
     account_id: int | None
 
 
-class Follow(NamedTuple):
-    """One account followed another; both are of `accounts()`, where capitals may differ."""
+class SampleFollow(NamedTuple):
+    """A pair of accounts, of which the first follows the second; capitals may differ from `accounts()`."""
 
     follower: str
     followed: str
 
 
-def accounts() -> Iterator[Account]:
-    """1,988 accounts of US politicians, each screen name once."""
+def accounts() -> Iterator[SampleAccount]:
+    """Yield 1,988 accounts of US politicians, each screen name once."""
     for row in _rows("accounts.csv"):
-        yield Account(row["screen_name"], int(row["account_id"]) if row["account_id"] else None)
+        yield SampleAccount(row["screen_name"], int(row["account_id"]) if row["account_id"] else None)
 
 
-def follows() -> Iterator[Follow]:
-    """3,859 pairs among 91 US senators of 2017."""
+def follows() -> Iterator[SampleFollow]:
+    """Yield 3,859 pairs among 91 US senators of 2017."""
     for row in _rows("follows.csv"):
-        yield Follow(row["follower"], row["followed"])
+        yield SampleFollow(row["follower"], row["followed"])
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:

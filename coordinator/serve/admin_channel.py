@@ -17,9 +17,9 @@ from coordinator.flow.operation import Operation
 from coordinator.flow.readiness import Readiness
 from coordinator.flow.service_life import ServiceLife
 from coordinator.flow.undo import Undo
-from coordinator.observe.capacity import CARRIES
 from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
 from coordinator.serve.connection import TimestampedConnection
+from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.store import activity, tokens
 from coordinator.wire import admin as wire
 from coordinator.wire.codec import Codec, tag_of
@@ -60,7 +60,7 @@ def admin_answers(
     """Join the requests of the admin channel with the functions that answer them."""
 
     async def limits(request: wire.LimitsShow) -> Fields:
-        return {"limits": edge.limits, "carries": CARRIES}
+        return {"limits": edge.limits, "carries": MEASURED_CAPACITY}
 
     async def health(request: wire.Health) -> Fields:
         return await readiness.report()
@@ -181,6 +181,9 @@ class AdminSession(ChannelSession):
     async def note(self, request: Request, error: PeerError | None) -> None:
         if type(request) in QUIET or self._token is None:
             return
+        if isinstance(request, wire.AdminHello) and error is None:
+            return  # a session that begins has done nothing yet
+
         who = f"{self._token.role}:{self._token.label or self._token.token_id}"
         if type(request) not in LOOKS:
             self._tell(request, who, error)

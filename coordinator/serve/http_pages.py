@@ -1,4 +1,4 @@
-"""Plain HTTP: probes, metrics, the dashboard's files.  protocol.md, "Channels" """
+"""Answer plain HTTP: probes, metrics, the dashboard's files.  protocol.md, "Channels" """
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
@@ -14,6 +15,9 @@ from coordinator.serve.pages import Pages
 
 CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
 CHANNELS = (CLIENT, STATS, ADMIN)
+
+PROBES = ("/healthz", "/readyz")
+"""Asked by machines that name whatever host they like."""
 
 
 class HttpPages:
@@ -43,20 +47,20 @@ class HttpPages:
         if path == "/healthz":
             return plain(http.HTTPStatus.OK, "ok\n")
         if path == "/readyz":
-            if await self._readiness.ready():
-                return plain(http.HTTPStatus.OK, "ready\n")
-            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+            ready, reasons = await self._readiness.probe()
+            status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+            return response(status, "application/json", msgspec.json.encode({"ready": ready, "reasons": reasons}))
         return plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
 
 
 def plain(status: http.HTTPStatus, text: str, retry_after: int | None = None) -> Response:
-    """Return one sentence as an answer; `retry_after` in seconds."""
+    """Return a response with one sentence; `retry_after` in seconds."""
     more = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return response(status, "text/plain; charset=utf-8", text.encode(), **more)
 
 
 def response(status: http.HTTPStatus, content_type: str, body: bytes, **more: str) -> Response:
-    """Return an answer that ends its connection and is not kept by anybody."""
+    """Return a response that ends its connection; it is not cached unless `more` says so."""
     headers: Any = Headers(
         {
             "Content-Type": content_type,

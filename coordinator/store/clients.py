@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.model import Boot, ClientId, Membership, ServiceId, SessionId
+from coordinator.model import Boot, ClientId, ClientMembership, ServiceId, SessionId
 from coordinator.store.pool import Connection
 
 
@@ -39,9 +39,9 @@ async def find(db: Connection, client: ClientId) -> Client | None:
     return None if row is None else Client(**row)
 
 
-async def memberships(db: Connection, client: ClientId) -> list[Membership]:
+async def memberships(db: Connection, client: ClientId) -> list[ClientMembership]:
     """The services that a client is or was in."""
-    return [Membership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
+    return [ClientMembership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
 
 
 async def counters(db: Connection, client: ClientId) -> dict[str, int]:

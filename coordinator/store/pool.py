@@ -182,7 +182,11 @@ class Database:
                 timeout=CONNECT_DEADLINE,
                 command_timeout=STATEMENT_DEADLINE,
             )
-            await connection.add_listener(channel, heard)
+            try:
+                await connection.add_listener(channel, heard)
+            except BaseException:
+                connection.terminate()  # a node that ends this early closes it nowhere else
+                raise
         except LOST as failure:
             raise Unavailable("The database cannot be reached.") from failure
         return connection

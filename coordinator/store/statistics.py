@@ -75,7 +75,7 @@ ON CONFLICT (service_id, what) DO UPDATE SET number = c.number + excluded.number
 
 
 @dataclass(slots=True)
-class Oldest:
+class OldestItem:
     """Since when the oldest unclaimed item of a priority waits, and its rank."""
 
     since: datetime
@@ -97,7 +97,7 @@ class ServiceState:
     dead: int = 0
     settled: int = 0
     buckets: dict[str, int] = field(default_factory=lambda: {"ready": 0, "claimed": 0, "dead": 0})
-    oldest: dict[int, Oldest] = field(default_factory=dict)
+    oldest: dict[int, OldestItem] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -116,7 +116,7 @@ async def state(db: Connection) -> dict[ServiceId, ServiceState]:
         one.buckets[row["state"]] += row["buckets"]
         setattr(one, row["state"], getattr(one, row["state"]) + row["items"])
         if row["state"] == "ready":
-            one.oldest[row["priority"]] = Oldest(row["since"], row["rank_at"])
+            one.oldest[row["priority"]] = OldestItem(row["since"], row["rank_at"])
     for one in found.values():
         one.settled = one.total - one.left - one.quarantined
     return found
@@ -128,7 +128,7 @@ async def add_fronts(db: Connection, states: Mapping[ServiceId, ServiceState]) -
         one = states.get(ServiceId(row["service_id"]))
         if one is None:
             continue
-        known = one.oldest.setdefault(row["priority"], Oldest(row["since"], row["rank_at"]))
+        known = one.oldest.setdefault(row["priority"], OldestItem(row["since"], row["rank_at"]))
         known.since, known.rank_at = min(known.since, row["since"]), min(known.rank_at, row["rank_at"])
 
 

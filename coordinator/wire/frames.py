@@ -1,4 +1,4 @@
-"""What all three channels share: version, close codes, field types, errors.  protocol.md, "Framing" """
+"""The version, close codes, field types and errors of all three channels.  protocol.md, "Framing" """
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PROTOCOL = 1
 SUBPROTOCOL = "coordinator.v1"
 
 MAX_DEPTH = 16
-"""Frames nested deeper than this are refused (`bad_message`)."""
+"""Levels of nesting; a deeper frame is refused (`bad_message`)."""
 
 BYTES_BEFORE_HELLO = 64 * 1024
 """Largest frame that a peer may send before its `hello` is accepted."""
 
 Ref = Annotated[str, Meta(max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a request may carry and its answer carries back."""
+"""A mark that a request may carry; its answer carries it back."""
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -36,7 +36,7 @@ Time = Annotated[str, Meta(max_length=64)]
 
 
 class Close(IntEnum):
-    """Close codes; reconnecting makes sense below 4500."""
+    """Close codes.  A client should reconnect after those below 4500 only."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -68,7 +68,7 @@ class Answer(Struct, tag_field="type", omit_defaults=True, kw_only=True):
 
 
 class Push(Struct, tag_field="type", omit_defaults=True, kw_only=True):
-    """Server → peer, of its own accord; has no `ref`."""
+    """Server → peer, without a request; has no `ref`."""
 
 
 class Error(Answer, tag="error"):
@@ -81,8 +81,23 @@ class Error(Answer, tag="error"):
     scope: Literal["connection", "client", "service", "server"] | UnsetType = UNSET
 
 
+class ListedResult(Struct):
+    """A stored result with its origin; not `valid`: it was invalidated."""
+
+    service: str
+    item: int
+    key: str
+    value: Any
+    client_id: str
+    session_id: str
+    bucket_id: str
+    claim: int
+    at: str
+    valid: bool
+
+
 class ServerCard(Struct, frozen=True):
-    """Who answers; `welcome.server`."""
+    """The server's name, version and node; `welcome.server`."""
 
     name: str
     version: str

@@ -1,4 +1,4 @@
-"""The messages of the stats channel (`/v1/stats`), one type each, and what a snapshot of each topic holds.
+"""The messages of the stats channel (`/v1/stats`), one type each, and the content of a snapshot of each topic.
 protocol.md, "Stats channel"
 
 Counts of items are of one service or of all: `waiting` (in no bucket), `ready`, `claimed`, `dead` (by the state of
@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from coordinator.model import Health
-from coordinator.wire.frames import Answer, Name, PageSize, Push, Request, ServerCard, Text, Time
+from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Push, Request, ServerCard, Text, Time
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
-"""What can be subscribed to."""
+"""A figure or table to subscribe to."""
 
 Table = Literal["clients", "services", "buckets", "results", "events", "nodes", "history", "leaderboard"]
-"""What can be read in pages."""
+"""A table to read in pages."""
 
 Step = Literal["minute", "hour"]
 
@@ -42,7 +42,7 @@ class StatsHello(Request, tag="hello"):
 
 
 class StatsWelcome(Answer, tag="welcome", kw_only=True):
-    """`role` is what the token may do on the admin channel: nothing, as `viewer`."""
+    """The session is open; `role` is that of the token on the admin channel (`viewer`: it has none there)."""
 
     role: Literal["viewer", "operator", "admin"]
     server: ServerCard
@@ -51,7 +51,7 @@ class StatsWelcome(Answer, tag="welcome", kw_only=True):
 
 
 class Subscribe(Request, tag="subscribe"):
-    """A snapshot of each topic at once, and again when `interval` seconds have passed and something changed."""
+    """Sends a snapshot of each topic at once, and again when `interval` seconds have passed and something changed."""
 
     topics: Annotated[list[Topic], Meta(min_length=1)]
     interval: Annotated[float, Meta(ge=0.25, le=60)] = 1.0
@@ -65,6 +65,8 @@ class Subscribed(Answer, tag="subscribed", kw_only=True):
 
 
 class Unsubscribe(Request, tag="unsubscribe"):
+    """Ends the snapshots of these topics."""
+
     topics: Annotated[list[Topic], Meta(min_length=1)]
 
 
@@ -75,7 +77,7 @@ class Unsubscribed(Answer, tag="unsubscribed", kw_only=True):
 
 
 class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which rows of a table; each table takes those that its rows have, and refuses the others.
+    """Selects rows of a table; each table takes the filters that its rows have, and refuses the others.
 
     `state` is of the table's rows, `kind` of `events`.  `search` is a part of a client's id or screen name.  `sort` is
     a column of `clients`, largest first but for `client_id`.  `step`, `since` and `until` are of `history` (and
@@ -114,7 +116,7 @@ class Page(Answer, tag="page", kw_only=True):
 
 
 class Snapshot(Push, tag="snapshot", kw_only=True):
-    """The newest of a topic, whole; `seq` grows with each of that topic."""
+    """The present state of a topic, whole; `seq` grows with each snapshot of that topic."""
 
     topic: str
     seq: int
@@ -122,11 +124,11 @@ class Snapshot(Push, tag="snapshot", kw_only=True):
     data: Any
 
 
-# What stands in `snapshot.data`
+# The types in `snapshot.data`
 
 
 class Items(Struct):
-    """Items by where they are; their sum is `total`."""
+    """Items by state; their sum is `total`."""
 
     waiting: int = 0
     ready: int = 0
@@ -146,7 +148,7 @@ class Buckets(Struct):
 
 
 class Eta(Struct):
-    """When nothing will be left to do: seconds from now, of time in which work goes on.
+    """The time until nothing is left to do: seconds from now, of time in which work goes on.
 
     From the slowest and the fastest of the last active minutes; see the `statistics` of the server.
     """
@@ -156,17 +158,17 @@ class Eta(Struct):
 
 
 class Oldest(Struct):
-    """What waits longest of one priority; nothing that arrives after `overtaken_until` can come before it."""
+    """The longest waiting of one priority; nothing that arrives after `overtaken_until` can come before it."""
 
     priority: int
     since: str
     overtaken_until: str
 
 
-class Demand(Struct):
+class DemandCounts(Struct):
     """`pending` buckets that were asked for and are not there, by so many `clients`; `active` ones worked lately.
 
-    In the overview, who asks in several services counts as `clients` in each.
+    In the overview, a client that asks in several services counts as `clients` in each.
     """
 
     pending: int
@@ -186,11 +188,11 @@ class ServiceRow(Struct):
     items_per_second: float
     eta: Eta | None
     oldest: list[Oldest]
-    demand: Demand
+    demand: DemandCounts
 
 
 class ClientCounts(Struct):
-    """Clients by what can be said of them."""
+    """Numbers of clients; one client may be in several."""
 
     registered: int
     connected: int
@@ -209,14 +211,14 @@ class Overview(Struct):
     buckets_per_second: float
     recent: list[int]
     eta: Eta | None
-    demand: Demand
+    demand: DemandCounts
     clients: ClientCounts
     nodes: int
     faults: int
 
 
 class ClientInService(Struct):
-    """What one client did in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest."""
+    """One client's work in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest."""
 
     service: str
     joined: bool
@@ -284,7 +286,7 @@ class NodeRow(Struct):
 
 
 class StatementRow(Struct):
-    """What one named statement has cost the database since the node started."""
+    """The cost of one named statement to the database, since the node started."""
 
     statement: str
     calls: int
@@ -293,7 +295,7 @@ class StatementRow(Struct):
 
 
 class DatabaseLoad(Struct):
-    """Topic `database`: what this `node` asks of it.  Per bucket means: per submit stored in the last minute."""
+    """Topic `database`: how this `node` uses it.  Per bucket means: per submit stored in the last minute."""
 
     node: str
     statements_per_second: float
@@ -356,7 +358,7 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     Unsubscribe: Unsubscribed,
     Get: Page,
 }
-"""Each request with the answer that is no error."""
+"""The answer to each request, unless it is an `error`."""
 
 PUSHES: tuple[type[Push], ...] = (Snapshot,)
 
@@ -364,12 +366,13 @@ ROWS: dict[str, type[Struct]] = {
     "clients": ClientRow,
     "services": ServiceRow,
     "buckets": BucketRow,
+    "results": ListedResult,
     "events": EventRow,
     "nodes": NodeRow,
     "history": HistoryRow,
     "leaderboard": LeaderRow,
 }
-"""What the rows of a table are; those of `results` are as on the admin channel."""
+"""The rows of each table; those of `results` are as on the admin channel."""
 
 TOPICS: dict[str, type[Struct]] = {
     "overview": Overview,
@@ -380,4 +383,4 @@ TOPICS: dict[str, type[Struct]] = {
     "database": DatabaseLoad,
     "events": Rows,
 }
-"""What `snapshot.data` is; Rows of the table of the same name."""
+"""The type of `snapshot.data`; Rows are those of the table of the same name."""

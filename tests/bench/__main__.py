@@ -1,4 +1,4 @@
-"""What the coordinator does with this machine: `python -m tests.bench [--long] [--json FILE] [--only PART …]`.
+"""Figures of the coordinator on this machine: `python -m tests.bench [--long] [--json FILE] [--only PART …]`.
 
 A fresh embedded Postgres, a real `coordinator serve` with default settings, client processes on real sockets, all on
 this machine and all gone at the end.  The short form takes about a minute; the long one, for the record, twenty
@@ -32,7 +32,7 @@ Part = Callable[[World], Awaitable[list[Figure]]]
 
 
 def parts(*, long: bool) -> dict[str, Part]:
-    """What is measured, in this order."""
+    """The parts of the bench by name, in the order in which they are measured."""
     if long:
         return {
             "throughput": lambda world: throughput.measure(world, 5, 1500),
@@ -44,6 +44,7 @@ def parts(*, long: bool) -> dict[str, Part]:
             "sessions": lambda world: crowd.measure(world, 5, (1, 100, 1000, 10_000), pings=True),
             "catalogue": lambda _: at_scale.measure(10_000_000, 1_000_000),
         }
+
     return {
         "throughput": lambda world: throughput.measure(world, 5, 300),
         "latency": lambda world: latency.measure(world, 5, 100, 2),
@@ -53,12 +54,13 @@ def parts(*, long: bool) -> dict[str, Part]:
 
 
 async def main(chosen: argparse.Namespace) -> list[Figure]:
-    """Every part, each on a node of its own."""
+    """Measure every chosen part, each on a node of its own."""
     figures: list[Figure] = []
     async with asyncio.timeout(LONGEST), world() as here:
         for name, part in parts(long=chosen.long).items():
             if chosen.only and name not in chosen.only:
                 continue
+
             begun = perf_counter()
             await here.start()
             found = await part(here)
@@ -78,4 +80,6 @@ if __name__ == "__main__":
     Console(width=None if sys.stdout.isatty() else 160).print(table_of(found))
     if chosen.json is not None:
         where = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-        chosen.json.write_text(json.dumps({**where, "figures": [one.as_json() for one in found]}, indent=1) + "\n")
+        chosen.json.write_text(
+            json.dumps({**where, "figures": [figure.as_json() for figure in found]}, indent=1) + "\n"
+        )

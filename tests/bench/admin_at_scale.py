@@ -1,4 +1,4 @@
-"""What large requests of admins cost those who work: `python -m tests.bench.admin_at_scale [--items N]`.
+"""Cost of large requests of admins for those who work: `python -m tests.bench.admin_at_scale [--items N]`.
 
 On a fresh embedded Postgres with a catalogue of N items (default 10 million), eight clients work on one service at
 their pace.  Measured beside them: adding a service that takes the whole catalogue, then taking back and giving back N
@@ -94,7 +94,7 @@ class Work:
         self._on = asyncio.Event()
 
     async def go_on(self, client: Volunteer) -> None:
-        """Until cancelled."""
+        """Ask and submit until cancelled."""
         while True:
             await self._on.wait()
             begun = perf_counter()
@@ -102,19 +102,21 @@ class Work:
             while (bucket := await client.pushes.get())["type"] == "service":
                 pass  # it hears of the services that are added meanwhile
             self.asks.append((perf_counter() - begun) * 1000)
+
             await asyncio.sleep(PACE)
             begun = perf_counter()
             assert (await client.submit(bucket))["closed"] is True
             self.submits.append((perf_counter() - begun) * 1000)
 
     async def beside(self, name: str, step: Awaitable[Any]) -> tuple[str, ...]:
-        """A row of the table: what the clients' work took while that step went on."""
+        """Return a row of the table: how long the clients' asks and submits took while that step went on."""
         self.asks.clear()
         self.submits.clear()
         self._on.set()
         begun = perf_counter()
         await step
         taken = perf_counter() - begun
+
         await asyncio.sleep(LEAST - taken)
         worked = perf_counter() - begun
         self._on.clear()
@@ -175,12 +177,13 @@ async def _measure(server: Server, admin: Admin, count: int, dsn: str) -> Table:
 
 
 async def _export(server: Server, count: int) -> None:
-    """All of it, by the real command in a process of its own."""
+    """Export all results by the real command in a process of its own."""
     words = "result", "export", "old", "--format", "csv", "--server", server.url, "--token", await server.token()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "coordinator", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     assert process.stdout is not None
+
     lines = 0
     while part := await process.stdout.read(1 << 20):
         lines += part.count(b"\n")
@@ -197,6 +200,7 @@ async def _main(folder: Path, count: int) -> None:
             await database.open()
             stack.push_async_callback(database.close)
             await migrate.migrate(database, tables_of(load_plugins()))
+
             settings = Settings(port=0, ops_port=0, data=folder / "node", database=embedded.dsn)
             node = await stack.enter_async_context(Node(settings))
             await _fill(embedded.dsn, _CATALOGUE.format(items=count, work=min(count, WORK)))

@@ -1,4 +1,4 @@
-"""What the hot statements cost as the work grows: `python -m tests.bench.at_scale [--items N] [--buckets N]`.
+"""Cost of the hot statements as the work grows: `python -m tests.bench.at_scale [--items N] [--buckets N]`.
 
 Fills two databases of a fresh embedded Postgres, one with 10 thousand waiting items and buckets, one with N items
 (default 10 million) and N buckets (default 1 million, nearly all done), looks at the plans of all hot statements in
@@ -21,8 +21,8 @@ import asyncpg
 from rich.console import Console
 
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.home import make_ready
 from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
 from coordinator.store.building import START
@@ -57,7 +57,7 @@ Probe = Callable[[Connection], Awaitable[object]]
 
 
 async def _median(db: Connection, probe: Probe) -> float:
-    """Milliseconds; what the probe answers is called behind it, and not timed."""
+    """Median time of a probe in milliseconds.  If it answers with a function, that undoes it, and is not timed."""
     times = []
     for _ in range(TIMES):
         begun = perf_counter()
@@ -81,8 +81,8 @@ async def _measure(dsn: str) -> dict[str, float]:
             assert len(got) == len(demands)
 
             async def undo() -> None:
-                for one in got:
-                    await claims.release_claim(db, one.bucket_id, one.claim, claims.UNDELIVERED, 120.0)
+                for claimed in got:
+                    await claims.release_claim(db, claimed.bucket_id, claimed.claim, claims.UNDELIVERED, 120.0)
 
             return undo
 
@@ -107,11 +107,13 @@ async def _filled(server: EmbeddedPostgres, count: int, buckets: int) -> str:
     admin = await asyncpg.connect(server.dsn)
     await admin.execute(f"CREATE DATABASE scale_{count}")
     await admin.close()
+
     database = Database(dsn, size=2)
     await database.open()
     await migrate.migrate(database, tables_of(load_plugins()))
     await database.close()
-    await make_ready(dsn, None)
+    await prepare_database(dsn, None)
+
     filler = await asyncpg.connect(dsn)
     for statement in _FILL.format(items=count, buckets=buckets).split(";"):
         if statement.strip():
@@ -131,23 +133,26 @@ async def _look_at_plans(dsn: str) -> None:
 
 
 async def measure(count: int, buckets: int) -> list[Figure]:
-    """With so many items and buckets; on a Postgres of its own, which is gone at the end."""
+    """Measure with so many items and buckets, on a Postgres of its own, which is gone at the end."""
     folder = await asyncio.to_thread(folder_for_postgres, "scale")
     server = EmbeddedPostgres(folder, {"max_wal_size": "8GB"})
     try:
         await asyncio.to_thread(server.start)
         small, large = await _filled(server, 10_000, 10_000), await _filled(server, count, buckets)
         await _measure(small), await _measure(large)  # the first ones warm up
+
         rounds = []
         for number in range(ROUNDS):
             first, second = (small, large) if number % 2 else (large, small)
             found = {first: await _measure(first), second: await _measure(second)}
             rounds.append((found[small], found[large]))
+
         for dsn in (small, large):
             await _look_at_plans(dsn)
     finally:
         await asyncio.to_thread(server.stop)
         shutil.rmtree(folder)
+
     figures = []
     for name in rounds[0][0]:
         before, after = (median(pair[which][name] for pair in rounds) for which in (0, 1))

@@ -1,4 +1,4 @@
-"""What idle sessions cost, and what asks take beside them."""
+"""Cost of idle sessions, and how long asks take beside them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ async def measure(world: World, rounds: int, steps: Sequence[int], *, pings: boo
         for _ in range(PROCESSES):
             programs.append(await Program.start("tests.bench.idlers", world.url))
             stack.push_async_callback(programs[-1].end)
+
         await world.register(["asker"])
         asker = await volunteer(world.url, "asker", "127.0.0.1")
         stack.push_async_callback(asker.close)
         await asks(world, asker, 20)  # warms up
         before, there = world.resident(), 0
         memory: list[float] = []
+
         for step in steps:
             for at in range(there, step, EACH_ADDRESS):
                 number = at // EACH_ADDRESS
@@ -46,26 +48,31 @@ async def measure(world: World, rounds: int, steps: Sequence[int], *, pings: boo
                     "connect", names=names, address=f"127.0.{1 + number // 200}.{1 + number % 200}"
                 )
                 memory.append((world.resident() - before) / (at + len(names)) / 1024)
+
             there = step
             asked = [percentile(await asks(world, asker, 40), 0.5) * 1000 for _ in range(rounds)]
             figures.append(Figure(f"ask → bucket beside {step:,} idle sessions, p50", "ms", asked, "<= 20"))
+
         figures.append(Figure(f"memory a session, {there:,} idle ones", "KiB", memory[-rounds:], "<= 24"))
         if pings:
-            cpu = (await world.cost()).server
-            begun = perf_counter()
-            found = [await one.ask("pings") for one in programs]
-            await asyncio.sleep(PING + 5)
-            again = [await one.ask("pings") for one in programs]
-            spent = ((await world.cost()).server - cpu) / (perf_counter() - begun)
-            answered = sum(one["pings"] for one in again) - sum(one["pings"] for one in found)
-            figures.append(
-                Figure(
-                    "idle sessions still open after all were pinged",
-                    "",
-                    [sum(one["open"] for one in again)],
-                    f">= {there}",
-                )
-            )
-            figures.append(Figure(f"pings answered in {PING + 5:.0f} s", "", [answered], f">= {there}"))
-            figures.append(Figure("CPU of the node meanwhile", "of a core", [spent]))
+            figures += await _pings(world, programs, there)
     return figures
+
+
+async def _pings(world: World, programs: Sequence[Program], sessions: int) -> list[Figure]:
+    """Stay until each of so many sessions was pinged."""
+    cpu = (await world.cost()).server
+    begun = perf_counter()
+    before = [await program.ask("pings") for program in programs]
+    await asyncio.sleep(PING + 5)
+    after = [await program.ask("pings") for program in programs]
+    spent = ((await world.cost()).server - cpu) / (perf_counter() - begun)
+
+    answered = sum(told["pings"] for told in after) - sum(told["pings"] for told in before)
+    still_open = sum(told["open"] for told in after)
+    goal = f">= {sessions}"
+    return [
+        Figure("idle sessions still open after all were pinged", "", [still_open], goal),
+        Figure(f"pings answered in {PING + 5:.0f} s", "", [answered], goal),
+        Figure("CPU of the node meanwhile", "of a core", [spent]),
+    ]

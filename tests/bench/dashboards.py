@@ -1,4 +1,4 @@
-"""What watching costs a node: `python -m tests.bench.dashboards [--dashboards N] [--seconds S]`.
+"""Cost of watching for a node: `python -m tests.bench.dashboards [--dashboards N] [--seconds S]`.
 
 Starts `coordinator serve` on a fresh data folder, lets one client settle some items each second so that every topic
 changes, and compares the CPU time of the node's process (not of its Postgres) with nobody watching and with N
@@ -28,7 +28,7 @@ from tests.e2e.test_readme import a_free_port
 from tests.harness import Admin, Volunteer, secret_of
 
 _UPGRADE = (
-    b"GET /v1/stats HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
@@ -57,10 +57,12 @@ async def _work(port: int, token: str) -> None:
         admin = await Admin.open(f"ws://127.0.0.1:{port}/v1/admin", stack)
         await admin.ok("hello", protocol=1, token=token)
         await admin.ok("service.configure", service="dm_check", settings={"bucket_size": 20})
+
         peer = await Volunteer.open(f"ws://127.0.0.1:{port}/v1/client", stack)
         await peer.ok("hello", protocol=1, client_id="worker", secret=secret_of("worker"))
         choice = {"service": "dm_check", "profile": {"source": "worker"}}
         await peer.ok("register", screen_name="worker", services=[choice])
+
         rounds = 0
         while True:
             if rounds % 50 == 0:
@@ -88,6 +90,7 @@ async def _measure(port: int, pid: int, token: str, count: int, seconds: float) 
     worker = asyncio.create_task(_work(port, token))
     try:
         await asyncio.sleep(5.0)
+
         found = []
         dashboards: list[Dashboard] = []
         for name, topics in (
@@ -97,17 +100,19 @@ async def _measure(port: int, pid: int, token: str, count: int, seconds: float) 
         ):
             if topics and not dashboards:
                 for _ in range(count):
-                    _, one = await loop.create_connection(Dashboard, "127.0.0.1", port)
-                    dashboards.append(one)
-                    one.say(type="hello", protocol=1)
-            for one in dashboards:
-                one.say(type="subscribe", topics=topics, interval=1)
+                    _, dashboard = await loop.create_connection(Dashboard, "127.0.0.1", port)
+                    dashboards.append(dashboard)
+                    dashboard.say(type="hello", protocol=1)
+            for dashboard in dashboards:
+                dashboard.say(type="subscribe", topics=topics, interval=1)
+
             await asyncio.sleep(3.0)
             Dashboard.taken = 0
             share = await _share(pid, seconds)
             found.append((name, share, Dashboard.taken / seconds))
-        for one in dashboards:
-            one.transport.close()
+
+        for dashboard in dashboards:
+            dashboard.transport.close()
         return found
     finally:
         worker.cancel()
@@ -126,20 +131,12 @@ async def _ready(port: int) -> None:
 
 async def _main(folder: Path, count: int, seconds: float) -> None:
     port = a_free_port()
-    words = [
-        "serve",
-        "--data",
-        str(folder),
-        "--port",
-        str(port),
-        "--ops-port",
-        "0",
-        "--connections-per-address",
-        "9999",
-    ]
+    words = ["serve", "--data", str(folder), "--port", str(port), "--ops-port", "0"]
+    words += ["--connections-per-address", "9999"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "coordinator", *words, stderr=asyncio.subprocess.DEVNULL
     )
+
     try:
         await _ready(port)
         token = (folder / "admin-token").read_text().strip()
@@ -148,6 +145,7 @@ async def _main(folder: Path, count: int, seconds: float) -> None:
         process.send_signal(signal.SIGTERM)
         await process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
     table = Table("who watches", "of a core", "more than nobody", "KiB/s to all")
     for name, share, sent in found:
         table.add_row(name, f"{share:.1%}", f"{share - found[0][1]:+.1%}", f"{sent / 1024:,.0f}")

@@ -59,12 +59,13 @@ class Daemon:
         """How many it has just asked for."""
 
     async def work(self, quota: Quota) -> int:
-        """Until the quota is used up; returns the items that were stored."""
+        """Work until the quota is used up; return the items that were stored."""
         stored = 0
         await self._ask(quota)
         while self._open or self._asking:
             frame = await self._connection.recv(decode=False)
             kind = frame[9:15]
+
             if kind == b"bucket":
                 await self._connection.send(submit_of(_bucket.decode(frame)), text=True)
             elif kind == b"stored":
@@ -81,6 +82,7 @@ class Daemon:
                     await self._ask(quota)
             else:
                 raise AssertionError(frame)
+
         return stored
 
     async def _ask(self, quota: Quota) -> None:
@@ -93,13 +95,13 @@ class Daemon:
 
 def submit_of(bucket: Bucket) -> bytes:
     """A final submit for the whole bucket."""
-    results = ",".join([f'{{"item":{one.item},"dm":"DM"}}' for one in bucket.items])
+    results = ",".join([f'{{"item":{item.item},"dm":"DM"}}' for item in bucket.items])
     head = f'{{"type":"submit","bucket_id":"{bucket.bucket_id}","claim":{bucket.claim},"results":['
     return f'{head}{results}],"final":true}}'.encode()
 
 
 class Direct:
-    """What people do who let workers write to the database themselves: one insert for each bucket."""
+    """A worker that writes to the database by itself, as people without a coordinator let it: an insert a bucket."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -119,15 +121,17 @@ class Direct:
 
 
 async def main(url: str) -> None:
-    """Until standard input ends."""
+    """Do what is commanded until standard input ends."""
     daemons: list[Daemon] = []
     direct: list[Direct] = []
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
     while line := await reader.readline():
         command = json.loads(line)
         begun = perf_counter()
         done = 0
+
         if command["do"] == "connect":
             daemons += [Daemon(await volunteer(url, name)) for name in command["names"]]
         elif command["do"] == "work":
@@ -139,7 +143,8 @@ async def main(url: str) -> None:
             buckets = list(shuffled_buckets(command["buckets"], command["claim"]))
             begun = perf_counter()
             waiting = iter(buckets)
-            done = sum(await asyncio.gather(*(one.work(waiting) for one in direct)))
+            done = sum(await asyncio.gather(*(worker.work(waiting) for worker in direct)))
+
         sys.stdout.write(json.dumps({"items": done, "begun": begun, "ended": perf_counter()}) + "\n")
         sys.stdout.flush()
 

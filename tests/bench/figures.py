@@ -1,4 +1,4 @@
-"""What was measured, with its spread and its goal; as a table and as JSON."""
+"""Figures that were measured, with their spread and their goal; as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Figure:
 def table_of(figures: Sequence[Figure]) -> Table:
     """All figures, with goals missed marked."""
     table = Table("figure", "median", "min to max", "goal", "met", "beside it, same rounds")
-    for one in figures:
-        met = {None: "", True: "yes", False: "[bold]no[/bold]"}[one.met]
-        spread = f"{short(min(one.values))} to {short(max(one.values))}"
-        beside = "; ".join(part for part in (one.base, one.note) if part)
-        table.add_row(one.name, f"{short(one.median)} {one.unit}", spread, one.goal, met, beside)
+    for figure in figures:
+        met = {None: "", True: "yes", False: "[bold]no[/bold]"}[figure.met]
+        spread = f"{short(min(figure.values))} to {short(max(figure.values))}"
+        beside = "; ".join(part for part in (figure.base, figure.note) if part)
+        table.add_row(figure.name, f"{short(figure.median)} {figure.unit}", spread, figure.goal, met, beside)
     return table
 
 

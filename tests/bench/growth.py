@@ -17,17 +17,19 @@ LOOK = 2.0
 
 
 async def services(world: World, rounds: int, counts: Sequence[int]) -> list[Figure]:
-    """What an idle node asks of the database, and what an ask takes, with that many services."""
+    """Measure what an idle node asks of the database, and how long an ask takes, with that many services."""
     figures = []
     async with AsyncExitStack() as stack:
         admin = await world.admin()
         stack.push_async_callback(admin.close)
-        await world.register(["one"])
-        peer = await volunteer(world.url, "one")
+        await world.register(["alone"])
+        peer = await volunteer(world.url, "alone")
         stack.push_async_callback(peer.close)
+
         # Each new service is filled with what is in the catalogue: that is work, and waited for.
         await world.sql("TRUNCATE item, item_service, waiting")
         there = await world.sql("SELECT count(*) FROM service WHERE state = 'active'")
+
         for count in counts:
             for n in range(there, count):
                 await admin.request("service.add", service=f"extra{n}", plugin="dm_check", settings={})
@@ -35,6 +37,7 @@ async def services(world: World, rounds: int, counts: Sequence[int]) -> list[Fig
             async with asyncio.timeout(START):
                 while await world.sql("SELECT count(*) FROM service_fill"):  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.1)
+
             calls, busy, asked = [], [], []
             for _ in range(rounds):
                 before, begun = await world.cost(), perf_counter()
@@ -43,11 +46,13 @@ async def services(world: World, rounds: int, counts: Sequence[int]) -> list[Fig
                 calls.append(spent.calls / seconds)
                 busy.append(spent.milliseconds / seconds / 1000)
                 asked.append(percentile(await asks(world, peer, 20), 0.5) * 1000)
+
             figures += [
                 Figure(f"{there} services: statements of an idle node", "/s", calls),
                 Figure(f"{there} services: time in statements of an idle node", "s/s", busy),
                 Figure(f"{there} services: ask → bucket, p50", "ms", asked),
             ]
+
         for n in range(counts[0], there):
             if n >= 3:
                 await admin.request("service.revoke", service=f"extra{n}")
@@ -55,12 +60,13 @@ async def services(world: World, rounds: int, counts: Sequence[int]) -> list[Fig
 
 
 async def history(world: World, rounds: int, counts: Sequence[int]) -> list[Figure]:
-    """What a bucket takes from ask to stored when each of its accounts has that many results already."""
+    """Measure how long a submit takes when each account of its bucket has that many results already."""
     figures = []
     async with AsyncExitStack() as stack:
-        await world.register(["one"])
-        peer = await volunteer(world.url, "one")
+        await world.register(["alone"])
+        peer = await volunteer(world.url, "alone")
         stack.push_async_callback(peer.close)
+
         for count in counts:
             times = []
             for _ in range(rounds):
@@ -70,6 +76,7 @@ async def history(world: World, rounds: int, counts: Sequence[int]) -> list[Figu
                         SELECT item_id, service_id, -n, '{{"dm": "DM"}}' FROM waiting, generate_series(1, {count}) n""",
                     "VACUUM ANALYZE result",
                 )
+
                 await peer.request("ask", service="dm_check", count=1)
                 bucket = await peer.until("bucket")
                 begun = perf_counter()

@@ -15,7 +15,7 @@ AT_ONCE = 50
 
 
 async def main(url: str) -> None:
-    """Until standard input ends."""
+    """Do what is commanded until standard input ends."""
     peers: list[Peer] = []
     pings = 0
     reader = asyncio.StreamReader()

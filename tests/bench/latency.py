@@ -21,7 +21,7 @@ SESSIONS = 200
 
 
 async def measure(world: World, rounds: int, asks: int, kills: int) -> list[Figure]:
-    """All of them; `asks` and `kills` to a round."""
+    """Measure all of them, with so many `asks` and `kills` to a round."""
     async with AsyncExitStack() as stack:
         return [
             *await ask_and_submit(world, rounds, asks, stack),
@@ -31,7 +31,7 @@ async def measure(world: World, rounds: int, asks: int, kills: int) -> list[Figu
 
 
 async def ask_and_submit(world: World, rounds: int, asks: int, stack: AsyncExitStack) -> list[Figure]:
-    """From an ask to the bucket, from a submit to its answer; the pool is full, the sessions take turns."""
+    """Time asks and submits, each until its answer; the pool is full, the sessions take turns."""
     peers = await _volunteers(world, SESSIONS, "turn", stack)
     echo = await _echo(stack)
     buckets, stored, trips, claimed = [], [], [], []
@@ -40,25 +40,30 @@ async def ask_and_submit(world: World, rounds: int, asks: int, stack: AsyncExitS
         await world.pool_filled("dm_check", asks + 20)
         turn = cycle(peers)
         asked, done, trip = [], [], []
+
         for _ in range(asks):
             peer = next(turn)
             begun = perf_counter()
             await peer.send("ask", service="dm_check", count=1)
             bucket = await peer.until("bucket")
             asked.append(perf_counter() - begun)
+
             fields = submission(bucket)
             begun = perf_counter()
             await peer.send("submit", **fields)
             await peer.until("stored")
             done.append(perf_counter() - begun)
+
             begun = perf_counter()
             await echo.connection.send("7000" + "x" * 60)
             await echo.connection.recv(decode=False)
             trip.append(perf_counter() - begun)
+
         buckets.append(asked)
         stored.append(done)
         trips.append(trip)
         claimed.append(await _bare_claims(world, 50))
+
     base = f"bare round trip of a frame that long {_ms(trips)}, bare claim statement {_ms(claimed)}"
     return [
         *_percentiles(f"ask → bucket, {SESSIONS} sessions in turn", buckets, (3, 10), base),
@@ -67,7 +72,7 @@ async def ask_and_submit(world: World, rounds: int, asks: int, stack: AsyncExitS
 
 
 async def to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack) -> list[Figure]:
-    """From an admin's request to the hands of an idle client that waits: an item that is added, or prioritised.
+    """Time an item that an admin adds, or prioritises, until it is in the hands of an idle client that waits.
 
     What is prioritised was settled before, so it is checked again.
     """
@@ -77,6 +82,7 @@ async def to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack)
     await world.wait_items("dm_check", 0)
     added: list[list[float]] = []
     prioritised: list[list[float]] = []
+
     for number in range(rounds):
         for found in (added, prioritised):
             times = []
@@ -84,6 +90,7 @@ async def to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack)
                 key = f"new{number}-{n}"
                 await peer.request("ask", service="dm_check", count=1)
                 await asyncio.sleep(0.01)  # it has looked, and waits
+
                 begun = perf_counter()
                 if found is added:
                     await admin.send("item.add", items=[{"key": key}], services=["dm_check"])
@@ -91,9 +98,11 @@ async def to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack)
                     await admin.send("item.prioritize", keys=[key], service="dm_check")
                 bucket = await peer.until("bucket")
                 times.append(perf_counter() - begun)
+
                 await admin.receive()
                 await peer.request("submit", **submission(bucket))
             found.append(times)
+
     return [
         *_percentiles("added → in the hands of a waiting client", added, (4, 15), ""),
         *_percentiles("prioritised → in the hands of a waiting client", prioritised, (4, 15), ""),
@@ -101,35 +110,37 @@ async def to_hands(world: World, rounds: int, count: int, stack: AsyncExitStack)
 
 
 async def kill_to_hands(world: World, rounds: int, kills: int, stack: AsyncExitStack) -> list[Figure]:
-    """From kill -9 of a client's process to its bucket in the hands of one that waits."""
+    """Time kill -9 of a client's process until its bucket is in the hands of another that waits."""
     found = []
     for number in range(rounds):
         await world.wait_items("dm_check", kills * 180)
         names = [f"victim{number}-{n}" for n in range(kills)]
         await world.register(names)
         holders = [await Program.start("tests.bench.holder", world.url, name) for name in names]
-        for one in holders:
-            stack.push_async_callback(one.end)
-        for one in holders:
-            await one.hear()
+        for holder in holders:
+            stack.push_async_callback(holder.end)
+        for holder in holders:
+            await holder.hear()
+
         (peer,) = await _volunteers(world, 1, f"heir{number}-", stack)
         times = []
-        for one in holders:
+        for holder in holders:
             await peer.request("ask", service="dm_check", count=1)
             await asyncio.sleep(0.05)  # it has looked, and waits
             begun = perf_counter()
-            one.process.kill()
+            holder.process.kill()
             bucket = await peer.until("bucket")
             times.append(perf_counter() - begun)
             await peer.request("submit", **submission(bucket))
         await peer.close()
         found.append(times)
+
     base = f"kill -9 → the end of a bare connection {_ms([await _bare_kills(rounds)])}"
     return _percentiles("kill -9 → in the hands of another", found, (7, 50), base)
 
 
 async def _bare_kills(count: int) -> list[float]:
-    """From kill -9 of such a process until a server without anything of ours hears that its connection has ended."""
+    """Time kill -9 of such a process until a server without anything of ours hears that its connection has ended."""
     ended = asyncio.Queue[float]()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -140,12 +151,12 @@ async def _bare_kills(count: int) -> list[float]:
     times = []
     async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
         for _ in range(count):
-            one = await Program.start("tests.bench.holder", str(server.sockets[0].getsockname()[1]))
-            await one.hear()
+            holder = await Program.start("tests.bench.holder", str(server.sockets[0].getsockname()[1]))
+            await holder.hear()
             begun = perf_counter()
-            one.process.kill()
+            holder.process.kill()
             times.append(await ended.get() - begun)
-            await one.end()
+            await holder.end()
     return times
 
 
@@ -167,10 +178,11 @@ async def _echo(stack: AsyncExitStack) -> Peer:
 
 
 async def _bare_claims(world: World, count: int) -> list[float]:
-    """The claim statement by itself, for one bucket; taken back each time."""
+    """Time the claim statement by itself, for one bucket; it is taken back each time."""
     database = Database(world.dsn, size=2)
     await database.open()
     times: list[float] = []
+
     async with database.connection() as db:
         service = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = 'dm_check'"))
         demand = Demand(ClientId("turn0"), SessionId(uuid4()))
@@ -181,6 +193,7 @@ async def _bare_claims(world: World, count: int) -> list[float]:
             assert (await claims.claim(db, service, [demand], Boot(1))).claimed
             times.append(perf_counter() - begun)
             await undo.rollback()
+
     await database.close()
     return times
 
@@ -190,10 +203,10 @@ def _percentiles(
 ) -> list[Figure]:
     p50, p99 = ("", "") if goals is None else (f"<= {goals[0]}", f"<= {goals[1]}")
     return [
-        Figure(f"{name}, p50", "ms", [percentile(one, 0.5) * 1000 for one in rounds], p50, base),
-        Figure(f"{name}, p99", "ms", [percentile(one, 0.99) * 1000 for one in rounds], p99),
+        Figure(f"{name}, p50", "ms", [percentile(times, 0.5) * 1000 for times in rounds], p50, base),
+        Figure(f"{name}, p99", "ms", [percentile(times, 0.99) * 1000 for times in rounds], p99),
     ]
 
 
 def _ms(rounds: Sequence[Sequence[float]]) -> str:
-    return f"{median(percentile(one, 0.5) for one in rounds) * 1000:.2f} ms"
+    return f"{median(percentile(times, 0.5) for times in rounds) * 1000:.2f} ms"

@@ -1,4 +1,4 @@
-"""What observing costs: the same work by one node that observes, and that does not.
+"""Cost of observing: the same work by one node that observes, and that does not.
 
 In slices of half a second in turn (on, off, off, on, …), because a machine differs from minute to minute by more than
 what is looked for, and so do two nodes.
@@ -27,6 +27,7 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
     async with AsyncExitStack() as stack:
         daemons = await Daemons.start(world, 16, stack)
         observing = True
+
         for number in range(rounds + 1):
             await world.ready_buckets("dm_check", len(ORDER) * buckets)
             slices: dict[bool, list[Round]] = {True: [], False: []}
@@ -34,13 +35,15 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
                 if observed != observing:
                     os.kill(world.pid, signal.SIGUSR1)
                     observing = observed
-                one = await daemons.run(world, buckets)
-                assert ("claims.claim" in one.cost.by_name) == observed, "it was switched too late"
-                slices[observed].append(one)
+                run = await daemons.run(world, buckets)
+                assert ("claims.claim" in run.cost.by_name) == observed, "it was switched too late"
+                slices[observed].append(run)
+
             if number:
                 on, off = slices[True], slices[False]
-                rates.append(sum(one.seconds for one in off) / sum(one.seconds for one in on))
+                rates.append(sum(run.seconds for run in off) / sum(run.seconds for run in on))
                 spent.append(_cpu(on) / _cpu(off))
+
     return [
         Figure("observation on against off: items/s", "times", rates, ">= 0.98"),
         Figure("observation on against off: CPU of node and Postgres", "times", spent, "<= 1.02"),
@@ -48,4 +51,4 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
 
 
 def _cpu(slices: Sequence[Round]) -> float:
-    return sum(one.cost.server + one.cost.postgres for one in slices)
+    return sum(run.cost.server + run.cost.postgres for run in slices)

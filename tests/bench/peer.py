@@ -80,6 +80,6 @@ def submission(bucket: Message) -> Message:
     return {
         "bucket_id": bucket["bucket_id"],
         "claim": bucket["claim"],
-        "results": [{"item": one["item"], "dm": "DM"} for one in bucket["items"]],
+        "results": [{"item": item["item"], "dm": "DM"} for item in bucket["items"]],
         "final": True,
     }

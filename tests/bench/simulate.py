@@ -1,83 +1,116 @@
-"""A day of 100,000 clients, in minutes: `python -m tests.bench.simulate [--clients N] [--measure] [--json]`.
+"""Needs of 100,000 or a million clients: `python -m tests.bench.simulate [--clients N …] [--hours H] [--measure] …`.
 
-Plays who comes when, how fast each is, the outside API's limit (180 requests in 15 minutes), broken connections,
-give-backs, hanging clients and the end of a node, on a simulated clock, against the project's own rules: the pool's
-size and the builder's runs, rank and chance within it, turns between clients, batches of claims and submits, what a
-give-back costs, how broken buckets are cut, and how the client's library tries again.  Tells how long asks and items
-wait, how large the pool is, what the database has to do, and, with what its statements cost, how many nodes and what
-database another number of clients needs (`--scale`, default one million).
-
-The costs are options; `--measure` takes them anew, on a fresh embedded Postgres through the store's own functions.
-What only SQL decides is modelled; `tests/bench/test_simulation.py` holds each step of the model against the real store.
-
-Roughly: the database answers as fast under load as alone; connections spread evenly over the nodes; one service; a
-client that is cut off stops checking; items are added evenly over the day, and none is deleted or prioritised later.
+Tells how many nodes, statements and database cores the busiest minute of a day needs, how long asks take then, and how
+long items wait, by the model of `tests/bench/capacity.py` from what each step of the work costs.  `--measure` takes
+these costs anew from a node on a fresh Postgres, which takes about a minute.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
-import gc
 import json
 import sys
-import time
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from tests.bench.simulation.costs import Costs
-from tests.bench.simulation.day import Day
-from tests.bench.simulation.measure import measured
-from tests.bench.simulation.report import figures, show
-from tests.bench.simulation.scenario import Scenario
+from tests.bench.capacity import BUSY, HOUR, Needs, Scenario, day_of, needs_of
+from tests.bench.figures import percentile
+from tests.bench.steps import CROWD, StepCost, Steps, Timings, measure, neighbour_of
+from tests.bench.world import world
 
-_SCENARIO = {
-    "clients": "how many clients there are",
-    "nodes": "how many nodes they connect to",
-    "hours": "how long is played, from midnight on",
-    "seed": "of all that is drawn; the same seed plays the same day",
-    "load": "what is added, as a share of what the clients can check",
-}
+STEPS = Steps(
+    claim=StepCost(1.0, 1.05, 0.35),
+    bucket=StepCost(1.0, 0.74, 0.45),
+    submit=StepCost(4.0, 0.91, 1.36),
+    make=StepCost(0.01, 1.07, 0.06),
+    add=StepCost(3.1, 18.4, 5.7),
+    session=StepCost(6.1, 1.25, 2.07),
+    second=StepCost(21.9, 4.5, 10.1),
+)
+TIMINGS = Timings(claim=0.0036, claim_more=0.00024, submit=0.0053, submit_more=0.0017, ask=0.0033)
+"""Both as `--measure` found them on two cores of a small virtual machine, which other programs kept busy meanwhile."""
 
 
-def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.bench.simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+async def measured() -> tuple[Steps, Timings]:
+    """Costs and times of all steps on this machine."""
+    async with world() as here:
+        await here.start()
+        async with neighbour_of(here):
+            return await measure(here, 5 * CROWD)
+
+
+def figures(scenario: Scenario, needs: Needs) -> dict[str, Any]:
+    """All that is told of one scenario, for JSON."""
+    day, total = day_of(scenario), sum(needs.steps.values(), StepCost())
+
+    return {
+        "clients": scenario.clients,
+        "sessions": round(needs.peak.connected),
+        "nodes": needs.nodes,
+        "items_settled_per_second": needs.peak.settled,
+        "statements_per_second": total.statements,
+        "database_cores_used": total.database_ms / 1000,
+        "database_cores": total.database_ms / 1000 / BUSY,
+        "node_cores_used": needs.node.total.node_ms / 1000,
+        "ready_buckets": needs.pool,
+        "ask_to_bucket_ms": {f"p{share}": percentile(needs.node.asks, share / 100) * 1000 for share in (50, 99)},
+        "waiting_items_most": max(minute.waiting for minute in day),
+        "wait_hours_most": max(minute.wait for minute in day) / HOUR,
+        "clients_without_work_most": max(minute.idle for minute in day),
+        "steps": {name: asdict(cost) for name, cost in needs.steps.items()},
+    }
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """The same as a sentence and a table."""
+    asked = found["ask_to_bucket_ms"]
+    console.print(
+        f"{found['clients']:,} clients, {found['sessions']:,} sessions in the busiest minute: {found['nodes']} nodes, "
+        f"{found['statements_per_second']:,.0f} statements/s, {found['database_cores_used']:.1f} cores of the database "
+        f"used ({found['database_cores']:.0f} at {BUSY:.0%}), {found['node_cores_used']:.2f} of each node.  "
+        f"Ask to bucket {asked['p50']:.1f} ms, p99 {asked['p99']:.1f} ms; {found['ready_buckets']:,} ready buckets.  "
+        f"At most {found['waiting_items_most']:,.0f} items wait, for {found['wait_hours_most']:.1f} h; "
+        f"at most {found['clients_without_work_most']:.0%} of the clients are without work."
     )
-    of_scenario = {one.name: one for one in dataclasses.fields(Scenario)}
-    for name, help_text in _SCENARIO.items():
-        default = of_scenario[name].default
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{help_text} (default {default})")
-    parser.add_argument("--scale", type=int, default=1_000_000, help="the number of clients that is asked about")
-    parser.add_argument("--measure", action="store_true", help="measure what statements cost first")
-    parser.add_argument("--json", action="store_true", help="print figures, not tables")
-    costs = parser.add_argument_group("costs", "milliseconds of a core unless said otherwise")
-    for one in dataclasses.fields(Costs):
-        option = "--" + one.name.replace("_", "-")
-        help_text = one.metadata["help"].replace("%", "%%")
-        costs.add_argument(option, type=float, default=None, help=f"{help_text} (default {one.default})")
-    return parser
+
+    table = Table("step", "statements/s", "cores of the database", "cores of the nodes")
+    for name, cost in found["steps"].items():
+        cores = (f"{cost[column] / 1000:.3f}" for column in ("database_ms", "node_ms"))
+        table.add_row(name, f"{cost['statements']:,.1f}", *cores)
+    console.print(table)
 
 
 def main() -> None:
-    """Read the options, play, tell."""
-    chosen = vars(_options().parse_args())
-    console = Console(stderr=chosen["json"])
-    costs = Costs()
-    if chosen["measure"]:
-        costs = asyncio.run(measured())
-        console.print(costs)
-    given = {one.name: chosen[one.name] for one in dataclasses.fields(Costs) if chosen[one.name] is not None}
-    day = Day(Scenario(**{name: chosen[name] for name in _SCENARIO}), dataclasses.replace(costs, **given))
-    gc.set_threshold(1_000_000)  # a day makes millions of objects, and hardly any circles
-    begun = time.perf_counter()
-    day.play()
-    found = figures(day, time.perf_counter() - begun, chosen["scale"])
-    if chosen["json"]:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    else:
-        show(found, console)
+    """Read the options, reckon, tell."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clients", type=int, nargs="+", default=[100_000, 1_000_000], help="how many there are")
+    parser.add_argument("--hours", type=float, default=24.0, help="how long, from midnight on (default 24)")
+    parser.add_argument("--load", type=float, default=0.9, help="items added, against what can be checked in a day")
+    parser.add_argument("--measure", action="store_true", help="measure what the steps cost first")
+    parser.add_argument("--json", action="store_true", help="print figures, not tables")
+    chosen = parser.parse_args()
+    if min(chosen.clients) < 1 or chosen.hours < 1:
+        parser.error("there is at least one client, and an hour")
+
+    steps, timings = asyncio.run(measured()) if chosen.measure else (STEPS, TIMINGS)
+    scenarios = [Scenario(clients=clients, hours=chosen.hours, load=chosen.load) for clients in chosen.clients]
+    found = [figures(scenario, needs_of(scenario, steps, timings)) for scenario in scenarios]
+
+    if chosen.json:
+        costs = {"steps": asdict(steps), "timings": asdict(timings)}
+        sys.stdout.write(json.dumps({"costs": costs, "needs": found}, indent=2) + "\n")
+        return
+    console = Console()
+    if chosen.measure:
+        console.print(steps, timings)
+    for needs in found:
+        show(needs, console)
 
 
 if __name__ == "__main__":

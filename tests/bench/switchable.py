@@ -14,7 +14,7 @@ import asyncpg
 
 from coordinator.cli import main
 from coordinator.observe.events import Events
-from coordinator.observe.recorder import Recorder
+from coordinator.stats.recorder import Recorder
 from coordinator.store.statement_stats import CountedConnection
 
 
@@ -34,7 +34,7 @@ ON: dict[type, dict[str, Any]] = {which: {name: vars(which)[name] for name in na
 
 
 class Switch:
-    """What is in force."""
+    """The switch between observing and not."""
 
     def __init__(self) -> None:
         self.on = True

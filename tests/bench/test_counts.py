@@ -1,4 +1,4 @@
-"""What a bucket costs, where it can be counted exactly: a change that makes it dearer fails here, on any machine."""
+"""Cost of a bucket, where it can be counted exactly: a change that makes it dearer fails here, on any machine."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from tests.harness import Admin, Message, Server, Volunteer, secret_of, submissi
 from tests.serve.tools import eventually, value
 from tests.store.bench import Bench, blocked
 from tests.store.bench import submit as settling
+
+pytestmark = pytest.mark.measured
 
 CROWD = 16
 SIZE = 180
@@ -59,12 +61,12 @@ async def crowd(server: Server, admin: Admin) -> list[Volunteer]:
 
 def statements(server: Server) -> Counter[str]:
     found = server.node.parts.core.database.load.snapshot().statements
-    return Counter({one.statement: one.calls for one in found if one.statement.partition(".")[0] in HOT})
+    return Counter({count.statement: count.calls for count in found if count.statement.partition(".")[0] in HOT})
 
 
 async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
-    """A bucket for each; all but the first ask while the first one's claim is under way."""
-    dispatcher = server.node.parts.grant.dispatcher(ServiceId(1))
+    """Hand a bucket to each; all but the first ask while the first one's claim is under way."""
+    dispatcher = server.node.parts.work.grant.dispatcher(ServiceId(1))
     async with dispatcher.claiming:
         first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
         await first
@@ -94,17 +96,17 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
                 if n < len(held):
                     await blocked(watch, n + 1)
         async with asyncio.timeout(10):
-            while len(server.node.parts.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
+            while len(server.node.parts.work.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
     stored = await asyncio.gather(*answers)
-    assert [one["stored"] for one in stored] == [SIZE] * CROWD
+    assert [answer["stored"] for answer in stored] == [SIZE] * CROWD
     # With BEGIN and COMMIT twelve, and two claims: 0.9 a bucket here, a third of it under load.
     assert statements(server) - before == Counter({"results.settle": 3, "copy.result": 3})
 
 
 async def found_empty(server: Server) -> None:
-    """Who waits here has been told that there is nothing."""
-    dispatcher = server.node.parts.grant.dispatcher(ServiceId(1))
+    """Wait until those who ask have been told that there is nothing."""
+    dispatcher = server.node.parts.work.grant.dispatcher(ServiceId(1))
 
     async def found() -> bool:
         return dispatcher.found_empty
@@ -118,8 +120,9 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     await stop_clock(server.node)
     await volunteer.ok("ask", service="dm_check", count=1)
     await found_empty(server)
+
     before = statements(server)
-    await admin.ok("item.add", items=[{"key": "one"}], services=["dm_check"])
+    await admin.ok("item.add", items=[{"key": "new"}], services=["dm_check"])
     await volunteer.push("bucket")
     # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
@@ -130,14 +133,16 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
 async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_client_that_waits(
     server: Server, admin: Admin, volunteer: Volunteer
 ) -> None:
-    await admin.ok("item.add", items=[{"key": "one"}], services=["follower_check"])
+    await admin.ok("item.add", items=[{"key": "urgent"}], services=["follower_check"])
     await stop_clock(server.node)
     await volunteer.ok("ask", service="dm_check", count=1)
     await found_empty(server)
+
     before = statements(server)
-    await admin.ok("item.prioritize", keys=["one"], service="dm_check")
+    await admin.ok("item.prioritize", keys=["urgent"], service="dm_check")
     await volunteer.push("bucket")
-    await server.node.parts.grant.dispatcher(ServiceId(1)).built_ahead()
+    await server.node.parts.work.grant.dispatcher(ServiceId(1)).built_ahead()
+
     # With BEGIN and COMMIT nine; behind the claim it is looked whether more can be made.
     assert statements(server) - before == Counter(
         {
@@ -162,6 +167,7 @@ async def test_statements_from_the_end_of_a_session_to_the_hands_of_another(
     await stop_clock(server.node)
     await waiting.ok("ask", service="dm_check", count=1)
     await found_empty(server)
+
     before = statements(server)
     volunteer.cut()
     await waiting.push("bucket")
@@ -169,7 +175,7 @@ async def test_statements_from_the_end_of_a_session_to_the_hands_of_another(
 
 
 async def written(db: Connection) -> Counter[str]:
-    """The rows that this connection has written: `insert bucket`, `update bucket`, …"""
+    """Count the rows that this connection has written: `insert bucket`, `update bucket`, …"""
     rows = await db.fetch("SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables")
     return Counter(
         {
@@ -184,10 +190,12 @@ async def test_rows_that_are_written_for_a_bucket(bench: Bench) -> None:
     workers = [await bench.worker(f"w{n}") for n in range(CROWD)]
     for _ in workers:
         await bench.bucket(SIZE)
+
     async with bench.database.transaction() as db:
         before = await written(db)
-        got = (await claims.claim(db, bench.service, [one.demand for one in workers], bench.boot)).claimed
-        outcomes = await results.settle(db, [settling(one) for one in got], 120.0)
+        demands = [worker.demand for worker in workers]
+        got = (await claims.claim(db, bench.service, demands, bench.boot)).claimed
+        outcomes = await results.settle(db, [settling(claimed) for claimed in got], 120.0)
         assert await written(db) - before == Counter(
             {
                 "update bucket": 2 * CROWD,
@@ -196,7 +204,7 @@ async def test_rows_that_are_written_for_a_bucket(bench: Bench) -> None:
                 "insert result": SIZE * CROWD,
             }
         )
-    assert [one is not None and one.stored for one in outcomes] == [SIZE] * CROWD
+    assert [outcome is not None and outcome.stored for outcome in outcomes] == [SIZE] * CROWD
 
 
 async def test_rows_that_are_written_to_make_a_bucket(bench: Bench) -> None:
@@ -216,14 +224,16 @@ async def test_bytes_on_the_wire_for_a_bucket(server: Server, admin: Admin) -> N
     await peer.request("hello", protocol=1, client_id="ada", secret=secret_of("ada"))
     choice = {"service": "dm_check", "profile": {"source": "ada"}}
     await peer.request("register", screen_name="ada", services=[choice])
+
     await peer.request("ask", service="dm_check", count=1)
     frame = await peer.connection.recv(decode=False)
     bucket = msgspec.json.decode(frame)
     assert bucket["type"] == "bucket"
-    items = [{"item": one["item"], "key": one["key"]} for one in bucket["items"]]
+    items = [{"item": item["item"], "key": item["key"]} for item in bucket["items"]]
     assert len(items) == SIZE
     # An item takes what it takes as the shortest JSON, and a bucket little beside its items.
     assert len(frame) - len(msgspec.json.encode(items)) <= 200
+
     await peer.send("submit", **submission(bucket))
     answer = await peer.connection.recv(decode=False)
     assert msgspec.json.decode(answer)["stored"] == SIZE

@@ -20,8 +20,8 @@ CONNECTIONS = 16
 """Of the workers that insert by themselves, as many as there are daemons."""
 
 
-DEAREST = 6
-"""Statements that are told by name, of those that take longest."""
+SLOWEST = 6
+"""Statements that are told by name: those that take longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Daemons:
 
     @classmethod
     async def start(cls, world: World, count: int, stack: AsyncExitStack, prefix: str = "daemon") -> Daemons:
-        """Connected and registered."""
+        """Start so many, connected and registered."""
         programs = []
         names = [f"{prefix}{n}" for n in range(count)]
         await world.register(names)
@@ -58,15 +58,16 @@ class Daemons:
 
     async def run(self, world: World, buckets: int) -> Round:
         """Settle so many buckets."""
-        before, cpu = await world.cost(), sum(one.cpu for one in self.programs)
-        for one in self.programs:
-            await one.say("work", buckets=buckets // PROCESSES)
-        done = [await one.hear() for one in self.programs]
-        items = sum(one["items"] for one in done)
+        before, cpu = await world.cost(), sum(program.cpu for program in self.programs)
+        for program in self.programs:
+            await program.say("work", buckets=buckets // PROCESSES)
+        done = [await program.hear() for program in self.programs]
+
+        items = sum(part["items"] for part in done)
         assert items == buckets // PROCESSES * PROCESSES * SIZE, f"{items} items of {buckets} buckets were stored"
-        seconds = max(one["ended"] for one in done) - min(one["begun"] for one in done)
+        seconds = max(part["ended"] for part in done) - min(part["begun"] for part in done)
         spent = (await world.cost()).since(before)
-        return Round(items / seconds, buckets, spent, sum(one.cpu for one in self.programs) - cpu, seconds)
+        return Round(items / seconds, buckets, spent, sum(program.cpu for program in self.programs) - cpu, seconds)
 
 
 class Direct:
@@ -88,11 +89,11 @@ class Direct:
     async def run(self, buckets: int) -> float:
         """Items per second."""
         each = buckets // PROCESSES
-        for n, one in enumerate(self._programs):
-            await one.say("insert", buckets=each, claim=-(n + 1) * 10_000_000)
-        done = [await one.hear() for one in self._programs]
-        seconds = max(one["ended"] for one in done) - min(one["begun"] for one in done)
-        return float(sum(one["items"] for one in done) / seconds)
+        for number, program in enumerate(self._programs):
+            await program.say("insert", buckets=each, claim=-(number + 1) * 10_000_000)
+        done = [await program.hear() for program in self._programs]
+        seconds = max(part["ended"] for part in done) - min(part["begun"] for part in done)
+        return float(sum(part["items"] for part in done) / seconds)
 
 
 async def bare_copy(world: World, buckets: int) -> float:
@@ -103,12 +104,14 @@ async def bare_copy(world: World, buckets: int) -> float:
         for claim, items in shuffled_buckets(buckets, -1_000_000_000)
         for item in items
     ]
+
     connection = await asyncpg.connect(world.dsn)
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda text: b"\x01" + text.encode(), decoder=bytes, format="binary"
     )
     columns = ("item_id", "service_id", "claim", "at", "value")
     await connection.copy_records_to_table("result", columns=columns, records=rows[:1])  # looks the types up
+
     begun = perf_counter()
     for n in range(1, len(rows), 18_000):
         await connection.copy_records_to_table("result", columns=columns, records=rows[n : n + 18_000])
@@ -118,7 +121,7 @@ async def bare_copy(world: World, buckets: int) -> float:
 
 
 async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
-    """All in turn, each on a table without results; then 200 daemons, and the statements of both.
+    """Measure all in turn, each on a table without results; then 200 daemons, and the statements of both.
 
     The daemons work once on buckets that are ready, and once on ones that are all made while they work.
     """
@@ -136,22 +139,26 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
             found["copy"] = await bare_copy(world, buckets)
             await world.sql("TRUNCATE result")
             found["insert"] = await direct.run(buckets)
+
             await world.ready_buckets("dm_check", buckets)
             found["ready"] = await daemons.run(world, buckets)
             await world.wait_items("dm_check", (buckets + 400) * SIZE)
             found["ours"] = await daemons.run(world, buckets)
+
             if number:
                 ready.append(found["ready"])
                 sixteen.append(found["ours"])
                 copies.append(found["copy"])
                 inserts.append(found["insert"])
+
     async with AsyncExitStack() as stack:
         daemons = await Daemons.start(world, 200, stack)
         for number in range(rounds + 1):
             await world.ready_buckets("dm_check", buckets * 2)
-            one = await daemons.run(world, buckets * 2)
+            run = await daemons.run(world, buckets * 2)
             if number:
-                crowd.append(one)
+                crowd.append(run)
+
     return [
         Figure("bare COPY, one connection", "items/s", copies),
         Figure("one unnest insert a bucket, 16 connections", "items/s", inserts),
@@ -159,13 +166,13 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
         *_rates("16 daemons, buckets made meanwhile", sixteen, copies, inserts),
         *_costs("16 daemons, buckets ready", ready, 0.3),
         *_costs("16 daemons, buckets made meanwhile", sixteen, 0.3),
-        Figure("200 daemons, buckets ready: settled", "items/s", [one.rate for one in crowd]),
+        Figure("200 daemons, buckets ready: settled", "items/s", [run.rate for run in crowd]),
         *_costs("200 daemons, buckets ready", crowd, 0.1),
     ]
 
 
 def _rates(who: str, ours: Sequence[Round], copies: Sequence[float], inserts: Sequence[float]) -> list[Figure]:
-    rates = [one.rate for one in ours]
+    rates = [run.rate for run in ours]
     against_copy = [rate / base for rate, base in zip(rates, copies, strict=True)]
     against_inserts = [rate / base for rate, base in zip(rates, inserts, strict=True)]
     return [
@@ -176,51 +183,51 @@ def _rates(who: str, ours: Sequence[Round], copies: Sequence[float], inserts: Se
 
 
 def _costs(who: str, rounds: Sequence[Round], goal: float) -> list[Figure]:
-    made = sum(one.cost.by_name.get("building.make", (0, 0, 0.0))[1] for one in rounds)
-    share = made / sum(one.buckets for one in rounds)
+    made = sum(run.cost.by_name.get("building.make", (0, 0, 0.0))[1] for run in rounds)
+    share = made / sum(run.buckets for run in rounds)
 
     def each(value: Any) -> list[float]:
-        return [value(one) / one.buckets for one in rounds]
+        return [value(run) / run.buckets for run in rounds]
 
     return [
         Figure(
             f"{who}: statements a bucket, claim and submit",
             "",
-            each(lambda one: sum(one.cost.by_name.get(name, (0,))[0] for name in HOT) + _control(one)),
+            each(lambda run: sum(run.cost.by_name.get(name, (0,))[0] for name in HOT) + _control(run)),
             f"<= {goal}",
         ),
         Figure(
             f"{who}: statements a bucket, all",
             "",
-            each(lambda one: one.cost.calls),
+            each(lambda run: run.cost.calls),
             note=f"{share:.0%} of the buckets were also made in that time",
         ),
-        Figure(f"{who}: rows a bucket", "", each(lambda one: one.cost.rows)),
-        Figure(f"{who}: ms of statements a bucket", "ms", each(lambda one: one.cost.milliseconds)),
-        Figure(f"{who}: CPU of the node", "ms/bucket", each(lambda one: one.cost.server * 1000)),
-        Figure(f"{who}: CPU of Postgres", "ms/bucket", each(lambda one: one.cost.postgres * 1000)),
-        Figure(f"{who}: CPU of the daemons", "ms/bucket", each(lambda one: one.clients * 1000)),
-        Figure(f"{who}: waits for a connection", "a bucket", each(lambda one: one.cost.pool_waits)),
+        Figure(f"{who}: rows a bucket", "", each(lambda run: run.cost.rows)),
+        Figure(f"{who}: ms of statements a bucket", "ms", each(lambda run: run.cost.milliseconds)),
+        Figure(f"{who}: CPU of the node", "ms/bucket", each(lambda run: run.cost.server * 1000)),
+        Figure(f"{who}: CPU of Postgres", "ms/bucket", each(lambda run: run.cost.postgres * 1000)),
+        Figure(f"{who}: CPU of the daemons", "ms/bucket", each(lambda run: run.clients * 1000)),
+        Figure(f"{who}: waits for a connection", "a bucket", each(lambda run: run.cost.pool_waits)),
         *(
-            Figure(f"{who}: {name}", "ms/bucket", each(lambda one, name=name: _spent(one, name)))
-            for name in _dearest(rounds)
+            Figure(f"{who}: {name}", "ms/bucket", each(lambda run, name=name: _spent(run, name)))
+            for name in _slowest(rounds)
         ),
     ]
 
 
-def _spent(one: Round, statement: str) -> float:
-    return one.cost.by_name.get(statement, (0, 0, 0.0))[2]
+def _spent(run: Round, statement: str) -> float:
+    return run.cost.by_name.get(statement, (0, 0, 0.0))[2]
 
 
-def _dearest(rounds: Sequence[Round]) -> list[str]:
+def _slowest(rounds: Sequence[Round]) -> list[str]:
     """The statements that took longest."""
-    names = {name for one in rounds for name in one.cost.by_name}
-    return sorted(names, key=lambda name: -sum(_spent(one, name) for one in rounds))[:DEAREST]
+    names = {name for run in rounds for name in run.cost.by_name}
+    return sorted(names, key=lambda name: -sum(_spent(run, name) for run in rounds))[:SLOWEST]
 
 
 HOT = ("claims.claim", "claims.claim_choosy", "claims.waits", "results.settle", "copy.result")
 
 
-def _control(one: Round) -> int:
+def _control(run: Round) -> int:
     """BEGIN and COMMIT of submits: two for each batch."""
-    return 2 * one.cost.by_name.get("results.settle", (0,))[0]
+    return 2 * run.cost.by_name.get("results.settle", (0,))[0]

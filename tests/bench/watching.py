@@ -1,4 +1,4 @@
-"""What being watched costs the work: ten dashboards and Prometheus, there and not there, on the same node."""
+"""Cost of being watched for the work: ten dashboards and Prometheus, there and not there, on the same node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRAPE = 1.0
 
 
 async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
-    """In pairs on one node, in turn with and without; the first pair warms up."""
+    """Measure in pairs on one node, in turn with and without; the first pair warms up."""
     rates: list[float] = []
     spent: list[float] = []
     async with AsyncExitStack() as stack:
@@ -37,11 +37,13 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
                         pair[watched] = await daemons.run(world, buckets)
                 else:
                     pair[watched] = await daemons.run(world, buckets)
+
             if number:
                 rates.append(pair[True].rate / pair[False].rate)
-                costs = [pair[one].cost.server + pair[one].cost.postgres for one in (True, False)]
+                costs = [pair[watched].cost.server + pair[watched].cost.postgres for watched in (True, False)]
                 spent.append(costs[0] / costs[1])
         idle = [await _idle(world) for _ in range(rounds)]
+
     who = f"{DASHBOARDS} dashboards and /metrics, against nobody watching"
     return [
         Figure(f"{who}: items/s", "times", rates, ">= 0.98"),
@@ -51,7 +53,7 @@ async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
 
 
 async def _idle(world: World) -> float:
-    """What being watched adds, while there is nothing to do; two of a hundred of two cores are four."""
+    """Percent of a core that being watched takes while there is nothing to do; the goal is two of both cores' 100."""
     spent = []
     for watched in (False, True):
         async with AsyncExitStack() as stack:
@@ -66,15 +68,17 @@ async def _idle(world: World) -> float:
 
 @asynccontextmanager
 async def _watchers(world: World) -> AsyncIterator[None]:
-    """All topics once a second for each dashboard; here from its beginning to its end."""
+    """Dashboards that are sent all topics once a second, and a scraper, until the block ends."""
     host, _, port = world.url.removeprefix("ws://").partition(":")
     loop = asyncio.get_running_loop()
     dashboards = [(await loop.create_connection(Dashboard, host, int(port)))[1] for _ in range(DASHBOARDS)]
-    for one in dashboards:
-        one.say(type="hello", protocol=1)
-        one.say(type="subscribe", topics=list(TOPICS), interval=1)
+    for dashboard in dashboards:
+        dashboard.say(type="hello", protocol=1)
+        dashboard.say(type="subscribe", topics=list(TOPICS), interval=1)
+
     scraper = asyncio.create_task(_scrape(world.ops_url))
     Dashboard.taken = 0
+
     try:
         yield
         assert Dashboard.taken, "the dashboards were sent nothing"
@@ -82,8 +86,8 @@ async def _watchers(world: World) -> AsyncIterator[None]:
     finally:
         scraper.cancel()
         await asyncio.wait([scraper])
-        for one in dashboards:
-            one.transport.close()
+        for dashboard in dashboards:
+            dashboard.transport.close()
 
 
 async def _scrape(url: str) -> None:

@@ -1,4 +1,4 @@
-"""A fresh Postgres and a real `coordinator serve`, and what they have cost."""
+"""A fresh Postgres and a real `coordinator serve`, and their cost."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import asyncpg
 
 from coordinator import credentials
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.home import make_ready
 from coordinator.model import ServiceId
+from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import building, migrate, tokens
 from coordinator.store.pool import Database
@@ -36,7 +36,7 @@ START = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What all has cost until now: CPU seconds, and the node's own count of its statements."""
+    """Cost of everything until now: CPU seconds, and the node's own count of its statements."""
 
     server: float
     postgres: float
@@ -121,11 +121,12 @@ class World:
     # Cost
 
     async def cost(self) -> Cost:
-        """Of the node and of Postgres, until now."""
+        """Cost of the node and of Postgres until now."""
         assert self._admin is not None
         load = (await self._admin.request("stats"))["database"]
         # What the looking itself asks is not part of anything.
         rows = [row for row in load["statements"] if row["statement"] not in ("statistics.state", "statistics.fronts")]
+
         postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split("\n")[0])
         return Cost(
             _cpu(self.pid),
@@ -147,7 +148,7 @@ class World:
     # The database
 
     async def sql(self, *statements: str) -> Any:
-        """Run statements on a connection of its own; the first value of the last one."""
+        """Run statements on a connection of its own; return the first value of the last."""
         db = await asyncpg.connect(self.dsn, command_timeout=1800)
         try:
             found = None
@@ -158,7 +159,7 @@ class World:
             await db.close()
 
     async def register(self, names: Sequence[str], service: str = "dm_check") -> None:
-        """Clients that have joined; not over the wire, which takes only so many from one address a minute."""
+        """Add clients that have joined; not over the wire, which takes only so many from one address a minute."""
         db = await asyncpg.connect(self.dsn)
         await db.execute(
             """INSERT INTO client (client_id, secret_hash, screen_name)
@@ -166,6 +167,7 @@ class World:
             names,
             [credentials.hash_secret(secret_of(name)) for name in names],
         )
+
         await db.execute(
             """INSERT INTO client_service (client_id, service_id, profile)
                SELECT id, service_id, jsonb_build_object('source', id) FROM unnest($1::text[]) AS c (id), service
@@ -176,7 +178,7 @@ class World:
         await db.close()
 
     async def wait_items(self, service: str, count: int) -> None:
-        """Exactly so many items wait for a service, none of its buckets is open, and no result is stored."""
+        """Let exactly so many items wait for a service, with none of its buckets open and no result stored."""
         await self.sql(
             "DELETE FROM bucket_items c USING bucket b WHERE b.bucket_id = c.bucket_id AND b.state <> 'done'",
             "DELETE FROM bucket WHERE state <> 'done'",
@@ -191,7 +193,7 @@ class World:
         )
 
     async def ready_buckets(self, service: str, count: int) -> None:
-        """Exactly so many buckets of the usual size are ready, nothing waits, and no result is stored."""
+        """Make exactly so many ready buckets of the usual size; nothing waits, and no result is stored."""
         await self.wait_items(service, count * SIZE)
         database = Database(self.dsn, size=2)
         await database.open()
@@ -227,12 +229,14 @@ async def world() -> AsyncIterator[World]:
         database = Database(postgres.dsn, size=2)
         await database.open()
         await migrate.migrate(database, tables_of(load_plugins()))
+
         new = credentials.make_token()
         async with database.connection() as db:
             await tokens.issue(db, new.token_id, new.hash, "admin", "bench", None, None)
         made.token = new.token
         await database.close()
-        await make_ready(postgres.dsn, None)
+
+        await prepare_database(postgres.dsn, None)
         yield made
     finally:
         await made.stop()
@@ -241,7 +245,7 @@ async def world() -> AsyncIterator[World]:
 
 
 def folder_for_postgres(name: str) -> Path:
-    """A new one that the account of Postgres may enter."""
+    """Make a folder that the account of Postgres may enter."""
     made = Path(tempfile.mkdtemp(prefix=f"coordinator-{name}-", dir="/tmp"))
     made.chmod(0o755)
     return made
@@ -268,7 +272,7 @@ class Program:
         await self.process.stdin.drain()
 
     async def hear(self) -> dict[str, Any]:
-        """What it answers."""
+        """Wait for its next answer."""
         assert self.process.stdout is not None
         line = await self.process.stdout.readline()
         assert line, "a process of the bench has ended"

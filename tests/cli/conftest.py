@@ -31,17 +31,17 @@ def app() -> typer.Typer:
 
 @pytest.fixture
 def run(app: typer.Typer) -> Run:
-    """Any command."""
+    """Runs any command."""
     return lambda *words, input=None: CliRunner().invoke(app, list(words), input=input)
 
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    with scripted() as one:
-        yield one
+    with scripted() as script:
+        yield script
 
 
 @pytest.fixture
 def ask(run: Run, server: Scripted) -> Run:
-    """A command of the admin channel, to the scripted server."""
+    """Runs a command of the admin channel, against the scripted server."""
     return lambda *words, input=None: run(*words, "--server", server.url, "--token", TOKEN, input=input)

@@ -50,9 +50,11 @@ class Scripted:
                 return
             socket.send(json.dumps({"type": "welcome", "ref": ref, "role": "admin", "protocol": 1}))
             return
+
         self.asked.append({name: value for name, value in message.items() if name not in ("type", "ref")})
         told = self.answers[kind]
         fields = told(message) if callable(told) else told
+
         if isinstance(fields, int):
             socket.close(fields)
         else:

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from coordinator.cli.item_file import MOST_RECORD, Bad, Found, ItemFile
+from coordinator.cli.item_file import MAX_RECORD_BYTES, ItemFile, ParsedItem, RejectedRecord
 from coordinator.errors import ConfigError
 
 
-def read(content: str | bytes, **how: Any) -> list[Found | Bad]:
+def read(content: str | bytes, **options: Any) -> list[ParsedItem | RejectedRecord]:
     raw = content.encode() if isinstance(content, str) else content
-    return list(ItemFile(io.BytesIO(raw), **how))
+    return list(ItemFile(io.BytesIO(raw), **options))
 
 
-def items(found: list[Found | Bad]) -> list[Any]:
-    return [json.loads(one.json) for one in found if isinstance(one, Found)]
+def items(found: list[ParsedItem | RejectedRecord]) -> list[Any]:
+    return [json.loads(one.json) for one in found if isinstance(one, ParsedItem)]
 
 
-def bad(found: list[Found | Bad]) -> list[tuple[int, str]]:
-    return [(one.line, one.reason) for one in found if isinstance(one, Bad)]
+def bad(found: list[ParsedItem | RejectedRecord]) -> list[tuple[int, str]]:
+    return [(one.line, one.reason) for one in found if isinstance(one, RejectedRecord)]
 
 
 def test_csv_columns_become_attributes() -> None:
@@ -57,7 +57,7 @@ def test_quotes_with_commas_and_newlines() -> None:
 
 
 def test_bad_lines_of_csv() -> None:
-    long = b"x" * (MOST_RECORD + 1)
+    long = b"x" * (MAX_RECORD_BYTES + 1)
     lines = [b"key,n", b"ada,1", b"bob", b"c\xff,1", long, b",3", b"d\x00,1", b'"e"f,1', b"a,b,c", b"eve,2", b""]
     found = read(b"\n".join(lines))
     assert items(found) == [{"key": "ada", "n": 1}, {"key": "eve", "n": 2}]
@@ -81,7 +81,7 @@ def test_a_quote_that_does_not_end_costs_one_line(after: int) -> None:
 
 
 def test_a_long_line_within_a_quote() -> None:
-    found = read('key,n\nada,"1\n' + "x" * (MOST_RECORD + 1) + "\nbob,2\n")
+    found = read('key,n\nada,"1\n' + "x" * (MAX_RECORD_BYTES + 1) + "\nbob,2\n")
     assert items(found) == [{"key": "bob", "n": 2}]
     assert [line for line, _ in bad(found)] == [2, 3]
 
@@ -118,7 +118,7 @@ def test_bad_lines_of_json() -> None:
     lines = [
         b'{"key":"ada"}', b'{"n":1}', b"[1]", b"{", b'{"key":"\xff"}', b'{"key":"a\\u0000"}', deep,
         b'{"key":"\\ud800"}', b'{"key":""}', b'{"key":true}',
-        b'{"key":"' + b"x" * MOST_RECORD + b'"}', b'{"key":"eve"}',
+        b'{"key":"' + b"x" * MAX_RECORD_BYTES + b'"}', b'{"key":"eve"}',
     ]  # fmt: skip
     found = read(b"\n".join(lines))
     assert items(found) == [{"key": "ada"}, {"key": "eve"}]
@@ -150,6 +150,8 @@ print(count, rss() - before, time.process_time() - began)
 
 
 @pytest.mark.parametrize(("format_", "expected"), [("csv", 1_000_000), ("jsonl", 1_000_001)])
+@pytest.mark.long
+@pytest.mark.measured
 def test_a_million_lines_in_constant_memory(format_: str, expected: int) -> None:
     # A process of its own: the highest memory of this one may be of another test.
     done = subprocess.run(

@@ -37,10 +37,10 @@ class Catalogue:
 
 @pytest.fixture
 def catalogue(server: Scripted) -> Catalogue:
-    one = Catalogue()
+    catalogue = Catalogue()
     server.answers["limits"] = {"limits": {"max_message_bytes": 1 << 20}}
-    server.answers["item.add"] = one.add
-    return one
+    server.answers["item.add"] = catalogue.add
+    return catalogue
 
 
 def last(stdout: str) -> Any:
@@ -132,5 +132,5 @@ def test_bad_records_alone_do_not_pile_up(tmp_path: Path) -> None:
     file.write_text("key,n\n" + "bad\n" * 5000)
     with file.open("rb") as source:
         cut = list(item_import.batches(ItemFile(source), 1 << 20))
-    assert max(len(one.bad) for one in cut) <= item_import.BATCH
-    assert sum(len(one.bad) for one in cut) == 5000
+    assert max(len(batch.rejected) for batch in cut) <= item_import.ITEMS_PER_BATCH
+    assert sum(len(batch.rejected) for batch in cut) == 5000

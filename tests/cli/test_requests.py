@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer
 from coordinator.cli.requests import command_for, fields_of
-from coordinator.cli.words import EXAMPLES, FIELDS, GROUPS
-from coordinator.observe.capacity import CARRIES
+from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.wire.admin import REQUESTS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
@@ -46,12 +46,12 @@ def test_words_are_there_for_all(request_: type[Request]) -> None:
     tag = tag_of(request_)
     assert tag in EXAMPLES
     assert EXAMPLES[tag].startswith(" ".join(["coordinator", *words_of(request_)]))
-    assert "." not in tag or tag.split(".")[0] in GROUPS
-    assert {one.name for one in fields_of(request_)} <= FIELDS.keys()
+    assert "." not in tag or tag.split(".")[0] in GROUP_HELP
+    assert {one.name for one in fields_of(request_)} <= FIELD_HELP.keys()
 
 
 def test_what_a_request_is_about_needs_no_name() -> None:
-    about = {tag_of(one): next((f.name for f in fields_of(one) if f.about), None) for one in ASKED}
+    subjects = {tag_of(one): next((f.name for f in fields_of(one) if f.is_subject), None) for one in ASKED}
     expected = {
         "service.show": "service",
         "service.list": None,
@@ -68,7 +68,8 @@ def test_what_a_request_is_about_needs_no_name() -> None:
         "token.revoke": "token_id",
         "node.drain": "node",
     }
-    assert {tag: about[tag] for tag in expected} == expected
+
+    assert {tag: subjects[tag] for tag in expected} == expected
 
 
 def test_a_yes_or_no_becomes_a_pair_of_flags_and_an_object_json() -> None:
@@ -84,7 +85,7 @@ def test_a_yes_or_no_becomes_a_pair_of_flags_and_an_object_json() -> None:
     assert given["settings"].json
     assert given["settings"].value('{"a": 1}', None) == {"a": 1}
     names = list(inspect.signature(command_for(Made)).parameters)
-    assert names[0] == "placed_service"
+    assert names[0] == "argument_service"
     assert {"field_service", "field_dry_run", "field_settings"} <= set(names)
 
 
@@ -175,6 +176,7 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
     server.answers["result.export"] = answer
     done = ask("result", "export", "dm_check", "--format", form)
     assert done.exit_code == 0, done.output
+
     if form == "jsonl":
         assert [json.loads(line) for line in done.stdout.splitlines()] == [row] * 4
     else:
@@ -182,8 +184,9 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
         assert tuple(header) == columns
         assert len(rows) == 4
         assert json.loads(rows[0][3]) == row["value"]
-    one = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
-    assert "--after '5'" in one.stderr
+
+    page = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
+    assert "--after '5'" in page.stderr
 
 
 def test_refused_is_1(ask: Run, server: Scripted) -> None:
@@ -292,17 +295,20 @@ def test_lists_within_rows_stand_behind_one_table_of_all_rows(capsys: pytest.Cap
     assert shown[-2:] == [["service", "priority"], ["a", "100"]]
 
 
-CARRYING = {"limits": {"max_message_bytes": 1 << 20, "max_sessions": 50}, "carries": msgspec.to_builtins(CARRIES)}
+CARRYING = {
+    "limits": {"max_message_bytes": 1 << 20, "max_sessions": 50},
+    "carries": msgspec.to_builtins(MEASURED_CAPACITY),
+}
 
 
 def test_what_a_node_carries_beside_what_sets_the_limit(ask: Run, server: Scripted) -> None:
     server.answers["limits"] = CARRYING
     shown = [line.strip().split(maxsplit=2) for line in ask("limits").stdout.splitlines()]
-    assert ["machine", *CARRIES.machine.split(maxsplit=1)] in shown
-    assert ["memory_per_session", str(CARRIES.memory_per_session)] in shown
+    assert ["machine", *MEASURED_CAPACITY.machine.split(maxsplit=1)] in shown
+    assert ["memory_per_session", str(MEASURED_CAPACITY.memory_per_session)] in shown
     assert ["field", "value", "limited_by"] in shown
-    for name, sentence in msgspec.to_builtins(CARRIES.limited_by).items():
-        assert [name, str(getattr(CARRIES, name)), sentence] in shown
+    for name, sentence in msgspec.to_builtins(MEASURED_CAPACITY.limited_by).items():
+        assert [name, str(getattr(MEASURED_CAPACITY, name)), sentence] in shown
 
 
 def test_what_a_node_carries_is_one_line_of_json(ask: Run, server: Scripted) -> None:

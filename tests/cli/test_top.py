@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from coordinator.cli.top import _show
-from coordinator.cli.top_view import Seen, picture, span, spark
+from coordinator.cli.top_view import LatestSnapshots, render_top, sparkline, time_range
 from coordinator.store.pool import Database
 from coordinator.wire.stats import Eta, Topic
 from tests.cli.conftest import Run
@@ -28,7 +28,7 @@ async def node(start_server: StartServer, database: Database) -> Server:
     await (await server.admin()).add(9, services=["dm_check"])
     volunteer = await server.volunteer("ada")
     await volunteer.submit(await volunteer.bucket())
-    await server.node.parts.recorder.write()
+    await server.node.parts.statistics.recorder.write()
     return server
 
 
@@ -102,7 +102,7 @@ async def test_a_server_that_goes_away_is_3(run: Run, node: Server) -> None:
     watching = asyncio.create_task(call(run, "--server", node.url, "--json"))
 
     async def watches() -> bool:
-        return any(feed._subscriptions for feed in node.node.parts.feeds.feeds.values())
+        return any(feed._subscriptions for feed in node.node.parts.statistics.feeds.feeds.values())
 
     await eventually(watches, "it subscribes")
     await node.node.drain()
@@ -111,7 +111,7 @@ async def test_a_server_that_goes_away_is_3(run: Run, node: Server) -> None:
 
 
 def test_names_are_shown_as_text_only() -> None:
-    seen = Seen("n")
+    seen = LatestSnapshots("n")
     event = {"event_id": 1, "at": "2026-01-01T00:00:00Z", "kind": "admin", "client_id": None, "service": None}
     seen.take(
         {
@@ -121,15 +121,15 @@ def test_names_are_shown_as_text_only() -> None:
         }
     )
     out = io.StringIO()
-    Console(file=out, width=120).print(picture(seen))
+    Console(file=out, width=120).print(render_top(seen))
     assert "[red]x�[2J[/red]" in out.getvalue()
 
 
 def test_sparks_and_spans() -> None:
-    assert spark([0, 0]) == ""
-    assert spark([0, 4, 8]) == "▁▅█"
-    assert span(None) == "-"
-    assert span(Eta(0.0, 0.0)) == "done"
-    assert span(Eta(30.0, 59.0)) == "30 s to 59 s"
-    assert span(Eta(600.0, 600.0)) == "10 min"
-    assert span(Eta(7200.0, 400_000.0)) == "2 h to 5 d"
+    assert sparkline([0, 0]) == ""
+    assert sparkline([0, 4, 8]) == "▁▅█"
+    assert time_range(None) == "-"
+    assert time_range(Eta(0.0, 0.0)) == "done"
+    assert time_range(Eta(30.0, 59.0)) == "30 s to 59 s"
+    assert time_range(Eta(600.0, 600.0)) == "10 min"
+    assert time_range(Eta(7200.0, 400_000.0)) == "2 h to 5 d"

@@ -10,6 +10,8 @@ from coordinator.client import Backoff, Client
 
 from .scripted import ScriptedServer
 
+NewClient = Callable[..., Client]
+
 
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
@@ -18,7 +20,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
-def new_client(server: ScriptedServer, tmp_path: Path) -> Callable[..., Client]:
+def new_client(server: ScriptedServer, tmp_path: Path) -> NewClient:
     """Makes clients of one identity that reconnect quickly."""
 
     def make(**options: Any) -> Client:

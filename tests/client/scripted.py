@@ -1,10 +1,11 @@
-"""A real WebSocket server that says what a test has it say."""
+"""A real WebSocket server that follows the script of a test."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,8 @@ from typing import Any, Self
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+
+from coordinator.client import BucketStream, HeldBucket
 
 LIMITS = {
     "max_message_bytes": 1 << 20,
@@ -31,7 +34,7 @@ Message = dict[str, Any]
 
 
 class Peer:
-    """One connection as the server has it; its `hello` is read and not answered yet."""
+    """A connection as the server has it; its `hello` is read and not answered yet."""
 
     def __init__(self, socket: ServerConnection, hello: Message) -> None:
         self.socket = socket
@@ -41,17 +44,18 @@ class Peer:
         self._auto = False
 
     def carry_on(self) -> None:
-        """Answer by itself from now on, granting nothing; `said` has what the client said."""
+        """Answer every request without the test, granting nothing; `said` has the requests."""
         self._auto = True
         self.done.set()
 
     async def serve(self) -> None:
-        """What the connection's own task does."""
+        """Keep the connection open, and answer once the test says `carry_on`; runs as the connection's task."""
         await self.done.wait()
         with contextlib.suppress(ConnectionClosed):
             while self._auto:
                 message = await self.read("ask", "submit", "release", "report")
                 self.said.append(message)
+
                 match message["type"]:
                     case "ask":
                         await self.asked(message)
@@ -63,7 +67,7 @@ class Peer:
                         await self.answer(message, "reported", service=message["service"], retry_after=1)
 
     async def read(self, *types: str) -> Message:
-        """The next message, which is of one of these types."""
+        """Read the next message, which must be of one of these types."""
         message: Message = json.loads(await self.socket.recv())
         assert message["type"] in types, message
         return message
@@ -121,7 +125,7 @@ class Peer:
         await self.answer(submit, "stored", **answer)
 
     async def cut(self) -> None:
-        """End the connection without a word."""
+        """Abort the connection without a close."""
         self.socket.transport.abort()
         await self.socket.wait_closed()
         self.done.set()
@@ -132,7 +136,7 @@ class Peer:
 
 
 class ScriptedServer:
-    """Inside `async with`.  `refusals` are the HTTP answers of the next handshakes."""
+    """The server, inside `async with`.  `refusals` are the HTTP answers to the next handshakes."""
 
     def __init__(self) -> None:
         self.refusals: list[tuple[int, dict[str, str]]] = []
@@ -165,12 +169,12 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}"
 
     async def peer(self) -> Peer:
-        """The next connection."""
+        """Wait for the next connection."""
         async with asyncio.timeout(20):
             return await self._peers.get()
 
     async def work(self, *, holds: list[Message] | None = None, **fields: Any) -> Peer:
-        """The next connection, welcomed; its hello named these holds."""
+        """Wait for the next connection, whose hello must name these holds, and welcome it."""
         peer = await self.peer()
         assert peer.hello.get("holds") == holds
         await peer.welcome(**fields)
@@ -197,3 +201,21 @@ class ScriptedServer:
         self._open.append(peer)
         self._peers.put_nowait(peer)
         await peer.serve()
+
+
+async def grant_bucket(peer: Peer, stream: BucketStream, name: str, claim: int, *items: int) -> HeldBucket:
+    """Answer the client's ask with one bucket, and take it from the stream."""
+    await peer.asked(await peer.read("ask"))
+    await peer.bucket(name, claim, *items)
+    return await anext(stream)
+
+
+async def alongside(request: Awaitable[Any], script: Awaitable[Any]) -> Any:
+    """Return the result of a request while the server's side of it runs."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_run(script))
+        return await request
+
+
+async def _run(script: Awaitable[Any]) -> None:
+    await script

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from coordinator.client.backoff import Backoff
+from coordinator.client.checker_program import CheckerProgram, ProgramFailed
 from coordinator.client.checkers import CheckFailed, UpstreamLimited, load_checker
-from coordinator.client.program import Program, ProgramFailed
 from coordinator.errors import ConfigError
 
 MODULE = """
@@ -100,7 +100,7 @@ def item(n: int, key: str) -> dict[str, Any]:
 
 
 async def test_program_answers_in_any_order(echo: str) -> None:
-    async with Program(echo) as program:
+    async with CheckerProgram(echo) as program:
         check = program.checker("dm_check")
         async with asyncio.TaskGroup() as group:
             first = group.create_task(_await(check(item(1, "hold"), {})))
@@ -111,7 +111,7 @@ async def test_program_answers_in_any_order(echo: str) -> None:
 
 
 async def test_program_skips_and_is_limited(echo: str) -> None:
-    async with Program(echo) as program:
+    async with CheckerProgram(echo) as program:
         check = program.checker("dm_check")
         with pytest.raises(CheckFailed, match="cannot"):
             await check(item(1, "skip"), {})
@@ -121,7 +121,7 @@ async def test_program_skips_and_is_limited(echo: str) -> None:
 
 
 async def test_program_that_dies_is_started_again(echo: str, tmp_path: Path) -> None:
-    async with Program(echo, Backoff(0.01, 0.01)) as program:
+    async with CheckerProgram(echo, Backoff(0.01, 0.01)) as program:
         check = program.checker("s")
         assert await check(item(1, "die once"), {"mark": str(tmp_path / "mark")}) == {
             "dm": "s",
@@ -131,7 +131,7 @@ async def test_program_that_dies_is_started_again(echo: str, tmp_path: Path) -> 
 
 
 async def test_program_that_dies_again_and_again(echo: str) -> None:
-    async with Program(echo, Backoff(0.01, 0.01)) as program:
+    async with CheckerProgram(echo, Backoff(0.01, 0.01)) as program:
         with pytest.raises((ProgramFailed, CheckFailed)):
             await program.checker("s")(item(1, "die"), {})
         with pytest.raises(ProgramFailed):
@@ -140,16 +140,16 @@ async def test_program_that_dies_again_and_again(echo: str) -> None:
 
 def test_program_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="no program '/no/such/program'"):
-        Program("/no/such/program")
+        CheckerProgram("/no/such/program")
     with pytest.raises(ConfigError):
-        Program("'")
+        CheckerProgram("'")
 
 
 async def test_program_that_cannot_be_started(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELF nothing that runs")
     broken.chmod(0o755)
-    async with Program(str(broken)) as program:
+    async with CheckerProgram(str(broken)) as program:
         with pytest.raises(ProgramFailed, match="cannot be started"):
             await program.checker("s")(item(1, "a"), {})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import typer
 from typer.testing import CliRunner
 
 from coordinator.cli.work import work
-from coordinator.client import Client, SessionEnded, UpstreamLimited
+from coordinator.client import SessionEnded, UpstreamLimited
 from coordinator.client.backoff import Backoff
-from coordinator.client.daemon import Daemon, Duty
-from coordinator.client.program import Program, ProgramFailed
+from coordinator.client.checker_program import CheckerProgram, ProgramFailed
+from coordinator.client.daemon import Daemon, ServiceWork
 
+from .conftest import NewClient
 from .scripted import Peer, ScriptedServer
 
-NewClient = Callable[..., Client]
 Record = dict[str, Any]
 
 
@@ -50,8 +50,8 @@ async def enrolled(server: ScriptedServer, *services: str) -> Peer:
 
 
 async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_client: NewClient) -> None:
-    duty = Duty("dm_check", check, {"answer": "NON_DM"})
-    daemon = Daemon(new_client(), [duty], screen_name="Ada", enrolment_token="t", concurrency=2)
+    service_work = ServiceWork("dm_check", check, {"answer": "NON_DM"})
+    daemon = Daemon(new_client(), [service_work], screen_name="Ada", enrolment_token="t", concurrency=2)
     async with running(daemon) as task:
         peer = await server.work(registered=False)
         register = await peer.read("register")
@@ -60,11 +60,13 @@ async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_clie
         join = await peer.read("join")
         assert join["profile"] == {"answer": "NON_DM"}
         await peer.answer(join, "joined", service="dm_check")
+
         ask = await peer.read("ask")
         assert (ask["count"], ask.get("wait", True)) == (1, True)
         await peer.asked(ask)
         await peer.bucket("b", 1, 1, 2, 3)
         seen: list[Record] = []
+
         while not seen:  # the next ask may come before the submit
             message = await peer.read("ask", "submit")
             if message["type"] == "ask":
@@ -72,12 +74,14 @@ async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_clie
             else:
                 seen.append(message)
                 await peer.stored(message)
+
         assert seen[0]["final"]
         assert sorted(one["item"] for one in seen[0]["results"]) == [1, 2, 3]
         assert {one["dm"] for one in seen[0]["results"]} == {"NON_DM"}
         peer.carry_on()
         daemon.stop()
         await task
+
     assert {"ask": 0} in [{one["type"]: one.get("count")} for one in peer.said]
 
 
@@ -89,7 +93,7 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
             raise RuntimeError("no")
         return await check(item, profile)
 
-    daemon = Daemon(new_client(), [Duty("dm_check", picky)], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", picky)], concurrency=1)
     async with running(daemon):
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
@@ -102,6 +106,7 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
         assert message["final"]
         await peer.stored(message, remaining=1)
         peer.carry_on()
+
     assert "item 2 (key2) cannot be checked" in caplog.text
 
 
@@ -114,7 +119,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         return await check(item, profile)
 
     loop = asyncio.get_running_loop()
-    daemon = Daemon(new_client(), [Duty("dm_check", limited)], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", limited)], concurrency=1)
     async with running(daemon):
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
@@ -124,6 +129,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         while message["type"] == "ask":
             await peer.asked(message)
             message = await peer.read("report")
+
         assert (message["kind"], message["retry_after"]) == ("upstream_limited", 1.0)
         await peer.answer(message, "reported", service="dm_check", retry_after=1.0)
         submit = await peer.read("ask", "submit")  # the bucket is kept
@@ -131,6 +137,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         while submit["type"] == "ask":
             await peer.asked(submit)
             submit = await peer.read("ask", "submit")
+
         assert submit["results"] == [{"dm": "DM", "item": 1}]
         await peer.stored(submit)
         peer.carry_on()
@@ -150,7 +157,7 @@ async def test_services_take_turns(server: ScriptedServer, new_client: NewClient
 
         return note
 
-    daemon = Daemon(new_client(), [Duty("a", noting("a")), Duty("b", noting("b"))], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("a", noting("a")), ServiceWork("b", noting("b"))], concurrency=1)
     async with running(daemon):
         peer = await server.work()
         for _ in range(4):  # a join and an ask of each
@@ -161,13 +168,16 @@ async def test_services_take_turns(server: ScriptedServer, new_client: NewClient
             else:
                 await peer.asked(message)
                 await peer.bucket(f"of {service}", 1, 1, 2, 3, service=service)
+
         # Its answer comes after the buckets: when it is here, they are.
         async with asyncio.TaskGroup() as group:
             group.create_task(_answer_services(peer))
             await daemon.client.services()
+
         both.set()
         peer.carry_on()
         await all_done.wait()
+
     assert order[1:5] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
 
 
@@ -183,7 +193,7 @@ async def test_stop_lets_what_is_in_check_finish(server: ScriptedServer, new_cli
         await go.wait()
         return {"dm": "DM"}
 
-    daemon = Daemon(new_client(), [Duty("dm_check", slow)], concurrency=1)
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", slow)], concurrency=1)
     async with running(daemon) as task:
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
@@ -193,13 +203,14 @@ async def test_stop_lets_what_is_in_check_finish(server: ScriptedServer, new_cli
         daemon.stop()
         go.set()
         await task
+
     (submit,) = [one for one in peer.said if one["type"] == "submit"]
     assert submit["results"] == [{"dm": "DM", "item": 1}]
     assert submit["final"]
 
 
 async def test_final_close_ends_the_daemon(server: ScriptedServer, new_client: NewClient) -> None:
-    async with running(Daemon(new_client(), [Duty("dm_check", check)])) as task:
+    async with running(Daemon(new_client(), [ServiceWork("dm_check", check)])) as task:
         peer = await enrolled(server, "dm_check")
         await peer.close(4502, "gone")
         with pytest.raises(SessionEnded, match="deactivated"):
@@ -207,8 +218,8 @@ async def test_final_close_ends_the_daemon(server: ScriptedServer, new_client: N
 
 
 async def test_dying_program_releases_and_ends(server: ScriptedServer, new_client: NewClient) -> None:
-    async with Program(f"{sys.executable} -c 'input()'", Backoff(0.01, 0.01)) as program:
-        daemon = Daemon(new_client(), [Duty("dm_check", program.checker("dm_check"))], concurrency=2)
+    async with CheckerProgram(f"{sys.executable} -c 'input()'", Backoff(0.01, 0.01)) as program:
+        daemon = Daemon(new_client(), [ServiceWork("dm_check", program.checker("dm_check"))], concurrency=2)
         async with running(daemon) as task:
             peer = await enrolled(server, "dm_check")
             await peer.asked(await peer.read("ask"))
@@ -240,6 +251,7 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         "    got = json.loads(line)\n"
         "    print(json.dumps({'item': got['item'], 'dm': got['profile']['a']}), flush=True)\n"
     )
+
     async with command(
         *("--server", server.url.replace("ws:", "http:"), "--service", "dm_check", "--client-id", "ada"),
         *("--exec", f"{sys.executable} {program}", "--profile", '{"a": "DM"}', "--data", str(tmp_path)),
@@ -251,6 +263,7 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         while message["type"] == "ask":
             await peer.asked(message)
             message = await peer.read("ask", "submit")
+
         assert message["results"] == [{"item": 1, "dm": "DM"}]
         await peer.stored(message)
         peer.carry_on()

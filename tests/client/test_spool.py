@@ -12,7 +12,7 @@ from coordinator.client.spool import Spool
 
 
 def kept(spool: Spool) -> dict[str, list[bytes]]:
-    return {name: [one.raw for one in held.kept.values()] for name, held in spool.held.items()}
+    return {name: [result.raw for result in bucket.results.values()] for name, bucket in spool.buckets.items()}
 
 
 def reopened(spool: Spool, folder: Path) -> Spool:
@@ -22,33 +22,34 @@ def reopened(spool: Spool, folder: Path) -> Spool:
 
 async def test_what_is_kept_survives(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path, "ada")
-    spool.hold("b", "dm_check", 1)
-    one = await spool.keep("b", 1, b'{"item":1,"dm":"DM"}', True)
-    await spool.keep("b", 2, b'{"item":2,"complete":false}', False)
-    spool.hold("c", "dm_check", 4)
-    await spool.keep("c", 3, b'{"item":3}', True)
-    spool.hold("b", "dm_check", 9)
-    spool.sent("b", [one])
-    spool.end("c")
+    spool.add_bucket("b", "dm_check", 1)
+    result = await spool.add_result_durably("b", 1, b'{"item":1,"dm":"DM"}', True)
+    await spool.add_result_durably("b", 2, b'{"item":2,"complete":false}', False)
+    spool.add_bucket("c", "dm_check", 4)
+    await spool.add_result_durably("c", 3, b'{"item":3}', True)
+    spool.add_bucket("b", "dm_check", 9)
+    spool.forget("b", [result])
+    spool.remove_bucket("c")
+
     again = reopened(spool, tmp_path)
     assert kept(again) == {"b": [b'{"item":2,"complete":false}']}
-    assert again.held["b"].claim == 9
-    (part,) = again.held["b"].kept.values()
+    assert again.buckets["b"].claim == 9
+    (part,) = again.buckets["b"].results.values()
     assert (part.item, part.settles) == (2, False)
     again.close()
 
 
 async def test_torn_line_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spool = Spool.open(tmp_path, "ada")
-    spool.hold("b", "dm_check", 1)
-    await spool.keep("b", 1, b'{"item":1}', True)
-    await spool.keep("b", 2, b'{"item":2}', True)
+    spool.add_bucket("b", "dm_check", 1)
+    await spool.add_result_durably("b", 1, b'{"item":1}', True)
+    await spool.add_result_durably("b", 2, b'{"item":2}', True)
     whole = spool.path.read_bytes()
     spool.path.write_bytes(whole[:-7])
     again = reopened(spool, tmp_path)
     assert kept(again) == {"b": [b'{"item":1}']}
     assert "torn" in caplog.text
-    await again.keep("b", 3, b'{"item":3}', True)  # not glued to the torn line
+    await again.add_result_durably("b", 3, b'{"item":3}', True)  # not glued to the torn line
     last = reopened(again, tmp_path)
     assert kept(last) == {"b": [b'{"item":1}', b'{"item":3}']}
     last.close()
@@ -64,10 +65,10 @@ async def test_file_is_the_owners_alone(tmp_path: Path) -> None:
 async def test_two_at_once_take_a_file_each_and_the_next_takes_both_over(tmp_path: Path) -> None:
     first, second = Spool.open(tmp_path, "ada"), Spool.open(tmp_path, "ada")
     assert first.path != second.path
-    first.hold("b", "dm_check", 1)
-    second.hold("c", "dm_check", 2)
-    await first.keep("b", 1, b'{"item":1}', True)
-    await second.keep("c", 2, b'{"item":2}', True)
+    first.add_bucket("b", "dm_check", 1)
+    second.add_bucket("c", "dm_check", 2)
+    await first.add_result_durably("b", 1, b'{"item":1}', True)
+    await second.add_result_durably("c", 2, b'{"item":2}', True)
     second.close()
     again = reopened(first, tmp_path)
     assert kept(again) == {"b": [b'{"item":1}'], "c": [b'{"item":2}']}
@@ -77,14 +78,14 @@ async def test_two_at_once_take_a_file_each_and_the_next_takes_both_over(tmp_pat
 
 
 async def test_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_COMPACT_AT", 2000)
+    monkeypatch.setattr(module, "_COMPACT_AT_BYTES", 2000)
     spool = Spool.open(tmp_path, "ada")
-    spool.hold("always", "dm_check", 1)
-    await spool.keep("always", 1, b'{"item":1}', True)
+    spool.add_bucket("always", "dm_check", 1)
+    await spool.add_result_durably("always", 1, b'{"item":1}', True)
     for n in range(200):
-        spool.hold(f"b{n}", "dm_check", 1)
-        await spool.keep(f"b{n}", n, b'{"item":%d}' % n, True)
-        spool.end(f"b{n}")
+        spool.add_bucket(f"b{n}", "dm_check", 1)
+        await spool.add_result_durably(f"b{n}", n, b'{"item":%d}' % n, True)
+        spool.remove_bucket(f"b{n}")
     assert spool.path.stat().st_size < 4000
     again = reopened(spool, tmp_path)
     assert kept(again) == {"always": [b'{"item":1}']}
@@ -93,7 +94,7 @@ async def test_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytes
 
 async def test_many_at_once_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool.open(tmp_path, "ada")
-    spool.hold("b", "dm_check", 1)
+    spool.add_bucket("b", "dm_check", 1)
     syncs = []
     sync = os.fsync
 
@@ -105,9 +106,10 @@ async def test_many_at_once_share_a_sync(tmp_path: Path, monkeypatch: pytest.Mon
     async with asyncio.TaskGroup() as group:
         for n in range(50):
             group.create_task(_keep(spool, n))
+
     assert 1 <= len(syncs) <= 3
     spool.close()
 
 
 async def _keep(spool: Spool, n: int) -> None:
-    await spool.keep("b", n, b'{"item":%d}' % n, True)
+    await spool.add_result_durably("b", n, b'{"item":%d}' % n, True)

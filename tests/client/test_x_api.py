@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from coordinator.client.checkers import Checker, CheckFailed, UpstreamLimited, close_checker
-from coordinator.client.http_pool import Reply
+from coordinator.client.http_pool import HttpResponse
 from coordinator.client.x_api import Allowance, dm_check, follower_check, following_check
 from coordinator.errors import ConfigError
 
@@ -25,7 +25,7 @@ PROFILE = {"source": "me"}
 
 
 class Upstream:
-    """What the server is asked and answers; `answer` gets the path and the query."""
+    """The requests that the server got, and its answers; `answer` is called with the path and the query."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, str], str | None]] = []
@@ -98,6 +98,7 @@ async def test_dm_check(upstream: Upstream, closing: Closing[Any]) -> None:
     assert await check(item("open"), PROFILE) == {"dm": "DM"}
     assert await check(item("shut"), PROFILE) == {"dm": "NON_DM"}
     assert await check(item("nobody"), PROFILE) == {"dm": "UNKNOWN"}
+
     path, query, token = upstream.seen[0]
     assert path == "/base/1.1/friendships/show.json"
     assert query == {"source_screen_name": "me", "target_screen_name": "open"}
@@ -130,7 +131,7 @@ def test_allowance_counts_where_the_api_says_nothing() -> None:
     assert limited.value.retry_after == 900
     now += 900
     allowance.take()
-    allowance.learn(Reply(200, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1950"}, b""))
+    allowance.learn(HttpResponse(200, {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "1950"}, b""))
     with pytest.raises(UpstreamLimited) as limited:
         allowance.take()
     assert limited.value.retry_after == 50
@@ -141,15 +142,19 @@ async def test_faults_are_told_apart(upstream: Upstream, closing: Closing[Any]) 
     upstream.answer = lambda path, query: (500, {}, {})
     with pytest.raises(CheckFailed):
         await check(item("a"), PROFILE)
+
     upstream.answer = lambda path, query: (503, {"Retry-After": "4"}, {})
     with pytest.raises(UpstreamLimited):
         await check(item("a"), PROFILE)
+
     upstream.answer = lambda path, query: (401, {}, {})
     with pytest.raises(ConfigError):
         await check(item("a"), PROFILE)
+
     upstream.answer = lambda path, query: (404, {}, b"<html>no such page</html>")
     with pytest.raises(ConfigError):
         await check(item("a"), PROFILE)
+
     upstream.answer = lambda path, query: (200, {}, {})
     with pytest.raises(CheckFailed):
         await check(item("a"), PROFILE)
@@ -157,6 +162,7 @@ async def test_faults_are_told_apart(upstream: Upstream, closing: Closing[Any]) 
         await check(item("a"), {})
     with pytest.raises(UpstreamLimited):
         await closing(dm_check("http://127.0.0.1:9"))(item("a"), PROFILE)
+
     with pytest.raises(ConfigError):
         dm_check("ftp://x")
 
@@ -180,6 +186,7 @@ async def test_lists_are_whole_and_go_on_after_a_limit(upstream: Upstream, closi
     check = closing(follower_check(upstream.url))
     with pytest.raises(UpstreamLimited) as limited:
         await check(item("x"), {})
+
     assert limited.value.retry_after <= 1
     while time.monotonic() - now < 5:  # the least that a limit lasts is a second
         try:
@@ -187,6 +194,7 @@ async def test_lists_are_whole_and_go_on_after_a_limit(upstream: Upstream, closi
             break
         except UpstreamLimited as again:
             time.sleep(again.retry_after)  # noqa: ASYNC251 - nothing else runs here
+
     assert found == {"accounts": [{"key": "a"}, {"key": "b"}, {"key": "c"}], "complete": True}
     assert [query["cursor"] for _, query, _ in upstream.seen] == ["-1", "5", "5"]
     assert await closing(following_check(upstream.url))(item("nobody"), {}) == {"missing": True}

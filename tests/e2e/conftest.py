@@ -1,4 +1,4 @@
-"""The browser's fixtures."""
+"""Fixtures of the browser."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
-from tests.e2e.browser import DESK, Look, chromium, installed
+from tests.e2e import programs
+from tests.e2e.browser import DESKTOP, Tab, chromium, install_source
 from tests.harness import Server
 
-OpenLook = Callable[..., Awaitable[Look]]
+OpenTab = Callable[..., Awaitable[Tab]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test out before anything is made for it; said from here, all that are left out are one line."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        programs.chromium()
 
 
 @pytest.fixture(scope="session")
 def dashboard_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the dashboard's source with its packages installed."""
-    return installed(tmp_path_factory.mktemp("dashboard"))
+    """Copy the dashboard's source and install its packages, once in a run."""
+    return install_source(tmp_path_factory.mktemp("dashboard"))
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Browser]:
-    """Chromium."""
     async with chromium() as browser:
         yield browser
 
 
 @pytest.fixture
-async def open_look(browser: Browser, dashboard_source: Path) -> AsyncIterator[OpenLook]:
-    """Opens tabs: `await open_look(server, "clients")`; none may have anything to complain of at the end."""
+async def open_tab(browser: Browser, dashboard_source: Path) -> AsyncIterator[OpenTab]:
+    """Open tabs with `await open_tab(server, "clients")`; at the end none may have had a problem."""
     axe = (dashboard_source / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
-    looks: list[Look] = []
+    tabs: list[Tab] = []
 
-    async def start(
-        server: Server | str, place: str = "", *, scheme: str = "light", size: tuple[int, int] = DESK
-    ) -> Look:
+    async def open_one(
+        server: Server | str, address: str = "", *, scheme: str = "light", size: tuple[int, int] = DESKTOP
+    ) -> Tab:
         url = server if isinstance(server, str) else server.url.replace("ws://", "http://")
         context = await browser.new_context(
             color_scheme="dark" if scheme == "dark" else "light",
@@ -43,12 +50,14 @@ async def open_look(browser: Browser, dashboard_source: Path) -> AsyncIterator[O
             reduced_motion="reduce",
             locale="en-GB",
         )
-        look = Look(await context.new_page(), url, axe)
-        looks.append(look)
-        await look.go(place)
-        return look
 
-    yield start
-    for look in looks:
-        assert look.complaints == []
-        assert look.foreign == []
+        tab = Tab(await context.new_page(), url, axe)
+        tabs.append(tab)
+        await tab.open(address)
+        return tab
+
+    yield open_one
+
+    for tab in tabs:
+        assert tab.problems == []
+        assert tab.foreign_requests == []

@@ -1,7 +1,7 @@
-"""Takes the README's pictures of the dashboard: `python -m tests.e2e.screenshots`.
+"""Take the README's pictures of the dashboard: `python -m tests.e2e.screenshots`.
 
-A real node and real sessions; what is checked, and by whom, is made up.  It takes six minutes, of which the chart
-shows the last five.
+The node and the sessions are real, the accounts and the volunteers are made up.  It takes six minutes, of which the
+chart shows the last five.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from coordinator.observe import logs
 from tests.e2e.browser import chromium
 from tests.harness import Server, Volunteer
 
-IMAGES = Path(__file__).parents[2] / ".images"
-SIZE = (1180, 740)
-WORKED = 330.0
-ITEMS, BUCKET = 60_000, 30
+IMAGE_FOLDER = Path(__file__).parents[2] / ".images"
+WINDOW_SIZE = (1180, 740)
+WORK_SECONDS = 330.0
+ITEMS, BUCKET_SIZE = 60_000, 30
 SERVICES = ["dm_check", "weekly_check"]
-PEOPLE = [
+NAMES = [
     "ada",
     "grace",
     "linus",
@@ -41,62 +41,64 @@ PEOPLE = [
 ]
 
 
-async def work(peer: Volunteer, service: str, chance: random.Random) -> None:
-    """Check buckets at a pace of one's own; now and then give one back."""
-    seconds = chance.uniform(2, 6)
+async def work(volunteer: Volunteer, service: str, rng: random.Random) -> None:
+    """Settle buckets at a random pace, and return some, until cancelled."""
+    mean_seconds = rng.uniform(2, 6)
     while True:
-        bucket = await peer.bucket(service)
-        await asyncio.sleep(chance.uniform(0.5, 1.5) * seconds)
-        if chance.random() < 0.02:
-            await peer.ok("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
+        bucket = await volunteer.bucket(service)
+        await asyncio.sleep(rng.uniform(0.5, 1.5) * mean_seconds)
+        if rng.random() < 0.02:
+            await volunteer.ok("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
         else:
-            await peer.submit(bucket, chance.choice(["DM", "NON_DM"]))
+            await volunteer.submit(bucket, rng.choice(["DM", "NON_DM"]))
 
 
-async def crew(server: Server) -> list[asyncio.Task[None]]:
-    """Everyone at work, in one of the services."""
-    chance = random.Random(7)
+async def start_volunteers(server: Server) -> list[asyncio.Task[None]]:
+    """Add services and items, and start one task for each volunteer."""
+    rng = random.Random(7)
     admin = await server.admin()
     await admin.ok("service.add", service="weekly_check", plugin="dm_check", title="DM check, each week again")
     for service in SERVICES:
-        await admin.ok("service.configure", service=service, settings={"bucket_size": BUCKET})
+        await admin.ok("service.configure", service=service, settings={"bucket_size": BUCKET_SIZE})
     for start in range(0, ITEMS, 10_000):
         await admin.add(10_000, prefix=f"account{start}_", services=SERVICES)
+
     tasks = []
-    for number, name in enumerate(PEOPLE):
-        peer = await server.client()
-        await peer.hello(name)
-        joined = [{"service": service, "profile": {"source": name}} for service in SERVICES]
-        await peer.ok("register", screen_name=name, services=joined)
-        tasks.append(asyncio.create_task(work(peer, SERVICES[number % 3 == 0], chance)))
+    for number, name in enumerate(NAMES):
+        volunteer = await server.client()
+        await volunteer.hello(name)
+        memberships = [{"service": service, "profile": {"source": name}} for service in SERVICES]
+        await volunteer.ok("register", screen_name=name, services=memberships)
+        tasks.append(asyncio.create_task(work(volunteer, SERVICES[number % 3 == 0], rng)))
     return tasks
 
 
-async def take(browser: Browser, url: str, place: str, scheme: str, name: str) -> None:
-    """One picture."""
+async def take_picture(browser: Browser, url: str, address: str, scheme: str, name: str) -> None:
+    """Save a picture of one page of the dashboard as `name`.png."""
     context = await browser.new_context(
         color_scheme="dark" if scheme == "dark" else "light",
-        viewport={"width": SIZE[0], "height": SIZE[1]},
+        viewport={"width": WINDOW_SIZE[0], "height": WINDOW_SIZE[1]},
         reduced_motion="reduce",
         locale="en-GB",
     )
+
     page = await context.new_page()
-    await page.goto(f"{url}/#/{place}")
+    await page.goto(f"{url}/#/{address}")
     await page.locator(".connection.live").wait_for()
     await page.wait_for_timeout(3000)
-    await page.screenshot(path=IMAGES / f"{name}.png")
+    await page.screenshot(path=IMAGE_FOLDER / f"{name}.png")
 
 
-async def pictures(data: Path) -> None:
-    """Let them work, and look."""
+async def take_pictures(data: Path) -> None:
+    """Let volunteers work on a node for `WORK_SECONDS`, and take all pictures."""
     settings = Settings(data=data, port=0, ops_port=0, node_name="node-1")
     async with Node(settings) as node, AsyncExitStack() as stack:
-        tasks = await crew(Server(node, node.parts.core.database, stack))
-        await asyncio.sleep(WORKED)
+        tasks = await start_volunteers(Server(node, node.parts.core.database, stack))
+        await asyncio.sleep(WORK_SECONDS)
         url = f"http://127.0.0.1:{node.port}"
         async with chromium() as browser:
-            await take(browser, url, "", "light", "overview")
-            await take(browser, url, "clients", "dark", "clients")
+            await take_picture(browser, url, "", "light", "overview")
+            await take_picture(browser, url, "clients", "dark", "clients")
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -104,12 +106,12 @@ async def pictures(data: Path) -> None:
 
 
 def main() -> None:
-    """In a data folder of its own."""
+    """Take all pictures, with a temporary data folder."""
     logs.configure("console", "warning")
-    IMAGES.mkdir(exist_ok=True)
+    IMAGE_FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="coordinator-pictures-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # the account that Postgres runs as has to pass
-        asyncio.run(pictures(Path(folder, "data")))
+        asyncio.run(take_pictures(Path(folder, "data")))
 
 
 if __name__ == "__main__":

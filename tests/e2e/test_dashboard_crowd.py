@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
-from tests.e2e.conftest import OpenLook
+from tests.e2e.conftest import OpenTab
 from tests.harness import Server
 
 CLIENTS, SERVICES = 50_000, 100
@@ -27,7 +27,7 @@ SELECT 'service-' || lpad(n::text, 3, '0'), 'dm_check', 'Check ' || n FROM gener
 
 @pytest.fixture
 async def crowded(start_server: StartServer, database: Database) -> Server:
-    """A node on a database with all of them."""
+    """A node whose database has `CLIENTS` clients and `SERVICES` services more."""
     async with database.connection() as db:
         await db.execute(_SERVICES, SERVICES)
         await db.execute(_CLIENTS, CLIENTS)
@@ -36,42 +36,42 @@ async def crowded(start_server: StartServer, database: Database) -> Server:
     return await start_server()
 
 
-async def test_fifty_thousand_clients_are_sorted_searched_and_paged(crowded: Server, open_look: OpenLook) -> None:
-    look = await open_look(crowded, "clients")
-    page = look.page
+async def test_fifty_thousand_clients_are_sorted_searched_and_paged(crowded: Server, open_tab: OpenTab) -> None:
+    tab = await open_tab(crowded, "clients")
+    page = tab.page
     first = page.locator("tbody tr").first
-    await look.says("tbody tr", "client-50000")
+    await tab.wait_for_text("tbody tr", "client-50000")
     assert await page.locator("tbody tr").count() == 100
     assert "client-50000" in await first.inner_text()
 
     await page.get_by_role("link", name="Next").click()
-    await look.says(".pager", "Rows 101 to 200")
+    await tab.wait_for_text(".pager", "Rows 101 to 200")
     assert "client-49900" in await first.inner_text()
-    await page.reload()  # the address says where
-    await look.says(".pager", "Rows 101 to 200")
+    await page.reload()  # the address keeps the page
+    await tab.wait_for_text(".pager", "Rows 101 to 200")
     assert "client-49900" in await first.inner_text()
     await page.go_back()
-    await look.says(".pager", "Rows 1 to 100")
+    await tab.wait_for_text(".pager", "Rows 1 to 100")
 
     await page.get_by_role("link", name="Client", exact=True).click()
-    await look.says("tbody tr", "client-00001")
+    await tab.wait_for_text("tbody tr", "client-00001")
     assert await page.locator("th[aria-sort=ascending]").count() == 1
 
     await page.get_by_label("Search").fill("client-4999")
-    await look.says("tbody tr", "client-49990")
-    await look.rows(10)
+    await tab.wait_for_text("tbody tr", "client-49990")
+    await tab.wait_for_rows(10)
     assert "search=client-4999" in page.url
     await page.get_by_label("State").select_option("unregistered")
-    await look.rows(1)
-    await look.settled()
-    assert await look.violations() == []
+    await tab.wait_for_rows(1)
+    await tab.wait_until_loaded()
+    assert await tab.violations() == []
 
 
-async def test_a_hundred_services_are_listed_and_filtered(crowded: Server, open_look: OpenLook) -> None:
-    look = await open_look(crowded, "services")
-    await look.says("tbody tr", "service-100")
-    assert await look.page.locator("tbody tr").count() == SERVICES + 3
-    await look.page.get_by_label("Search").fill("service-04")
-    await look.rows(10)
-    await look.go()
-    await look.says(".card", "more services")
+async def test_a_hundred_services_are_listed_and_filtered(crowded: Server, open_tab: OpenTab) -> None:
+    tab = await open_tab(crowded, "services")
+    await tab.wait_for_text("tbody tr", "service-100")
+    assert await tab.page.locator("tbody tr").count() == SERVICES + 3
+    await tab.page.get_by_label("Search").fill("service-04")
+    await tab.wait_for_rows(10)
+    await tab.open()
+    await tab.wait_for_text(".card", "more services")

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
-from tests.e2e.browser import Look
-from tests.e2e.conftest import OpenLook
+from tests.e2e.browser import Tab
+from tests.e2e.conftest import OpenTab
 from tests.harness import PATIENCE, PLACES, Server, Volunteer
 from tests.serve.test_metrics import scrape
 from tests.serve.tools import configure, eventually, value
@@ -121,25 +121,25 @@ def services(figures: Figures) -> dict[str, Any]:
     }
 
 
-async def common(look: Look) -> dict[str, Any]:
-    labels = await look.page.locator(".items-bar").evaluate_all("bars => bars.map(bar => bar.ariaLabel)")
-    lines = await look.page.locator(".card:has(.items-bar) .legend li").all_inner_texts()
+async def common(tab: Tab) -> dict[str, Any]:
+    labels = await tab.page.locator(".items-bar").evaluate_all("bars => bars.map(bar => bar.ariaLabel)")
+    lines = await tab.page.locator(".card:has(.items-bar) .legend li").all_inner_texts()
     return {"bars": set(labels), "legend": [" ".join(line.split()) for line in lines]}
 
 
-async def overview_page(look: Look) -> dict[str, Any]:
-    balance = look.page.locator(".card", has=look.page.locator(".balance"))
+async def overview_page(tab: Tab) -> dict[str, Any]:
+    balance = tab.page.locator(".card", has=tab.page.locator(".balance"))
     return {
-        **await common(look),
-        "settled": await look.text(".figures-row .figure:nth-child(2) .note"),
+        **await common(tab),
+        "settled": await tab.text(".figures-row .figure:nth-child(2) .note"),
         "ready": await balance.locator("div", has_text="Ready to hand out").locator("dd").inner_text(),
         "waiting": re.findall(r"[\d,]+ items? not in a bucket yet", await balance.locator("p").inner_text()),
     }
 
 
-async def services_page(look: Look) -> dict[str, Any]:
-    # In one look, since the page may change between two; at first it is still the one before.
-    rows = await look.page.locator("table tr").evaluate_all(
+async def services_page(tab: Tab) -> dict[str, Any]:
+    # In one tab, since the page may change between two; at first it is still the one before.
+    rows = await tab.page.locator("table tr").evaluate_all(
         "rows => rows.map(row => [...row.cells].map(c => c.innerText))"
     )
     told = {}
@@ -152,7 +152,7 @@ async def services_page(look: Look) -> dict[str, Any]:
             progress,
             *(cells[name] for name in ("Waiting", "Ready", "Claimed", "Dead")),
         ]
-    return {**await common(look), "rows": told}
+    return {**await common(tab), "rows": told}
 
 
 async def in_time(read: Callable[[], Awaitable[T]], expected: T) -> T:
@@ -209,7 +209,7 @@ async def run(server: Server, database: Database) -> None:
 
 
 async def test_each_number_means_the_same_wherever_it_stands(
-    start_server: StartServer, database: Database, open_look: OpenLook
+    start_server: StartServer, database: Database, open_tab: OpenTab
 ) -> None:
     await configure(database, bucket_size=5, max_buckets_per_ask=1, dead_after=1)
     server = await start_server()
@@ -226,12 +226,12 @@ async def test_each_number_means_the_same_wherever_it_stands(
     told = figures, together(figures)
     assert await in_time(lambda: by_top(server), told) == told
 
-    look = await open_look(server)
-    await look.live()
+    tab = await open_tab(server)
+    await tab.wait_until_live()
     said = overview(figures)
-    assert await in_time(lambda: overview_page(look), said) == said
-    await look.go("services")
+    assert await in_time(lambda: overview_page(tab), said) == said
+    await tab.open("services")
     said = services(figures)
-    assert await in_time(lambda: services_page(look), said) == said
+    assert await in_time(lambda: services_page(tab), said) == said
 
     assert await by_sql(database) == figures, "something has moved meanwhile"

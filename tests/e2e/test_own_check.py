@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.test_readme import PROGRAM, README, Serving, a_free_port, commands, folder  # noqa: F401
 
-OUTSIDE = Path(__file__).parents[1] / "services" / "outside"
+pytestmark = pytest.mark.long
 
 
 def readme_package(where: Path) -> None:
@@ -34,9 +34,10 @@ def readme_package(where: Path) -> None:
     )
 
 
-@pytest.fixture(params=["README", "outside"])
+@pytest.fixture(params=["README", "example"])
 def serving(
     request: pytest.FixtureRequest,
+    example: Path,
     folder: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Serving]:
@@ -44,7 +45,7 @@ def serving(
     if request.param == "README":
         readme_package(packages)
     else:
-        shutil.copytree(OUTSIDE, packages)
+        shutil.copytree(example, packages)
     monkeypatch.setenv("PYTHONPATH", str(packages))
     one = Serving(folder, a_free_port())
     process = one.start()

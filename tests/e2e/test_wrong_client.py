@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Message, Server, Volunteer
 from tests.serve.tools import configure, execute
+
+pytestmark = pytest.mark.long
 
 SIZE = 6
 

@@ -46,6 +46,10 @@ UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
  WHERE b.bucket_id = o.bucket_id"""
 """Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
 
+_REFUSED = "SELECT bucket_id FROM giveback WHERE client_id = $1 AND bucket_id = ANY ($2) AND until > now()"
+
+_HAS_TO_WAIT = "SELECT wait_until > now() FROM client_service WHERE client_id = $1 AND service_id = $2"
+
 _OVERTAKEN = """
 SELECT (SELECT min(rank_at) FROM waiting WHERE service_id = $1)
      < (SELECT max(rank_at) FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)"""
@@ -65,6 +69,14 @@ class Queue:
         if left:
             assert all(bucket in self.ready for bucket in got), "made anew while there were ready ones"
             assert all(self.ready[bucket] <= min(left) for bucket in got), "a bucket that ranks first was passed over"
+
+        # An ask makes nobody wait longer, so what is in force now was in force at the claim.
+        client = self.worker.client_id
+        refused = await self.room.rows(_REFUSED, client, list(got))
+        assert not refused, "a client was handed what it gave back lately"
+        waits = await self.room.value(_HAS_TO_WAIT, client, self.room.service)
+        assert not (got and waits), "a client was served that has to wait"
+
         if (front := await self._front()) is not None:
             bound = front + timedelta(seconds=self.room.entry.service.settings.max_head_start)
             found = await self.room.rows("SELECT since FROM bucket WHERE bucket_id = ANY ($1)", list(got))
@@ -86,8 +98,8 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.builder: BucketBuilder = node.parts.builder
-        self.operation: ItemOperation = node.parts.item_operation
+        self.builder: BucketBuilder = node.parts.work.builder
+        self.operation: ItemOperation = node.parts.administration.item_operation
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
@@ -106,7 +118,7 @@ class Room(Bench):
 
     async def tick(self) -> None:
         """One look at the clock."""
-        await self.node.parts.expiry.tick()
+        await self.node.parts.work.expiry.tick()
 
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
@@ -148,7 +160,7 @@ class Room(Bench):
     async def submit(self, settling: Settling) -> Outcome:
         """Through the node's group commit."""
         async with asyncio.timeout(10):
-            return await self.node.parts.commits.add(settling)
+            return await self.node.parts.work.commits.add(settling)
 
     async def add(self, keys: list[str], priority: int = 100) -> None:
         await self.operation.item_add(

@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar, get_args
@@ -166,7 +167,7 @@ class Life(RuleBasedStateMachine):
     @rule(pick=PICK)
     def take_away(self, pick: int) -> None:
         if claimed := self._one_held(pick):
-            assert self.run(self.room.node.parts.releases.take(claimed.bucket_id)) == 1
+            assert self.run(self.room.node.parts.work.releases.take(claimed.bucket_id)) == 1
             self.facts.drop(claimed.bucket_id)
 
     # Clients
@@ -471,14 +472,16 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Life.chance = random.Random()
     monkeypatch.setattr("coordinator.flow.bucket_builder._random", Life.chance)
     with asyncio.Runner() as runner:
         database = Database(dsn_for_machine)
         runner.run(database.open())
+        stack = AsyncExitStack()
         node = Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn_for_machine)
-        runner.run(node.__aenter__())
+        runner.run(stack.enter_async_context(node))
         try:
             runner.run(stop_clock(node))
             node.parts.core.signals._lost_track = (
@@ -488,7 +491,7 @@ def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch
             Life.outage = Outage(dsn_for_machine)
             run_state_machine_as_test(Life, settings=_chosen())
         finally:
-            runner.run(node.__aexit__(None, None, None))
+            runner.run(stack.aclose())
             runner.run(database.close())
 
 

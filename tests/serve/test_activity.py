@@ -1,4 +1,4 @@
-"""The activity log: by months, newest first, with what the node itself notes."""
+"""The activity log: by months, newest first, with the node's own entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_inherits i JOIN pg_
 
 
 async def lines(admin: Admin, **which: object) -> list[Message]:
-    """All lines, in small pages."""
+    """Return all lines, read in small pages."""
     found: list[Message] = []
     after: dict[str, str] = {}
     while True:

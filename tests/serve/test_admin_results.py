@@ -1,4 +1,4 @@
-"""Results are taken back and given back, and go out."""
+"""Results are invalidated, reinstated and exported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from coordinator.cli.export import COLUMNS
+from coordinator.cli.export import CSV_COLUMNS
 from coordinator.flow import undo
 from coordinator.store import export as store_export
 from coordinator.store.pool import Database
@@ -28,7 +28,7 @@ async def sizes(admin: Admin, size: int) -> None:
 
 
 async def state(admin: Admin, key: str, service: str = "dm_check") -> tuple[str, list[tuple[str, bool]]]:
-    """An item's state, and client and validity of each result, newest first."""
+    """Return an item's state, and client and validity of each result, newest first."""
     shown = await admin.ok("item.show", key=key)
     found = next(one for one in shown["services"] if one["service"] == service)
     return found["state"], [(row["client_id"], row["valid"]) for row in found["results"]]
@@ -213,12 +213,12 @@ finally:
 
 
 def peak() -> int:
-    """The most memory (KiB) that this process has had."""
+    """Return the most memory (KiB) that this process has had."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def forget_peak() -> None:
-    """What other tests took before does not hide what is taken from now on."""
+    """Reset the peak, so that the memory of earlier tests does not count."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -234,9 +234,9 @@ SELECT item_id, 1, item_id / 180 + 1000000::bigint * $1, '{"dm": "DM"}' FROM mad
 
 
 async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
-    """What `result export` says on standard error, and how much memory (KiB) it took at most.
+    """Run `result export`; returns the most memory (KiB) that it took, and its standard error.
 
-    That is not its ru_maxrss, which begins with what the process had that started it.
+    That memory is not its ru_maxrss, which begins with that of the process that started it.
     """
     with path.open("wb") as out:
         command = [
@@ -250,6 +250,8 @@ async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
     return int(memory), "\n".join(lines)
 
 
+@pytest.mark.long
+@pytest.mark.measured
 async def test_export_of_a_million_results_takes_no_more_memory(
     server: Server, database: Database, tmp_path: Path
 ) -> None:
@@ -259,7 +261,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
     few, _ = await export(server, tmp_path / "few", "--format", "jsonl")
     of_node = peak()
     async with database.connection() as db:
-        await db.execute(FILL, 60_001, 1_000_000)
+        await db.execute(FILL, 60_001, 1_000_000, timeout=100)
         await db.execute("SELECT brin_summarize_new_values('result_claim')")  # as autovacuum does behind usual work
     begun = time.monotonic()
     many, _ = await export(server, tmp_path / "many", "--format", "jsonl")
@@ -272,7 +274,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
             # In the order of their claims, which have the items in the order of their numbers: so each comes once.
             assert row["claim"] >= last[0]
             assert row["item"] > last[1]
-            assert tuple(row) == COLUMNS
+            assert tuple(row) == CSV_COLUMNS
             count, last = count + 1, (row["claim"], row["item"])
     assert count == 1_000_000
 

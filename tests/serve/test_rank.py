@@ -1,4 +1,4 @@
-"""Who comes first, and the bound within which everybody comes.  protocol.md, "Rank" """
+"""The order of items, and the bound within which every item is handed out.  protocol.md, "Rank" """
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StartServer = Callable[..., Awaitable[Server]]
 
 
 async def settings(database: Database, **values: object) -> None:
-    """Settings of dm_check, before a node starts."""
+    """Change settings of dm_check, before a node starts."""
     async with database.connection() as db:
         await db.execute("UPDATE service SET settings = $1 WHERE name = 'dm_check'", json.dumps(values))
 

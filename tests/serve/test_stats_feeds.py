@@ -27,7 +27,7 @@ CORE = 0.1
 
 
 class Growing:
-    """A topic that is different each time, and large if wanted."""
+    """A topic that is different each time, and large if asked for."""
 
     def __init__(self, size: int = 0) -> None:
         self.number = 0
@@ -38,12 +38,13 @@ class Growing:
         return wire.Rows(self.number, [self.filling])
 
 
-def replace(server: Server, topic: str, look: Any) -> feeds.Feed:
-    feed = server.node.parts.feeds.feeds[topic]
-    feed._look = look
+def replace(server: Server, topic: str, query: Any) -> feeds.Feed:
+    feed = server.node.parts.statistics.feeds.feeds[topic]
+    feed._query = query
     return feed
 
 
+@pytest.mark.measured
 async def test_a_thousand_dashboards_cost_one_computation_and_little_more(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,11 +70,11 @@ async def test_a_thousand_dashboards_cost_one_computation_and_little_more(
     loop = asyncio.get_running_loop()
     dashboards = []
     for _ in range(1000):
-        _, one = await loop.create_connection(Dashboard, "127.0.0.1", server.node.port)
-        server.stack.callback(one.transport.close)
-        dashboards.append(one)
-        one.say(type="hello", protocol=1)
-        one.say(type="subscribe", topics=["overview"], interval=1)
+        _, dashboard = await loop.create_connection(Dashboard, "127.0.0.1", server.node.port)
+        server.stack.callback(dashboard.transport.close)
+        dashboards.append(dashboard)
+        dashboard.say(type="hello", protocol=1)
+        dashboard.say(type="subscribe", topics=["overview"], interval=1)
 
     async def all_have_it() -> bool:
         subscriptions = feed._subscriptions.values()
@@ -141,9 +142,10 @@ async def test_who_reads_nothing_is_cut_off(start_server: StartServer, monkeypat
             return not server.node.parts.sessions.viewers
 
         await eventually(gone, "it ends")
-        assert not server.node.parts.feeds.feeds["events"]._subscriptions
+        assert not server.node.parts.statistics.feeds.feeds["events"]._subscriptions
 
 
+@pytest.mark.measured
 async def test_a_snapshot_comes_each_second(server: Server) -> None:
     replace(server, "nodes", Growing())
     viewer = await server.viewer()
@@ -161,14 +163,14 @@ async def test_nothing_is_looked_up_while_nobody_watches(server: Server) -> None
     growing = Growing()
     feed = replace(server, "nodes", growing)
     viewer = await server.viewer()
-    await asyncio.sleep(3 * feeds.TICK)
+    await asyncio.sleep(3 * feeds.FEED_TICK)
     assert growing.number == 0
     await viewer.ok("subscribe", topics=["nodes"], interval=0.25)
     await viewer.snapshot("nodes")
     await viewer.ok("unsubscribe", topics=["nodes"])
-    await asyncio.sleep(2 * feeds.TICK)
+    await asyncio.sleep(2 * feeds.FEED_TICK)
     number = growing.number
-    await asyncio.sleep(3 * feeds.TICK)
+    await asyncio.sleep(3 * feeds.FEED_TICK)
     assert growing.number == number == feed.computed
 
 
@@ -193,8 +195,8 @@ async def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
 
 
 async def test_a_topic_that_fails_comes_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "RETRY", 0.05)
-    monkeypatch.setattr(feeds, "AFTER_FAULT", 0.05)
+    monkeypatch.setattr(feeds, "TOPIC_RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(feeds, "TOPIC_FAULT_PAUSE", 0.05)
     failures: list[Exception] = [Unavailable("away"), ValueError("a bug"), Unavailable("away")]
 
     async def shaky() -> wire.Rows:
@@ -211,7 +213,7 @@ async def test_a_topic_that_fails_comes_back(server: Server, monkeypatch: pytest
 
 
 async def test_the_last_viewer_may_leave_while_its_round_runs(server: Server) -> None:
-    """As a browser does that changes pages: nothing is due any more when the round is done."""
+    """A browser that changes pages does this: when the round is done, no snapshot is due any more."""
     begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow() -> wire.Rows:
@@ -237,8 +239,8 @@ async def test_the_last_viewer_may_leave_while_its_round_runs(server: Server) ->
 
 @pytest.mark.parametrize(("now", "interval", "expected"), [(10.0, 1.0, 11.0), (10.1, 1.0, 11.0), (10.2, 1.0, 12.0)])
 def test_short_intervals_end_in_step(now: float, interval: float, expected: float) -> None:
-    assert feeds._step(now, interval) == expected
+    assert feeds._next_due(now, interval) == expected
 
 
 def test_long_intervals_are_as_long_as_they_are() -> None:
-    assert feeds._step(10.2, 7.0) == pytest.approx(17.2)
+    assert feeds._next_due(10.2, 7.0) == pytest.approx(17.2)

@@ -16,7 +16,7 @@ from coordinator.services.settings import OfEveryService
 
 TESTS = Path(__file__).parents[1]
 OWN_ACCOUNT = {"selects", "checks", "stores", "labels", "built_in"}
-"""What the coordinator asks; not for plugins to override."""
+"""Properties that the coordinator reads; plugins do not override them."""
 
 HOOKS = sorted(name for name in vars(Plugin) if not name.startswith("_") and name not in OWN_ACCOUNT)
 
@@ -36,7 +36,7 @@ def test_a_hook_is_described_and_used(hook: str) -> None:
     described = inspect.getdoc(member) if callable(member) else None
     assert described or f"`{hook}`" in (inspect.getdoc(Plugin) or ""), f"{hook} is not described"
     package = Path(inspect.getfile(Contract)).parent
-    others = texts(TESTS / "services" / "outside", package / "follow") + (package / "generic.py").read_text()
+    others = texts(package / "example", package / "follow") + (package / "generic.py").read_text()
     assert re.search(rf"def {hook}\(|^    {hook}\b.*=", others, re.MULTILINE), f"no plugin has {hook}"
 
 

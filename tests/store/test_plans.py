@@ -31,7 +31,9 @@ from coordinator.store import (
     statistics,
 )
 from coordinator.store.pool import Connection, Database
-from tests.conftest import TEMPLATE
+from tests.databases import Databases
+
+pytestmark = [pytest.mark.long, pytest.mark.measured]
 
 BIG = frozenset({"bucket", "bucket_items", "waiting", "claim", "result", "item", "client_service", "client_label"})
 
@@ -85,16 +87,11 @@ VACUUM ANALYZE
 
 
 @pytest.fixture(scope="module")
-def filled(template: str) -> Iterator[str]:
+def filled(databases: Databases) -> Iterator[str]:
     """The DSN of a filled database whose statistics are from before it was filled."""
-    name = "plans"
-    head, _, query = template.partition("?")
-    dsn = f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
 
-    async def fill() -> None:
-        connection = await asyncpg.connect(template)
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        await connection.close()
+    async def fill() -> str:
+        dsn = await databases.create("plans")
         connection = await asyncpg.connect(dsn)
         # Autovacuum must not come between: the statistics are part of the test.
         for row in await connection.fetch(
@@ -104,15 +101,10 @@ def filled(template: str) -> Iterator[str]:
         for statement in (*_BEFORE.split(";"), _FILL):
             await connection.execute(statement)
         await connection.close()
+        return dsn
 
-    async def drop() -> None:
-        connection = await asyncpg.connect(template)
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await connection.close()
-
-    asyncio.run(fill())
-    yield dsn
-    asyncio.run(drop())
+    yield asyncio.run(fill())
+    asyncio.run(databases.drop("plans"))
 
 
 @pytest.fixture

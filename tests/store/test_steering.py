@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from math import sqrt
 
+import pytest
+
 from coordinator.model import BucketId
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -40,6 +42,7 @@ async def ask_and_return(bench: Bench, database: Database, worker: Worker, way: 
     return claimed.bucket_id
 
 
+@pytest.mark.long
 async def test_the_chosen_bucket_comes_no_more_often_than_any_other(bench: Bench, database: Database) -> None:
     target = (await a_pool(bench))[0]
     worker = await bench.worker("hunter")
@@ -47,6 +50,7 @@ async def test_the_chosen_bucket_comes_no_more_often_than_any_other(bench: Bench
     assert_by_chance(got.count(target), TRIES, 1 / POOL)
 
 
+@pytest.mark.long
 async def test_what_was_returned_tells_nothing_of_what_comes_next(bench: Bench, database: Database) -> None:
     await a_pool(bench)
     worker = await bench.worker("hunter")
@@ -55,6 +59,7 @@ async def test_what_was_returned_tells_nothing_of_what_comes_next(bench: Bench, 
     assert_by_chance(sum(a == b for a, b in zip(got, got[2:], strict=False)), TRIES - 2, 1 / POOL)
 
 
+@pytest.mark.long
 async def test_another_client_does_not_get_what_this_one_returned(bench: Bench, database: Database) -> None:
     """Two that work together cannot pass a bucket on to each other."""
     await a_pool(bench)

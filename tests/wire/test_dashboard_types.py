@@ -1,4 +1,4 @@
-"""The dashboard's types are the stats channel's: the same names with the same fields."""
+"""The dashboard's types have the names and the fields of the stats channel's types."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _FIELD = re.compile(r"^  (\w+)\??: ", re.MULTILINE)
 
 INTERFACES = {name: _FIELD.findall(body) for name, body in _INTERFACE.findall(TYPES.read_text(encoding="utf-8"))}
 
-OF_OTHERS = {"ResultRow", "WireError"}
-"""What the stats channel shares with the other two, and has no type of its own for."""
+SHARED = {"WireError"}
+"""The part of an error that all channels share; it has no type of its own."""
 
 
-@pytest.mark.parametrize("name", sorted(INTERFACES.keys() - OF_OTHERS))
+@pytest.mark.parametrize("name", sorted(INTERFACES.keys() - SHARED))
 def test_an_interface_has_the_fields_of_its_type(name: str) -> None:
-    kind = getattr(stats, name, None) or getattr(frames, name)
-    fields = [field.encode_name for field in structs.fields(kind) if field.name != "ref"]
+    message_type = getattr(stats, name, None) or getattr(frames, name)
+    fields = [field.encode_name for field in structs.fields(message_type) if field.name != "ref"]
     assert INTERFACES[name] == fields
 
 
-def test_the_words_of_the_wire_are_the_same() -> None:
+def test_a_union_has_the_values_of_its_type() -> None:
     text = TYPES.read_text(encoding="utf-8")
     for name in ("Topic", "Table", "Health", "Step"):
-        (words,) = re.findall(rf"^export type {name} = (.*);$", text, re.MULTILINE)
-        assert re.findall(r'"(\w+)"', words) == list(getattr(stats, name).__args__)
+        (union,) = re.findall(rf"^export type {name} = (.*);$", text, re.MULTILINE)
+        assert re.findall(r'"(\w+)"', union) == list(getattr(stats, name).__args__)

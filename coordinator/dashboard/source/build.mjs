@@ -5,16 +5,16 @@ import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const here = dirname(fileURLToPath(import.meta.url));
-const target = resolve(process.argv[2] ?? join(here, "..", "built"));
+const sourceFolder = dirname(fileURLToPath(import.meta.url));
+const targetFolder = resolve(process.argv[2] ?? join(sourceFolder, "..", "built"));
 
-await rm(target, { recursive: true, force: true });
-await mkdir(join(target, "assets"), { recursive: true });
+await rm(targetFolder, { recursive: true, force: true });
+await mkdir(join(targetFolder, "assets"), { recursive: true });
 
-const made = await build({
-  absWorkingDir: here,
+const { metafile } = await build({
+  absWorkingDir: sourceFolder,
   entryPoints: { app: "src/main.tsx", style: "styles/index.css" },
-  outdir: join(target, "assets"),
+  outdir: join(targetFolder, "assets"),
   entryNames: "[name]-[hash]",
   bundle: true,
   minify: true,
@@ -28,34 +28,37 @@ const made = await build({
   logLevel: "warning",
 });
 
-const files = Object.keys(made.metafile.outputs).map((path) => basename(path));
-const named = (start, end) => {
-  const found = files.find((file) => file.startsWith(start) && file.endsWith(end));
-  if (!found) throw new Error(`no ${start}…${end} was built`);
-  return found;
+const outputFiles = Object.keys(metafile.outputs).map((path) => basename(path));
+
+/** Return the name, with its hash, of an output file. */
+const outputName = (start, end) => {
+  const name = outputFiles.find((file) => file.startsWith(start) && file.endsWith(end));
+  if (!name) throw new Error(`no ${start}…${end} was built`);
+  return name;
 };
 
-const page = await readFile(join(here, "index.html"), "utf8");
+const page = await readFile(join(sourceFolder, "index.html"), "utf8");
 await writeFile(
-  join(target, "index.html"),
-  page.replace("app.js", named("app-", ".js")).replace("style.css", named("style-", ".css")),
+  join(targetFolder, "index.html"),
+  page.replace("app.js", outputName("app-", ".js")).replace("style.css", outputName("style-", ".css")),
 );
-await writeFile(join(target, "assets", "icon.svg"), await readFile(join(here, "icon.svg")));
+await writeFile(join(targetFolder, "assets", "icon.svg"), await readFile(join(sourceFolder, "icon.svg")));
 
 // The licences of all packages that went into the bundle.
 const packages = new Set();
-for (const input of Object.keys(made.metafile.inputs)) {
+for (const input of Object.keys(metafile.inputs)) {
   const match = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input);
   if (match) packages.add(match[1]);
 }
+
 const notices = [];
 for (const name of [...packages].sort()) {
-  const folder = join(here, "node_modules", name);
+  const folder = join(sourceFolder, "node_modules", name);
   const { version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
   const text = await readFile(join(folder, "LICENSE"), "utf8");
   notices.push(`${name} ${version} (${license})\n\n${text.trim()}\n`);
 }
 await writeFile(
-  join(target, "assets", "licences.txt"),
+  join(targetFolder, "assets", "licences.txt"),
   `The dashboard is made with these packages.\n\n${notices.join(`\n${"-".repeat(78)}\n\n`)}`,
 );

@@ -1,17 +1,18 @@
-const FIRST = 0.5;
-const LONGEST = 15;
+const FIRST_DELAY_SECONDS = 0.5;
+const LONGEST_DELAY_SECONDS = 15;
 
-/** Seconds to wait before the next try; spread out, so that a thousand dashboards do not knock at once. */
+/** Delays between attempts to connect; random, so that a thousand dashboards do not come back at once. */
 export class Backoff {
-  private tries = 0;
+  private attempts = 0;
 
-  next(): number {
-    const most = Math.min(LONGEST, FIRST * 2 ** this.tries);
-    this.tries += 1;
-    return most * (0.5 + Math.random() / 2);
+  /** Count one attempt more and return the seconds to wait before it. */
+  nextDelay(): number {
+    const upperBound = Math.min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** this.attempts);
+    this.attempts += 1;
+    return upperBound * (0.5 + Math.random() / 2);
   }
 
   reset(): void {
-    this.tries = 0;
+    this.attempts = 0;
   }
 }

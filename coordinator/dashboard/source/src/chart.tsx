@@ -1,14 +1,16 @@
-// Lines over time, drawn by uPlot; the same figures in words and as a table for those who do not see them.
+// Lines over time, drawn by uPlot; the same figures in words and as a table for readers who do not see them.
+import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
-import { useCell } from "./cell";
 import { useApp } from "./context";
-import { rate, tick } from "./words";
+import { axisTime, rate } from "./format";
+import { useObservable } from "./observable";
 
-const HEIGHT = 240;
-const ROWS = 12;
+const CHART_HEIGHT = 240;
+/** Rows of the table under a chart, at most. */
+const MAX_TABLE_ROWS = 12;
 
-export interface Line {
+export interface ChartLine {
   name: string;
   /** A custom property of the style sheet. */
   colour: string;
@@ -18,51 +20,29 @@ export interface Line {
 
 interface ChartProps {
   label: string;
-  /** What a value is: "items/s". */
+  /** The unit of the values: "items/s". */
   unit: string;
   /** Seconds since 1970. */
   times: number[];
-  lines: Line[];
-  when(seconds: number): string;
+  lines: ChartLine[];
+  formatTime(seconds: number): string;
 }
 
-export function Chart({ label, unit, times, lines, when }: ChartProps) {
-  const { preferences } = useApp();
-  const theme = useCell(preferences.theme);
-  const dark = useDarkness();
-  const host = useRef<HTMLDivElement>(null);
-  const plot = useRef<uPlot | null>(null);
-  const [at, setAt] = useState<number | null>(null);
-  const shape = lines.map((line) => line.name).join();
+export function Chart({ label, unit, times, lines, formatTime }: ChartProps) {
+  const [cursorIndex, setCursorIndex] = useState<number | null>(null);
+  const container = usePlot(times, lines, unit, setCursorIndex);
 
-  useEffect(() => {
-    const box = host.current;
-    if (box === null) return;
-    const made = new uPlot(options(box, lines, unit, setAt), [[], ...lines.map(() => [])], box);
-    plot.current = made;
-    const sizes = new ResizeObserver(() => made.setSize({ width: box.clientWidth, height: HEIGHT }));
-    sizes.observe(box);
-    return () => {
-      sizes.disconnect();
-      made.destroy();
-      plot.current = null;
-    };
-  }, [shape, unit, theme, dark]);
+  const mainLine = lines[lines.length - 1];
+  const index = cursorIndex !== null && cursorIndex < times.length ? cursorIndex : times.length - 1;
+  const value = mainLine?.values[index] ?? null;
+  const time = times[index];
 
-  useEffect(() => {
-    plot.current?.setData([times, ...lines.map((line) => line.values)]);
-  }, [times, lines, shape, unit, theme, dark]);
-
-  const main = lines[lines.length - 1];
-  const index = at !== null && at < times.length ? at : times.length - 1;
-  const value = main?.values[index] ?? null;
-  const moment = times[index];
   return (
     <figure class="chart">
-      <div ref={host} class="chart-host" role="img" aria-label={`${label}. ${summary(main, unit)}`} />
+      <div ref={container} class="chart-container" role="img" aria-label={`${label}. ${lineSummary(mainLine, unit)}`} />
       <figcaption>
         <span class="chart-at">
-          {moment === undefined || value === null ? "No figures yet" : `${when(moment)} · ${rate(value)} ${unit}`}
+          {time === undefined || value === null ? "No figures yet" : `${formatTime(time)} · ${rate(value)} ${unit}`}
         </span>
         <ul class="legend">
           {lines.map((line) => (
@@ -73,38 +53,79 @@ export function Chart({ label, unit, times, lines, when }: ChartProps) {
           ))}
         </ul>
       </figcaption>
-      {main !== undefined && <Figures label={label} times={times} line={main} unit={unit} when={when} />}
+      {mainLine !== undefined && (
+        <ChartTable label={label} times={times} line={mainLine} unit={unit} formatTime={formatTime} />
+      )}
     </figure>
   );
 }
 
-function summary(line: Line | undefined, unit: string): string {
-  const values = (line?.values ?? []).filter((value) => value !== null);
-  const last = values[values.length - 1];
-  if (last === undefined) return "No figures yet.";
-  const most = values.reduce((one, other) => Math.max(one, other));
-  const least = values.reduce((one, other) => Math.min(one, other));
-  return `Now ${rate(last)} ${unit}, at least ${rate(least)}, at most ${rate(most)}.`;
+/** Draw the lines into the element that the returned ref is given to. */
+function usePlot(
+  times: number[],
+  lines: ChartLine[],
+  unit: string,
+  onCursor: (index: number | null) => void,
+): RefObject<HTMLDivElement | null> {
+  const theme = useObservable(useApp().preferences.theme);
+  const prefersDark = usePrefersDark();
+  const containerRef = useRef<HTMLDivElement>(null);
+  const plotRef = useRef<uPlot | null>(null);
+  const lineNames = lines.map((line) => line.name).join();
+
+  useEffect(() => {
+    const container = containerRef.current;
+    if (container === null) return;
+
+    const plot = new uPlot(plotOptions(container, lines, unit, onCursor), [[], ...lines.map(() => [])], container);
+    plotRef.current = plot;
+    const resizing = new ResizeObserver(() => plot.setSize({ width: container.clientWidth, height: CHART_HEIGHT }));
+    resizing.observe(container);
+
+    return () => {
+      resizing.disconnect();
+      plot.destroy();
+      plotRef.current = null;
+    };
+  }, [lineNames, unit, theme, prefersDark]);
+
+  useEffect(() => {
+    plotRef.current?.setData([times, ...lines.map((line) => line.values)]);
+  }, [times, lines, lineNames, unit, theme, prefersDark]);
+
+  return containerRef;
 }
 
-/** The chart's figures, a dozen of them. */
-function Figures({ label, times, line, unit, when }: Omit<ChartProps, "lines"> & { line: Line }) {
+/** The newest, least and greatest value of a line, for screen readers. */
+function lineSummary(line: ChartLine | undefined, unit: string): string {
+  const values = (line?.values ?? []).filter((value) => value !== null);
+  const newest = values[values.length - 1];
+  if (newest === undefined) return "No figures yet.";
+
+  const greatest = values.reduce((greater, value) => Math.max(greater, value));
+  const least = values.reduce((less, value) => Math.min(less, value));
+  return `Now ${rate(newest)} ${unit}, at least ${rate(least)}, at most ${rate(greatest)}.`;
+}
+
+/** A table of at most `MAX_TABLE_ROWS` values of a line, evenly spaced in time, the newest first. */
+function ChartTable({ label, times, line, unit, formatTime }: Omit<ChartProps, "lines"> & { line: ChartLine }) {
   const [open, setOpen] = useState(false);
-  const step = Math.max(1, Math.ceil(times.length / ROWS));
+  const step = Math.max(1, Math.ceil(times.length / MAX_TABLE_ROWS));
   const rows: [number, number | null][] = [];
   for (let index = times.length - 1; open && index >= 0; index -= step) {
     rows.push([times[index] ?? 0, line.values[index] ?? null]);
   }
+
   return (
     <details class="figures" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>Figures as a table</summary>
       {open && (
         <table>
-          <caption class="unseen">{label}</caption>
+          <caption class="visually-hidden">{label}</caption>
           <thead>
             <tr>
               <th scope="col">Time</th>
-              <th scope="col" class="figure-cell">
+              <th scope="col" class="numeric-cell">
                 {unit}
               </th>
             </tr>
@@ -112,8 +133,8 @@ function Figures({ label, times, line, unit, when }: Omit<ChartProps, "lines"> &
           <tbody>
             {rows.map(([time, value]) => (
               <tr key={time}>
-                <th scope="row">{when(time)}</th>
-                <td class="figure-cell">{value === null ? "–" : rate(value)}</td>
+                <th scope="row">{formatTime(time)}</th>
+                <td class="numeric-cell">{value === null ? "–" : rate(value)}</td>
               </tr>
             ))}
           </tbody>
@@ -123,59 +144,70 @@ function Figures({ label, times, line, unit, when }: Omit<ChartProps, "lines"> &
   );
 }
 
-/** True while the reader's system is dark; the canvas has to be told, unlike the rest. */
-function useDarkness(): boolean {
+/** Tell whether the system's theme is dark.  Style sheets know it by themselves; the canvas has to be redrawn. */
+function usePrefersDark(): boolean {
   const [query] = useState(() => matchMedia("(prefers-color-scheme: dark)"));
   const [dark, setDark] = useState(query.matches);
+
   useEffect(() => {
-    const tell = (): void => setDark(query.matches);
-    query.addEventListener("change", tell);
-    return () => query.removeEventListener("change", tell);
+    const update = (): void => setDark(query.matches);
+    query.addEventListener("change", update);
+    return () => query.removeEventListener("change", update);
   }, [query]);
+
   return dark;
 }
 
-/** A custom property as the colour that it is in this theme. */
-function colour(box: HTMLElement, name: string): string {
+/** Return the colour that a custom property has in the present theme. */
+function resolveColour(container: HTMLElement, property: string): string {
   const probe = document.createElement("span");
-  probe.style.color = `var(${name})`;
-  box.append(probe);
-  const found = getComputedStyle(probe).color;
+  probe.style.color = `var(${property})`;
+  container.append(probe);
+  const colour = getComputedStyle(probe).color;
   probe.remove();
-  return found;
+  return colour;
 }
 
-function options(box: HTMLElement, lines: Line[], unit: string, tell: (at: number | null) => void): uPlot.Options {
-  const quiet = colour(box, "--muted");
-  const grid = { stroke: colour(box, "--hairline"), width: 1 };
-  const font = "12px system-ui, sans-serif";
-  const axis = { stroke: quiet, grid, ticks: { show: false }, font };
-  const width = Math.max(box.clientWidth, 100);
+function plotOptions(
+  container: HTMLElement,
+  lines: ChartLine[],
+  unit: string,
+  onCursor: (index: number | null) => void,
+): uPlot.Options {
+  const axis = {
+    stroke: resolveColour(container, "--muted"),
+    grid: { stroke: resolveColour(container, "--hairline"), width: 1 },
+    ticks: { show: false },
+    font: "12px system-ui, sans-serif",
+  };
+  const timeLabels: uPlot.Axis.DynamicValues = (_plot, times, _axis, _space, step) =>
+    times.map((time) => axisTime(time, step));
+  const valueLabels: uPlot.Axis.DynamicValues = (_plot, values) =>
+    values.map((value) => rate(value).replace(/[.,]0$/, ""));
+
   return {
-    width,
-    height: HEIGHT,
+    width: Math.max(container.clientWidth, 100),
+    height: CHART_HEIGHT,
     padding: [12, 28, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     scales: { x: { time: true }, y: { range: (_plot, _low, high) => [0, Math.max(1, (high ?? 1) * 1.1)] } },
     axes: [
-      { ...axis, size: 28, space: 90, values: (_plot, marks, _axis, _space, step) => marks.map((mark) => tick(mark, step)) },
-      { ...axis, size: 52, values: (_plot, marks) => marks.map((mark) => rate(mark).replace(/[.,]0$/, "")) },
+      { ...axis, size: 28, space: 90, values: timeLabels },
+      { ...axis, size: 52, values: valueLabels },
     ],
-    series: [
-      {},
-      ...lines.map((line): uPlot.Series => {
-        const stroke = colour(box, line.colour);
-        return {
-          label: `${line.name} (${unit})`,
-          stroke,
-          width: line.filled ? 1 : 2,
-          points: { show: false },
-          spanGaps: false,
-          ...(line.filled ? { fill: colour(box, `${line.colour}-soft`) } : {}),
-        };
-      }),
-    ],
-    hooks: { setCursor: [(made) => tell(made.cursor.idx ?? null)] },
+    series: [{}, ...lines.map((line) => plotSeries(container, line, unit))],
+    hooks: { setCursor: [(plot) => onCursor(plot.cursor.idx ?? null)] },
+  };
+}
+
+function plotSeries(container: HTMLElement, line: ChartLine, unit: string): uPlot.Series {
+  return {
+    label: `${line.name} (${unit})`,
+    stroke: resolveColour(container, line.colour),
+    width: line.filled ? 1 : 2,
+    points: { show: false },
+    spanGaps: false,
+    ...(line.filled ? { fill: resolveColour(container, `${line.colour}-soft`) } : {}),
   };
 }

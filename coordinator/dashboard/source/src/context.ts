@@ -1,16 +1,16 @@
 import { createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
-import { useCell } from "./cell";
-import type { Live } from "./live";
+import type { StatsConnection } from "./connection";
+import { useObservable } from "./observable";
 import type { Preferences } from "./preferences";
 import type { Router } from "./route";
-import { Refused } from "./socket";
+import { RequestRefused } from "./session";
 import type { Toasts } from "./toasts";
 import type { Filter, Table, Topic } from "./wire";
 
-/** What every part of the page can reach. */
+/** The objects that all components share. */
 export interface App {
-  live: Live;
+  connection: StatsConnection;
   router: Router;
   preferences: Preferences;
   toasts: Toasts;
@@ -24,95 +24,116 @@ export function useApp(): App {
   return app;
 }
 
-/** The newest snapshot of a topic, subscribed to while the component is shown; null before the first. */
+/** Subscribe to a topic while the component is shown; return its newest snapshot, null before the first. */
 export function useTopic<T>(topic: Topic): { data: T; at: string } | null {
-  const { live } = useApp();
-  useEffect(() => live.want(topic), [live, topic]);
-  const snapshot = useCell(live.snapshot(topic));
+  const { connection } = useApp();
+  useEffect(() => connection.subscribe(topic), [connection, topic]);
+  const snapshot = useObservable(connection.snapshotOf(topic));
   return snapshot === null ? null : { data: snapshot.data as T, at: snapshot.at };
 }
 
-export interface Loaded<T> {
+/** Rows of a table as they were last read. */
+export interface LoadedRows<T> {
+  /** Null before the first answer. */
   rows: T[] | null;
+  /** The server's cursor of the next page; null on the last one. */
   next: string | null;
-  /** The rows are those of an earlier question. */
+  /** The rows answer an earlier query, not the present one. */
   stale: boolean;
   error: string | null;
-  /** The error is that there is no such thing. */
+  /** The error says that the thing asked for does not exist. */
   missing: boolean;
-  again(): void;
+  reload(): void;
 }
 
-interface Answer<T> {
-  question: string;
+/** Rows that are known already, in the shape of rows that were read. */
+export function knownRows<T>(rows: T[] | null, reload: () => void = () => undefined): LoadedRows<T> {
+  return { rows, next: null, stale: false, error: null, missing: false, reload };
+}
+
+interface LoadedPage<T> {
+  queryKey: string;
   rows: T[];
   next: string | null;
 }
 
-/** What the server says of a name that nothing has, or can have. */
-const NOWHERE = new Set(["not_found", "bad_message"]);
+/** Error codes with which the server answers for a name that does not exist, or that is not a valid name. */
+const NOT_FOUND_CODES = new Set(["not_found", "bad_message"]);
 
-export interface Question {
+export interface TableQuery {
   table: Table;
   filter?: Filter;
   after?: string | null;
   limit?: number;
-  /** Seconds between two readings; not read again while the view is frozen. */
-  every: number;
+  /** Seconds between two readings; a frozen view is not read again. */
+  refreshSeconds: number;
 }
 
-/** One page of a table, read again and again. */
-export function useRows<T>({ table, filter = {}, after = null, limit = 100, every }: Question): Loaded<T> {
-  const { live } = useApp();
-  const phase = useCell(live.link).phase;
-  const frozen = useCell(live.frozen) !== null;
-  const question = JSON.stringify([table, filter, after, limit]);
-  const [answer, setAnswer] = useState<Answer<T> | null>(null);
+/** Read one page of a table, and read it again every `refreshSeconds`. */
+export function useRows<T>({
+  table,
+  filter = {},
+  after = null,
+  limit = 100,
+  refreshSeconds,
+}: TableQuery): LoadedRows<T> {
+  const { connection } = useApp();
+  const phase = useObservable(connection.state).phase;
+  const frozen = useObservable(connection.frozenAt) !== null;
+  const queryKey = JSON.stringify([table, filter, after, limit]);
+
+  const [page, setPage] = useState<LoadedPage<T> | null>(null);
   const [error, setError] = useState<Error | null>(null);
-  const [round, setRound] = useState(0);
-  const known = useRef("");
+  const [reloads, setReloads] = useState(0);
+  const loadedKey = useRef("");
+
   useEffect(() => {
-    if (phase !== "live" || (frozen && known.current === question)) return;
+    if (phase !== "live" || (frozen && loadedKey.current === queryKey)) return;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    let gone = false;
+    let cancelled = false;
+
     const read = async (): Promise<void> => {
       try {
-        const page = await live.page(table, filter, after, limit);
-        if (gone) return;
-        known.current = question;
-        setAnswer({ question, rows: page.rows as T[], next: page.next });
+        const { rows, next } = await connection.readPage(table, filter, after, limit);
+        if (cancelled) return;
+        loadedKey.current = queryKey;
+        setPage({ queryKey, rows: rows as T[], next });
         setError(null);
       } catch (failure) {
-        if (gone || !live.flowing) return; // a cut: it is read again when the connection is back
+        if (cancelled || !connection.refreshing) return; // after a lost connection it is read again
         setError(failure as Error);
       }
-      if (live.flowing) timer = setTimeout(() => void read(), every * 1000);
+      if (connection.refreshing) timer = setTimeout(() => void read(), refreshSeconds * 1000);
     };
+
     void read();
     return () => {
-      gone = true;
+      cancelled = true;
       clearTimeout(timer);
     };
-  }, [live, question, phase, frozen, round, every]);
+  }, [connection, queryKey, phase, frozen, reloads, refreshSeconds]);
+
   return {
-    rows: answer?.rows ?? null,
-    next: answer?.next ?? null,
-    stale: answer !== null && answer.question !== question,
+    rows: page?.rows ?? null,
+    next: page?.next ?? null,
+    stale: page !== null && page.queryKey !== queryKey,
     error: error?.message ?? null,
-    missing: error instanceof Refused && NOWHERE.has(error.code),
-    again: () => setRound((one) => one + 1),
+    missing: error instanceof RequestRefused && NOT_FOUND_CODES.has(error.code),
+    reload: () => setReloads((before) => before + 1),
   };
 }
 
-/** The server's time now, in milliseconds, anew each so many seconds; it stands still while the view is frozen. */
-export function useNow(every = 1): number {
-  const { live } = useApp();
-  const frozen = useCell(live.frozen);
+/** Return the server's time in milliseconds, updated every `refreshSeconds`; it stands still in a frozen view. */
+export function useNow(refreshSeconds = 1): number {
+  const { connection } = useApp();
+  const frozenAt = useObservable(connection.frozenAt);
   const [now, setNow] = useState(Date.now());
+
   useEffect(() => {
-    if (frozen !== null) return;
-    const timer = setInterval(() => setNow(Date.now()), every * 1000);
+    if (frozenAt !== null) return;
+    const timer = setInterval(() => setNow(Date.now()), refreshSeconds * 1000);
     return () => clearInterval(timer);
-  }, [frozen, every]);
-  return now + live.ahead;
+  }, [frozenAt, refreshSeconds]);
+
+  return now + connection.clockOffset;
 }

@@ -1,80 +1,80 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useCell } from "./cell";
 import { useApp } from "./context";
-import { type Operation, operate } from "./operation";
+import { useObservable } from "./observable";
+import { operate, type Operation } from "./operation";
 import type { Role } from "./wire";
 
-/** A dialog of the browser's own: it keeps the focus inside, and Escape closes it. */
+/** A modal `<dialog>`: the browser keeps the focus inside, and Escape closes it. */
 export function Dialog(props: { title: string; onClose(): void; children: ComponentChildren }) {
-  const box = useRef<HTMLDialogElement>(null);
+  const dialog = useRef<HTMLDialogElement>(null);
+
   useEffect(() => {
-    const before = document.activeElement;
-    box.current?.showModal();
+    const focusedBefore = document.activeElement;
+    dialog.current?.showModal();
     return () => {
-      if (before instanceof HTMLElement && before.isConnected) before.focus();
+      if (focusedBefore instanceof HTMLElement && focusedBefore.isConnected) focusedBefore.focus();
     };
   }, []);
+
   return (
-    <dialog ref={box} aria-labelledby="dialog-title" onClose={props.onClose}>
+    <dialog ref={dialog} aria-labelledby="dialog-title" onClose={props.onClose}>
       <h2 id="dialog-title">{props.title}</h2>
       {props.children}
     </dialog>
   );
 }
 
-export interface Act {
-  /** The words on the button. */
-  name: string;
+/** An operation as a button offers it. */
+export interface Action {
+  /** The text on the button. */
+  label: string;
   operation: Operation;
-  /** What it does, for whoever is asked. */
+  /** The effect, for the question that is asked before it is sent. */
   effect: string;
-  /** What was done, from the server's answer. */
-  done(answer: Record<string, unknown>): string;
-  needs: Exclude<Role, "viewer">;
+  /** Say what was done, from the server's answer. */
+  doneText(answer: Record<string, unknown>): string;
+  requiredRole: Exclude<Role, "viewer">;
   danger?: boolean;
-  /** A reason may be given with it. */
-  reason?: boolean;
+  /** The reader may give a reason. */
+  asksReason?: boolean;
 }
 
-/** True for whoever has a token that lets him do it. */
-export function useMay(needs: Act["needs"]): boolean {
-  const role = useCell(useApp().live.role);
-  return role === "admin" || role === needs;
+/** Tell whether the reader's token has the rights of a role; an admin has those of every role. */
+export function useHasRole(requiredRole: Action["requiredRole"]): boolean {
+  const role = useObservable(useApp().connection.role);
+  return role === "admin" || role === requiredRole;
 }
 
-/** A button for whoever may; it asks back once. */
-export function ActButton({ act, onDone }: { act: Act; onDone?: () => void }) {
+/** A button that only readers with the required role see; it asks before it sends the operation. */
+export function OperationButton({ action, onDone }: { action: Action; onDone?: () => void }) {
   const [asking, setAsking] = useState(false);
-  if (!useMay(act.needs)) return null;
+  if (!useHasRole(action.requiredRole)) return null;
   return (
     <>
-      <button type="button" class={act.danger ? "danger" : ""} onClick={() => setAsking(true)}>
-        {act.name}
+      <button type="button" class={action.danger ? "danger" : ""} onClick={() => setAsking(true)}>
+        {action.label}
       </button>
       {asking && (
-        <Confirm
-          act={act}
-          onClose={() => setAsking(false)}
-          {...(onDone === undefined ? {} : { onDone })}
-        />
+        <ConfirmDialog action={action} onClose={() => setAsking(false)} {...(onDone === undefined ? {} : { onDone })} />
       )}
     </>
   );
 }
 
-function Confirm({ act, onClose, onDone }: { act: Act; onClose(): void; onDone?: () => void }) {
+function ConfirmDialog({ action, onClose, onDone }: { action: Action; onClose(): void; onDone?: () => void }) {
   const { preferences, toasts } = useApp();
   const [busy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<string | null>(null);
   const [reason, setReason] = useState("");
+
   const send = async (): Promise<void> => {
     setBusy(true);
     setRefusal(null);
-    const fields = { ...act.operation.fields, ...(reason.trim() ? { reason: reason.trim() } : {}) };
+    const fields = { ...action.operation.fields, ...(reason.trim() ? { reason: reason.trim() } : {}) };
     try {
-      const answer = await operate(preferences.token.value ?? "", { ...act.operation, fields });
-      toasts.add(act.done(answer));
+      const answer = await operate(preferences.token.value ?? "", { ...action.operation, fields });
+      toasts.add(action.doneText(answer));
       onDone?.();
       onClose();
     } catch (failure) {
@@ -82,8 +82,9 @@ function Confirm({ act, onClose, onDone }: { act: Act; onClose(): void; onDone?:
       setBusy(false);
     }
   };
+
   return (
-    <Dialog title={`${act.name}?`} onClose={onClose}>
+    <Dialog title={`${action.label}?`} onClose={onClose}>
       <form
         method="dialog"
         onSubmit={(event) => {
@@ -91,8 +92,8 @@ function Confirm({ act, onClose, onDone }: { act: Act; onClose(): void; onDone?:
           void send();
         }}
       >
-        <p>{act.effect}</p>
-        {act.reason && (
+        <p>{action.effect}</p>
+        {action.asksReason && (
           <label class="field">
             <span>Reason (noted in the activity log)</span>
             <input maxLength={1024} value={reason} onInput={(event) => setReason(event.currentTarget.value)} />
@@ -107,8 +108,8 @@ function Confirm({ act, onClose, onDone }: { act: Act; onClose(): void; onDone?:
           <button type="button" onClick={onClose}>
             Cancel
           </button>
-          <button type="submit" class={act.danger ? "danger solid" : "solid"} disabled={busy}>
-            {busy ? "Working …" : act.name}
+          <button type="submit" class={action.danger ? "danger primary" : "primary"} disabled={busy}>
+            {busy ? "Working …" : action.label}
           </button>
         </div>
       </form>
@@ -116,10 +117,11 @@ function Confirm({ act, onClose, onDone }: { act: Act; onClose(): void; onDone?:
   );
 }
 
-/** The shortcuts, and the switch that turns them off. */
+/** The list of shortcuts, and the switch that turns them off. */
 export function HelpDialog({ keys, onClose }: { keys: readonly (readonly [string, string])[]; onClose(): void }) {
   const { preferences } = useApp();
-  const on = useCell(preferences.shortcuts);
+  const shortcutsOn = useObservable(preferences.shortcuts);
+
   return (
     <Dialog title="Keyboard" onClose={onClose}>
       <dl class="keys">
@@ -137,7 +139,7 @@ export function HelpDialog({ keys, onClose }: { keys: readonly (readonly [string
       <label class="switch">
         <input
           type="checkbox"
-          checked={on}
+          checked={shortcutsOn}
           onChange={(event) => preferences.setShortcuts(event.currentTarget.checked)}
         />
         Shortcuts are on
@@ -146,7 +148,7 @@ export function HelpDialog({ keys, onClose }: { keys: readonly (readonly [string
         <a class="aside" href="assets/licences.txt">
           Licences
         </a>
-        <button type="button" class="solid" onClick={onClose}>
+        <button type="button" class="primary" onClick={onClose}>
           Close
         </button>
       </div>
@@ -154,20 +156,20 @@ export function HelpDialog({ keys, onClose }: { keys: readonly (readonly [string
   );
 }
 
-/** Where a token is given or taken back. */
+/** Asks for a token, tells its rights and forgets it. */
 export function TokenDialog({ onClose }: { onClose(): void }) {
-  const { live } = useApp();
-  const role = useCell(live.role);
-  const link = useCell(live.link);
-  const { preferences } = useApp();
-  const held = useCell(preferences.token) !== null;
+  const { connection, preferences } = useApp();
+  const role = useObservable(connection.role);
+  const { phase } = useObservable(connection.state);
+  const hasToken = useObservable(preferences.token) !== null;
+
   return (
     <Dialog title="Token" onClose={onClose}>
       <p class="muted">
         With an operator's token you can pause services, release buckets and deactivate clients from here, with an
         admin's also drain nodes. It is kept in this tab until the tab is closed.
       </p>
-      {held && link.phase === "live" && (
+      {hasToken && phase === "live" && (
         <p>
           This tab has the rights of: <b>{role}</b>.
         </p>
@@ -177,22 +179,24 @@ export function TokenDialog({ onClose }: { onClose(): void }) {
   );
 }
 
-/** The field itself; it also stands where the server wants a token of every viewer. */
+/** The field for a token; it also stands on the page where the server wants a token of every viewer. */
 export function TokenForm({ onDone }: { onDone?: () => void }) {
-  const { live, preferences } = useApp();
-  const held = useCell(preferences.token) !== null;
+  const { connection, preferences } = useApp();
+  const hasToken = useObservable(preferences.token) !== null;
   const [text, setText] = useState("");
-  const use = (token: string | null): void => {
+
+  const applyToken = (token: string | null): void => {
     preferences.setToken(token);
-    live.use(token);
+    connection.setToken(token);
     onDone?.();
   };
+
   return (
     <form
       class="token-form"
       onSubmit={(event) => {
         event.preventDefault();
-        if (text.trim()) use(text.trim());
+        if (text.trim()) applyToken(text.trim());
       }}
     >
       <label class="field">
@@ -206,8 +210,8 @@ export function TokenForm({ onDone }: { onDone?: () => void }) {
         />
       </label>
       <div class="buttons">
-        {held && (
-          <button type="button" onClick={() => use(null)}>
+        {hasToken && (
+          <button type="button" onClick={() => applyToken(null)}>
             Forget the token
           </button>
         )}
@@ -216,7 +220,7 @@ export function TokenForm({ onDone }: { onDone?: () => void }) {
             Cancel
           </button>
         )}
-        <button type="submit" class="solid">
+        <button type="submit" class="primary">
           Use this token
         </button>
       </div>

@@ -1,82 +1,110 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useCell } from "./cell";
+import type { StatsConnection } from "./connection";
 import { useApp } from "./context";
+import { useObservable } from "./observable";
 import type { HistoryRow, Step } from "./wire";
 
-const PAGE = 1000;
-/** Pages that are read at most: with many services, the past is shown as far back as that goes. */
-const MOST = 10;
+const ROWS_PER_PAGE = 1000;
+/** Pages of one reading; with many services the chart reaches only as far back as these do. */
+const MAX_PAGES = 10;
 /** Seconds between two readings; each reads only from the newest known step on. */
-const EVERY = 20;
+const REFRESH_SECONDS = 20;
 
 export interface History {
   /** Items settled in each step, by its begin in seconds since 1970; null before the first answer. */
   settled: Map<number, number> | null;
-  /** From when on that is whole, in seconds since 1970. */
-  from: number;
+  /** Begin of the part without gaps, in seconds since 1970. */
+  completeFrom: number;
   error: string | null;
 }
 
-/** What was kept since then, of one service or of all together. */
+/** The rows that were read so far for one query, by their time and service. */
+interface HistoryCache {
+  queryKey: string;
+  rows: Map<string, HistoryRow>;
+  completeFrom: number;
+}
+
+/** Read the items settled since a time (seconds since 1970), of one service or, with null, of all together. */
 export function useHistory(step: Step, since: number, service: string | null): History {
-  const { live } = useApp();
-  const phase = useCell(live.link).phase;
-  const frozen = useCell(live.frozen) !== null;
-  const question = `${step} ${since} ${service ?? ""}`;
-  const known = useRef({ question: "", rows: new Map<string, HistoryRow>(), from: since });
-  const [history, setHistory] = useState<History>({ settled: null, from: since, error: null });
+  const { connection } = useApp();
+  const phase = useObservable(connection.state).phase;
+  const frozen = useObservable(connection.frozenAt) !== null;
+  const queryKey = `${step} ${since} ${service ?? ""}`;
+
+  const cacheRef = useRef<HistoryCache>({ queryKey: "", rows: new Map(), completeFrom: since });
+  const [history, setHistory] = useState<History>({ settled: null, completeFrom: since, error: null });
+
   useEffect(() => {
-    if (known.current.question !== question) known.current = { question, rows: new Map(), from: since };
-    const memory = known.current;
-    const { rows } = memory;
-    if (phase !== "live" || (frozen && rows.size > 0)) return;
-    let gone = false;
+    if (cacheRef.current.queryKey !== queryKey) cacheRef.current = { queryKey, rows: new Map(), completeFrom: since };
+    const cache = cacheRef.current;
+    if (phase !== "live" || (frozen && cache.rows.size > 0)) return;
+    let cancelled = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
+
     const read = async (): Promise<void> => {
+      let error: string | null = null;
       try {
-        const newest = [...rows.values()].reduce((one, row) => Math.max(one, Date.parse(row.at) / 1000), since);
-        const filter = {
-          step,
-          since: new Date(newest * 1000).toISOString(),
-          ...(service === null ? {} : { service }),
-        };
-        let after: string | null = null;
-        let pages = 0;
-        do {
-          const page = await live.page("history", filter, after, PAGE);
-          for (const row of page.rows as HistoryRow[]) {
-            rows.set(`${row.at} ${row.service}`, row);
-          }
-          after = page.next;
-          pages += 1;
-        } while (after !== null && pages < MOST && !gone);
-        if (gone) return;
-        if (after !== null) memory.from = earliest(rows) + 1; // newest first: the last step may not be whole
-        setHistory({ settled: sums(rows), from: memory.from, error: null });
+        await readNewRows(connection, cache, { step, since, service }, () => cancelled);
+        if (cancelled) return;
       } catch (failure) {
-        if (gone || !live.flowing) return; // a cut: it is read again when the connection is back
-        setHistory({ settled: sums(rows), from: memory.from, error: failure instanceof Error ? failure.message : String(failure) });
+        if (cancelled || !connection.refreshing) return; // after a lost connection it is read again
+        error = failure instanceof Error ? failure.message : String(failure);
       }
-      if (live.flowing) timer = setTimeout(() => void read(), EVERY * 1000);
+      setHistory({ settled: settledByStep(cache.rows), completeFrom: cache.completeFrom, error });
+      if (connection.refreshing) timer = setTimeout(() => void read(), REFRESH_SECONDS * 1000);
     };
+
     void read();
     return () => {
-      gone = true;
+      cancelled = true;
       clearTimeout(timer);
     };
-  }, [live, question, phase, frozen]);
+  }, [connection, queryKey, phase, frozen]);
+
   return history;
 }
 
-function earliest(rows: ReadonlyMap<string, HistoryRow>): number {
-  return [...rows.values()].reduce((one, row) => Math.min(one, Date.parse(row.at) / 1000), Infinity);
+/** Add the rows from the newest known step on to the cache.  Rejects with `RequestRefused` or `ConnectionLost`. */
+async function readNewRows(
+  connection: StatsConnection,
+  cache: HistoryCache,
+  { step, since, service }: { step: Step; since: number; service: string | null },
+  isCancelled: () => boolean,
+): Promise<void> {
+  const newest = beginsOf(cache.rows).reduce((newer, begin) => Math.max(newer, begin), since);
+  const filter = {
+    step,
+    since: new Date(newest * 1000).toISOString(),
+    ...(service === null ? {} : { service }),
+  };
+
+  let after: string | null = null;
+  let pages = 0;
+  do {
+    const page = await connection.readPage("history", filter, after, ROWS_PER_PAGE);
+    for (const row of page.rows as HistoryRow[]) cache.rows.set(`${row.at} ${row.service}`, row);
+    after = page.next;
+    pages += 1;
+  } while (after !== null && pages < MAX_PAGES && !isCancelled());
+
+  // The newest rows come first: of the earliest step that was read, a part may be missing.
+  if (after !== null && !isCancelled()) {
+    cache.completeFrom = beginsOf(cache.rows).reduce((earlier, begin) => Math.min(earlier, begin), Infinity) + 1;
+  }
 }
 
-function sums(rows: ReadonlyMap<string, HistoryRow>): Map<number, number> {
+/** Return the begins of all steps, in seconds since 1970. */
+function beginsOf(rows: ReadonlyMap<string, HistoryRow>): number[] {
+  return [...rows.values()].map((row) => Date.parse(row.at) / 1000);
+}
+
+/** Sum the settled items of all services for each step. */
+function settledByStep(rows: ReadonlyMap<string, HistoryRow>): Map<number, number> {
   const settled = new Map<number, number>();
   for (const row of rows.values()) {
-    const at = Date.parse(row.at) / 1000;
-    settled.set(at, (settled.get(at) ?? 0) + row.settled);
+    const begin = Date.parse(row.at) / 1000;
+    settled.set(begin, (settled.get(begin) ?? 0) + row.settled);
   }
   return settled;
 }

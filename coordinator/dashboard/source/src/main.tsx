@@ -1,33 +1,33 @@
-// The whole page: starts the connection and draws what the address names.
+// Entry point: starts the connection and draws the page that the address names.
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { useCell } from "./cell";
+import { Empty } from "./components";
+import { StatsConnection } from "./connection";
 import { type App, AppContext, useApp } from "./context";
-import { Live } from "./live";
+import { useObservable } from "./observable";
 import { BucketsPage } from "./pages/buckets";
 import { ClientPage } from "./pages/client";
 import { ClientsPage } from "./pages/clients";
 import { EventsPage } from "./pages/events";
 import { LeaderboardPage } from "./pages/leaderboard";
 import { NodesPage } from "./pages/nodes";
-import { Overview } from "./pages/overview";
+import { OverviewPage } from "./pages/overview";
 import { ServicePage } from "./pages/service";
 import { ServicesPage } from "./pages/services";
-import { Empty } from "./parts";
 import { Preferences } from "./preferences";
 import { href, Router } from "./route";
 import { Shell } from "./shell";
 import { Toasts } from "./toasts";
 
-function Current({ path }: { path: string[] }) {
-  const [place, one] = path;
-  switch (place) {
+function CurrentPage({ path }: { path: string[] }) {
+  const [page, name] = path;
+  switch (page) {
     case undefined:
-      return <Overview />;
+      return <OverviewPage />;
     case "services":
-      return one === undefined ? <ServicesPage /> : <ServicePage key={one} service={one} />;
+      return name === undefined ? <ServicesPage /> : <ServicePage key={name} service={name} />;
     case "clients":
-      return one === undefined ? <ClientsPage /> : <ClientPage key={one} client={one} />;
+      return name === undefined ? <ClientsPage /> : <ClientPage key={name} client={name} />;
     case "buckets":
       return <BucketsPage />;
     case "nodes":
@@ -49,28 +49,32 @@ function Current({ path }: { path: string[] }) {
 }
 
 function Pages() {
-  const { path } = useCell(useApp().router.route);
-  const place = path.join("/");
-  const before = useRef(place);
+  const { path } = useObservable(useApp().router.route);
+  const address = path.join("/");
+  const shownAddress = useRef(address);
+
   useEffect(() => {
     const heading = document.querySelector<HTMLElement>("main h1");
-    document.title = place === "" ? "Coordinator" : `${heading?.textContent ?? ""} · Coordinator`;
-    if (before.current === place) return;
-    before.current = place;
+    document.title = address === "" ? "Coordinator" : `${heading?.textContent ?? ""} · Coordinator`;
+    if (shownAddress.current === address) return;
+
+    shownAddress.current = address;
     scrollTo(0, 0);
-    heading?.focus({ preventScroll: true }); // so that the new page is read out
-  }, [place]);
-  return <Current path={path} />;
+    heading?.focus({ preventScroll: true }); // so that screen readers read the new page out
+  }, [address]);
+
+  return <CurrentPage path={path} />;
 }
 
 function start(): void {
   const preferences = new Preferences();
   const app: App = {
     preferences,
-    live: new Live(preferences.token.value),
+    connection: new StatsConnection(preferences.token.value),
     router: new Router(),
     toasts: new Toasts(),
   };
+
   const root = document.createElement("div");
   document.body.append(root);
   render(
@@ -81,7 +85,7 @@ function start(): void {
     </AppContext.Provider>,
     root,
   );
-  app.live.start();
+  app.connection.start();
 }
 
 start();

@@ -1,5 +1,5 @@
-// Where the reader is: all of it in the address, so that links, reload and the back button do what they should.
-import { Cell } from "./cell";
+// The address names the page and all that is chosen on it, so that links, reload and the back button work.
+import { Observable } from "./observable";
 
 export type Query = Record<string, string | undefined>;
 
@@ -12,20 +12,20 @@ export interface Route {
 export function parse(hash: string): Route {
   const [path = "", search = ""] = hash.replace(/^#\/?/, "").split("?", 2);
   return {
-    path: path.split("/").filter(Boolean).map(decode),
+    path: path.split("/").filter(Boolean).map(decodePart),
     query: Object.fromEntries(new URLSearchParams(search)),
   };
 }
 
-/** The address of a place; parts of the query that are not set or empty are left out. */
+/** The address of a page; names of the query without a value are left out. */
 export function href(path: readonly string[], query: Query = {}): string {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value) search.set(name, value);
-  const words = search.toString();
-  return `#/${path.map(encodeURIComponent).join("/")}${words ? `?${words}` : ""}`;
+  const queryString = search.toString();
+  return `#/${path.map(encodeURIComponent).join("/")}${queryString ? `?${queryString}` : ""}`;
 }
 
-function decode(part: string): string {
+function decodePart(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
@@ -33,26 +33,26 @@ function decode(part: string): string {
   }
 }
 
-/** The place in the address bar. */
+/** Reads and changes the address. */
 export class Router {
-  readonly route = new Cell<Route>(parse(location.hash));
+  readonly route = new Observable<Route>(parse(location.hash));
 
   constructor() {
     addEventListener("hashchange", () => this.route.set(parse(location.hash)));
   }
 
-  go(path: readonly string[], query: Query = {}): void {
+  navigate(path: readonly string[], query: Query = {}): void {
     location.hash = href(path, query);
   }
 
-  /** Change the query of this place, without a step in the history unless asked: typing makes none. */
-  refine(change: Query, step = false): void {
+  /** Change the query of the present page.  Without `addToHistory` the back button knows nothing of it. */
+  changeQuery(change: Query, addToHistory = false): void {
     const { path, query } = this.route.value;
-    const next = href(path, { ...query, ...change });
-    if (step) location.hash = next;
+    const address = href(path, { ...query, ...change });
+    if (addToHistory) location.hash = address;
     else {
-      history.replaceState(null, "", next);
-      this.route.set(parse(next));
+      history.replaceState(null, "", address);
+      this.route.set(parse(address));
     }
   }
 }

@@ -1,15 +1,16 @@
-// What stands around every page: navigation, the state of the connection, freeze, theme, token, help.
+// The frame around every page: navigation, the state of the connection, freeze, theme, token, help.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useCell } from "./cell";
+import { Empty } from "./components";
 import { useApp } from "./context";
 import { HelpDialog, TokenDialog, TokenForm } from "./dialog";
-import { Empty } from "./parts";
-import type { Theme } from "./preferences";
+import { timeOfDay } from "./format";
+import { useObservable } from "./observable";
+import type { Preferences, Theme } from "./preferences";
 import { href } from "./route";
-import { timeOfDay } from "./words";
 
-export const PLACES: readonly (readonly [path: string, title: string, key: string])[] = [
+/** The pages of the navigation; `g` and then `key` opens one. */
+const NAVIGATION: readonly (readonly [path: string, title: string, key: string])[] = [
   ["", "Overview", "o"],
   ["services", "Services", "s"],
   ["clients", "Clients", "c"],
@@ -19,8 +20,8 @@ export const PLACES: readonly (readonly [path: string, title: string, key: strin
   ["leaderboard", "Leaderboard", "l"],
 ];
 
-const KEYS: readonly (readonly [string, string])[] = [
-  ...PLACES.map(([, title, key]) => [`g ${key}`, title] as const),
+const SHORTCUT_HELP: readonly (readonly [string, string])[] = [
+  ...NAVIGATION.map(([, title, key]) => [`g ${key}`, title] as const),
   ["/", "Search in this page"],
   ["f", "Freeze, or go on"],
   ["t", "Light, dark, or as the system"],
@@ -31,64 +32,65 @@ const KEYS: readonly (readonly [string, string])[] = [
 const THEMES: readonly Theme[] = ["system", "light", "dark"];
 
 export function Shell({ children }: { children: ComponentChildren }) {
-  const { live, router } = useApp();
-  const [open, setOpen] = useState<"help" | "token" | null>(null);
-  const link = useCell(live.link);
-  useShortcuts(() => setOpen("help"));
-  const { path } = useCell(router.route);
-  const close = (): void => setOpen(null);
+  const { connection, router } = useApp();
+  const [openDialog, setOpenDialog] = useState<"help" | "token" | null>(null);
+  const state = useObservable(connection.state);
+  const { path } = useObservable(router.route);
+  const closeDialog = (): void => setOpenDialog(null);
+  useShortcuts(() => setOpenDialog("help"));
+
   return (
     <>
-      <a class="skip" href="#content" onClick={skip}>
+      <a class="skip" href="#content" onClick={focusContent}>
         Skip to the content
       </a>
-      <header class="top">
+      <header class="top-bar">
         <a class="brand" href={href([])} aria-label="Coordinator, overview">
           <img src="assets/icon.svg" alt="" width="28" height="28" />
           <span>Coordinator</span>
         </a>
-        <nav class="main" aria-label="Pages">
-          {PLACES.map(([place, title]) => (
-            <a key={place} href={href(place ? [place] : [])} aria-current={(path[0] ?? "") === place ? "page" : undefined}>
+        <nav class="main-nav" aria-label="Pages">
+          {NAVIGATION.map(([page, title]) => (
+            <a key={page} href={href(page ? [page] : [])} aria-current={(path[0] ?? "") === page ? "page" : undefined}>
               {title}
             </a>
           ))}
         </nav>
         <div class="tools">
-          <Connection />
+          <ConnectionStatus />
           <FreezeButton />
           <ThemeButton />
-          <button type="button" onClick={() => setOpen("token")}>
+          <button type="button" onClick={() => setOpenDialog("token")}>
             Token
           </button>
-          <button type="button" aria-label="Keyboard help" onClick={() => setOpen("help")}>
+          <button type="button" aria-label="Keyboard help" onClick={() => setOpenDialog("help")}>
             ?
           </button>
         </div>
       </header>
       <main id="content" tabIndex={-1}>
-        {link.phase === "refused" ? <Refused message={link.error.message} /> : children}
+        {state.phase === "refused" ? <AccessRefused message={state.error.message} /> : children}
       </main>
-      <Messages />
-      {open === "help" && <HelpDialog keys={KEYS} onClose={close} />}
-      {open === "token" && <TokenDialog onClose={close} />}
+      <ToastList />
+      {openDialog === "help" && <HelpDialog keys={SHORTCUT_HELP} onClose={closeDialog} />}
+      {openDialog === "token" && <TokenDialog onClose={closeDialog} />}
     </>
   );
 }
 
-function skip(event: Event): void {
+function focusContent(event: Event): void {
   event.preventDefault(); // the address belongs to the router
   document.getElementById("content")?.focus();
 }
 
-function Refused({ message }: { message: string }) {
-  const { live } = useApp();
+function AccessRefused({ message }: { message: string }) {
+  const { connection } = useApp();
   return (
     <section class="card narrow">
       <Empty title="The server does not let this page look.">{message}</Empty>
       <TokenForm />
       <div class="buttons">
-        <button type="button" onClick={() => live.retry()}>
+        <button type="button" onClick={() => connection.retry()}>
           Try again
         </button>
       </div>
@@ -96,31 +98,33 @@ function Refused({ message }: { message: string }) {
   );
 }
 
-/** Whether what is shown is live; said aloud only when that changes. */
-function Connection() {
-  const { live } = useApp();
-  const link = useCell(live.link);
-  const server = useCell(live.server);
-  const left = useCountdown(link.phase === "waiting" ? link.until : null);
-  const words = {
+/** The state of the connection; screen readers say it only when it changes. */
+function ConnectionStatus() {
+  const { connection } = useApp();
+  const state = useObservable(connection.state);
+  const server = useObservable(connection.server);
+  const secondsLeft = useCountdown(state.phase === "waiting" ? state.until : null);
+
+  const label = {
     connecting: server === null ? "Connecting …" : "Reconnecting",
     live: "Live",
     waiting: "Reconnecting",
     refused: "Not allowed",
-    asleep: "Paused",
-  }[link.phase];
+    paused: "Paused",
+  }[state.phase];
+
   return (
-    <div class={`connection ${link.phase}`}>
+    <div class={`connection ${state.phase}`}>
       <span class="dot" aria-hidden="true" />
       <span role="status" title={server === null ? undefined : `node ${server.node}, version ${server.version}`}>
-        {words}
+        {label}
       </span>
-      {link.phase === "waiting" && (
+      {state.phase === "waiting" && (
         <>
           <span class="muted" aria-hidden="true">
-            in {left} s
+            in {secondsLeft} s
           </span>
-          <button type="button" onClick={() => live.retry()}>
+          <button type="button" onClick={() => connection.retry()}>
             Now
           </button>
         </>
@@ -129,84 +133,87 @@ function Connection() {
   );
 }
 
+/** Return the seconds left until a time in milliseconds since 1970; 0 without one. */
 function useCountdown(until: number | null): number {
   const [, redraw] = useState({});
+
   useEffect(() => {
     if (until === null) return;
     const timer = setInterval(() => redraw({}), 250);
     return () => clearInterval(timer);
   }, [until]);
+
   return until === null ? 0 : Math.max(0, Math.ceil((until - Date.now()) / 1000));
 }
 
 function FreezeButton() {
-  const { live } = useApp();
-  const frozen = useCell(live.frozen);
+  const { connection } = useApp();
+  const frozenAt = useObservable(connection.frozenAt);
   return (
     <button
       type="button"
-      class={frozen === null ? "" : "frozen"}
-      aria-pressed={frozen !== null}
-      title={frozen === null ? "Hold what is shown" : `Held since ${timeOfDay(frozen)}`}
-      onClick={() => live.freeze(frozen === null)}
+      class={frozenAt === null ? "" : "frozen"}
+      aria-pressed={frozenAt !== null}
+      title={frozenAt === null ? "Hold what is shown" : `Held since ${timeOfDay(frozenAt)}`}
+      onClick={() => connection.setFrozen(frozenAt === null)}
     >
-      {frozen === null ? "Freeze" : `Frozen ${timeOfDay(frozen)}`}
+      {frozenAt === null ? "Freeze" : `Frozen ${timeOfDay(frozenAt)}`}
     </button>
   );
 }
 
 function ThemeButton() {
   const { preferences } = useApp();
-  const theme = useCell(preferences.theme);
+  const theme = useObservable(preferences.theme);
   return (
     <button type="button" title="Light, dark, or as the system" onClick={() => nextTheme(preferences)}>
       <span aria-hidden="true">◐ </span>
-      <span class="unseen">Theme: </span>
+      <span class="visually-hidden">Theme: </span>
       <span class="theme-name">{{ system: "Auto", light: "Light", dark: "Dark" }[theme]}</span>
     </button>
   );
 }
 
-function nextTheme(preferences: { theme: { value: Theme }; setTheme(theme: Theme): void }): void {
+function nextTheme(preferences: Preferences): void {
   const next = (THEMES.indexOf(preferences.theme.value) + 1) % THEMES.length;
   preferences.setTheme(THEMES[next] ?? "system");
 }
 
-function Messages() {
+function ToastList() {
   const { toasts } = useApp();
-  const shown = useCell(toasts.shown);
+  const shown = useObservable(toasts.shown);
   return (
     <div class="toasts" role="status">
       {shown.map((toast) => (
-        <p key={toast.id}>
-          {toast.text}
-        </p>
+        <p key={toast.id}>{toast.text}</p>
       ))}
     </div>
   );
 }
 
-/** Single keys, for whoever has not turned them off; never while something is typed. */
-function useShortcuts(help: () => void): void {
-  const { live, preferences, router } = useApp();
-  const goes = useRef(false);
+/** Listen to single keys, unless the reader has turned them off or types into a field. */
+function useShortcuts(showHelp: () => void): void {
+  const { connection, preferences, router } = useApp();
+  const afterG = useRef(false);
+
   useEffect(() => {
-    const press = (event: KeyboardEvent): void => {
+    const onKeyDown = (event: KeyboardEvent): void => {
       if (!preferences.shortcuts.value || event.ctrlKey || event.metaKey || event.altKey) return;
       const target = event.target as HTMLElement;
       if (target.closest("input, select, textarea, dialog") !== null) return;
-      const going = goes.current;
-      goes.current = event.key === "g";
-      const place = going ? PLACES.find(([, , key]) => key === event.key) : undefined;
-      if (place !== undefined) router.go(place[0] ? [place[0]] : []);
-      else if (event.key === "?") help();
-      else if (event.key === "f") live.freeze(live.frozen.value === null);
+
+      const page = afterG.current ? NAVIGATION.find(([, , key]) => key === event.key) : undefined;
+      afterG.current = event.key === "g";
+      if (page !== undefined) router.navigate(page[0] ? [page[0]] : []);
+      else if (event.key === "?") showHelp();
+      else if (event.key === "f") connection.setFrozen(connection.frozenAt.value === null);
       else if (event.key === "t") nextTheme(preferences);
       else if (event.key === "/") document.querySelector<HTMLElement>("[data-search]")?.focus();
       else return;
       event.preventDefault();
     };
-    addEventListener("keydown", press);
-    return () => removeEventListener("keydown", press);
-  }, [live, preferences, router]);
+
+    addEventListener("keydown", onKeyDown);
+    return () => removeEventListener("keydown", onKeyDown);
+  }, [connection, preferences, router]);
 }

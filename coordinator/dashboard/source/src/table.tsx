@@ -1,70 +1,68 @@
-// Tables: one look for all, with sorting and pages that stand in the address.
+// Tables, their pages and their search field; the address keeps the order, the page and the search.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useCell } from "./cell";
-import { type Loaded, useApp } from "./context";
-import { Failure, Loading } from "./parts";
+import { Failure, Loading } from "./components";
+import { type LoadedRows, useApp } from "./context";
+import { count } from "./format";
+import { useObservable } from "./observable";
 import { href } from "./route";
-import { count } from "./words";
 
 export interface Column<T> {
   title: string;
   cell(row: T): ComponentChildren;
-  /** Figures stand on the right. */
-  figure?: boolean;
-  /** What the server calls this column when rows are sorted by it. */
-  sort?: string;
-  /** The column that names the row; the first unless told. */
-  names?: boolean;
-  /** Left out where there is no room. */
-  wide?: boolean;
+  /** The cells are numbers and stand on the right. */
+  numeric?: boolean;
+  /** The server's name of this column, if rows can be sorted by it. */
+  sortKey?: string;
+  /** The cells are the headers of their rows; the first column's are unless another says so. */
+  rowHeader?: boolean;
+  /** The column is left out on narrow screens. */
+  wideOnly?: boolean;
 }
 
-interface TableProps<T> {
+interface TableViewProps<T> {
   caption: string;
   columns: readonly Column<T>[];
-  loaded: Loaded<T>;
-  keyOf(row: T): string;
+  loaded: LoadedRows<T>;
+  rowKey(row: T): string;
   empty: ComponentChildren;
-  /** The column that an address without `sort` means. */
-  sorted?: string;
+  /** The sort key that an address without `sort` means. */
+  defaultSort?: string;
 }
 
-export function Table<T>({ caption, columns, loaded, keyOf, empty, sorted }: TableProps<T>) {
-  if (loaded.rows === null) {
-    return loaded.error === null ? <Loading rows={6} /> : <Failure text={loaded.error} again={loaded.again} />;
+export function TableView<T>({ caption, columns, loaded, rowKey, empty, defaultSort }: TableViewProps<T>) {
+  const { rows, error, stale, reload } = loaded;
+  if (rows === null) {
+    return error === null ? <Loading rows={6} /> : <Failure text={error} reload={reload} />;
   }
-  const naming = columns.find((column) => column.names) ?? columns[0];
+
+  const rowHeader = columns.find((column) => column.rowHeader) ?? columns[0];
   return (
     <>
-      {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
-      {loaded.rows.length === 0 ? (
+      {error !== null && <Failure text={error} reload={reload} />}
+      {rows.length === 0 ? (
         empty
       ) : (
         <div class="scroller" role="region" aria-label={caption} tabIndex={0}>
-          <table aria-busy={loaded.stale} class={loaded.stale ? "stale" : ""}>
-            <caption class="unseen">{caption}</caption>
+          <table aria-busy={stale} class={stale ? "stale" : ""}>
+            <caption class="visually-hidden">{caption}</caption>
             <thead>
               <tr>
                 {columns.map((column) => (
-                  <Head key={column.title} column={column} {...(sorted === undefined ? {} : { sorted })} />
+                  <HeaderCell
+                    key={column.title}
+                    column={column}
+                    {...(defaultSort === undefined ? {} : { defaultSort })}
+                  />
                 ))}
               </tr>
             </thead>
             <tbody>
-              {loaded.rows.map((row) => (
-                <tr key={keyOf(row)}>
-                  {columns.map((column) =>
-                    column === naming ? (
-                      <th key={column.title} scope="row">
-                        {column.cell(row)}
-                      </th>
-                    ) : (
-                      <td key={column.title} class={classOf(column)}>
-                        {column.cell(row)}
-                      </td>
-                    ),
-                  )}
+              {rows.map((row) => (
+                <tr key={rowKey(row)}>
+                  {columns.map((column) => (
+                    <BodyCell key={column.title} column={column} row={row} isHeader={column === rowHeader} />
+                  ))}
                 </tr>
               ))}
             </tbody>
@@ -75,75 +73,82 @@ export function Table<T>({ caption, columns, loaded, keyOf, empty, sorted }: Tab
   );
 }
 
-function classOf<T>(column: Column<T>): string {
-  return `${column.figure ? "figure-cell" : ""} ${column.wide ? "wide" : ""}`.trim();
+function BodyCell<T>({ column, row, isHeader }: { column: Column<T>; row: T; isHeader: boolean }) {
+  if (isHeader) return <th scope="row">{column.cell(row)}</th>;
+  return <td class={cellClass(column)}>{column.cell(row)}</td>;
 }
 
-function Head<T>({ column, sorted }: { column: Column<T>; sorted?: string }) {
+function cellClass<T>(column: Column<T>): string {
+  return `${column.numeric ? "numeric-cell" : ""} ${column.wideOnly ? "wide-only" : ""}`.trim();
+}
+
+function HeaderCell<T>({ column, defaultSort }: { column: Column<T>; defaultSort?: string }) {
   const { router } = useApp();
-  const { path, query } = useCell(router.route);
-  if (column.sort === undefined || sorted === undefined) {
+  const { path, query } = useObservable(router.route);
+  if (column.sortKey === undefined || defaultSort === undefined) {
     return (
-      <th scope="col" class={classOf(column)}>
+      <th scope="col" class={cellClass(column)}>
         {column.title}
       </th>
     );
   }
-  const here = (query.sort ?? sorted) === column.sort;
-  const order = column.sort === "client_id" ? "ascending" : "descending";
+
+  const sorted = (query.sort ?? defaultSort) === column.sortKey;
+  const order = column.sortKey === "client_id" ? "ascending" : "descending";
   return (
-    <th scope="col" class={classOf(column)} aria-sort={here ? order : undefined}>
-      <a class="sorter" href={href(path, { ...query, sort: column.sort, after: undefined, page: undefined })}>
+    <th scope="col" class={cellClass(column)} aria-sort={sorted ? order : undefined}>
+      <a class="sorter" href={href(path, { ...query, sort: column.sortKey, after: undefined, page: undefined })}>
         {column.title}
-        <span aria-hidden="true">{here ? (order === "ascending" ? " ↑" : " ↓") : ""}</span>
+        <span aria-hidden="true">{sorted ? (order === "ascending" ? " ↑" : " ↓") : ""}</span>
       </a>
     </th>
   );
 }
 
-export interface Paging {
+/** The page of a table that the address names. */
+export interface PagePosition {
+  /** The server's cursor before the page; null for the first. */
   after: string | null;
+  /** Number of the page, from 1. */
   page: number;
 }
 
-/** Where in a table the address is. */
-export function usePaging(): Paging {
-  const { query } = useCell(useApp().router.route);
+export function usePagePosition(): PagePosition {
+  const { query } = useObservable(useApp().router.route);
   const page = Number.parseInt(query.page ?? "1", 10);
   return { after: query.after ?? null, page: page > 0 ? page : 1 };
 }
 
-/** Back and forth by whole pages.  The server knows only the way on, so the way back is remembered here. */
-export function Pager({ paging, loaded, limit }: { paging: Paging; loaded: Loaded<unknown>; limit: number }) {
-  const { router } = useApp();
-  const { path, query } = useCell(router.route);
-  const trail = useRef(new Map<number, string | null>());
-  const question = JSON.stringify([path, { ...query, after: undefined, page: undefined }]);
-  const asked = useRef(question);
-  if (asked.current !== question) {
-    asked.current = question;
-    trail.current.clear();
-  }
-  trail.current.set(1, null);
-  trail.current.set(paging.page, paging.after);
-  if (loaded.rows === null || (paging.page === 1 && loaded.next === null)) return null;
-  const first = (paging.page - 1) * limit + 1;
-  const before = trail.current.get(paging.page - 1);
-  const to = (page: number, after: string | null): string =>
+interface PagerProps {
+  position: PagePosition;
+  loaded: LoadedRows<unknown>;
+  rowsPerPage: number;
+}
+
+/** Links to the first, the previous and the next page. */
+export function Pager({ position: { page, after }, loaded, rowsPerPage }: PagerProps) {
+  const { path, query } = useObservable(useApp().router.route);
+  const cursors = usePageCursors({ page, after });
+  if (loaded.rows === null || (page === 1 && loaded.next === null)) return null;
+
+  const firstRow = (page - 1) * rowsPerPage + 1;
+  const previousAfter = cursors.get(page - 1);
+  const pageHref = (page: number, after: string | null): string =>
     href(path, { ...query, page: page === 1 ? undefined : String(page), after: after ?? undefined });
+
   return (
     <nav class="pager" aria-label="Pages">
-      {paging.page > 1 && <a href={to(1, null)}>First</a>}
-      {paging.page > 1 && before !== undefined && (
-        <a href={to(paging.page - 1, before)} rel="prev">
+      {page > 1 && <a href={pageHref(1, null)}>First</a>}
+      {page > 1 && previousAfter !== undefined && (
+        <a href={pageHref(page - 1, previousAfter)} rel="prev">
           Previous
         </a>
       )}
       <span class="muted">
-        {loaded.stale ? "Loading …" : `Rows ${count(first)} to ${count(first + loaded.rows.length - 1)}`}
+        {loaded.stale ? "Loading …" : `Rows ${count(firstRow)} to ${count(firstRow + loaded.rows.length - 1)}`}
       </span>
       {loaded.next !== null && !loaded.stale && (
-        <a href={to(paging.page + 1, loaded.next)} rel="next">
+        <a href={pageHref(page + 1, loaded.next)} rel="next">
           Next
         </a>
       )}
@@ -151,27 +156,50 @@ export function Pager({ paging, loaded, limit }: { paging: Paging; loaded: Loade
   );
 }
 
-/** A search that follows the typing, but not every key of it. */
-export function Search({ name, label }: { name: string; label: string }) {
+/** Remember the cursors of the pages that were seen: the server tells only that of the next page. */
+function usePageCursors({ page, after }: PagePosition): ReadonlyMap<number, string | null> {
+  const { path, query } = useObservable(useApp().router.route);
+  const cursors = useRef(new Map<number, string | null>());
+  const tableKey = JSON.stringify([path, { ...query, after: undefined, page: undefined }]);
+  const seenTableKey = useRef(tableKey);
+
+  if (seenTableKey.current !== tableKey) {
+    seenTableKey.current = tableKey;
+    cursors.current.clear();
+  }
+
+  cursors.current.set(1, null);
+  cursors.current.set(page, after);
+  return cursors.current;
+}
+
+/** Milliseconds without typing after which a search begins. */
+const TYPING_PAUSE_MS = 250;
+
+/** A search field whose text is kept in the address. */
+export function SearchField({ name, label }: { name: string; label: string }) {
   const { router } = useApp();
-  const { query } = useCell(router.route);
+  const { query } = useObservable(router.route);
   const [text, setText] = useState(query[name] ?? "");
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
-  const told = useRef(text);
+  const searchedText = useRef(text);
+
   useEffect(() => {
-    if ((query[name] ?? "") !== told.current) {
-      told.current = query[name] ?? "";
-      setText(told.current);
+    if ((query[name] ?? "") !== searchedText.current) {
+      searchedText.current = query[name] ?? "";
+      setText(searchedText.current);
     }
   }, [query[name]]);
-  const search = (words: string): void => {
-    setText(words);
+
+  const search = (typed: string): void => {
+    setText(typed);
     clearTimeout(timer.current);
     timer.current = setTimeout(() => {
-      told.current = words;
-      router.refine({ [name]: words, after: undefined, page: undefined });
-    }, 250);
+      searchedText.current = typed;
+      router.changeQuery({ [name]: typed, after: undefined, page: undefined });
+    }, TYPING_PAUSE_MS);
   };
+
   return (
     <label class="field">
       <span>{label}</span>

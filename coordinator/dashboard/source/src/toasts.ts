@@ -1,21 +1,21 @@
-import { Cell } from "./cell";
+import { Observable } from "./observable";
 
 export interface Toast {
   id: number;
   text: string;
 }
 
-const SHOWN = 8_000;
+const SHOWN_MS = 8_000;
 
-/** Short messages about what was done; read out by screen readers, gone after a while. */
+/** Short messages about what was done; screen readers read them out, and they go after a while. */
 export class Toasts {
-  readonly shown = new Cell<readonly Toast[]>([]);
-  private ids = 0;
+  readonly shown = new Observable<readonly Toast[]>([]);
+  private lastId = 0;
 
   add(text: string): void {
-    this.ids += 1;
-    const toast = { id: this.ids, text };
+    this.lastId += 1;
+    const toast = { id: this.lastId, text };
     this.shown.set([...this.shown.value, toast]);
-    setTimeout(() => this.shown.set(this.shown.value.filter((one) => one !== toast)), SHOWN);
+    setTimeout(() => this.shown.set(this.shown.value.filter((other) => other !== toast)), SHOWN_MS);
   }
 }

@@ -1,4 +1,4 @@
-// The messages of the stats channel, as the server's wire/stats.py has them; a test holds the two together.
+// The messages of the stats channel, as the server's wire/stats.py defines them; a test compares the two.
 
 export type Topic = "overview" | "services" | "clients" | "buckets" | "nodes" | "database" | "events";
 export type Table = "clients" | "services" | "buckets" | "results" | "events" | "nodes" | "history" | "leaderboard";
@@ -63,7 +63,7 @@ export interface Buckets {
   dead: number;
 }
 
-/** Seconds from now, of time in which work goes on. */
+/** Seconds from now until all is done, without the time in which no work goes on. */
 export interface Eta {
   low: number;
   high: number;
@@ -75,8 +75,8 @@ export interface Oldest {
   overtaken_until: string;
 }
 
-/** Buckets that were asked for and are not there, by so many clients; active ones worked lately. */
-export interface Demand {
+/** `pending`: buckets asked for and not there, by `clients` clients; `active`: clients that worked lately. */
+export interface DemandCounts {
   pending: number;
   clients: number;
   active: number;
@@ -92,7 +92,7 @@ export interface ServiceRow {
   items_per_second: number;
   eta: Eta | null;
   oldest: Oldest[];
-  demand: Demand;
+  demand: DemandCounts;
 }
 
 export interface ClientCounts {
@@ -112,7 +112,7 @@ export interface Overview {
   buckets_per_second: number;
   recent: number[];
   eta: Eta | null;
-  demand: Demand;
+  demand: DemandCounts;
   clients: ClientCounts;
   nodes: number;
   faults: number;
@@ -150,7 +150,7 @@ export interface ClientRow {
   services: ClientInService[];
 }
 
-/** `age`: seconds since it was claimed, or last settled an item, or was marked dead. */
+/** `age`: seconds since the bucket was claimed, or an item in it was last settled, or it was marked dead. */
 export interface BucketRow {
   bucket_id: string;
   service: string;
@@ -184,7 +184,7 @@ export interface StatementRow {
   milliseconds: number;
 }
 
-/** What one node asks of the database; `busy`: seconds that statements take in each second. */
+/** The load of one node on the database; `busy`: seconds that statements take in each second. */
 export interface DatabaseLoad {
   node: string;
   statements_per_second: number;
@@ -233,8 +233,8 @@ export interface Rows<T> {
   rows: T[];
 }
 
-/** A stored result, as `result.list` has it. */
-export interface ResultRow {
+/** A stored result, as `result.list` answers it. */
+export interface ListedResult {
   service: string;
   item: number;
   key: string;
@@ -247,7 +247,7 @@ export interface ResultRow {
   valid: boolean;
 }
 
-/** What the server answers to a request that it refuses. */
+/** The server's answer to a request that it refuses; `retry_after` in seconds. */
 export interface WireError {
   code: string;
   message: string;

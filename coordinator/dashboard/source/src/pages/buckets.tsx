@@ -1,34 +1,34 @@
-import { useCell } from "../cell";
+import { Badge, ClientLink, Empty, SelectField, ServiceLink, ServiceSelectField } from "../components";
 import { useApp, useRows, useTopic } from "../context";
-import { ActButton, useMay } from "../dialog";
-import { Badge, Choice, ClientLink, Empty, ServiceLink } from "../parts";
-import { type Column, Pager, Table, usePaging } from "../table";
-import type { BucketRow, Filter, Rows, ServiceRow } from "../wire";
-import { count, NONE, plural, span } from "../words";
+import { OperationButton, useHasRole } from "../dialog";
+import { count, duration, NO_VALUE, plural } from "../format";
+import { useObservable } from "../observable";
+import { type Column, Pager, TableView, usePagePosition } from "../table";
+import type { BucketRow, Filter, Rows } from "../wire";
 
-const LIMIT = 100;
-const STATES = ["ready", "claimed", "dead"];
+const BUCKETS_PER_PAGE = 100;
+const BUCKET_STATES = ["ready", "claimed", "dead"];
 
 export function BucketsPage() {
-  const { query } = useCell(useApp().router.route);
-  const all = useTopic<Rows<BucketRow>>("buckets");
-  const services = useTopic<Rows<ServiceRow>>("services");
+  const { query } = useObservable(useApp().router.route);
+  const firstBuckets = useTopic<Rows<BucketRow>>("buckets");
   const filter: Filter = {};
   if (query.service) filter.service = query.service;
   if (query.state) filter.state = query.state;
+
   return (
     <>
       <div class="page-head">
         <h1 tabIndex={-1}>Buckets</h1>
-        <p class="lead">{all === null ? " " : `${plural(all.data.total, "open bucket")} in all.`}</p>
+        <p class="lead">{firstBuckets === null ? " " : `${plural(firstBuckets.data.total, "open bucket")} in all.`}</p>
       </div>
       <div class="filters" role="search">
-        <Choice name="state" label="State" options={[["", "all states"], ...STATES.map((one) => [one, one] as const)]} />
-        <Choice
-          name="service"
-          label="Service"
-          options={[["", "all services"], ...(services?.data.rows ?? []).map((row) => [row.service, row.service] as const)]}
+        <SelectField
+          name="state"
+          label="State"
+          options={[["", "all states"], ...BUCKET_STATES.map((state) => [state, state] as const)]}
         />
+        <ServiceSelectField />
       </div>
       <section class="card" aria-label="Buckets">
         <BucketTable filter={filter} />
@@ -37,52 +37,60 @@ export function BucketsPage() {
   );
 }
 
-/** Open buckets; those of one client, say. */
+/** A table of the open buckets that match a filter. */
 export function BucketTable({ filter }: { filter: Filter }) {
-  const paging = usePaging();
-  const mayRelease = useMay("operator");
-  const loaded = useRows<BucketRow>({ table: "buckets", filter, after: paging.after, limit: LIMIT, every: 2 });
+  const position = usePagePosition();
+  const mayRelease = useHasRole("operator");
+  const loaded = useRows<BucketRow>({
+    table: "buckets",
+    filter,
+    after: position.after,
+    limit: BUCKETS_PER_PAGE,
+    refreshSeconds: 2,
+  });
+
   return (
     <>
-      <Table
+      <TableView
         caption="Open buckets"
-        columns={columns(mayRelease, loaded.again)}
+        columns={bucketColumns(mayRelease, loaded.reload)}
         loaded={loaded}
-        keyOf={(row) => row.bucket_id}
+        rowKey={(row) => row.bucket_id}
         empty={<Empty title="No open bucket is like that." />}
       />
-      <Pager paging={paging} loaded={loaded} limit={LIMIT} />
+      <Pager position={position} loaded={loaded} rowsPerPage={BUCKETS_PER_PAGE} />
     </>
   );
 }
 
-function columns(mayRelease: boolean, again: () => void): Column<BucketRow>[] {
+function bucketColumns(mayRelease: boolean, reload: () => void): Column<BucketRow>[] {
   return [
     { title: "Bucket", cell: (row) => <code title={row.bucket_id}>{row.bucket_id.slice(0, 8)}</code> },
     { title: "Service", cell: (row) => <ServiceLink service={row.service} /> },
     { title: "State", cell: (row) => <Badge word={row.state} /> },
-    { title: "Client", cell: (row) => (row.client_id === null ? NONE : <ClientLink id={row.client_id} />) },
-    { title: "Items left", figure: true, cell: (row) => count(row.remaining) },
-    { title: "Age", figure: true, cell: (row) => (row.age === null ? NONE : span(row.age)) },
-    { title: "Claims", figure: true, wide: true, cell: (row) => count(row.claim) },
-    { title: "Attempts", figure: true, wide: true, cell: (row) => count(row.attempts) },
+    { title: "Client", cell: (row) => (row.client_id === null ? NO_VALUE : <ClientLink id={row.client_id} />) },
+    { title: "Items left", numeric: true, cell: (row) => count(row.remaining) },
+    { title: "Age", numeric: true, cell: (row) => (row.age === null ? NO_VALUE : duration(row.age)) },
+    { title: "Claims", numeric: true, wideOnly: true, cell: (row) => count(row.claim) },
+    { title: "Attempts", numeric: true, wideOnly: true, cell: (row) => count(row.attempts) },
     ...(mayRelease
-      ? [{ title: "Operation", cell: (row: BucketRow) => <ReleaseButton row={row} onDone={again} /> }]
+      ? [{ title: "Operation", cell: (row: BucketRow) => <ReleaseButton row={row} onDone={reload} /> }]
       : []),
   ];
 }
 
 function ReleaseButton({ row, onDone }: { row: BucketRow; onDone(): void }) {
   if (row.state === "ready" || row.client_id === null) return null;
+
   return (
-    <ActButton
+    <OperationButton
       onDone={onDone}
-      act={{
-        name: "Release",
+      action={{
+        label: "Release",
         operation: { type: "bucket.release", fields: { bucket_id: row.bucket_id } },
         effect: `${row.client_id} loses this bucket of ${row.service}; the ${plural(row.remaining, "item")} left in it go to others.`,
-        done: (answer) => (answer.released === 0 ? "Nobody held it any more." : "The bucket is released."),
-        needs: "operator",
+        doneText: (answer) => (answer.released === 0 ? "Nobody held it any more." : "The bucket is released."),
+        requiredRole: "operator",
         danger: true,
       }}
     />

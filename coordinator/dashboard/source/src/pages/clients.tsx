@@ -1,37 +1,41 @@
-import { useCell } from "../cell";
+import { Badge, ClientLink, Empty, HealthBadge, SelectField, ServiceSelectField, TimeAgo } from "../components";
 import { useApp, useNow, useRows, useTopic } from "../context";
-import { Ago, Badge, Choice, ClientLink, Empty, HealthBadge } from "../parts";
-import { type Column, Pager, Search, Table, usePaging } from "../table";
-import type { ClientRow, Filter, Health, Rows, ServiceRow } from "../wire";
-import { count, plural } from "../words";
+import { count, plural } from "../format";
+import { useObservable } from "../observable";
+import { type Column, Pager, SearchField, TableView, usePagePosition } from "../table";
+import type { ClientRow, Filter, Health, Rows } from "../wire";
 
-const LIMIT = 100;
-const STATES = ["active", "inactive", "deactivated", "unregistered"];
-const SORTS = ["settled", "held", "dead", "given_back", "last_access", "client_id"] as const;
+const CLIENTS_PER_PAGE = 100;
+const CLIENT_STATES = ["active", "inactive", "deactivated", "unregistered"];
+const SORT_KEYS = ["settled", "held", "dead", "given_back", "last_access", "client_id"] as const;
 
 export function ClientsPage() {
-  const { query } = useCell(useApp().router.route);
-  const paging = usePaging();
+  const { query } = useObservable(useApp().router.route);
+  const position = usePagePosition();
   const now = useNow();
-  const all = useTopic<Rows<ClientRow>>("clients");
-  const services = useTopic<Rows<ServiceRow>>("services");
+  const firstClients = useTopic<Rows<ClientRow>>("clients");
   const loaded = useRows<ClientRow>({
     table: "clients",
     filter: filterOf(query),
-    after: paging.after,
-    limit: LIMIT,
-    every: 3,
+    after: position.after,
+    limit: CLIENTS_PER_PAGE,
+    refreshSeconds: 3,
   });
+
   return (
     <>
       <div class="page-head">
         <h1 tabIndex={-1}>Clients</h1>
-        <p class="lead">{all === null ? " " : `${plural(all.data.total, "client")} in all.`}</p>
+        <p class="lead">{firstClients === null ? " " : `${plural(firstClients.data.total, "client")} in all.`}</p>
       </div>
       <div class="filters" role="search">
-        <Search name="search" label="Search id or name" />
-        <Choice name="state" label="State" options={[["", "all states"], ...STATES.map((one) => [one, one] as const)]} />
-        <Choice
+        <SearchField name="search" label="Search id or name" />
+        <SelectField
+          name="state"
+          label="State"
+          options={[["", "all states"], ...CLIENT_STATES.map((state) => [state, state] as const)]}
+        />
+        <SelectField
           name="health"
           label="Health"
           options={[
@@ -41,41 +45,37 @@ export function ClientsPage() {
             ["flagged", "flagged"],
           ]}
         />
-        <Choice
-          name="service"
-          label="Service"
-          options={[["", "all services"], ...(services?.data.rows ?? []).map((row) => [row.service, row.service] as const)]}
-        />
+        <ServiceSelectField />
       </div>
       <section class="card" aria-label="Clients">
-        <Table
+        <TableView
           caption="Clients"
-          columns={columns(now)}
+          columns={clientColumns(now)}
           loaded={loaded}
-          keyOf={(row) => row.client_id}
-          sorted="settled"
+          rowKey={(row) => row.client_id}
+          defaultSort="settled"
           empty={<Empty title="No client is like that.">Take a filter away to see more.</Empty>}
         />
-        <Pager paging={paging} loaded={loaded} limit={LIMIT} />
+        <Pager position={position} loaded={loaded} rowsPerPage={CLIENTS_PER_PAGE} />
       </section>
     </>
   );
 }
 
 function filterOf(query: Record<string, string | undefined>): Filter {
-  const filter: Filter = { sort: SORTS.find((sort) => sort === query.sort) ?? "settled" };
-  if (query.search) filter.search = query.search.slice(0, 64); // as much as the server takes
+  const filter: Filter = { sort: SORT_KEYS.find((key) => key === query.sort) ?? "settled" };
+  if (query.search) filter.search = query.search.slice(0, 64); // the longest that the server accepts
   if (query.state) filter.state = query.state;
   if (query.health) filter.health = query.health as Health;
   if (query.service) filter.service = query.service;
   return filter;
 }
 
-function columns(now: number): Column<ClientRow>[] {
+function clientColumns(now: number): Column<ClientRow>[] {
   return [
     {
       title: "Client",
-      sort: "client_id",
+      sortKey: "client_id",
       cell: (row) => (
         <span class="two-lines">
           <ClientLink id={row.client_id} name={row.screen_name} />
@@ -85,11 +85,16 @@ function columns(now: number): Column<ClientRow>[] {
     },
     { title: "State", cell: (row) => <Badge word={row.state} /> },
     { title: "Health", cell: (row) => <HealthBadge health={row.health} reason={row.reason} /> },
-    { title: "Settled", figure: true, sort: "settled", cell: (row) => count(row.settled) },
-    { title: "Held", figure: true, sort: "held", cell: (row) => count(row.held) },
-    { title: "Dead", figure: true, sort: "dead", cell: (row) => count(row.dead) },
-    { title: "Given back", figure: true, sort: "given_back", cell: (row) => count(row.given_back) },
-    { title: "Sessions", figure: true, wide: true, cell: (row) => count(row.connected) },
-    { title: "Last access", sort: "last_access", figure: true, cell: (row) => <Ago time={row.last_access} now={now} /> },
+    { title: "Settled", numeric: true, sortKey: "settled", cell: (row) => count(row.settled) },
+    { title: "Held", numeric: true, sortKey: "held", cell: (row) => count(row.held) },
+    { title: "Dead", numeric: true, sortKey: "dead", cell: (row) => count(row.dead) },
+    { title: "Given back", numeric: true, sortKey: "given_back", cell: (row) => count(row.given_back) },
+    { title: "Sessions", numeric: true, wideOnly: true, cell: (row) => count(row.connected) },
+    {
+      title: "Last access",
+      sortKey: "last_access",
+      numeric: true,
+      cell: (row) => <TimeAgo time={row.last_access} now={now} />,
+    },
   ];
 }

@@ -1,10 +1,20 @@
-import { useCell } from "../cell";
-import { useApp, useNow, useRows, useTopic } from "../context";
-import { Ago, Badge, Choice, ClientLink, Empty, Failure, Loading, ServiceLink } from "../parts";
-import { Pager, usePaging } from "../table";
-import type { EventRow, Filter, Rows, ServiceRow } from "../wire";
+import {
+  Badge,
+  ClientLink,
+  Empty,
+  Failure,
+  Loading,
+  SelectField,
+  ServiceLink,
+  ServiceSelectField,
+  TimeAgo,
+} from "../components";
+import { useApp, useNow, useRows } from "../context";
+import { useObservable } from "../observable";
+import { Pager, usePagePosition } from "../table";
+import type { EventRow, Filter } from "../wire";
 
-const KINDS = [
+const EVENT_KINDS = [
   "connect",
   "disconnect",
   "register",
@@ -18,14 +28,14 @@ const KINDS = [
   "node",
 ];
 
-const LIMIT = 100;
+const EVENTS_PER_PAGE = 100;
 
 export function EventsPage() {
-  const { query } = useCell(useApp().router.route);
-  const services = useTopic<Rows<ServiceRow>>("services");
+  const { query } = useObservable(useApp().router.route);
   const filter: Filter = {};
   if (query.kind) filter.kind = query.kind;
   if (query.service) filter.service = query.service;
+
   return (
     <>
       <div class="page-head">
@@ -33,12 +43,12 @@ export function EventsPage() {
         <p class="lead">What has happened, the newest first.</p>
       </div>
       <div class="filters" role="search">
-        <Choice name="kind" label="Kind" options={[["", "all kinds"], ...KINDS.map((kind) => [kind, kind] as const)]} />
-        <Choice
-          name="service"
-          label="Service"
-          options={[["", "all services"], ...(services?.data.rows ?? []).map((row) => [row.service, row.service] as const)]}
+        <SelectField
+          name="kind"
+          label="Kind"
+          options={[["", "all kinds"], ...EVENT_KINDS.map((kind) => [kind, kind] as const)]}
         />
+        <ServiceSelectField />
       </div>
       <section class="card" aria-label="Events">
         <EventPages filter={filter} />
@@ -47,22 +57,34 @@ export function EventsPage() {
   );
 }
 
-/** Events page by page; those of one client, say. */
+/** The events that match a filter, page by page. */
 export function EventPages({ filter }: { filter: Filter }) {
-  const paging = usePaging();
+  const position = usePagePosition();
   const now = useNow();
-  const loaded = useRows<EventRow>({ table: "events", filter, after: paging.after, limit: LIMIT, every: 2 });
+  const loaded = useRows<EventRow>({
+    table: "events",
+    filter,
+    after: position.after,
+    limit: EVENTS_PER_PAGE,
+    refreshSeconds: 2,
+  });
+
   return (
     <>
-      {loaded.error !== null && <Failure text={loaded.error} again={loaded.again} />}
-      {loaded.rows === null ? loaded.error === null && <Loading rows={8} /> : <EventList rows={loaded.rows} now={now} />}
-      <Pager paging={paging} loaded={loaded} limit={LIMIT} />
+      {loaded.error !== null && <Failure text={loaded.error} reload={loaded.reload} />}
+      {loaded.rows === null ? (
+        loaded.error === null && <Loading rows={8} />
+      ) : (
+        <EventList rows={loaded.rows} now={now} />
+      )}
+      <Pager position={position} loaded={loaded} rowsPerPage={EVENTS_PER_PAGE} />
     </>
   );
 }
 
 export function EventList({ rows, now }: { rows: readonly EventRow[]; now: number }) {
   if (rows.length === 0) return <Empty title="Nothing has happened here lately." />;
+
   return (
     <ol class="events">
       {rows.map((row) => (
@@ -72,10 +94,8 @@ export function EventList({ rows, now }: { rows: readonly EventRow[]; now: numbe
           <span class="event-where muted">
             {row.client_id !== null && <ClientLink id={row.client_id} />}
             {row.service !== null && <ServiceLink service={row.service} />}
-            {row.bucket_id !== null && (
-              <code title={row.bucket_id}>bucket {row.bucket_id.slice(0, 8)}</code>
-            )}
-            <Ago time={row.at} now={now} />
+            {row.bucket_id !== null && <code title={row.bucket_id}>bucket {row.bucket_id.slice(0, 8)}</code>}
+            <TimeAgo time={row.at} now={now} />
           </span>
         </li>
       ))}

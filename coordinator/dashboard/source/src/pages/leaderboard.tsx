@@ -1,37 +1,40 @@
-import { useCell } from "../cell";
+import { ClientLink, Empty, Meter, Tabs } from "../components";
 import { useApp, useRows } from "../context";
-import { ClientLink, Empty, Meter, Tabs } from "../parts";
-import { type Column, Pager, Table, usePaging } from "../table";
+import { count } from "../format";
+import { useObservable } from "../observable";
+import { type Column, Pager, TableView, usePagePosition } from "../table";
 import type { LeaderRow } from "../wire";
-import { count } from "../words";
 
-const LIMIT = 50;
+const PLACES_PER_PAGE = 50;
 
-function columns(most: number): Column<LeaderRow>[] {
+function leaderColumns(firstSettled: number): Column<LeaderRow>[] {
   return [
-    { title: "Place", cell: (row) => <Place place={row.place} /> },
-    { title: "Volunteer", names: true, cell: (row) => <ClientLink id={row.client_id} name={row.screen_name} /> },
-    { title: "Items settled", figure: true, cell: (row) => count(row.settled) },
-    { title: "Of the first here", wide: true, cell: (row) => <Meter share={row.settled / most} /> },
+    { title: "Place", cell: (row) => <PlaceBadge place={row.place} /> },
+    { title: "Volunteer", rowHeader: true, cell: (row) => <ClientLink id={row.client_id} name={row.screen_name} /> },
+    { title: "Items settled", numeric: true, cell: (row) => count(row.settled) },
+    { title: "Of the first here", wideOnly: true, cell: (row) => <Meter share={row.settled / firstSettled} /> },
   ];
 }
 
 export function LeaderboardPage() {
-  const { query } = useCell(useApp().router.route);
-  const paging = usePaging();
+  const { query } = useObservable(useApp().router.route);
+  const position = usePagePosition();
   const span = query.span === "all" ? "all" : "day";
   const loaded = useRows<LeaderRow>({
     table: "leaderboard",
     filter: { span },
-    after: paging.after,
-    limit: LIMIT,
-    every: 5,
+    after: position.after,
+    limit: PLACES_PER_PAGE,
+    refreshSeconds: 5,
   });
+
   return (
     <>
       <div class="page-head">
         <h1 tabIndex={-1}>Leaderboard</h1>
-        <p class="lead">Who has settled most{span === "day" ? " today (by UTC)" : " of all time"}. Thanks to everyone.</p>
+        <p class="lead">
+          Who has settled most{span === "day" ? " today (by UTC)" : " of all time"}. Thanks to everyone.
+        </p>
         <Tabs
           name="span"
           label="Time counted"
@@ -42,35 +45,36 @@ export function LeaderboardPage() {
         />
       </div>
       <section class="card leaderboard" aria-label="Places">
-        <Table
+        <TableView
           caption="Volunteers by items settled"
-          columns={columns(loaded.rows?.[0]?.settled || 1)}
+          columns={leaderColumns(loaded.rows?.[0]?.settled || 1)}
           loaded={loaded}
-          keyOf={(row) => row.client_id}
+          rowKey={(row) => row.client_id}
           empty={<Empty title="Nobody has settled anything yet.">The first place is free.</Empty>}
         />
-        <Pager paging={paging} loaded={loaded} limit={LIMIT} />
+        <Pager position={position} loaded={loaded} rowsPerPage={PLACES_PER_PAGE} />
       </section>
     </>
   );
 }
 
-function Place({ place }: { place: number }) {
+function PlaceBadge({ place }: { place: number }) {
   return <span class={`place place-${Math.min(place, 4)}`}>{place}</span>;
 }
 
-/** The first few, each against the first. */
+/** The first volunteers of a short list, each compared with the first. */
 export function LeaderList({ rows }: { rows: readonly LeaderRow[] }) {
   if (rows.length === 0) return <Empty title="Nobody yet today.">The first place is free.</Empty>;
-  const most = rows[0]?.settled || 1;
+  const firstSettled = rows[0]?.settled || 1;
+
   return (
     <ol class="leaders">
       {rows.map((row) => (
         <li key={row.client_id}>
-          <Place place={row.place} />
+          <PlaceBadge place={row.place} />
           <ClientLink id={row.client_id} name={row.screen_name} />
           <b>{count(row.settled)}</b>
-          <Meter share={row.settled / most} />
+          <Meter share={row.settled / firstSettled} />
         </li>
       ))}
     </ol>

@@ -1,63 +1,69 @@
-import { useCell } from "../cell";
+import { TimeAgo, Empty, SelectField } from "../components";
 import { useApp, useNow, useRows } from "../context";
-import { Ago, Choice, Empty } from "../parts";
-import { type Column, Pager, Table, usePaging } from "../table";
-import type { ResultRow } from "../wire";
+import { useObservable } from "../observable";
+import { type Column, Pager, TableView, usePagePosition } from "../table";
+import type { ListedResult } from "../wire";
 
-const LIMIT = 50;
-/** Characters of a result that are shown; some hold thousands of accounts. */
-const LONGEST = 160;
+const RESULTS_PER_PAGE = 50;
+/** Characters of a result that are shown; some are very long. */
+const MAX_RESULT_CHARACTERS = 160;
 
-/** What a client has found in one of its services. */
-export function ResultTable({ client, services }: { client: string; services: readonly string[] }) {
-  const { query } = useCell(useApp().router.route);
+/** The results of a client in one of its services, which the address names. */
+export function ClientResults({ client, services }: { client: string; services: readonly string[] }) {
+  const { query } = useObservable(useApp().router.route);
   const service = query.service ?? services[0];
   if (service === undefined) return <Empty title="It has joined no service." />;
+
   return (
     <>
       <div class="filters">
-        <Choice name="service" label="Service" options={services.map((one, at) => [at === 0 ? "" : one, one] as const)} />
+        <SelectField
+          name="service"
+          label="Service"
+          options={services.map((name, index) => [index === 0 ? "" : name, name] as const)}
+        />
       </div>
-      <Results key={service} client={client} service={service} />
+      <ServiceResults key={service} client={client} service={service} />
     </>
   );
 }
 
-function Results({ client, service }: { client: string; service: string }) {
-  const paging = usePaging();
+function ServiceResults({ client, service }: { client: string; service: string }) {
+  const position = usePagePosition();
   const now = useNow();
-  const loaded = useRows<ResultRow>({
+  const loaded = useRows<ListedResult>({
     table: "results",
     filter: { service, client_id: client },
-    after: paging.after,
-    limit: LIMIT,
-    every: 5,
+    after: position.after,
+    limit: RESULTS_PER_PAGE,
+    refreshSeconds: 5,
   });
+
   return (
     <>
-      <Table
+      <TableView
         caption={`Results of ${client} in ${service}`}
-        columns={columns(now)}
+        columns={resultColumns(now)}
         loaded={loaded}
-        keyOf={(row) => `${row.bucket_id} ${row.claim} ${row.item} ${row.at}`}
+        rowKey={(row) => `${row.bucket_id} ${row.claim} ${row.item} ${row.at}`}
         empty={<Empty title="No results yet." />}
       />
-      <Pager paging={paging} loaded={loaded} limit={LIMIT} />
+      <Pager position={position} loaded={loaded} rowsPerPage={RESULTS_PER_PAGE} />
     </>
   );
 }
 
-function columns(now: number): Column<ResultRow>[] {
+function resultColumns(now: number): Column<ListedResult>[] {
   return [
     { title: "Item", cell: (row) => <span class="name">{row.key}</span> },
     { title: "Result", cell: (row) => <code class="value">{shortened(row.value)}</code> },
     { title: "Counts", cell: (row) => (row.valid ? "yes" : "taken back") },
-    { title: "Bucket", wide: true, cell: (row) => <code title={row.bucket_id}>{row.bucket_id.slice(0, 8)}</code> },
-    { title: "Stored", figure: true, cell: (row) => <Ago time={row.at} now={now} /> },
+    { title: "Bucket", wideOnly: true, cell: (row) => <code title={row.bucket_id}>{row.bucket_id.slice(0, 8)}</code> },
+    { title: "Stored", numeric: true, cell: (row) => <TimeAgo time={row.at} now={now} /> },
   ];
 }
 
 function shortened(value: unknown): string {
   const text = JSON.stringify(value) ?? "";
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)} …` : text;
+  return text.length > MAX_RESULT_CHARACTERS ? `${text.slice(0, MAX_RESULT_CHARACTERS)} …` : text;
 }

@@ -1,21 +1,33 @@
-import { useCell } from "../cell";
+import {
+  TimeAgo,
+  Badge,
+  Card,
+  Empty,
+  etaText,
+  Failure,
+  Figure,
+  ItemsBar,
+  ItemsLegend,
+  Loading,
+  Tabs,
+} from "../components";
 import { useApp, useNow, useRows } from "../context";
-import { ActButton } from "../dialog";
-import { Ago, Badge, Card, Empty, etaWords, Failure, Figure, ItemsBar, ItemsLegend, Loading, Tabs } from "../parts";
+import { OperationButton } from "../dialog";
+import { count, duration, percent, plural, rate } from "../format";
+import { useObservable } from "../observable";
 import { href } from "../route";
-import { PAST_SPANS, Past } from "../throughput";
+import { PAST_SPAN_OPTIONS, PastThroughput } from "../throughput";
 import type { Oldest, ServiceRow } from "../wire";
-import { count, percent, plural, rate, span } from "../words";
 
 export function ServicePage({ service }: { service: string }) {
-  const loaded = useRows<ServiceRow>({ table: "services", filter: { service }, limit: 1, every: 1 });
-  const { query } = useCell(useApp().router.route);
+  const loaded = useRows<ServiceRow>({ table: "services", filter: { service }, limit: 1, refreshSeconds: 1 });
   const now = useNow();
-  const row = loaded.rows?.find((one) => one.service === service);
+  const row = loaded.rows?.find((candidate) => candidate.service === service);
+
   return (
     <>
       <div class="page-head">
-        <p class="crumbs">
+        <p class="breadcrumbs">
           <a href={href(["services"])}>Services</a>
         </p>
         <h1 tabIndex={-1}>{service}</h1>
@@ -25,68 +37,77 @@ export function ServicePage({ service }: { service: string }) {
             <span class="muted">
               {row.title} · plugin {row.plugin}
             </span>
-            <PauseButton row={row} onDone={loaded.again} />
+            <PauseButton row={row} onDone={loaded.reload} />
           </div>
         )}
       </div>
-      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} again={loaded.again} />}
+      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
       {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
       {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such service." />}
-      {row !== undefined && <Figures row={row} />}
-      {row !== undefined && (
-        <div class="columns">
-          <div class="column">
-            <Card title="Items" aside={<a href={href(["buckets"], { service })}>Buckets</a>}>
-              <ItemsBar items={row.items} label={service} />
-              <ItemsLegend items={row.items} />
-            </Card>
-            <Card title="Throughput" aside={<Tabs name="span" label="Time shown" options={PAST_SPANS} />}>
-              <Past key={query.span} span={query.span === "month" ? "month" : "day"} service={service} />
-            </Card>
-          </div>
-          <div class="column aside">
-            <Card title="Oldest waiting">
-              <OldestList oldest={row.oldest} now={now} />
-            </Card>
-          </div>
-        </div>
-      )}
+      {row !== undefined && <ServiceFigures row={row} />}
+      {row !== undefined && <ServiceCards row={row} now={now} />}
     </>
+  );
+}
+
+function ServiceCards({ row, now }: { row: ServiceRow; now: number }) {
+  const { service } = row;
+  const { query } = useObservable(useApp().router.route);
+
+  return (
+    <div class="columns">
+      <div class="column">
+        <Card title="Items" aside={<a href={href(["buckets"], { service })}>Buckets</a>}>
+          <ItemsBar items={row.items} label={service} />
+          <ItemsLegend items={row.items} />
+        </Card>
+        <Card title="Throughput" aside={<Tabs name="span" label="Time shown" options={PAST_SPAN_OPTIONS} />}>
+          <PastThroughput key={query.span} span={query.span === "month" ? "month" : "day"} service={service} />
+        </Card>
+      </div>
+      <div class="column aside">
+        <Card title="Oldest waiting">
+          <OldestList oldest={row.oldest} now={now} />
+        </Card>
+      </div>
+    </div>
   );
 }
 
 function PauseButton({ row, onDone }: { row: ServiceRow; onDone(): void }) {
   const { service } = row;
+
   if (row.state === "active") {
     return (
-      <ActButton
+      <OperationButton
         onDone={onDone}
-        act={{
-          name: "Pause service",
+        action={{
+          label: "Pause service",
           operation: { type: "service.pause", fields: { service } },
           effect: `Nothing more of ${service} is handed out. Asks wait, submits still count.`,
-          done: () => `${service} is paused.`,
-          needs: "operator",
+          doneText: () => `${service} is paused.`,
+          requiredRole: "operator",
         }}
       />
     );
   }
+
   if (row.state !== "paused") return null;
   return (
-    <ActButton
+    <OperationButton
       onDone={onDone}
-      act={{
-        name: "Resume service",
+      action={{
+        label: "Resume service",
         operation: { type: "service.resume", fields: { service } },
         effect: `Work of ${service} is handed out again.`,
-        done: () => `${service} is active again.`,
-        needs: "operator",
+        doneText: () => `${service} is active again.`,
+        requiredRole: "operator",
       }}
     />
   );
 }
 
-function Figures({ row }: { row: ServiceRow }) {
+function ServiceFigures({ row }: { row: ServiceRow }) {
   return (
     <dl class="figures-row">
       <Figure name="Throughput" value={`${rate(row.items_per_second)}/s`} note="items settled" />
@@ -95,7 +116,7 @@ function Figures({ row }: { row: ServiceRow }) {
         value={percent(row.items.settled, row.items.total)}
         note={`${count(row.items.settled)} of ${count(row.items.total)} items`}
       />
-      <Figure name="Done in" value={etaWords(row.items, row.eta)} note={row.eta && "of time in which work goes on"} />
+      <Figure name="Done in" value={etaText(row.items, row.eta)} note={row.eta && "of time in which work goes on"} />
       <Figure
         name="Supply"
         value={count(row.buckets.ready)}
@@ -110,21 +131,23 @@ function Figures({ row }: { row: ServiceRow }) {
   );
 }
 
-/** What waits longest, and until when something new can still come before it. */
+/** The oldest waiting item of each priority, and the time until which newer items can still come before it. */
 function OldestList({ oldest, now }: { oldest: readonly Oldest[]; now: number }) {
   if (oldest.length === 0) return <Empty title="Nothing waits." />;
   return (
     <ul class="plain">
-      {oldest.map((one) => (
-        <li key={one.priority}>
-          <b>Priority {one.priority}</b>: since <Ago time={one.since} now={now} />.{" "}
-          <span class="muted">
-            {Date.parse(one.overtaken_until) > now
-              ? `What arrives in the next ${span((Date.parse(one.overtaken_until) - now) / 1000)} can still come before it.`
-              : "Nothing that arrives from now on can come before it."}
-          </span>
+      {oldest.map(({ priority, since, overtaken_until }) => (
+        <li key={priority}>
+          <b>Priority {priority}</b>: since <TimeAgo time={since} now={now} />.{" "}
+          <span class="muted">{overtakingText((Date.parse(overtaken_until) - now) / 1000)}</span>
         </li>
       ))}
     </ul>
   );
+}
+
+function overtakingText(secondsLeft: number): string {
+  return secondsLeft > 0
+    ? `What arrives in the next ${duration(secondsLeft)} can still come before it.`
+    : "Nothing that arrives from now on can come before it.";
 }

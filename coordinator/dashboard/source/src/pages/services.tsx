@@ -1,15 +1,15 @@
-import { useCell } from "../cell";
+import { Badge, Empty, etaText, ItemsBar, ItemsLegend, SelectField, ServiceLink } from "../components";
 import { useApp, useRows } from "../context";
-import { Badge, Choice, Empty, etaWords, ItemsBar, ItemsLegend, ServiceLink } from "../parts";
-import { type Column, Search, Table } from "../table";
-import type { ServiceRow } from "../wire";
-import { compact, count, percent, rate } from "../words";
+import { compactCount, count, percent, rate } from "../format";
+import { useObservable } from "../observable";
+import { type Column, SearchField, TableView } from "../table";
+import type { Items, ServiceRow } from "../wire";
 
-const MOST = 1000;
+const MAX_SERVICES = 1000;
 
-export const SERVICE_STATES = ["active", "paused", "revoked"];
+const SERVICE_STATES = ["active", "paused", "revoked"];
 
-const COLUMNS: Column<ServiceRow>[] = [
+const SERVICE_COLUMNS: Column<ServiceRow>[] = [
   {
     title: "Service",
     cell: (row) => (
@@ -26,29 +26,30 @@ const COLUMNS: Column<ServiceRow>[] = [
       <span class="bar-cell">
         <ItemsBar items={row.items} label={row.service} />
         <span class="muted">
-          {percent(row.items.settled, row.items.total)} of {compact(row.items.total)}
+          {percent(row.items.settled, row.items.total)} of {compactCount(row.items.total)}
         </span>
       </span>
     ),
   },
-  { title: "Items/s", figure: true, cell: (row) => rate(row.items_per_second) },
-  { title: "Done in", figure: true, cell: (row) => etaWords(row.items, row.eta) },
-  { title: "Waiting", figure: true, wide: true, cell: (row) => count(row.items.waiting) },
-  { title: "Ready", figure: true, wide: true, cell: (row) => count(row.buckets.ready) },
-  { title: "Claimed", figure: true, wide: true, cell: (row) => count(row.buckets.claimed) },
-  { title: "Dead", figure: true, wide: true, cell: (row) => count(row.buckets.dead) },
-  { title: "Asked for", figure: true, wide: true, cell: (row) => count(row.demand.pending) },
+  { title: "Items/s", numeric: true, cell: (row) => rate(row.items_per_second) },
+  { title: "Done in", numeric: true, cell: (row) => etaText(row.items, row.eta) },
+  { title: "Waiting", numeric: true, wideOnly: true, cell: (row) => count(row.items.waiting) },
+  { title: "Ready", numeric: true, wideOnly: true, cell: (row) => count(row.buckets.ready) },
+  { title: "Claimed", numeric: true, wideOnly: true, cell: (row) => count(row.buckets.claimed) },
+  { title: "Dead", numeric: true, wideOnly: true, cell: (row) => count(row.buckets.dead) },
+  { title: "Asked for", numeric: true, wideOnly: true, cell: (row) => count(row.demand.pending) },
 ];
 
 export function ServicesPage() {
-  const { query } = useCell(useApp().router.route);
-  const loaded = useRows<ServiceRow>({ table: "services", limit: MOST, every: 2 });
-  const words = (query.search ?? "").toLowerCase();
+  const { query } = useObservable(useApp().router.route);
+  const loaded = useRows<ServiceRow>({ table: "services", limit: MAX_SERVICES, refreshSeconds: 2 });
+  const searched = (query.search ?? "").toLowerCase();
   const rows = loaded.rows?.filter(
     (row) =>
       (!query.state || row.state === query.state) &&
-      (!words || `${row.service} ${row.title} ${row.plugin}`.toLowerCase().includes(words)),
+      (!searched || `${row.service} ${row.title} ${row.plugin}`.toLowerCase().includes(searched)),
   );
+
   return (
     <>
       <div class="page-head">
@@ -56,30 +57,32 @@ export function ServicesPage() {
         <p class="lead">The kinds of checks. Waiting counts items; ready, claimed, dead and asked for count buckets.</p>
       </div>
       <div class="filters" role="search">
-        <Search name="search" label="Search" />
-        <Choice
+        <SearchField name="search" label="Search" />
+        <SelectField
           name="state"
           label="State"
           options={[["", "all states"], ...SERVICE_STATES.map((state) => [state, state] as const)]}
         />
       </div>
       <section class="card" aria-label="Services">
-        <Table
+        <TableView
           caption="Services"
-          columns={COLUMNS}
+          columns={SERVICE_COLUMNS}
           loaded={{ ...loaded, rows: rows ?? null }}
-          keyOf={(row) => row.service}
+          rowKey={(row) => row.service}
           empty={<Empty title="No service is like that." />}
         />
-        {rows?.[0] !== undefined && <ItemsLegend items={total(rows)} />}
+        {rows?.[0] !== undefined && <ItemsLegend items={sumItems(rows)} />}
       </section>
     </>
   );
 }
 
-/** The items of several services together. */
-export function total(rows: readonly ServiceRow[]): ServiceRow["items"] {
-  const all = { waiting: 0, ready: 0, claimed: 0, dead: 0, settled: 0, quarantined: 0, total: 0 };
-  for (const { items } of rows) for (const place of Object.keys(all) as (keyof typeof all)[]) all[place] += items[place];
-  return all;
+/** Sum the items of several services, state by state. */
+export function sumItems(rows: readonly ServiceRow[]): Items {
+  const sum: Items = { waiting: 0, ready: 0, claimed: 0, dead: 0, settled: 0, quarantined: 0, total: 0 };
+  for (const { items } of rows) {
+    for (const state of Object.keys(sum) as (keyof Items)[]) sum[state] += items[state];
+  }
+  return sum;
 }

@@ -1,0 +1,188 @@
+"""The stream of buckets of one service, and the asks that keep it flowing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from coordinator.client.backoff import Backoff
+from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.reconnector import Reconnector
+from coordinator.client.session import SessionEnded
+from coordinator.errors import CoordinatorError, Refused
+from coordinator.wire.client import Activate, Activated, Ask, Asked, ServiceState, Welcome
+
+log = logging.getLogger("coordinator.client")
+
+_ASK_INTERVAL_WHEN_EMPTY = 15.0
+"""Seconds until a client that was granted nothing, and holds no bucket whose end would make it ask, asks again."""
+
+_TRANSIENT_ASK_REFUSALS = frozenset({"unavailable", "rate_limited", "quota", "no_work", "internal", "out_of_order"})
+
+
+class BucketStream:
+    """The buckets of one service as they arrive: `async for bucket in stream`.
+
+    `wanted()` returns how many buckets should be under way to this client just now; `nudge()` has it called
+    again after a change.  The server pushes a bucket as soon as it has one: nothing is polled.
+
+    Iterating raises Refused if the server will give this client no work of this service, and SessionEnded if
+    the client will not connect again; a new iteration asks again.
+    """
+
+    def __init__(self, service: str, reconnector: Reconnector, wanted: Callable[[], int]) -> None:
+        self.service = service
+        self.wanted = wanted
+        self._reconnector = reconnector
+        self._pending = 0
+        self._state: ServiceState = "active"
+        self._max_per_ask = 1
+        self._arrived: deque[HeldBucket] = deque()
+        self._failure: CoordinatorError | None = None
+
+        self.stopped = False
+        self._nudged = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._paused = False
+
+    def __aiter__(self) -> BucketStream:
+        return self
+
+    async def __anext__(self) -> HeldBucket:
+        while True:
+            while self._arrived:
+                bucket = self._arrived.popleft()
+                if not bucket.lost.is_set() and not bucket.ended.is_set():
+                    return bucket
+
+            if self.stopped:
+                raise StopAsyncIteration
+            if self._failure is not None:
+                failure, self._failure = self._failure, self._reconnector.failure
+                self.nudge()
+                raise failure
+
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def arrived(self) -> int:
+        """The number of buckets that have arrived and are not taken yet."""
+        return len(self._arrived)
+
+    def nudge(self) -> None:
+        """Have `run` look again whether to ask for more."""
+        self._nudged.set()
+
+    def deliver(self, bucket: HeldBucket, *, asked: bool) -> None:
+        """Add a bucket that has arrived; `asked` is false for one that this client held before the cut."""
+        if asked:
+            self._pending = max(0, self._pending - 1)
+        self._arrived.append(bucket)
+        self._changed.set()
+        self.nudge()
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """Begin a session, in which nothing is pending yet."""
+        self._pending = 0
+        self._max_per_ask = welcome.limits.max_buckets_per_ask
+        self._paused = False
+        for card in welcome.services:
+            if card.service == self.service:
+                self._state = card.state
+        self.nudge()
+
+    def changed(self, state: ServiceState) -> None:
+        """Note that the service was paused, revoked or brought back."""
+        if state != self._state:
+            log.warning("service %s is %s", self.service, state)
+        if state == "revoked":
+            self._pending = 0
+        self._state = state
+        self._paused = False
+        self.nudge()
+
+    def fail(self, why: CoordinatorError) -> None:
+        """Raise `why` to the one who iterates."""
+        self._failure = why
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Ask no more, and end the iteration once the arrived buckets are taken."""
+        self.stopped = True
+        self._changed.set()
+        self.nudge()
+
+    async def withdraw(self) -> None:
+        """Stop, and take back the asks that are not served yet.
+
+        Raises:
+            Refused, SessionEnded: as every request.
+        """
+        self.stop()
+        session = self._reconnector.current
+        if self._pending and session is not None:
+            await session.request(Ask(service=self.service, count=0), Asked, self._asked)
+
+    async def run(self) -> None:
+        """Ask whenever more buckets are wanted than are under way; runs until `stop`."""
+        backoff = Backoff()
+        while not self.stopped:
+            await self._nudged.wait()
+            self._nudged.clear()
+
+            session = self._reconnector.current
+            short = min(self.wanted() - self._pending, self._max_per_ask)
+            if session is None or short <= 0 or not self._may_ask():
+                continue
+
+            try:
+                await session.request(Ask(service=self.service, count=short), Asked, partial(self._granted, short))
+                backoff.reset()
+            except SessionEnded:
+                continue  # the welcome of the next session nudges
+            except Refused as refused:
+                await self._refused(refused, backoff)
+
+    def _may_ask(self) -> bool:
+        if self.stopped or self._paused or self._failure is not None:
+            return False
+        return self._state == "active" and not self._reconnector.draining
+
+    def _asked(self, asked: Asked) -> None:
+        self._pending = asked.pending
+
+    def _granted(self, short: int, asked: Asked) -> None:
+        self._pending = asked.pending
+        if asked.count >= short:
+            self.nudge()  # more is wanted than one ask may name
+        elif asked.pending == 0:
+            self._pause(_ASK_INTERVAL_WHEN_EMPTY)  # the client's other sessions hold all that it may hold
+
+    async def _refused(self, refused: Refused, backoff: Backoff) -> None:
+        if refused.code == "client_deactivated" and refused.detail.get("reason") == "idle":
+            try:
+                await self._reconnector.request(Activate(service=self.service), Activated)
+            except CoordinatorError as failure:
+                self.fail(failure)
+            self.nudge()
+        elif refused.code == "service_revoked":
+            self._state = "revoked"  # a push says when it is back
+        elif refused.code in _TRANSIENT_ASK_REFUSALS:
+            wait = backoff.next(refused.retry_after or 0.0)
+            log.info("%s: %s Asking again in %.1f s.", self.service, refused, wait)
+            self._pause(wait)
+        elif refused.code != "draining":
+            self.fail(refused)
+
+    def _pause(self, seconds: float) -> None:
+        """Ask nothing for so many seconds."""
+        self._paused = True
+        asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        self.nudge()

@@ -1,0 +1,84 @@
+"""Writes once a second what this node counted and what happened on it, and adds up what the triggers counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import time
+
+import structlog
+
+from coordinator.errors import Unavailable
+from coordinator.flow.core import Core
+from coordinator.observe.events import NodeEvent
+from coordinator.store import events as store
+from coordinator.store import history, statistics
+
+log = structlog.get_logger()
+
+EVENTS_WRITTEN_AT_ONCE = 100
+"""Events of one second that are written; of more, connects are left out, then the oldest."""
+
+PURGE_INTERVAL = 60.0
+"""Seconds between two deletions of what is too old to be kept; also the pause after a fault."""
+
+
+class Recorder:
+    """Keeps the past of this node in the database."""
+
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+        self._counters = core.counters
+        self._events = core.events
+        self._boot = core.boot
+        self._written = 0
+        self._purge_at = 0.0
+
+    async def run(self) -> None:
+        """Write at half past each second, until cancelled."""
+        while True:
+            await asyncio.sleep(1.0 - (time() - 0.5) % 1.0)
+            try:
+                await self.write()
+                await self._tidy()
+            except Unavailable:
+                pass  # the counts are kept, and of the events the newest
+            except Exception:
+                # Statistics must not end the node: what is wrong is told, and tried again.
+                log.exception("statistics cannot be written")
+                self._events.emit("fault", "statistics cannot be written")
+                await asyncio.sleep(PURGE_INTERVAL)
+
+    async def write(self) -> None:
+        """Write what has come since the last time.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        await self._counters.flush(self._database)
+
+        newest = self._events.newest
+        chosen = _most_telling(self._events.since(self._written))
+        if chosen:
+            now = time()
+            rows = [(max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text) for one in chosen]
+            async with self._database.connection() as db:
+                await store.write(db, self._boot, rows)
+        self._written = newest
+
+    async def _tidy(self) -> None:
+        """Fold the counts of the triggers; now and then, delete what is too old."""
+        async with self._database.connection() as db:
+            await statistics.fold(db)
+
+            now = asyncio.get_running_loop().time()
+            if now >= self._purge_at:
+                await history.forget(db)
+                await store.forget(db)
+                self._purge_at = now + PURGE_INTERVAL
+
+
+def _most_telling(events: Sequence[NodeEvent]) -> list[NodeEvent]:
+    if len(events) > EVENTS_WRITTEN_AT_ONCE:
+        events = [event for event in events if event.kind != "connect"]
+    return list(events[-EVENTS_WRITTEN_AT_ONCE:])

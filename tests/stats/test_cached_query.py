@@ -1,0 +1,73 @@
+"""A dear look is taken seldom, and once for all who ask at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator.errors import Unavailable
+from coordinator.stats import cached_query
+from coordinator.stats.cached_query import CachedQuery
+from coordinator.store.pool import Connection, Database
+
+
+class Clock:
+    """Monotonic time that a test moves."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(cached_query, "monotonic", clock)
+    return clock
+
+
+async def test_a_look_waits_a_hundred_times_what_it_cost(database: Database, clock: Clock) -> None:
+    looks = 0
+
+    async def look(db: Connection) -> int:
+        nonlocal looks
+        looks += 1
+        clock.now += 0.05
+        return looks
+
+    one = CachedQuery(database, look)
+    found = []
+    for passed in (0.0, 1.0, 3.9, 0.2):
+        clock.now += passed
+        found.append(await one.get())
+    assert found == [1, 1, 1, 2]
+
+
+async def test_a_cheap_look_is_taken_each_second(database: Database, clock: Clock) -> None:
+    looks = 0
+
+    async def look(db: Connection) -> int:
+        nonlocal looks
+        looks += 1
+        return looks
+
+    one = CachedQuery(database, look)
+    assert [await one.get() for _ in range(3)] == [1, 1, 1]
+    clock.now += 0.95
+    assert list(await asyncio.gather(*(one.get() for _ in range(5)))) == [2] * 5
+
+
+async def test_a_look_that_failed_is_taken_again(database: Database, clock: Clock) -> None:
+    failures = [Unavailable("away")]
+
+    async def look(db: Connection) -> str:
+        if failures:
+            raise failures.pop()
+        return "found"
+
+    one = CachedQuery(database, look)
+    with pytest.raises(Unavailable):
+        await one.get()
+    assert await one.get() == "found"
