@@ -1,4 +1,4 @@
-"""What an ask may get.  protocol.md, "ask" """
+"""Decide what each ask may get.  protocol.md, "ask" """
 
 from __future__ import annotations
 

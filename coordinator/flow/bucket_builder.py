@@ -109,7 +109,7 @@ class BuildOutcome:
 
 @dataclass(frozen=True, slots=True)
 class BuildSize:
-    """What a run is to do: take `limit` items at most, and build `short` buckets too of what is left over."""
+    """The task of one run: take `limit` items at most, and build `short` buckets too of what is left over."""
 
     limit: int
     short: bool

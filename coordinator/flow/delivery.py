@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from coordinator.flow.bucket_builder import frame_of
 from coordinator.flow.core import Core
-from coordinator.flow.session_registry import HeldBucket, Holder
+from coordinator.flow.session_registry import HeldClaim, Holder
 from coordinator.model import Claimed, ServiceId
 from coordinator.wire.client import Bucket, BucketDead
 
@@ -39,7 +39,7 @@ class Delivery:
             return False
 
         self._registry.hold(
-            HeldBucket(
+            HeldClaim(
                 service,
                 claimed.bucket_id,
                 claimed.claim,

@@ -53,7 +53,7 @@ class ClientState(Enum):
 
 
 class ClientEvent(Enum):
-    """What was found about a client, or was heard.  See the second table above."""
+    """A thing that was found about a client, or was heard.  See the second table above."""
 
     MUST_WAIT = auto()
     ONLY_RETURNED_ONES = auto()
@@ -114,6 +114,7 @@ class DemandQueue:
         self._in_flight: dict[Ticket, None] = {}
         """Tickets that a claim statement is under way for."""
         self._pending: dict[SessionId, int] = {}
+
         self._set_aside: dict[ClientId, SetAside] = {}
         self._until_something_comes: set[ClientId] = set()
         """Those of them that have their turn again when something comes."""
@@ -145,11 +146,11 @@ class DemandQueue:
 
     @property
     def buckets(self) -> int:
-        """How many buckets the sessions wait for."""
+        """The number of buckets that the sessions wait for."""
         return sum(self._pending.values())
 
     def pending(self, session: SessionId) -> int:
-        """How many buckets a session waits for."""
+        """Return how many buckets a session waits for."""
         return self._pending.get(session, 0)
 
     def add(self, ticket: Ticket) -> None:
@@ -297,7 +298,7 @@ class DemandQueue:
         return wait_over
 
     def next_moment(self) -> float | None:
-        """When the next client that is set aside has its turn again; None if nobody is set aside."""
+        """Return when the next client that is set aside has its turn again; None if nobody is set aside."""
         while self._moments:
             moment, _, client = self._moments[0]
             found = self._set_aside.get(client)

@@ -58,7 +58,7 @@ LOOK_AGAIN_SOON = 0.05
 
 
 class Step(Enum):
-    """What a dispatcher does next."""
+    """A step of a dispatcher."""
 
     CLAIM = auto()
     BUILD = auto()
@@ -83,10 +83,12 @@ class Dispatcher:
         self.pool = ReadyPool()
         self.idle = asyncio.Event()
         """Set once all that was heard is dealt with."""
+
         self._database = core.database
         self._catalogue = core.catalogue
         self._state = core.state
         self._lost_track = core.lost_track
+
         self._builder = builder
         self._delivery = delivery
         self._limits = HoldLimits(core)

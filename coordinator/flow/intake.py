@@ -17,7 +17,7 @@ from coordinator.flow.commits import Commits
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
-from coordinator.flow.session_registry import HeldBucket, Holder
+from coordinator.flow.session_registry import HeldClaim, Holder
 from coordinator.model import BucketId, ClaimNumber, ItemId, ServiceId
 from coordinator.services import DecodedResults, Item
 from coordinator.store import claim_lookup
@@ -176,7 +176,7 @@ def _mask(items: Sequence[ItemId], chosen: Sequence[ItemId]) -> str:
     return "".join(["1" if item in marked else "0" for item in items])
 
 
-def _seconds_worked(held: HeldBucket, came: float) -> float:
+def _seconds_worked(held: HeldClaim, came: float) -> float:
     """Count the seconds that went into a submit which came then: since the one before, or since its bucket went out."""
     moments = held.holder.identity.moments_in(held.service_id)
     begun = max(held.delivered_at, moments.submitted)

@@ -38,7 +38,7 @@ _NAME = re.compile(NAME_PATTERN)
 REPORT_PAUSE = 60.0
 """Seconds that a `report` without `retry_after` means."""
 
-LONGEST_PAUSE = 30 * 86_400.0
+LONGEST_REPORT = 30 * 86_400.0
 """Seconds that a `report` may ask for at most: a client that cannot work for longer had better leave."""
 
 
@@ -324,7 +324,7 @@ class Memberships:
         """
         entry = self._catalogue.get(report.service)
         refuse_strangers(entry, by.identity, idle_may=False)
-        seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_PAUSE)
+        seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_REPORT)
         async with self._database.connection() as db:
             await clients.report(db, by.client_id, entry.service.service_id, seconds)
         self._grant.wait_ended(by.client_id, entry.service.service_id)  # it may be shorter than the one before

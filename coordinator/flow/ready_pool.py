@@ -41,7 +41,7 @@ LOOK_AT_EMPTY_POOL_AFTER = 2.0
 
 
 class PoolState(Enum):
-    """What is believed of a pool.  See the first table above."""
+    """The belief about a pool.  See the first table above."""
 
     UNKNOWN = auto()
     HAS_READY = auto()
@@ -50,7 +50,7 @@ class PoolState(Enum):
 
 
 class PoolEvent(Enum):
-    """What was heard or found.  See the second table above."""
+    """A thing that was heard or found.  See the second table above."""
 
     READY_CAME = auto()
     """Some node has put something into the pool, or something else has changed."""
@@ -98,7 +98,7 @@ _AFTER_BUILD: Mapping[BuildStatus, PoolEvent | None] = {
 
 
 class ReadyPool:
-    """What this node believes of the ready pool of one service."""
+    """The belief of this node about the ready pool of one service."""
 
     def __init__(self) -> None:
         self.state = PoolState.UNKNOWN

@@ -263,11 +263,13 @@ class Releases:
         """Claim for a session what its client may have back, and note it as held; returns the claims."""
         regranted: list[Claimed] = []
         self._moving.add(by.session_id)
+
         try:
             async with self._database.transaction() as db:
                 found = await recollects.recollect(
                     db, by.client_id, by.session_id, named, self._boot, self._recollect_window
                 )
+
             for regrant in found:
                 claimed = regrant.claimed
                 if regrant.taken_from is not None:

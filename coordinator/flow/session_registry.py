@@ -36,7 +36,7 @@ class Holder(Protocol):
 
 
 @dataclass(slots=True)
-class HeldBucket:
+class HeldClaim:
     """A bucket that a session of this node holds; `given` has '1' for each item that was handed out."""
 
     service_id: ServiceId
@@ -72,7 +72,7 @@ class Identity:
     deactivated: str | None = None
     memberships: dict[ServiceId, ClientMembership] = field(default_factory=dict)
     sessions: dict[SessionId, Holder] = field(default_factory=dict)
-    held: dict[BucketId, HeldBucket] = field(default_factory=dict)
+    held: dict[BucketId, HeldClaim] = field(default_factory=dict)
     moments: dict[ServiceId, WorkMoments] = field(default_factory=dict)
     arriving: int = 0
     leaving: int = 0
@@ -157,7 +157,7 @@ class SessionRegistry:
         self.sessions[holder.session_id] = holder
         holder.identity.sessions[holder.session_id] = holder
 
-    def leave(self, holder: Holder) -> list[HeldBucket]:
+    def leave(self, holder: Holder) -> list[HeldClaim]:
         """Note that a session has ended; returns what it held."""
         identity = holder.identity
         self.sessions.pop(holder.session_id, None)
@@ -176,11 +176,11 @@ class SessionRegistry:
             if not by_secret:
                 self._identities.pop(identity.client_id, None)
 
-    def hold(self, held: HeldBucket) -> None:
+    def hold(self, held: HeldClaim) -> None:
         """Note that a session holds a bucket."""
         held.holder.identity.held[held.bucket_id] = held
 
-    def held(self, client: ClientId, bucket: BucketId) -> HeldBucket | None:
+    def held(self, client: ClientId, bucket: BucketId) -> HeldClaim | None:
         """Return a bucket if a session of that client holds it here."""
         for identity in self.identities(client):
             found = identity.held.get(bucket)
@@ -188,13 +188,13 @@ class SessionRegistry:
                 return found
         return None
 
-    def drop(self, client: ClientId, bucket: BucketId, claim: ClaimNumber) -> HeldBucket | None:
+    def drop(self, client: ClientId, bucket: BucketId, claim: ClaimNumber) -> HeldClaim | None:
         """Note that a claim is over; returns the bucket if a session here held it under that claim."""
         held = self.held(client, bucket)
         if held is None or held.claim != claim:
             return None
         return held.holder.identity.held.pop(bucket)
 
-    def all_held(self) -> Iterable[HeldBucket]:
+    def all_held(self) -> Iterable[HeldClaim]:
         """Return all buckets that sessions of this node hold."""
         return [held for identity in self.identities() for held in identity.held.values()]
