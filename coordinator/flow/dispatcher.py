@@ -203,12 +203,12 @@ class Dispatcher:
             if self.queue.look_if_due(now):
                 self.pool.on(PoolEvent.ASKED)
 
-            open_ = self._open()
-            step = next_step(self.pool, self.queue) if open_ else Step.WAIT
+            handing_out = self._handing_out()
+            step = next_step(self.pool, self.queue) if handing_out else Step.WAIT
             if step is Step.WAIT:
                 self._answer_immediate()
                 self.idle.set()
-                await self._wait(now, open_=open_)
+                await self._wait(now, handing_out=handing_out)
                 continue
 
             entry = self._catalogue.by_id(self.service)  # it may be set otherwise at each step
@@ -217,20 +217,20 @@ class Dispatcher:
             else:
                 await self._serve(entry)
 
-    def _open(self) -> bool:
-        """Tell whether anything is handed out at all; nobody looks at a service for which nobody waits."""
+    def _handing_out(self) -> bool:
+        """Tell whether anything is handed out at all; where nobody waits, it is not looked."""
         if not self.queue:
             return True
         return self._catalogue.by_id(self.service).service.state == "active" and not self._state.draining
 
-    async def _wait(self, now: float, *, open_: bool) -> None:
+    async def _wait(self, now: float, *, handing_out: bool) -> None:
         """Wait until something changes, or the first moment comes at which is looked again."""
         moments = []
-        if not open_:
+        if not handing_out:
             moments.append(now + ready_pool.LOOK_AT_EMPTY_POOL_AFTER)
         elif self.pool.state is PoolState.EMPTY and self.queue:
             moments.append(self.pool.look_again_at)
-        if open_ and (next_moment := self.queue.next_moment()) is not None:
+        if handing_out and (next_moment := self.queue.next_moment()) is not None:
             moments.append(next_moment)
 
         with contextlib.suppress(TimeoutError):
