@@ -19,7 +19,7 @@ from msgspec import Raw
 from coordinator.flow.catalogue import Entry
 from coordinator.model import BucketId, Claimed, ServiceId, ServiceSettings
 from coordinator.store import building as store
-from coordinator.store.building import MAX_READY, Place, Pool
+from coordinator.store.building import MAX_READY, QueuePlace, ReadyPool
 from coordinator.store.pool import Database
 
 MAX_ITEMS_A_RUN = 18_000
@@ -115,7 +115,7 @@ class BuildSize:
     short: bool
 
 
-def build_size(pool: Pool, target: int, settings: ServiceSettings, reason: BuildReason) -> BuildSize | None:
+def build_size(pool: ReadyPool, target: int, settings: ServiceSettings, reason: BuildReason) -> BuildSize | None:
     """Decide what a run has to do; None if there is nothing to do."""
     size = settings.bucket_size
     overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
@@ -162,7 +162,7 @@ It can be wrong for so long: the rank of an item is when its transaction began, 
 class _Position:
     """The place in a queue where it was left, and when it was last looked at from its beginning."""
 
-    start: Place = store.START
+    start: QueuePlace = store.QUEUE_START
     looked: float = field(default_factory=monotonic)
 
 

@@ -66,7 +66,7 @@ class Claimer:
                 raise
             return await self._hand_out(tickets, handout.claimed, handout.left)
 
-    async def claim_unreturned(self, ticket: Ticket) -> ClaimOutcome:
+    async def claim_unblocked(self, ticket: Ticket) -> ClaimOutcome:
         """Claim a bucket that the client did not give back lately.
 
         Raises:
@@ -76,7 +76,7 @@ class Claimer:
         async with self.claiming:
             try:
                 async with self._database.connection() as db:
-                    claimed = await claims.claim_choosy(db, self._service, demand, self._boot)
+                    claimed = await claims.claim_unblocked(db, self._service, demand, self._boot)
             except BaseException:
                 self._lost_track.set()
                 raise

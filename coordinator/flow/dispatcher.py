@@ -3,7 +3,7 @@
 What sessions ask while a claim statement runs waits in the queue, and the next statement takes all of that at once,
 in turn between the clients, so that a large ask does not starve a small one.
 
-What is done next follows from two states, and from nothing else.  `ReadyPool` has the states of the pool and what
+What is done next follows from two states, and from nothing else.  `PoolView` has the states of the pool and what
 changes them, `DemandQueue` those of the clients:
 
 | pool        | some client is `WAITING`           | all clients are set aside |
@@ -31,7 +31,7 @@ from time import monotonic
 import structlog
 
 from coordinator.errors import Unavailable
-from coordinator.flow import ready_pool
+from coordinator.flow import pool_view
 from coordinator.flow.bucket_builder import BucketBuilder, BuildOutcome, BuildReason, BuildStatus
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.claimer import Claimer, ImmediateTicket
@@ -39,7 +39,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.demand_queue import SET_ASIDE_AT_MOST, ClientEvent, DemandQueue, Ticket
 from coordinator.flow.hold_limits import HoldLimits
-from coordinator.flow.ready_pool import PoolEvent, PoolState, ReadyPool
+from coordinator.flow.pool_view import PoolEvent, PoolState, PoolView
 from coordinator.flow.session_registry import Holder
 from coordinator.model import Claimed, ClientId, ServiceId
 from coordinator.observe.histogram import WaitTimes
@@ -65,7 +65,7 @@ class Step(Enum):
     WAIT = auto()
 
 
-def next_step(pool: ReadyPool, queue: DemandQueue) -> Step:
+def next_step(pool: PoolView, queue: DemandQueue) -> Step:
     """Decide what is done next.  See the table above."""
     if pool.state is PoolState.EMPTY or not queue.anyone_waiting():
         return Step.WAIT
@@ -80,7 +80,7 @@ class Dispatcher:
     ) -> None:
         self.service = service
         self.queue = DemandQueue()
-        self.pool = ReadyPool()
+        self.pool = PoolView()
         self.idle = asyncio.Event()
         """Set once all that was heard is dealt with."""
 
@@ -227,7 +227,7 @@ class Dispatcher:
         """Wait until something changes, or the first moment comes at which is looked again."""
         moments = []
         if not handing_out:
-            moments.append(now + ready_pool.LOOK_AT_EMPTY_POOL_AFTER)
+            moments.append(now + pool_view.LOOK_AT_EMPTY_POOL_AFTER)
         elif self.pool.state is PoolState.EMPTY and self.queue:
             moments.append(self.pool.look_again_at)
         if handing_out and (next_moment := self.queue.next_moment()) is not None:
@@ -328,7 +328,7 @@ class Dispatcher:
         """
         clients = list({ticket.holder.client_id for ticket in unserved})
         async with self._database.connection() as db:
-            waits = {wait.client_id: wait for wait in await claims.waits(db, self.service, clients)}
+            waits = {wait.client_id: wait for wait in await claims.find_waits(db, self.service, clients)}
 
         returned_all: set[ClientId] = set()
         others: set[ClientId] = set()
@@ -338,16 +338,16 @@ class Dispatcher:
             wait = waits.get(client)
             if wait is not None and wait.seconds is not None:
                 self.queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait.seconds)
-            elif wait is not None and wait.choosy:
-                if client not in returned_all and not await self._claim_unreturned(ticket):
+            elif wait is not None and wait.has_blocks:
+                if client not in returned_all and not await self._claim_unblocked(ticket):
                     returned_all.add(client)
             else:
                 others.add(client)
         return returned_all, others
 
-    async def _claim_unreturned(self, ticket: Ticket) -> bool:
+    async def _claim_unblocked(self, ticket: Ticket) -> bool:
         """Claim a bucket that the client did not give back; returns whether there was one."""
-        outcome = await self._claimer.claim_unreturned(ticket)
+        outcome = await self._claimer.claim_unblocked(ticket)
         if outcome.took_back:
             self.hear(PoolEvent.READY_CAME)
         return bool(outcome.served)

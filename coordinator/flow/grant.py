@@ -11,7 +11,7 @@ from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.dispatcher import Dispatcher
-from coordinator.flow.ready_pool import PoolEvent
+from coordinator.flow.pool_view import PoolEvent
 from coordinator.flow.session_registry import Holder
 from coordinator.model import Claimed, ClientId, ServiceId
 from coordinator.observe.histogram import WaitTimes

@@ -21,7 +21,7 @@ from coordinator.flow.session_registry import HeldClaim, Holder
 from coordinator.model import BucketId, ClaimNumber, ItemId, ServiceId
 from coordinator.services import DecodedResults, Item
 from coordinator.store import claim_lookup
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
 from coordinator.wire.frames import MAX_DEPTH
@@ -72,7 +72,7 @@ class Intake:
             raise
 
         outcome = await self._commits.add(
-            Settling(
+            CheckedSubmit(
                 service,
                 bucket_id,
                 claim,
@@ -108,7 +108,7 @@ class Intake:
         )
 
     def _tell_others(
-        self, service: ServiceId, bucket_id: BucketId, claim: ClaimNumber, by: Holder, outcome: Outcome
+        self, service: ServiceId, bucket_id: BucketId, claim: ClaimNumber, by: Holder, outcome: SubmitOutcome
     ) -> None:
         """Let those go on that waited for this: the client itself, and whoever may have what is left over."""
         if outcome.closed:

@@ -25,12 +25,12 @@ from coordinator.flow.demand_queue import (
     Ticket,
 )
 from coordinator.flow.dispatcher import MOST_DEMANDS_A_CLAIM, Step, next_step
-from coordinator.flow.ready_pool import (
+from coordinator.flow.pool_view import (
     LOOK_AT_EMPTY_POOL_AFTER,
     POOL_STATES,
     PoolEvent,
     PoolState,
-    ReadyPool,
+    PoolView,
 )
 from coordinator.flow.session_registry import Identity
 from coordinator.model import ClientId, SessionId
@@ -128,7 +128,7 @@ def test_the_tables_know_all_states_and_events() -> None:
 @pytest.mark.parametrize("event", PoolEvent)
 @pytest.mark.parametrize("state", PoolState)
 def test_each_state_of_a_pool_and_each_event(state: PoolState, event: PoolEvent) -> None:
-    pool, queue = ReadyPool(), DemandQueue()
+    pool, queue = PoolView(), DemandQueue()
     pool.state = state
     ask(queue, Session(ADA))
     if event is PoolEvent.FOUND_EMPTY:
@@ -157,7 +157,7 @@ def test_each_state_of_a_pool_and_each_event(state: PoolState, event: PoolEvent)
     ],
 )
 def test_what_a_run_of_the_builder_tells_of_the_pool(status: BuildStatus, after: PoolState) -> None:
-    pool = ReadyPool()
+    pool = PoolView()
     assert pool.build_ahead(0)
     pool.on(PoolEvent.BUILD_BEGAN)
     assert not pool.build_ahead(0)
@@ -169,7 +169,7 @@ def test_what_a_run_of_the_builder_tells_of_the_pool(status: BuildStatus, after:
 
 @pytest.mark.parametrize("status", BuildStatus)
 def test_what_is_heard_while_buckets_are_built_is_not_forgotten(status: BuildStatus) -> None:
-    pool = ReadyPool()
+    pool = PoolView()
     pool.on(PoolEvent.BUILD_BEGAN)
     pool.on(PoolEvent.ITEMS_CAME)
     pool.built(BuildOutcome(status))
@@ -177,7 +177,7 @@ def test_what_is_heard_while_buckets_are_built_is_not_forgotten(status: BuildSta
 
 
 def test_an_empty_pool_is_looked_at_again_whatever_is_asked() -> None:
-    pool = ReadyPool()
+    pool = PoolView()
     pool.found_empty(10.0)
     for passed, state in ((0.99, PoolState.EMPTY), (1.0, PoolState.UNKNOWN)):
         pool.look_if_due(10.0 + passed * LOOK_AT_EMPTY_POOL_AFTER)
@@ -341,7 +341,7 @@ def test_nobody_whose_reason_has_ended_stays_set_aside_more_than_a_second(
     reason: ClientEvent, ends_at: float, unlucky: int, pauses: list[float], others: int, hears: list[bool]
 ) -> None:
     """However others go on asking and being served, and whatever is heard."""
-    queue, pool, now = DemandQueue(), ReadyPool(), 0.0
+    queue, pool, now = DemandQueue(), PoolView(), 0.0
     ask(queue, Session(ADA), 2)
     rivals = [Session(ClientId(f"rival{n}")) for n in range(others)]
     longest = max(pauses)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from coordinator.flow import ready_pool
+from coordinator.flow import pool_view
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.session_registry import Holder
 from coordinator.model import Claimed, ClientId, Demand, ServiceId, SessionId
@@ -42,7 +42,7 @@ async def test_what_an_unregistered_client_held_is_freed_though_that_failed_at_f
 async def test_new_items_go_to_who_waits_though_the_known_ones_beside_them_could_not_be_looked_up(
     server: Server, admin: Admin, volunteer: Volunteer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ready_pool, "LOOK_AT_EMPTY_POOL_AFTER", 3600.0)  # only what is heard lets it be looked again
+    monkeypatch.setattr(pool_view, "LOOK_AT_EMPTY_POOL_AFTER", 3600.0)  # only what is heard lets it be looked again
     await stop_clock(server.node)
     await admin.ok("item.add", items=[{"key": "old"}], services=["follower_check"])
     await volunteer.ok("ask", service="dm_check", count=1)
@@ -78,7 +78,7 @@ async def test_what_no_session_holds_is_freed_after_the_database_was_away(
     await waiting.ok("ask", service="dm_check", count=1)
     await Outage(database.dsn).strike()
     assert (await waiting.push("bucket"))["bucket_id"] == str(claimed.bucket_id)
-    assert (await value(database, "SELECT ended FROM claim WHERE claim = $1", claimed.claim)) == "undelivered"
+    assert (await value(database, "SELECT ended FROM claim WHERE claim_id = $1", claimed.claim)) == "undelivered"
     held = await value(database, "SELECT client_id FROM bucket WHERE bucket_id = $1", UUID(bucket["bucket_id"]))
     assert held == "volunteer", "what a session holds stays with it"
 

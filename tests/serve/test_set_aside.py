@@ -50,14 +50,14 @@ async def test_one_that_gave_back_all_that_is_ready(start_server: StartServer, d
     await filled(server, admin)
     await execute(
         database,
-        "INSERT INTO giveback (client_id, bucket_id, times, until)"
+        "INSERT INTO return_block (client_id, bucket_id, times, until)"
         " SELECT 'volunteer', bucket_id, 1, now() + interval '1 hour' FROM bucket WHERE state = 'ready'",
     )
     await volunteer.ok("ask", service="dm_check", count=1)
     await other.submit(await other.bucket())
     assert volunteer.pushes.empty()
 
-    await execute(database, "UPDATE giveback SET until = now()")
+    await execute(database, "UPDATE return_block SET until = now()")
     _, seconds = await served_while_another_works(volunteer, other)
     assert seconds < 2
 
@@ -72,7 +72,7 @@ async def test_one_that_was_at_its_limit(start_server: StartServer, database: Da
     await volunteer.ok("ask", service="dm_check", count=2)
     await execute(
         database,
-        "UPDATE client_service SET health = 'flagged', health_reason = 'a test' WHERE client_id = 'volunteer'",
+        "UPDATE membership SET health = 'flagged', health_reason = 'a test' WHERE client_id = 'volunteer'",
     )
     server.node.parts.core.signals.tell("client", client="volunteer")
 

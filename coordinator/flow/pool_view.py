@@ -34,7 +34,7 @@ from enum import Enum, auto
 from itertools import product
 
 from coordinator.flow.bucket_builder import BuildOutcome, BuildStatus
-from coordinator.store.claims import FRONT
+from coordinator.store.claims import FRONT_BUCKETS
 
 LOOK_AT_EMPTY_POOL_AFTER = 2.0
 """Seconds after which an empty pool is looked at again though nothing was heard: the net below the signals."""
@@ -97,14 +97,14 @@ _AFTER_BUILD: Mapping[BuildStatus, PoolEvent | None] = {
 }
 
 
-class ReadyPool:
+class PoolView:
     """The belief of this node about the ready pool of one service."""
 
     def __init__(self) -> None:
         self.state = PoolState.UNKNOWN
         self.look_again_at = 0.0
         """When the pool is looked at again, if it is believed to be empty."""
-        self._target = 2 * FRONT
+        self._target = 2 * FRONT_BUCKETS
         """How many ready buckets there should be, as far as is known."""
 
     def on(self, event: PoolEvent) -> None:
@@ -132,7 +132,7 @@ class ReadyPool:
     def build_ahead(self, left: int) -> bool:
         """Tell whether more buckets should be built now, since so few ready ones are left by a claim.
 
-        A claim counts `FRONT` at most.
+        A claim counts `FRONT_BUCKETS` at most.
         """
-        few = left < max(1, min(self._target // 2, FRONT))
+        few = left < max(1, min(self._target // 2, FRONT_BUCKETS))
         return few and self.state is not PoolState.HAS_READY
