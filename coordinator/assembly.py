@@ -21,6 +21,7 @@ from coordinator.admin.system import System
 from coordinator.admin.tokens import Tokens
 from coordinator.config import Settings
 from coordinator.flow.activity import ActivityLog
+from coordinator.flow.asks import Asks
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.catalogue_fill import CatalogueFill
@@ -75,6 +76,7 @@ class Work:
     plugin_runner: PluginRunner
     builder: BucketBuilder
     grant: Grant
+    asks: Asks
     commits: Commits
     intake: Intake
     releases: Releases
@@ -194,6 +196,7 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
     plugin_runner = PluginRunner(core.database, activity_log)
     builder = BucketBuilder(core.database)
     grant = Grant(core, builder)
+    asks = Asks(core, grant)
     commits = Commits(core)
     intake = Intake(core, commits, grant, plugin_runner)
     releases = Releases(core, grant)
@@ -210,6 +213,7 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
         plugin_runner=plugin_runner,
         builder=builder,
         grant=grant,
+        asks=asks,
         commits=commits,
         intake=intake,
         releases=releases,
@@ -255,7 +259,7 @@ def _join_sockets(
     edge: Edge, sessions: OpenSessions, work: Work, administration: Administration, statistics: Statistics
 ) -> Sockets:
     channels = Channels(
-        client=ClientDependencies(work.grant, work.intake, work.releases, work.memberships),
+        client=ClientDependencies(work.grant, work.asks, work.intake, work.releases, work.memberships),
         stats=StatsDependencies(statistics.feeds, statistics.table_pages.page),
         admin=AdminDependencies(administration.steps),
     )

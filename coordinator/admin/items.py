@@ -10,7 +10,7 @@ import msgspec
 from coordinator.admin import Steps
 from coordinator.admin.new_items import NewItem, read_items
 from coordinator.errors import NotFound
-from coordinator.flow.bucket_builder import BucketBuilder, frame, head_start, new_bucket_id, shuffled_parts
+from coordinator.flow.bucket_builder import BucketBuilder, BuildReason, frame, head_start, new_bucket_id, shuffled_parts
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
@@ -66,7 +66,7 @@ class Items:
         for service in joined:
             if request.priority < 100:
                 self._builder.forget(service)
-                await self._builder.make(self._catalogue.by_id(service), wanted=False, patient=True)
+                await self._builder.build(self._catalogue.by_id(service), BuildReason.AHEAD, wait_for_lock=True)
             self._signals.work(service, waiting=request.priority >= 100)
         await self._grant.served(joined)
 

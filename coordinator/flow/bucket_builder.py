@@ -1,6 +1,6 @@
 """From waiting items to shuffled buckets in the ready pool.  protocol.md, "Rank"
 
-One node at a time makes the buckets of a service, any node; the others find the lock taken and let it.
+One node at a time builds the buckets of a service, any node; the others find the lock taken and leave it to that one.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from time import monotonic
 from typing import TypeVar
 from uuid import UUID
@@ -35,7 +36,7 @@ def new_bucket_id() -> BucketId:
 
 
 def head_start(priority: int, most: float) -> float:
-    """What a priority is worth, in seconds: 100 is normal and has none; 0 has `most`.
+    """Seconds that a priority is worth: 100 is normal and has none; 0 has `most`.
 
     Priorities above 100 have a negative one: they wait longer.
     """
@@ -43,12 +44,12 @@ def head_start(priority: int, most: float) -> float:
 
 
 def ready_for_each(settings: ServiceSettings) -> int:
-    """How many ready buckets there should be for each client that may ask: enough for two asks."""
+    """Count the ready buckets that there should be for each client that may ask: enough for two asks."""
     return settings.max_buckets_per_ask * 2
 
 
 def pool_target(workers: int, settings: ServiceSettings) -> int:
-    """How many ready buckets there should be for so many clients that may ask.
+    """Count the ready buckets that there should be for so many clients that may ask.
 
     At most `MAX_READY`: more would only cost looking whether they are there.
     """
@@ -56,12 +57,12 @@ def pool_target(workers: int, settings: ServiceSettings) -> int:
 
 
 def most_items(settings: ServiceSettings) -> int:
-    """How many items one run takes at most."""
+    """Count the items that one run takes at most."""
     return max(settings.bucket_size, MAX_ITEMS_A_RUN)
 
 
 def span(settings: ServiceSettings) -> float:
-    """How much later than the rank of the first the last of a run may have come, in seconds.
+    """Seconds after the rank of the first item of a run within which its last one has come.
 
     As much as the cap of head starts, so that nothing is overtaken beyond its bound; but an hour at least, since what
     comes in a trickle would else make a bucket each.
@@ -69,28 +70,68 @@ def span(settings: ServiceSettings) -> float:
     return max(settings.max_head_start, 3600.0)
 
 
+class BuildReason(Enum):
+    """Why buckets are to be built."""
+
+    AHEAD = auto()
+    """The pool should hold more than it does."""
+    NOTHING_READY = auto()
+    """An ask found no ready bucket, so a short one is better than none."""
+    ONLY_RETURNED_ONES = auto()
+    """There are ready buckets, but only such as the asking client has given back."""
+    NEW_ITEMS = auto()
+    """No bucket was ready, and a few items have just come."""
+
+
+class BuildStatus(Enum):
+    """How a run of the builder has ended."""
+
+    BUILT = auto()
+    """Buckets were built, and more items may wait."""
+    ALL_BUILT = auto()
+    """Buckets were built of all items that were seen to wait."""
+    POOL_FULL = auto()
+    """As many buckets are ready as there should be."""
+    QUEUE_EMPTY = auto()
+    """No items wait of which a bucket should be built."""
+    BUSY = auto()
+    """Another builder works on this service, or has just ended."""
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is to do: take `limit` items at most, and let `short` buckets be made of what is left over."""
+class BuildOutcome:
+    """How a run has ended, how many buckets it built, and how many should be ready (None: it has not looked)."""
+
+    status: BuildStatus
+    buckets: int = 0
+    target: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSize:
+    """The task of one run: take `limit` items at most, and build `short` buckets too of what is left over."""
 
     limit: int
     short: bool
 
 
-def plan(pool: ReadyPool, target: int, settings: ServiceSettings, *, wanted: bool, needy: bool) -> Plan | None:
-    """Whether a run has anything to do, and what; `wanted` and `needy` as in `BucketBuilder.make`."""
+def build_size(pool: ReadyPool, target: int, settings: ServiceSettings, reason: BuildReason) -> BuildSize | None:
+    """Decide what a run has to do; None if there is nothing to do."""
     size = settings.bucket_size
     overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
-    if not pool.waiting or (pool.ready >= target and not (overtaken or needy or wanted)):
+    if not pool.waiting or (pool.ready >= target and not overtaken and reason is BuildReason.AHEAD):
         return None
-    short = (wanted and pool.ready == 0) or needy or overtaken
+
+    nothing_ready = reason is BuildReason.NOTHING_READY and pool.ready == 0
+    short = nothing_ready or reason is BuildReason.ONLY_RETURNED_ONES or overtaken
+
     # With less than a bucket there, all of it is known: the statement is then given no more chance than it needs.
     limit = pool.waiting if pool.waiting < size else min(max(1, target - pool.ready) * size, most_items(settings))
-    return Plan(limit, short) if short or pool.waiting >= size else None
+    return BuildSize(limit, short) if short or pool.waiting >= size else None
 
 
 def shuffled_parts(items: Sequence[T], size: int) -> list[list[T]]:
-    """The items in an order that nobody can foresee, cut into parts of `size`."""
+    """Put the items in an order that nobody can foresee, and cut them into parts of `size`."""
     shuffled = list(items)
     _random.shuffle(shuffled)
     return [shuffled[at : at + size] for at in range(0, len(shuffled), size)]
@@ -110,22 +151,7 @@ def frame_of(claimed: Claimed) -> str:
     return msgspec.json.encode(left).decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What one run did: how many buckets it made."""
-
-    buckets: int
-    target: int = 0
-    """How many ready buckets there should be."""
-    drained: bool = False
-    """All was made that was seen to wait."""
-    full: bool = False
-    """There were as many as there should be."""
-    busy: bool = False
-    """Another node is making buckets of this service right now: then there is no target."""
-
-
-SURE = 1.0
+TRUST_POSITION_FOR = 1.0
 """Seconds for which a builder believes that nothing new ranks before what it has left, unless it hears of something.
 
 It can be wrong for so long: the rank of an item is when its transaction began, and others may be committed before it.
@@ -133,8 +159,8 @@ It can be wrong for so long: the rank of an item is when its transaction began, 
 
 
 @dataclass(slots=True)
-class _Left:
-    """Where a queue was left, and when it was last looked at from its beginning."""
+class _Position:
+    """The place in a queue where it was left, and when it was last looked at from its beginning."""
 
     start: QueuePlace = store.QUEUE_START
     looked: float = field(default_factory=monotonic)
@@ -149,40 +175,43 @@ class BucketBuilder:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._left: dict[ServiceId, _Left] = {}
+        self._positions: dict[ServiceId, _Position] = {}
 
     def forget(self, service: ServiceId) -> None:
-        """Something may wait now that ranks before what was left: look from the beginning."""
-        self._left.pop(service, None)
+        """Look from the beginning of a queue: something may wait now that ranks before what was left."""
+        self._positions.pop(service, None)
 
-    async def make(self, entry: Entry, *, wanted: bool, needy: bool = False, patient: bool = False) -> Made:
-        """One run for one service.
-
-        `wanted`: an ask found no ready bucket, so a short one is better than none; `needy`: there are ready ones,
-        but only such as the asking client has given back; `patient`: wait for another builder, do not leave it to it.
+    async def build(self, entry: Entry, reason: BuildReason, *, wait_for_lock: bool = False) -> BuildOutcome:
+        """Build buckets of one service.  `wait_for_lock`: wait for another builder, do not leave it to it.
 
         Raises:
-            Unavailable: the database is away; nothing was moved.
+            Unavailable: the database is away; nothing was moved, but for `NEW_ITEMS`, where that is not known.
         """
-        settings = entry.service.settings
-        service = entry.service.service_id
-        left = self._left.get(service)
-        if left is None or monotonic() - left.looked > SURE:
-            left = self._left[service] = _Left()
+        if reason is BuildReason.NEW_ITEMS:
+            built = await self._build_few(entry)
+            if built:
+                return BuildOutcome(BuildStatus.ALL_BUILT, built)
+            reason = BuildReason.NOTHING_READY
+
+        settings, service = entry.service.settings, entry.service.service_id
+        position = self._position_of(service)
         async with self._database.transaction() as db:
-            if patient:
+            if wait_for_lock:
                 await store.lock(db, [service])
-            pool = await store.look(db, service, ready_for_each(settings), settings.bucket_size, left.start)
+            pool = await store.look(db, service, ready_for_each(settings), settings.bucket_size, position.start)
             if pool is None:
-                return Made(0, busy=True)
+                return BuildOutcome(BuildStatus.BUSY)
+
             target = pool_target(pool.workers, settings)
-            if patient and wanted and not needy and pool.ready:
-                return Made(pool.ready, target)  # another builder was quicker
-            run = plan(pool, target, settings, wanted=wanted, needy=needy)
+            if wait_for_lock and reason is BuildReason.NOTHING_READY and pool.ready:
+                return BuildOutcome(BuildStatus.BUILT, pool.ready, target)  # another builder was quicker
+            run = build_size(pool, target, settings, reason)
             if run is None:
-                return Made(0, target, full=pool.ready >= target)
-            start = left.start if pool.front is None or pool.first is None else (pool.front, pool.first)
-            made, start = await store.make(
+                full = pool.ready >= target
+                return BuildOutcome(BuildStatus.POOL_FULL if full else BuildStatus.QUEUE_EMPTY, 0, target)
+
+            start = position.start if pool.front is None or pool.first is None else (pool.front, pool.first)
+            built, start = await store.make(
                 db,
                 service,
                 run.limit,
@@ -191,17 +220,23 @@ class BucketBuilder:
                 start=start,
                 span=span(settings),
             )
-        left.start = start  # which nobody looks at any more if it was forgotten meanwhile
-        # Nothing, where there was something: another builder has just ended.
-        return Made(made, target, drained=made > 0 and pool.waiting < settings.bucket_size, busy=not made)
 
-    async def make_few(self, entry: Entry) -> int:
-        """Short buckets of the few items that have just come, while none is ready; returns how many were made.
+        position.start = start  # which nobody looks at any more if it was forgotten meanwhile
+        if not built:  # where there was something: another builder has just ended
+            return BuildOutcome(BuildStatus.BUSY)
+        drained = pool.waiting < settings.bucket_size
+        return BuildOutcome(BuildStatus.ALL_BUILT if drained else BuildStatus.BUILT, built, target)
 
-        Makes nothing if a whole bucket of items waits, or if another builder is at work: that is left to `make`.
+    def _position_of(self, service: ServiceId) -> _Position:
+        position = self._positions.get(service)
+        if position is None or monotonic() - position.looked > TRUST_POSITION_FOR:
+            position = self._positions[service] = _Position()
+        return position
 
-        Raises:
-            Unavailable: the database is away; it is not known whether they were made.
+    async def _build_few(self, entry: Entry) -> int:
+        """Build short buckets of the few items that have just come, while none is ready; returns how many.
+
+        Builds nothing if a whole bucket of items waits, or if another builder is at work.
         """
         settings, service = entry.service.settings, entry.service.service_id
         async with self._database.connection() as db:

@@ -14,6 +14,9 @@ from coordinator.model import Boot
 from coordinator.observe.events import Events
 from coordinator.store.pool import Database
 
+RETRY_AFTER_DRAIN = 5.0
+"""Seconds until the peers of a draining node should reconnect."""
+
 
 @dataclass(slots=True)
 class NodeState:

@@ -14,7 +14,7 @@ import structlog
 
 from coordinator.errors import Unavailable
 from coordinator.flow.activity import ActivityLog
-from coordinator.flow.bucket_builder import BucketBuilder
+from coordinator.flow.bucket_builder import BucketBuilder, BuildReason
 from coordinator.flow.bucket_splitter import BucketSplitter
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
@@ -148,8 +148,8 @@ class Expiry:
         for entry in self._core.catalogue.all():
             of_service = due.get(entry.service.service_id)
             if entry.service.state == "active" and of_service is not None and of_service.low:
-                made = await self._builder.make(entry, wanted=False)
-                if made.buckets:
+                outcome = await self._builder.build(entry, BuildReason.AHEAD)
+                if outcome.buckets:
                     self._core.signals.work(entry.service.service_id)
 
     def on_dead(self, signal: dict[str, Any]) -> None:

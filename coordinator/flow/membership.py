@@ -38,12 +38,12 @@ _NAME = re.compile(NAME_PATTERN)
 REPORT_PAUSE = 60.0
 """Seconds that a `report` without `retry_after` means."""
 
-LONGEST_PAUSE = 30 * 86_400.0
-"""Seconds; who cannot work for longer than that had better leave."""
+LONGEST_REPORT = 30 * 86_400.0
+"""Seconds that a `report` may ask for at most: a client that cannot work for longer had better leave."""
 
 
 class Memberships:
-    """Who a client is, and which services it works for."""
+    """Knows which client an identity is, and which services it works for."""
 
     def __init__(self, core: Core, grant: Grant, releases: Releases) -> None:
         self._database = core.database
@@ -57,7 +57,9 @@ class Memberships:
         self._events = core.events
 
     async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
-        """Who this is, and its own counters; the session enters the registry next.  An unknown client id is welcome.
+        """Find the identity of a session, and its own counters; the session enters the registry next.
+
+        An unknown client id is welcome.
 
         Raises:
             Unauthorized: it is bound to another secret.
@@ -66,6 +68,7 @@ class Memberships:
         """
         client, secret_hash = ClientId(hello.client_id), credentials.hash_secret(hello.secret)
         identity = self._registry.arrive(client, secret_hash)
+
         try:
             async with self._database.connection() as db:
                 known = await clients.find(db, client)
@@ -74,6 +77,7 @@ class Memberships:
                         raise Unauthorized("Wrong secret for that client id.", close_code=Close.BAD_CREDENTIALS)
                     if known.deactivated is not None:
                         raise _deactivated(known.deactivated)
+
                 await self._load(db, identity)
                 counters = await clients.counters(db, client)
                 if identity.registered:
@@ -84,12 +88,13 @@ class Memberships:
         return identity, counters
 
     async def _load(self, db: Connection, identity: Identity) -> None:
+        """Read what the database says of an identity."""
         known = await clients.find(db, identity.client_id)
         mine = known is not None and known.secret_hash == identity.secret_hash
         identity.registered = mine and known is not None and known.registered
         identity.deactivated = known.deactivated if mine and known is not None else None
         memberships = await clients.memberships(db, identity.client_id) if mine else []
-        identity.memberships = {one.service_id: one for one in memberships}
+        identity.memberships = {membership.service_id: membership for membership in memberships}
 
     async def reload(self, client: ClientId) -> None:
         """Read again what the database says of a client; somebody has changed it.
@@ -100,16 +105,18 @@ class Memberships:
         for identity in list(self._registry.identities(client)):
             async with self._database.connection() as db:
                 await self._load(db, identity)
+
             for service, membership in list(identity.memberships.items()):
                 if identity.works_for(service):
                     self._grant.wake(service)
                 elif membership.inactive == "admin" or not membership.joined:
-                    # What was claimed here while the change was made elsewhere.
+                    # Something may have been claimed here while the change was made elsewhere.
                     way = claims.DEACTIVATED if membership.inactive == "admin" else claims.LEFT
                     reason = "deactivated" if membership.inactive == "admin" else "released"
                     await self._grant.all_delivered()
                     if identity.held_in(service):
                         await self._releases.free_client(client, service, way, reason)
+
             if identity.deactivated is not None:
                 await self._grant.all_delivered()
                 if identity.held:
@@ -118,7 +125,7 @@ class Memberships:
                     holder.end(Close.DEACTIVATED, "deactivated")
 
     def changed(self, client: ClientId) -> None:
-        """Let the other nodes read it again."""
+        """Let all nodes read again what the database says of a client."""
         self._signals.tell("client", client=client)
 
     async def register(self, register: wire.Register, by: Holder) -> wire.Registered:
@@ -133,6 +140,7 @@ class Memberships:
         screen_name = _name(register.screen_name, "$.screen_name")
         choices = self._choices(register.services)
         identity = by.identity
+
         async with self._database.transaction() as db:
             known = await clients.find(db, by.client_id)
             again = (
@@ -142,7 +150,7 @@ class Memberships:
                 and credentials.same(known.secret_hash, identity.secret_hash)
             )
             if not again:
-                await self._enrol(db, register.enrolment_token)
+                await self._check_enrolment(db, register.enrolment_token)
             if not await clients.register(db, by.client_id, identity.secret_hash, screen_name):
                 raise Unauthorized("That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS)
             for entry, profile in choices:
@@ -152,6 +160,7 @@ class Memberships:
                 await activity.note(db, by.client_id, "client.register", by.client_id, "ok")
         async with self._database.connection() as db:
             await self._load(db, identity)
+
         if not again:
             self._events.emit("register", f"registered as {screen_name}", client=by.client_id)
         self.changed(by.client_id)
@@ -162,7 +171,8 @@ class Memberships:
             services=[membership_of(entry, identity) for entry in self._catalogue.all()],
         )
 
-    async def _enrol(self, db: Connection, token: object) -> None:
+    async def _check_enrolment(self, db: Connection, token: object) -> None:
+        """Refuse a new client that may not register here; an enrolment token is used up."""
         if self._registration == "open":
             return
         if self._registration == "closed":
@@ -175,6 +185,7 @@ class Memberships:
             raise Unauthorized("That enrolment token is not good.")
 
     def _choices(self, services: object) -> list[tuple[Entry, dict[str, Any]]]:
+        """Read which services a client wants to work for, each with its profile."""
         if services is None:
             return []
         try:
@@ -182,6 +193,7 @@ class Memberships:
         except msgspec.ValidationError as failure:
             what, _, inner = str(failure).partition(" - at `$")
             raise BadRegistration(f"services: {what}.", detail={"path": "$.services" + inner.rstrip("`")}) from None
+
         found = []
         for place, choice in enumerate(choices):
             entry = self._catalogue.living(choice.service)
@@ -205,6 +217,7 @@ class Memberships:
         identity.registered = False
         for session in list(identity.sessions.values()):
             self._grant.withdraw(session)
+
         try:
             async with self._database.transaction() as db:
                 await clients.unregister(db, by.client_id)
@@ -221,8 +234,8 @@ class Memberships:
                 await self._load(db, identity)
             await self._grant.all_delivered()
             self._events.emit("register", "unregistered", client=by.client_id)
-            # Once they are free, since a node that is told takes what is out, and this answer would count too little;
-            # but before its sessions hear what they have lost, after which they are not registered.
+            # All nodes are told once the buckets are free: a node that is told takes what is still held, and this
+            # answer would count too little.  But before its sessions hear what they lost: then they are not registered.
             released = await self._releases.free_client(
                 by.client_id, None, claims.UNREGISTERED, "released", spare=by, freed=tell
             )
@@ -232,11 +245,11 @@ class Memberships:
         return wire.Unregistered(released=released)
 
     def services(self, by: Holder) -> wire.ServiceList:
-        """All services, with all that a client needs to know of them."""
+        """List all services, with all that a client needs to know of them."""
         return wire.ServiceList(services=[card_of(entry, by.identity) for entry in self._catalogue.all()])
 
     async def join(self, join: wire.Join, by: Holder) -> wire.Joined:
-        """Work for a service from now on.
+        """Make a client a member of a service.
 
         Raises:
             UnknownService, ServiceRevoked
@@ -253,6 +266,7 @@ class Memberships:
                 detail={"reason": "admin"},
                 scope="client",
             )
+
         profile = read_profile(entry, join.profile, "$.profile")
         async with self._database.connection() as db:
             await clients.join(db, by.client_id, service, msgspec.json.encode(profile).decode())
@@ -262,7 +276,7 @@ class Memberships:
         return wire.Joined(service=join.service)
 
     async def leave(self, leave: wire.Leave, by: Holder) -> wire.Left:
-        """Work for a service no longer; what is held of it goes back.
+        """End a membership; buckets of that service that the client holds go back.
 
         Raises:
             UnknownService, ServiceRevoked, NotJoined, Unavailable
@@ -272,6 +286,7 @@ class Memberships:
         known = by.identity.memberships.get(service)
         if known is None or not known.joined:
             raise NotJoined(f"This client has not joined {leave.service}.")
+
         async with self._database.connection() as db:
             await clients.leave(db, by.client_id, service)
             await self._load(db, by.identity)
@@ -293,6 +308,7 @@ class Memberships:
         known: ClientMembership | None = by.identity.memberships.get(service)
         if known is None or known.inactive != "idle" or not known.joined:
             refuse_strangers(entry, by.identity, idle_may=True)
+
         async with self._database.connection() as db:
             await clients.activate(db, by.client_id, service)
             await self._load(db, by.identity)
@@ -301,17 +317,17 @@ class Memberships:
         return wire.Activated(service=activate.service)
 
     async def report(self, report: wire.Report, by: Holder) -> wire.Reported:
-        """Give this client nothing of a service for a while, without a fault.
+        """Let a client that cannot work wait for a while; that is no fault of its own.
 
         Raises:
             UnknownService, ServiceRevoked, ClientDeactivated, NotJoined, Unavailable
         """
         entry = self._catalogue.get(report.service)
         refuse_strangers(entry, by.identity, idle_may=False)
-        seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_PAUSE)
+        seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_REPORT)
         async with self._database.connection() as db:
             await clients.report(db, by.client_id, entry.service.service_id, seconds)
-        self._grant.unpark(by.client_id, entry.service.service_id)  # it may be shorter than the one before
+        self._grant.wait_ended(by.client_id, entry.service.service_id)  # it may be shorter than the one before
         return wire.Reported(service=report.service, retry_after=seconds)
 
 

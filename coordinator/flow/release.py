@@ -1,4 +1,7 @@
-"""The ways back: what a client held becomes free for others.  protocol.md, "Disconnect", "Recollect" """
+"""The ways back: buckets that a client held become free for others, or its own again.
+
+protocol.md, "Disconnect", "Recollect"
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Rel
 
 log = structlog.get_logger()
 
-RETRY = 1.0
+RETRY_RELEASE_AFTER = 1.0
 """Seconds between tries while the database is away."""
 
-GATHER = 0.05
-"""Seconds for which ended sessions are gathered before that is noted: whoever waits for their buckets goes first."""
+GATHER_ENDS_FOR = 0.05
+"""Seconds for which ended sessions are gathered before that is noted: clients that wait for their buckets go first."""
 
 
 class Releases:
@@ -47,34 +50,37 @@ class Releases:
         self._events = core.events
         self._counters = core.counters
         self._lost_track = core.lost_track
-        self._over: asyncio.Queue[SessionId] = asyncio.Queue()
-        """Ended sessions, until that is noted."""
+        self._ended: asyncio.Queue[SessionId] = asyncio.Queue()
+        """Sessions whose end is not noted yet."""
         self._moving: set[SessionId] = set()
-        """Sessions whose claims are just being released or regranted: what is not in the registry is no orphan."""
+        """Sessions whose claims are just being released or regranted: they are no orphans, though nobody holds them."""
 
     # One session
 
     async def end_session(self, holder: Holder, *, keep: bool, way: EndReason = claims.CUT_OFF) -> None:
-        """A connection has ended: free what it claimed, at once; or keep it for its client, if the node drains.
+        """Free what a session claimed, at once, since its connection has ended; or keep it for its client (`keep`).
 
         Done before anything else of that client that could depend on it; repeated until the database is back.
         """
         identity = holder.identity
         self._grant.withdraw(holder)
         held = self._registry.leave(holder)
+        delivered = [bucket.bucket_id for bucket in held]
+
         identity.begin_leaving()
         self._moving.add(holder.session_id)
         try:
             while True:
                 try:
-                    await self._end_session(holder, [one.bucket_id for one in held], keep=keep, way=way)
+                    await self._end_session(holder, delivered, keep=keep, way=way)
                     break
                 except Unavailable:
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(RETRY_RELEASE_AFTER)
         finally:
             self._moving.discard(holder.session_id)
             identity.end_leaving()
             self._registry.forget(identity)
+
         if held:
             kept = "kept for it" if keep else "free for others"
             self._events.emit("disconnect", f"while holding buckets: {len(held)}, {kept}", client=holder.client_id)
@@ -94,37 +100,40 @@ class Releases:
             else:
                 freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
                 if way is claims.CUT_OFF:
-                    for service in {one.service_id for one in freed if one.bucket_id in delivered}:
+                    for service in {bucket.service_id for bucket in freed if bucket.bucket_id in delivered}:
                         self._counters.disconnected(service)
                         self._counters.look(client, service)
                 self._wake(freed)
-        self._over.put_nowait(session)
+        self._ended.put_nowait(session)
 
     async def _note_ends(self) -> None:
+        """Write down which sessions have ended, several at a time."""
         while True:
-            ended = [await self._over.get()]
-            await asyncio.sleep(GATHER)
-            while not self._over.empty():
-                ended.append(self._over.get_nowait())
+            ended = [await self._ended.get()]
+            await asyncio.sleep(GATHER_ENDS_FOR)
+            while not self._ended.empty():
+                ended.append(self._ended.get_nowait())
+
             while True:
                 try:
                     async with self._database.connection() as db:
                         await clients.end_sessions(db, ended)
                     break
                 except Unavailable:
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(RETRY_RELEASE_AFTER)
                 except Exception:
                     # Only shown: it must not end the node, with which they end at the latest.
                     log.exception("the ends of sessions cannot be noted", sessions=len(ended))
                     break
 
     async def give_back(self, release: Release, by: Holder) -> Released:
-        """A client returns one bucket.
+        """Free one bucket that its client returns.
 
         Raises:
             UnknownBucket, NotOwner, StaleClaim, Unavailable; and what its membership forbids.
         """
         bucket_id, claim = bucket_of(release.bucket_id), ClaimNumber(release.claim)
+
         async with self._database.connection() as db:
             bucket = await claim_lookup.find_claim(db, bucket_id, claim)
             if bucket is None:
@@ -134,6 +143,7 @@ class Releases:
             freed = await claims.release_claim(db, bucket_id, claim, claims.RELEASED, self._recollect_window)
         if not freed:
             raise StaleClaim("Your claim of that bucket has ended.")
+
         self._registry.drop(by.client_id, bucket_id, claim)
         self._counters.given_back(bucket.service_id)
         self._counters.look(by.client_id, bucket.service_id)
@@ -180,7 +190,11 @@ class Releases:
         return len(freed)
 
     async def take(self, bucket_id: BucketId, way: EndReason = claims.TAKEN) -> int:
-        """Take one bucket from whoever holds it; 0 if nobody does."""
+        """Take one bucket from its holder; returns how many buckets were taken, 0 if nobody holds it.
+
+        Raises:
+            UnknownBucket, Unavailable
+        """
         async with self._database.connection() as db:
             bucket = await claim_lookup.find_claim(db, bucket_id, ClaimNumber(0))
             if bucket is None:
@@ -192,33 +206,34 @@ class Releases:
 
     def tell_lost(self, freed: Sequence[Freed], reason: str, spare: Holder | None = None) -> None:
         """Tell the holders, on whatever node, that these claims are over."""
-        for one in freed:
+        for bucket in freed:
             self._events.emit(
                 "lost",
                 f"taken away: {reason}",
-                client=one.client_id,
-                service=self._catalogue.name_of(one.service_id),
-                bucket=str(one.bucket_id),
+                client=bucket.client_id,
+                service=self._catalogue.name_of(bucket.service_id),
+                bucket=str(bucket.bucket_id),
             )
-        told = [[one.client_id, str(one.bucket_id), one.claim] for one in freed]
-        for part in batches(told):
-            spared = None if spare is None else str(spare.session_id)
+
+        spared = None if spare is None else str(spare.session_id)
+        lost = [[bucket.client_id, str(bucket.bucket_id), bucket.claim] for bucket in freed]
+        for part in batches(lost):
             self._signals.tell("lost", claims=part, reason=reason, spare=spared)
 
     def on_lost(self, signal: dict[str, Any]) -> None:
-        """Somebody took claims away; those of this node's sessions are told."""
+        """Tell the sessions of this node which of their claims somebody took away."""
         for client, bucket, claim in signal["claims"]:
             held = self._registry.drop(ClientId(client), BucketId(UUID(bucket)), ClaimNumber(claim))
             if held is not None and str(held.holder.session_id) != signal.get("spare"):
                 held.holder.push(BucketLost(bucket_id=bucket, claim=claim, reason=signal["reason"]))
 
     def wake(self, services: Iterable[ServiceId]) -> None:
-        """Something came back to these services."""
+        """Tell all nodes that something came back to these services."""
         for service in set(services):
             self._signals.work(service)
 
     def _wake(self, freed: Sequence[Freed]) -> None:
-        self.wake(one.service_id for one in freed)
+        self.wake(bucket.service_id for bucket in freed)
 
     # Back to its client
 
@@ -231,43 +246,48 @@ class Releases:
             Unavailable: the database is away.
         """
         await by.identity.settled_down()
-        named: list[BucketId] = []
-        for hold in holds:
-            try:
-                named.append(bucket_of(hold.bucket_id))
-            except UnknownBucket:
-                continue
+        named = [bucket for hold in holds if (bucket := _bucket_named(hold)) is not None]
+        held = {bucket.bucket_id for bucket in by.identity.held.values() if bucket.holder is by}
         regranted: list[Claimed] = []
-        mine = {held.bucket_id for held in by.identity.held.values() if held.holder is by}
         if by.identity.registered and by.identity.deactivated is None:
-            self._moving.add(by.session_id)
-            try:
-                async with self._database.transaction() as db:
-                    found = await recollects.recollect(
-                        db, by.client_id, by.session_id, named, self._boot, self._recollect_window
-                    )
-            except BaseException:
-                self._lost_track.set()
-                raise
-            else:
-                for one in found:
-                    if one.taken_from is not None:
-                        self._take_over(by, one.claimed.bucket_id, one.former)
-                    if self._grant.take_in(one.claimed, by):
-                        regranted.append(one.claimed)
-                        self._grant.unpark(by.client_id, one.claimed.service_id)
-                    else:
-                        self._lost_track.set()
-            finally:
-                self._moving.discard(by.session_id)
-        back = {one.bucket_id for one in regranted} | mine
+            regranted = await self._regrant(by, named)
+
+        back = {claimed.bucket_id for claimed in regranted} | held
         answer = Recollection(
-            regranted=[str(one.bucket_id) for one in regranted],
-            dropped=[hold.bucket_id for hold in holds if _id(hold.bucket_id) not in back],
+            regranted=[str(claimed.bucket_id) for claimed in regranted],
+            dropped=[hold.bucket_id for hold in holds if _bucket_named(hold) not in back],
         )
         return answer, regranted
 
+    async def _regrant(self, by: Holder, named: Sequence[BucketId]) -> list[Claimed]:
+        """Claim for a session what its client may have back, and note it as held; returns the claims."""
+        regranted: list[Claimed] = []
+        self._moving.add(by.session_id)
+
+        try:
+            async with self._database.transaction() as db:
+                found = await recollects.recollect(
+                    db, by.client_id, by.session_id, named, self._boot, self._recollect_window
+                )
+
+            for regrant in found:
+                claimed = regrant.claimed
+                if regrant.taken_from is not None:
+                    self._take_over(by, claimed.bucket_id, regrant.former)
+                if self._grant.take_in(claimed, by):
+                    regranted.append(claimed)
+                    self._grant.wait_ended(by.client_id, claimed.service_id)
+                else:
+                    self._lost_track.set()
+        except BaseException:
+            self._lost_track.set()
+            raise
+        finally:
+            self._moving.discard(by.session_id)
+        return regranted
+
     def _take_over(self, by: Holder, bucket: BucketId, former: ClaimNumber) -> None:
+        """Tell the other session of the client, on whatever node, that it has lost a bucket to this one."""
         self._signals.tell(
             "lost",
             claims=[[by.client_id, str(bucket), former]],
@@ -295,20 +315,23 @@ class Releases:
                 await self._reconcile()
             except Unavailable:
                 self._lost_track.set()
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_RELEASE_AFTER)
 
     async def _reconcile(self) -> None:
+        """Free claims of this node's start that no session holds."""
         begun = monotonic()
         async with self._database.connection() as db:
             believed = await claims.claims_of_boot(db, self._boot)
-        # What was claimed before that look is in the registry once the lines are idle for a moment.
+
+        # A claim that began before that look is in the registry once no dispatcher claims for a moment.
         await self._grant.all_delivered()
-        held = {(one.bucket_id, one.claim) for one in self._registry.all_held()}
+        held = {(bucket.bucket_id, bucket.claim) for bucket in self._registry.all_held()}
         orphans = [
             (bucket, claim)
             for bucket, claim, session in believed
             if (bucket, claim) not in held and session not in self._moving
         ]
+
         for bucket, claim in orphans:
             async with self._database.connection() as db:
                 freed = await claims.release_claim(db, bucket, claim, claims.UNDELIVERED, 0.0)
@@ -318,8 +341,8 @@ class Releases:
             log.info("freed claims that no session holds", buckets=len(orphans), seconds=seconds)
 
 
-def _id(name: str) -> BucketId | None:
+def _bucket_named(hold: Hold) -> BucketId | None:
     try:
-        return bucket_of(name)
+        return bucket_of(hold.bucket_id)
     except UnknownBucket:
         return None

@@ -1,4 +1,4 @@
-"""Who is here: the sessions of this node, the identities behind them, and what they hold.
+"""The sessions of this node, the identities behind them, and what they hold.
 
 A cache of what Postgres knows, for the sessions of this node only; it may vanish at any moment.
 """
@@ -36,8 +36,8 @@ class Holder(Protocol):
 
 
 @dataclass(slots=True)
-class Held:
-    """A bucket in the hands of a session of this node; `given` has '1' for each item that was handed out."""
+class HeldClaim:
+    """A bucket that a session of this node holds; `given` has '1' for each item that was handed out."""
 
     service_id: ServiceId
     bucket_id: BucketId
@@ -49,10 +49,10 @@ class Held:
 
 
 @dataclass(slots=True)
-class Moments:
-    """When a client last submitted results in a service, and last asked for more with work lying untouched.
+class WorkMoments:
+    """The moments at which a client last submitted results in a service, and last asked for more while hoarding.
 
-    On this node, by its clock that never goes back; 0: not yet.
+    On this node, in seconds of its clock that never goes back; 0: not yet.
     """
 
     submitted: float = 0.0
@@ -72,14 +72,14 @@ class Identity:
     deactivated: str | None = None
     memberships: dict[ServiceId, ClientMembership] = field(default_factory=dict)
     sessions: dict[SessionId, Holder] = field(default_factory=dict)
-    held: dict[BucketId, Held] = field(default_factory=dict)
-    moments: dict[ServiceId, Moments] = field(default_factory=dict)
+    held: dict[BucketId, HeldClaim] = field(default_factory=dict)
+    moments: dict[ServiceId, WorkMoments] = field(default_factory=dict)
     arriving: int = 0
     leaving: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def works_for(self, service: ServiceId) -> bool:
-        """Whether work of this service may go to it."""
+        """Tell whether work of this service may go to it."""
         membership = self.memberships.get(service)
         return (
             self.registered
@@ -90,25 +90,25 @@ class Identity:
         )
 
     def health_in(self, service: ServiceId) -> Health:
-        """How it works for a service, as was last read."""
+        """Return its health in a service, as was last read."""
         membership = self.memberships.get(service)
         return "ok" if membership is None else membership.health
 
-    def moments_in(self, service: ServiceId) -> Moments:
-        """Its moments in a service."""
-        return self.moments.setdefault(service, Moments())
+    def moments_in(self, service: ServiceId) -> WorkMoments:
+        """Return its moments in a service; they can be written to."""
+        return self.moments.setdefault(service, WorkMoments())
 
     def held_in(self, service: ServiceId) -> int:
-        """How many buckets of a service its sessions of this node hold."""
+        """Count the buckets of a service that its sessions of this node hold."""
         return sum(held.service_id == service for held in self.held.values())
 
     def begin_leaving(self) -> None:
-        """A release of what one of its sessions held begins."""
+        """Note that a release of what one of its sessions held begins."""
         self.leaving += 1
         self.left.clear()
 
     def end_leaving(self) -> None:
-        """That release is done."""
+        """Note that such a release is done."""
         self.leaving -= 1
         if not self.leaving:
             self.left.set()
@@ -127,24 +127,24 @@ class SessionRegistry:
         self._identities: dict[ClientId, dict[bytes, Identity]] = {}
 
     def arrive(self, client: ClientId, secret_hash: bytes) -> Identity:
-        """The identity of that client id and secret; a new one if it has no session here.
+        """Return the identity of that client id and secret; a new one if it has no session here.
 
         Every call is followed by `enter`, or by `turn_away` if the hello was not accepted.
         """
         by_secret = self._identities.setdefault(client, {})
-        found = by_secret.get(secret_hash)
-        if found is None:
-            found = by_secret[secret_hash] = Identity(client, secret_hash)
-        found.arriving += 1
-        return found
+        identity = by_secret.get(secret_hash)
+        if identity is None:
+            identity = by_secret[secret_hash] = Identity(client, secret_hash)
+        identity.arriving += 1
+        return identity
 
     def turn_away(self, identity: Identity) -> None:
-        """That hello was not accepted."""
+        """Note that a hello was not accepted."""
         identity.arriving -= 1
         self.forget(identity)
 
     def identities(self, client: ClientId | None = None) -> Iterator[Identity]:
-        """All identities here, or those of one client id (at most one of them is registered)."""
+        """Go through all identities here, or those of one client id (at most one of them is registered)."""
         if client is not None:
             yield from list(self._identities.get(client, {}).values())
         else:
@@ -152,16 +152,17 @@ class SessionRegistry:
                 yield from list(by_secret.values())
 
     def enter(self, holder: Holder) -> None:
-        """A session has said hello."""
+        """Note that a session has said hello."""
         holder.identity.arriving -= 1
         self.sessions[holder.session_id] = holder
         holder.identity.sessions[holder.session_id] = holder
 
-    def leave(self, holder: Holder) -> list[Held]:
-        """A session has ended; returns what it held."""
+    def leave(self, holder: Holder) -> list[HeldClaim]:
+        """Note that a session has ended; returns what it held."""
         identity = holder.identity
         self.sessions.pop(holder.session_id, None)
         identity.sessions.pop(holder.session_id, None)
+
         gone = [held for held in identity.held.values() if held.holder is holder]
         for held in gone:
             del identity.held[held.bucket_id]
@@ -175,25 +176,25 @@ class SessionRegistry:
             if not by_secret:
                 self._identities.pop(identity.client_id, None)
 
-    def hold(self, held: Held) -> None:
-        """A bucket goes into the hands of a session."""
+    def hold(self, held: HeldClaim) -> None:
+        """Note that a session holds a bucket."""
         held.holder.identity.held[held.bucket_id] = held
 
-    def held(self, client: ClientId, bucket: BucketId) -> Held | None:
-        """That bucket, if a session of that client holds it here."""
+    def held(self, client: ClientId, bucket: BucketId) -> HeldClaim | None:
+        """Return a bucket if a session of that client holds it here."""
         for identity in self.identities(client):
             found = identity.held.get(bucket)
             if found is not None:
                 return found
         return None
 
-    def drop(self, client: ClientId, bucket: BucketId, claim: ClaimNumber) -> Held | None:
-        """That claim is over; returns what it was if a session here held it."""
+    def drop(self, client: ClientId, bucket: BucketId, claim: ClaimNumber) -> HeldClaim | None:
+        """Note that a claim is over; returns the bucket if a session here held it under that claim."""
         held = self.held(client, bucket)
         if held is None or held.claim != claim:
             return None
         return held.holder.identity.held.pop(bucket)
 
-    def all_held(self) -> Iterable[Held]:
-        """Everything in the hands of sessions of this node."""
+    def all_held(self) -> Iterable[HeldClaim]:
+        """Return all buckets that sessions of this node hold."""
         return [held for identity in self.identities() for held in identity.held.values()]

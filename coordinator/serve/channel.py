@@ -27,9 +27,6 @@ log = structlog.get_logger()
 RETRY_AFTER_UNAVAILABLE = 1.0
 """Seconds until a peer should try again while the database is away."""
 
-RETRY_AFTER_DRAIN = 5.0
-"""Seconds until the peers of a draining node should reconnect."""
-
 Step = Callable[[Any], Awaitable[Answer | None]]
 """Returns the answer to one request; None if the step answers it itself, now or later."""
 

@@ -21,22 +21,21 @@ from coordinator.errors import (
     BadMessage,
     Draining,
     NotRegistered,
-    NoWork,
     PeerError,
     RateLimited,
     ServerUnavailable,
     Unavailable,
 )
-from coordinator.flow.catalogue import membership_of, refuse_strangers
+from coordinator.flow.asks import Asks
+from coordinator.flow.catalogue import membership_of
+from coordinator.flow.core import RETRY_AFTER_DRAIN
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import Intake
 from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
 from coordinator.flow.session_registry import Identity
-from coordinator.model import Claimed, ClientId, ServiceId, SessionId
-from coordinator.observe import health
+from coordinator.model import Claimed, ClientId, SessionId
 from coordinator.serve.channel import (
-    RETRY_AFTER_DRAIN,
     RETRY_AFTER_UNAVAILABLE,
     ChannelSession,
     Edge,
@@ -63,15 +62,13 @@ WAITS_FOR_SUBMITS: frozenset[type[Request]] = frozenset(
 MAX_CONCURRENT_SUBMITS = 32
 """Submits of one session that may wait for their commit at once; no further frame is read until one is done."""
 
-RETRY_AFTER_NO_WORK = 2.0
-"""Seconds until a client that does not wait for work should ask again."""
-
 
 @dataclass(frozen=True, slots=True)
 class ClientDependencies:
     """The parts that a client's session uses."""
 
     grant: Grant
+    asks: Asks
     intake: Intake
     releases: Releases
     memberships: Memberships
@@ -89,6 +86,7 @@ class ClientSession(ChannelSession):
     ) -> None:
         super().__init__(connection, address, edge)
         self._grant = dependencies.grant
+        self._asks = dependencies.asks
         self._intake = dependencies.intake
         self._releases = dependencies.releases
         self._memberships = dependencies.memberships
@@ -265,41 +263,11 @@ class ClientSession(ChannelSession):
 
     # Work
 
-    async def _ask(self, ask: wire.Ask) -> Answer | None:
-        core = self._edge.core
-        entry = core.catalogue.get(ask.service)
-        service, settings = entry.service.service_id, entry.service.settings
-        refuse_strangers(entry, self.identity, idle_may=False)
-        if self.draining:
-            raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, scope="server")
-        limit, most_held = health.limits(self.identity.health_in(service), settings)
-        if ask.count == 0:
-            self._grant.withdraw(self, service)
-            return wire.Asked(service=ask.service, count=0, pending=0, limit=limit)
-        room = most_held - await self._held(service) - self._grant.pending_of_client(self, service)
-        count = max(0, min(ask.count, limit, room))
-        if count:
-            self._grant.note_ask(self, service, health.patience(settings.dead_after))
-        if ask.wait:
-            # The answer comes before the pushes: they can only follow once the line's task has run.
-            self._grant.ask(self, service, count)
-            pending = self._grant.pending(self, service)
-            return wire.Asked(service=ask.service, count=count, pending=pending, limit=limit)
-        found = await self._grant.ask_now(self, service, count)
-        if not found:
-            raise NoWork("There is nothing at hand.", retry_after=RETRY_AFTER_NO_WORK, scope="service")
-        pending = self._grant.pending(self, service)
-        self.answer(wire.Asked(service=ask.service, count=len(found), pending=pending, limit=limit), ref_of(ask))
-        for claimed in found:
+    async def _ask(self, ask: wire.Ask) -> None:
+        outcome = await self._asks.ask(ask, self)
+        self.answer(outcome.answer, ref_of(ask))  # before the pushes: those of a dispatcher follow when its task runs
+        for claimed in outcome.at_hand:
             self._grant.push(claimed, self)
-        return None
-
-    async def _held(self, service: ServiceId) -> int:
-        core = self._edge.core
-        if core.signals.alone:
-            return self.identity.held_in(service)
-        async with core.database.connection() as db:
-            return await claims.held_count(db, self.client_id, service)
 
     async def _begin_submit(self, submit: wire.Submit) -> None:
         """Begin a submit; its task answers it after the commit, while submits of other buckets may go on."""

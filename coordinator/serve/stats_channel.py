@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from coordinator import credentials
 from coordinator.errors import Draining, Forbidden, OutOfOrder, Unauthorized
-from coordinator.serve.channel import RETRY_AFTER_DRAIN, ChannelSession, Edge, Step, other_version
+from coordinator.flow.core import RETRY_AFTER_DRAIN
+from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
 from coordinator.serve.connection import TimestampedConnection, ref_of
 from coordinator.serve.feeds import Feeds
 from coordinator.store import tokens

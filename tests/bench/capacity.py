@@ -18,8 +18,9 @@ from random import Random
 
 from coordinator.client.library import FLUSH_EVERY
 from coordinator.client.x_api import RATE_LIMIT_WINDOW, REQUESTS_PER_WINDOW
-from coordinator.flow import commits, grant
 from coordinator.flow.bucket_builder import pool_target
+from coordinator.flow.commits import COMMITS_AT_ONCE, MOST_SUBMITS_A_COMMIT
+from coordinator.flow.dispatcher import MOST_DEMANDS_A_CLAIM
 from coordinator.model import ServiceSettings
 from tests.bench.steps import StepCost, Steps, Timings
 
@@ -148,9 +149,9 @@ def forecast(load: NodeLoad, steps: Steps, timings: Timings) -> Forecast:
     """Tell what one node does in a second under that load, as `flow` does it: one claim at a time, two commits."""
     chance = Random(1)
     asks, submits = _arrivals(load.asks, chance), _arrivals(load.submits, chance)
-    claims, asked = serve(asks, grant.BATCH, 1, lambda size: timings.claim + (size - 1) * timings.claim_more)
+    claims, asked = serve(asks, MOST_DEMANDS_A_CLAIM, 1, lambda size: timings.claim + (size - 1) * timings.claim_more)
     commits_made, _ = serve(
-        submits, commits.BATCH, commits.WORKERS, lambda size: timings.submit + (size - 1) * timings.submit_more
+        submits, MOST_SUBMITS_A_COMMIT, COMMITS_AT_ONCE, lambda size: timings.submit + (size - 1) * timings.submit_more
     )
 
     return Forecast(

@@ -66,14 +66,13 @@ def statements(server: Server) -> Counter[str]:
 
 async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
     """Hand a bucket to each; all but the first ask while the first one's claim is under way."""
-    line = server.node.parts.work.grant.line(ServiceId(1))
-    async with line.claiming:
+    dispatcher = server.node.parts.work.grant.dispatcher(ServiceId(1))
+    async with dispatcher.claiming:
         first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
         await first
         await asyncio.gather(*(peer.ok("ask", service="dm_check", count=1) for peer in crowd[1:]))
     pushed = [await peer.push("bucket") for peer in crowd]
-    if line.filling is not None:
-        await asyncio.wait([line.filling])
+    await dispatcher.built_ahead()
     return pushed
 
 
@@ -107,12 +106,12 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
 
 async def found_empty(server: Server) -> None:
     """Wait until those who ask have been told that there is nothing."""
-    line = server.node.parts.work.grant.line(ServiceId(1))
+    dispatcher = server.node.parts.work.grant.dispatcher(ServiceId(1))
 
-    async def dry() -> bool:
-        return bool(line.tickets) and line.dry and not line.woken.is_set()
+    async def found() -> bool:
+        return dispatcher.found_empty
 
-    await eventually(dry, "the pool was found empty")
+    await eventually(found, "the pool was found empty")
 
 
 async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_that_waits(
@@ -142,9 +141,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
     before = statements(server)
     await admin.ok("item.prioritize", keys=["urgent"], service="dm_check")
     await volunteer.push("bucket")
-    line = server.node.parts.work.grant.line(ServiceId(1))
-    if line.filling is not None:
-        await asyncio.wait([line.filling])
+    await server.node.parts.work.grant.dispatcher(ServiceId(1)).built_ahead()
 
     # With BEGIN and COMMIT nine; behind the claim it is looked whether more can be made.
     assert statements(server) - before == Counter(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from coordinator.app import Node
-from coordinator.flow.bucket_builder import BucketBuilder, Made
+from coordinator.flow.bucket_builder import BucketBuilder, BuildOutcome, BuildReason
 from coordinator.flow.catalogue import Entry
 from coordinator.model import BucketId, Claimed
 from coordinator.store import claims
@@ -124,9 +124,9 @@ class Room(Bench):
         await self.execute(_LATER.format(float(seconds), int(self.service)))
         self.builder.forget(self.service)
 
-    async def fill(self, *, wanted: bool = False, needy: bool = False) -> Made:
+    async def build(self, reason: BuildReason = BuildReason.AHEAD) -> BuildOutcome:
         """One run of the builder."""
-        return await self.builder.make(self.entry, wanted=wanted, needy=needy)
+        return await self.builder.build(self.entry, reason)
 
     # What clients and admins do
 
@@ -144,7 +144,7 @@ class Room(Bench):
                 async with self.database.connection() as db:
                     one = await claims.claim_unblocked(db, self.service, worker.demand, self.boot)
                 more = [] if one is None else [one]
-            if not more and not (await self.fill(wanted=True)).buckets:
+            if not more and not (await self.build(BuildReason.NOTHING_READY)).buckets:
                 break
             got += more
         return got
@@ -152,7 +152,7 @@ class Room(Bench):
     async def queue_of(self, worker: Worker) -> Queue:
         """What there is for a client now."""
         while await self.value(_OVERTAKEN, self.service):
-            await self.fill()  # as the next look of the clock does, half a second later at most
+            await self.build()  # as the next look of the clock does, half a second later at most
         ready = await self.rows(_READY, self.service, worker.client_id)
         return Queue(self, worker, {row["bucket_id"]: row["rank_at"] for row in ready})
 

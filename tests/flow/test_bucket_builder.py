@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
 from coordinator.flow import bucket_builder
-from coordinator.flow.bucket_builder import head_start, shuffled_parts
+from coordinator.flow.bucket_builder import BuildOutcome, BuildReason, BuildStatus, head_start, shuffled_parts
 from coordinator.store import building as store
 from tests.flow.conftest import OpenRoom
 from tests.flow.room import Room
@@ -67,7 +66,7 @@ async def test_what_clients_get_is_in_no_order_of_the_queue(open_room: OpenRoom)
     for n in range(10):
         await room.worker(f"w{n}")
     await room.add([f"k{n:04}" for n in range(2000)])
-    await room.fill()
+    await room.build()
     got = await room.claim(*[await room.worker("w0")] * 200)
     assert len(got) == 200
     order = [item for one in got for item in one.items]
@@ -95,11 +94,11 @@ async def test_the_pool_is_kept_at_twice_what_the_clients_may_ask_for(open_room:
     for name in ("ada", "bob"):
         await room.worker(name)
     await room.add([f"k{n}" for n in range(100)])
-    await room.fill()
+    await room.build()
     assert await _ready(room) == [3] * 8
-    assert (await room.fill()).buckets == 0
+    assert (await room.build()).buckets == 0
     assert len(await room.claim(*[await room.worker("ada")] * 5)) == 5
-    assert (await room.fill()).buckets == 5
+    assert (await room.build()).buckets == 5
     assert await room.value("SELECT count(*) FROM waiting") == 100 - 13 * 3
 
 
@@ -108,7 +107,7 @@ async def test_a_run_takes_no_more_than_it_may(open_room: OpenRoom, monkeypatch:
     room = await open_room(bucket_size=3, max_buckets_per_ask=10)
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(40)])
-    assert (await room.fill()).buckets == 4
+    assert (await room.build()).buckets == 4
     assert await room.value("SELECT count(*) FROM waiting") == 28
 
 
@@ -116,15 +115,15 @@ async def test_short_buckets_only_when_someone_wants_one(open_room: OpenRoom) ->
     room = await open_room(bucket_size=4)
     await room.worker("ada")
     await room.add(["a", "b", "c"])
-    await room.fill()
+    await room.build()
     assert await _ready(room) == []
     assert await room.value("SELECT count(*) FROM waiting") == 3
-    await room.fill(wanted=True)
+    await room.build(BuildReason.NOTHING_READY)
     assert await _ready(room) == [3]
     await room.add([f"k{n}" for n in range(6)])
-    await room.fill(wanted=True)
+    await room.build(BuildReason.NOTHING_READY)
     assert await _ready(room) == [4, 3], "one is ready, so nobody needs another short one"
-    await room.fill(needy=True)
+    await room.build(BuildReason.ONLY_RETURNED_ONES)
     assert await _ready(room) == [4, 3, 2]
 
 
@@ -133,7 +132,7 @@ async def test_what_is_left_over_waits_on_with_its_rank(open_room: OpenRoom) -> 
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(6)])
     before = {row["item_id"]: row for row in await room.rows("SELECT * FROM waiting")}
-    await room.fill()
+    await room.build()
     after = await room.rows("SELECT * FROM waiting")
     assert len(after) == 2
     assert all(row == before[row["item_id"]] for row in after)
@@ -143,10 +142,10 @@ async def test_what_ranks_before_the_back_of_a_full_pool_does_not_wait_behind_it
     room = await open_room(bucket_size=2, max_buckets_per_ask=1)
     ada = await room.worker("ada")
     await room.add([f"k{n}" for n in range(20)])
-    await room.fill()
+    await room.build()
     assert await _ready(room) == [2, 2]
     await room.add(["urgent"], priority=0)
-    await room.fill()
+    await room.build()
     (first,) = await room.claim(ada)
     assert first.items == ((await room.ids())["urgent"],)
 
@@ -170,8 +169,9 @@ async def test_only_one_makes_buckets_of_a_service_at_a_time(open_room: OpenRoom
     await room.add(["a", "b"])
     async with room.database.transaction() as db:
         assert await store.try_lock(db, room.service)
-        assert await room.fill(wanted=True) == replace(await room.fill(wanted=True), buckets=0, busy=True)
-    assert (await room.fill(wanted=True)).buckets == 1
+        for reason in BuildReason:
+            assert await room.build(reason) == BuildOutcome(BuildStatus.BUSY)
+    assert (await room.build(BuildReason.NOTHING_READY)).buckets == 1
 
 
 async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
@@ -179,8 +179,8 @@ async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
     await room.worker("ada")
     await room.add(["a", "b", "c"])
     await room.remove(["b"])
-    await room.fill(wanted=True)
-    while (await room.fill(wanted=True)).buckets:
+    await room.build(BuildReason.NOTHING_READY)
+    while (await room.build(BuildReason.NOTHING_READY)).buckets:
         pass
     ids = await room.ids()
     assert {key: await room.places(item) for key, item in ids.items()} == {"a": ["ready"], "c": ["ready"]}
@@ -189,16 +189,16 @@ async def test_nothing_is_made_of_what_was_deleted(open_room: OpenRoom) -> None:
 async def test_a_queue_is_looked_at_from_where_it_was_left_until_something_is_heard(
     open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_builder, "SURE", 3600.0)
+    monkeypatch.setattr(bucket_builder, "TRUST_POSITION_FOR", 3600.0)
     room = await open_room(bucket_size=4)
     first = await room.waiting(8)
-    assert (await room.fill(wanted=True)).buckets == 1
+    assert (await room.build(BuildReason.NOTHING_READY)).buckets == 1
     urgent = await room.waiting(4, priority=0, head_start=3600.0)
-    assert (await room.fill(needy=True)).buckets == 1
+    assert (await room.build(BuildReason.ONLY_RETURNED_ONES)).buckets == 1
     made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")
     assert sorted(item for row in made for item in row["items"]) == first
     room.builder.forget(room.service)
-    assert (await room.fill()).buckets == 1
+    assert (await room.build()).buckets == 1
     assert await room.value("SELECT count(*) FROM waiting") == 0
     made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")
     assert sorted(made[0]["items"]) == urgent

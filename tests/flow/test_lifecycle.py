@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from coordinator.flow.bucket_builder import BuildReason
 from coordinator.model import Claimed
 from coordinator.store import claims
 from tests.flow.conftest import OpenRoom
@@ -168,7 +169,7 @@ async def test_an_item_is_not_missed_while_its_bucket_is_cut_up(open_room: OpenR
     """Who deletes or prioritises an item waits for the cut, and must then find it in its new bucket."""
     room = await open_room()
     await room.add([f"k{n}" for n in range(30)])
-    await room.fill(wanted=True)
+    await room.build(BuildReason.NOTHING_READY)
     await room.execute("UPDATE bucket SET attempts = 3, split_at = now()")
     item = (await room.ids())["k7"]
     # The cut has locked its bucket and stands still where it puts in the new ones.
@@ -189,7 +190,7 @@ async def test_items_are_acknowledged_when_they_are_on_disk_and_can_be_had_befor
         async with asyncio.timeout(PATIENCE):
             while not await room.value("SELECT count(*) FROM waiting"):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
-            assert (await room.fill(wanted=True)).buckets == 1
+            assert (await room.build(BuildReason.NOTHING_READY)).buckets == 1
         # The same again: known by now, but not safer for that.
         again = asyncio.ensure_future(room.add(["a", "b"]))
         with pytest.raises(TimeoutError):

@@ -8,14 +8,17 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from coordinator.flow import grant
-from coordinator.model import ClientId, Demand, ServiceId, SessionId
+from coordinator.flow import pool_view
+from coordinator.flow.delivery import Delivery
+from coordinator.flow.session_registry import Holder
+from coordinator.model import Claimed, ClientId, Demand, ServiceId, SessionId
 from coordinator.store import building, claims
 from coordinator.store.pool import Database
+from tests.conftest import StartServer
 from tests.flow.outage import Outage
 from tests.flow.room import stop_clock
 from tests.harness import Admin, Server, Volunteer
-from tests.serve.tools import eventually, execute, value
+from tests.serve.tools import configure, eventually, execute, value
 from tests.store.bench import interrupt
 
 
@@ -39,7 +42,7 @@ async def test_what_an_unregistered_client_held_is_freed_though_that_failed_at_f
 async def test_new_items_go_to_who_waits_though_the_known_ones_beside_them_could_not_be_looked_up(
     server: Server, admin: Admin, volunteer: Volunteer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grant, "POLL", 3600.0)  # only a wake-up lets a line look again
+    monkeypatch.setattr(pool_view, "LOOK_AT_EMPTY_POOL_AFTER", 3600.0)  # only what is heard lets it be looked again
     await stop_clock(server.node)
     await admin.ok("item.add", items=[{"key": "old"}], services=["follower_check"])
     await volunteer.ok("ask", service="dm_check", count=1)
@@ -104,3 +107,25 @@ async def test_a_node_lives_on_when_the_end_of_a_session_cannot_be_noted(
         return bool(await value(database, "SELECT ended_at FROM session WHERE client_id = 'waiting'"))
 
     await eventually(noted, "the end of the next session is noted")
+
+
+async def test_who_asked_is_served_though_the_first_bucket_could_not_be_handed_out(
+    start_server: StartServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await configure(database, bucket_size=1)
+    server = await start_server()
+    admin, volunteer = await server.admin(), await server.volunteer("volunteer")
+    take_in, faults = Delivery.take_in, ["a bad bucket"]
+
+    def fail_once(delivery: Delivery, claimed: Claimed, holder: Holder) -> bool:
+        if faults:
+            raise RuntimeError(faults.pop())
+        return take_in(delivery, claimed, holder)
+
+    monkeypatch.setattr(Delivery, "take_in", fail_once)
+    await admin.add(2)
+    await volunteer.ok("ask", service="dm_check", count=1)
+    await volunteer.submit(await volunteer.push("bucket"))
+    assert not faults
+    assert (await volunteer.ok("ask", service="dm_check", count=1))["pending"] == 1
+    await volunteer.push("bucket")  # the first one was freed, for no session holds it

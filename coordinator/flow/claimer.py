@@ -1,0 +1,135 @@
+"""From tickets to buckets in the hands of sessions, by one claim statement.  protocol.md, "ask" """
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from coordinator.errors import Unavailable
+from coordinator.flow.core import Core
+from coordinator.flow.delivery import Delivery
+from coordinator.flow.demand_queue import DemandQueue, Ticket
+from coordinator.model import Claimed, Demand, ServiceId, SessionId
+from coordinator.observe.histogram import WaitTimes
+from coordinator.store import claims
+
+
+@dataclass(slots=True, eq=False)
+class ImmediateTicket(Ticket):
+    """A ticket of an ask that does not wait; it is answered with None if there is nothing."""
+
+    answer: asyncio.Future[Claimed | None] = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimOutcome:
+    """The tickets that had a bucket, and whether one of those went back, since its session had ended."""
+
+    served: set[Ticket]
+    took_back: bool
+    left: int = 0
+    """Ready buckets that remain, as far as was looked."""
+
+
+class Claimer:
+    """Claims buckets of one service for tickets of its queue, and hands them out."""
+
+    def __init__(
+        self, service: ServiceId, core: Core, queue: DemandQueue, delivery: Delivery, waits: WaitTimes
+    ) -> None:
+        self.claiming = asyncio.Lock()
+        """Held from before a claim statement until what it claimed is in the registry."""
+        self._service = service
+        self._database = core.database
+        self._boot = core.boot
+        self._lost_track = core.lost_track
+        self._queue = queue
+        self._delivery = delivery
+        self._waits = waits
+
+    async def claim(self, tickets: Sequence[Ticket]) -> ClaimOutcome:
+        """Claim for many tickets in one statement.
+
+        Raises:
+            Unavailable: it is not known what was claimed; the tickets are in flight still.
+        """
+        demands = [Demand(ticket.holder.client_id, ticket.holder.session_id) for ticket in tickets]
+        async with self.claiming:
+            try:
+                async with self._database.connection() as db:
+                    handout = await claims.claim(db, self._service, demands, self._boot)
+            except BaseException:
+                self._lost_track.set()
+                raise
+            return await self._hand_out(tickets, handout.claimed, handout.left)
+
+    async def claim_unblocked(self, ticket: Ticket) -> ClaimOutcome:
+        """Claim a bucket that the client did not give back lately.
+
+        Raises:
+            Unavailable: it is not known whether one was claimed; the ticket is in flight still.
+        """
+        demand = Demand(ticket.holder.client_id, ticket.holder.session_id)
+        async with self.claiming:
+            try:
+                async with self._database.connection() as db:
+                    claimed = await claims.claim_unblocked(db, self._service, demand, self._boot)
+            except BaseException:
+                self._lost_track.set()
+                raise
+            return await self._hand_out([ticket], [] if claimed is None else [claimed])
+
+    async def _hand_out(self, tickets: Sequence[Ticket], claimed: Sequence[Claimed], left: int = 0) -> ClaimOutcome:
+        """Give each claim to a ticket of its session."""
+        by_session: dict[SessionId, deque[Ticket]] = {}
+        for ticket in tickets:
+            by_session.setdefault(ticket.holder.session_id, deque()).append(ticket)
+
+        served: set[Ticket] = set()
+        orphans: list[tuple[Ticket, Claimed]] = []
+        for bucket in claimed:
+            ticket = by_session[bucket.session_id].popleft()
+            served.add(ticket)
+            if not _still_waits(ticket) or not self._delivery.take_in(bucket, ticket.holder):
+                orphans.append((ticket, bucket))
+                continue
+            self.resolve(ticket, bucket)
+            self._waits.bucket.add(self._service, monotonic() - ticket.asked_at)
+            if not ticket.immediate:
+                self._delivery.push(bucket, ticket.holder)
+
+        took_back = await self._take_back([bucket for _, bucket in orphans])
+        for ticket, _ in orphans:  # only now, so that the end of its session finds nothing to charge for
+            self.resolve(ticket, None)
+        return ClaimOutcome(served, took_back, left)
+
+    async def _take_back(self, orphans: Sequence[Claimed]) -> bool:
+        """Free claims whose sessions had ended, which costs nothing; returns whether there were any."""
+        freed = False
+        try:
+            for claimed in orphans:
+                async with self._database.connection() as db:
+                    await claims.release_claim(db, claimed.bucket_id, claimed.claim, claims.UNDELIVERED, 0.0)
+                freed = True
+        except Unavailable:
+            self._lost_track.set()
+        return freed
+
+    def resolve(self, ticket: Ticket, claimed: Claimed | None) -> None:
+        """End a ticket, with a bucket or without; an immediate ask is answered."""
+        self._queue.done(ticket)
+        if isinstance(ticket, ImmediateTicket) and not ticket.answer.done():
+            ticket.answer.set_result(claimed)
+
+    def fail(self, ticket: Ticket, failure: Exception) -> None:
+        """End a ticket since its claim has failed; an immediate ask is told so."""
+        self._queue.done(ticket)
+        if isinstance(ticket, ImmediateTicket) and not ticket.answer.done():
+            ticket.answer.set_exception(failure)
+
+
+def _still_waits(ticket: Ticket) -> bool:
+    return not ticket.withdrawn and not (isinstance(ticket, ImmediateTicket) and ticket.answer.done())

@@ -1,0 +1,389 @@
+"""Demand → claim → push, for one service on this node.  protocol.md, "ask"
+
+What sessions ask while a claim statement runs waits in the queue, and the next statement takes all of that at once,
+in turn between the clients, so that a large ask does not starve a small one.
+
+What is done next follows from two states, and from nothing else.  `PoolView` has the states of the pool and what
+changes them, `DemandQueue` those of the clients:
+
+| pool        | some client is `WAITING`           | all clients are set aside |
+|-------------|------------------------------------|---------------------------|
+| `UNKNOWN`   | claim; if few are left, build too  | wait                      |
+| `HAS_READY` | claim                              | wait                      |
+| `NEW_ITEMS` | build, then claim                  | wait                      |
+| `EMPTY`     | wait                               | wait                      |
+
+To wait is to wait until something is heard, or until the first moment comes at which the pool or a client is to be
+looked at again.  Before that, all immediate asks are answered: there is nothing for them.
+
+A client that a claim did not serve has to wait (`BACKING_OFF`), has given back all that is ready (`RETURNED_ALL`), or
+there was nothing (the pool is `EMPTY`, if nothing can be built).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from enum import Enum, auto
+from time import monotonic
+
+import structlog
+
+from coordinator.errors import Unavailable
+from coordinator.flow import pool_view
+from coordinator.flow.bucket_builder import BucketBuilder, BuildOutcome, BuildReason, BuildStatus
+from coordinator.flow.catalogue import Entry
+from coordinator.flow.claimer import Claimer, ImmediateTicket
+from coordinator.flow.core import Core
+from coordinator.flow.delivery import Delivery
+from coordinator.flow.demand_queue import SET_ASIDE_AT_MOST, ClientEvent, DemandQueue, Ticket
+from coordinator.flow.hold_limits import HoldLimits
+from coordinator.flow.pool_view import PoolEvent, PoolState, PoolView
+from coordinator.flow.session_registry import Holder
+from coordinator.model import Claimed, ClientId, ServiceId
+from coordinator.observe.histogram import WaitTimes
+from coordinator.store import claims
+
+log = structlog.get_logger()
+
+MOST_DEMANDS_A_CLAIM = 128
+"""Demands to a claim statement: what waits while another one runs, so that it is few unless many ask."""
+
+PAUSE_AFTER_FAILURE = 0.5
+"""Seconds between tries while the database is away."""
+
+LOOK_AGAIN_SOON = 0.05
+"""Seconds after which is looked again for what another builder may have built, or what was heard of meanwhile."""
+
+
+class Step(Enum):
+    """A step of a dispatcher."""
+
+    CLAIM = auto()
+    BUILD = auto()
+    WAIT = auto()
+
+
+def next_step(pool: PoolView, queue: DemandQueue) -> Step:
+    """Decide what is done next.  See the table above."""
+    if pool.state is PoolState.EMPTY or not queue.anyone_waiting():
+        return Step.WAIT
+    return Step.BUILD if pool.state is PoolState.NEW_ITEMS else Step.CLAIM
+
+
+class Dispatcher:
+    """Hands out buckets of one service to the sessions of this node."""
+
+    def __init__(
+        self, service: ServiceId, core: Core, builder: BucketBuilder, delivery: Delivery, waits: WaitTimes
+    ) -> None:
+        self.service = service
+        self.queue = DemandQueue()
+        self.pool = PoolView()
+        self.idle = asyncio.Event()
+        """Set once all that was heard is dealt with."""
+
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._state = core.state
+        self._lost_track = core.lost_track
+
+        self._builder = builder
+        self._delivery = delivery
+        self._limits = HoldLimits(core)
+        self._claimer = Claimer(service, core, self.queue, delivery, waits)
+        self._changed = asyncio.Event()
+        """Set when the next step may be another than to wait."""
+        self._building_ahead: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup
+
+    # What others ask and tell
+
+    def ask(self, holder: Holder, count: int) -> None:
+        """Let a session wait for `count` more buckets."""
+        if not count:
+            return
+        if not self.queue.anyone_waiting():  # then nobody looks at the pool, and what made it empty may be long ago
+            self.pool.on(PoolEvent.ASKED)
+        now = monotonic()
+        for _ in range(count):
+            self.queue.add(Ticket(holder, now))
+        if self.pool.state is not PoolState.EMPTY:
+            self._changed.set()
+
+    async def ask_now(self, holder: Holder, count: int) -> list[Claimed]:
+        """Claim what is at hand, `count` buckets at most; the caller delivers it.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        if not count:
+            return []
+
+        now, loop = monotonic(), asyncio.get_running_loop()
+        tickets = [ImmediateTicket(holder, now, immediate=True, answer=loop.create_future()) for _ in range(count)]
+        for ticket in tickets:
+            self.queue.add(ticket)
+        self.pool.on(PoolEvent.ASKED)
+        self._changed.set()
+
+        answers = [ticket.answer for ticket in tickets]
+        await asyncio.wait(answers)
+        found = [claimed for answer in answers if answer.exception() is None and (claimed := answer.result())]
+        failures = [failure for answer in answers if (failure := answer.exception()) is not None]
+        if failures and not found:
+            raise failures[0]
+        return found
+
+    def hear(self, event: PoolEvent) -> None:
+        """Look again: something has come, or has changed, that may concern all who wait."""
+        self.pool.on(event)
+        self.queue.something_came()
+        self.idle.clear()
+        self._changed.set()
+
+    def holds_less(self, client: ClientId) -> None:
+        """Note that a client holds a bucket less: it may have been at its limit."""
+        if self.queue.holds_less(client):
+            self._changed.set()
+
+    def wait_ended(self, client: ClientId) -> None:
+        """Note that a client need not wait any more, or not as long as it was told."""
+        if self.queue.wait_ended(client):
+            self.pool.on(PoolEvent.ASKED)
+            self._changed.set()
+
+    def close(self) -> None:
+        """Drop all demand: the service was revoked."""
+        self._answer_immediate()
+        for session in self.queue.sessions:
+            self.queue.withdraw(session)
+
+    @property
+    def claiming(self) -> asyncio.Lock:
+        """Held from before a claim statement until what it claimed is in the registry."""
+        return self._claimer.claiming
+
+    @property
+    def found_empty(self) -> bool:
+        """Whether sessions wait, and there was nothing for them."""
+        return bool(self.queue) and self.pool.state is PoolState.EMPTY
+
+    async def built_ahead(self) -> None:
+        """Wait until the builder has ended, if it was started to fill the pool before it is empty."""
+        if self._building_ahead is not None:
+            await asyncio.wait([self._building_ahead])
+
+    # The loop
+
+    async def run(self) -> None:
+        """Serve who asks, until cancelled."""
+        self.queue.put_back(self.queue.in_flight)  # if it ran before
+        async with asyncio.TaskGroup() as self._group:
+            while True:
+                try:
+                    await self._take_steps()
+                except Unavailable:
+                    pass
+                except Exception:
+                    # One bad bucket must not stop a service, let alone the node.
+                    log.exception("granting failed", service=self._catalogue.name_of(self.service))
+                    self._lost_track.set()
+                self.queue.put_back(self.queue.in_flight)
+                self._answer_immediate(away=True)
+                await asyncio.sleep(PAUSE_AFTER_FAILURE)
+
+    async def _take_steps(self) -> None:
+        """Take one step after the other until one fails."""
+        while True:
+            self._changed.clear()
+            now = monotonic()
+            self.pool.look_if_due(now)
+            if self.queue.look_if_due(now):
+                self.pool.on(PoolEvent.ASKED)
+
+            handing_out = self._handing_out()
+            step = next_step(self.pool, self.queue) if handing_out else Step.WAIT
+            if step is Step.WAIT:
+                self._answer_immediate()
+                self.idle.set()
+                await self._wait(now, handing_out=handing_out)
+                continue
+
+            entry = self._catalogue.by_id(self.service)  # it may be set otherwise at each step
+            if step is Step.BUILD:
+                await self._build(entry, BuildReason.NEW_ITEMS)
+            else:
+                await self._serve(entry)
+
+    def _handing_out(self) -> bool:
+        """Tell whether anything is handed out at all; where nobody waits, it is not looked."""
+        if not self.queue:
+            return True
+        return self._catalogue.by_id(self.service).service.state == "active" and not self._state.draining
+
+    async def _wait(self, now: float, *, handing_out: bool) -> None:
+        """Wait until something changes, or the first moment comes at which is looked again."""
+        moments = []
+        if not handing_out:
+            moments.append(now + pool_view.LOOK_AT_EMPTY_POOL_AFTER)
+        elif self.pool.state is PoolState.EMPTY and self.queue:
+            moments.append(self.pool.look_again_at)
+        if handing_out and (next_moment := self.queue.next_moment()) is not None:
+            moments.append(next_moment)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(moments) - now) if moments else None):
+                await self._changed.wait()
+
+    # One claim
+
+    async def _serve(self, entry: Entry) -> None:
+        """Claim buckets for those whose turn it is, and see to those that got none."""
+        self._answer_immediate(of_set_aside=True)
+        times_heard = self.queue.times_heard
+        tickets = self._still_wanted(self.queue.take(MOST_DEMANDS_A_CLAIM))
+        tickets = await self._within_limits(entry, tickets)
+        if not tickets:
+            return
+
+        outcome = await self._claimer.claim(tickets)
+        if outcome.took_back:
+            self.hear(PoolEvent.READY_CAME)
+        if outcome.served and self.pool.build_ahead(outcome.left):
+            self._build_ahead(entry)
+
+        unserved = [ticket for ticket in tickets if ticket not in outcome.served]
+        if unserved:
+            await self._see_to_unserved(entry, unserved, times_heard)
+
+    def _still_wanted(self, tickets: Sequence[Ticket]) -> list[Ticket]:
+        """Leave out what nobody waits for any more, or may not be served."""
+        wanted = []
+        for ticket in tickets:
+            if self._delivery.may_hold(ticket.holder, self.service):
+                wanted.append(ticket)
+            else:
+                self._claimer.resolve(ticket, None)
+        return wanted
+
+    async def _within_limits(self, entry: Entry, tickets: list[Ticket]) -> list[Ticket]:
+        """Leave out what is beyond the limits of those that are held to them when they are served, one at a time."""
+        if not any(self._limits.checked_at_claim(ticket.holder.identity, self.service) for ticket in tickets):
+            return tickets
+
+        within: list[Ticket] = []
+        beyond: list[Ticket] = []
+        checked: set[ClientId] = set()
+        for ticket in tickets:
+            client, identity = ticket.holder.client_id, ticket.holder.identity
+            if not self._limits.checked_at_claim(identity, self.service):
+                within.append(ticket)
+            elif client in checked:
+                beyond.append(ticket)
+            else:
+                checked.add(client)
+                if await self._limits.may_hold_another(identity, entry):
+                    within.append(ticket)
+                else:
+                    beyond.append(ticket)
+                    self.queue.set_aside(client, ClientEvent.HOLDS_ENOUGH, monotonic())
+        self.queue.put_back(beyond)
+        return within
+
+    # Who got nothing
+
+    async def _see_to_unserved(self, entry: Entry, unserved: Sequence[Ticket], times_heard: int) -> None:
+        """Build buckets for those that a claim did not serve, or set them aside.
+
+        If something was heard since the claim began (`times_heard`), the pool is not taken for empty.
+        """
+        returned_all, others = await self._sort_unserved(unserved)
+        outcome = None
+        if others and not returned_all and self._building_ahead is not None:
+            await asyncio.wait([self._building_ahead])
+        elif others or returned_all:
+            reason = BuildReason.ONLY_RETURNED_ONES if returned_all else BuildReason.NOTHING_READY
+            # An immediate ask is told "nothing" only when there is nothing, not when another builder is busy.
+            immediate = any(ticket.immediate for ticket in unserved)
+            outcome = await self._build(entry, reason, wait_for_lock=immediate)
+
+        self.queue.put_back(unserved)
+        if outcome is None or outcome.buckets:
+            return
+
+        now, busy = monotonic(), outcome.status is BuildStatus.BUSY
+        heard = self.queue.times_heard != times_heard
+        for client in returned_all:
+            seconds = LOOK_AGAIN_SOON if busy or heard else SET_ASIDE_AT_MOST
+            self.queue.set_aside(client, ClientEvent.ONLY_RETURNED_ONES, now, seconds)
+        if others and not heard:
+            self.pool.found_empty(now, LOOK_AGAIN_SOON if busy else None)
+
+    async def _sort_unserved(self, unserved: Sequence[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
+        """Set those aside that have to wait, and claim singly for those that lately gave something back.
+
+        Returns the clients that have given back all that is ready, and those for which nothing was ready.
+        """
+        clients = list({ticket.holder.client_id for ticket in unserved})
+        async with self._database.connection() as db:
+            waits = {wait.client_id: wait for wait in await claims.find_waits(db, self.service, clients)}
+
+        returned_all: set[ClientId] = set()
+        others: set[ClientId] = set()
+        now = monotonic()
+        for ticket in unserved:
+            client = ticket.holder.client_id
+            wait = waits.get(client)
+            if wait is not None and wait.seconds is not None:
+                self.queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait.seconds)
+            elif wait is not None and wait.has_blocks:
+                if client not in returned_all and not await self._claim_unblocked(ticket):
+                    returned_all.add(client)
+            else:
+                others.add(client)
+        return returned_all, others
+
+    async def _claim_unblocked(self, ticket: Ticket) -> bool:
+        """Claim a bucket that the client did not give back; returns whether there was one."""
+        outcome = await self._claimer.claim_unblocked(ticket)
+        if outcome.took_back:
+            self.hear(PoolEvent.READY_CAME)
+        return bool(outcome.served)
+
+    # Building
+
+    async def _build(self, entry: Entry, reason: BuildReason, *, wait_for_lock: bool = False) -> BuildOutcome:
+        """Have buckets built, and note what that tells of the pool."""
+        self.pool.on(PoolEvent.BUILD_BEGAN)
+        outcome = await self._builder.build(entry, reason, wait_for_lock=wait_for_lock)
+        self.pool.built(outcome)
+        return outcome
+
+    def _build_ahead(self, entry: Entry) -> None:
+        """Have more buckets built while those that are left are handed out."""
+        if self._building_ahead is None:
+            self._building_ahead = self._group.create_task(self._fill(entry))
+
+    async def _fill(self, entry: Entry) -> None:
+        try:
+            outcome = await self._build(entry, BuildReason.AHEAD)
+            if outcome.buckets:
+                self.queue.something_came()
+        except Unavailable:
+            pass  # whoever asks next finds out
+        except Exception:
+            log.exception("filling the pool failed", service=entry.service.name)
+        finally:
+            self._building_ahead = None
+
+    # Answers to immediate asks
+
+    def _answer_immediate(self, *, of_set_aside: bool = False, away: bool = False) -> None:
+        """Tell the immediate asks that there is nothing, or that the database is away; the others wait on."""
+        for ticket in self.queue.take_immediate(of_set_aside=of_set_aside):
+            if away:
+                self._claimer.fail(ticket, Unavailable("The database cannot be reached."))
+            else:
+                self._claimer.resolve(ticket, None)
