@@ -40,7 +40,7 @@ Ended = Literal[
 """The reason for which a claim ended."""
 
 Health = Literal["ok", "watched", "flagged"]
-"""The health of a client in a service.  `watched`: conspicuous, without effect yet.  `flagged`: it may hold less."""
+"""The health of a client in a service.  `watched`: unusual, without effect yet.  `flagged`: it may hold less."""
 
 
 @dataclass(frozen=True, slots=True)

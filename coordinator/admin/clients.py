@@ -71,7 +71,7 @@ class ClientRequests:
         """
         await self._counters.flush(self._database)
         async with self._database.connection() as db:
-            row = await store.one(db, ClientId(request.client_id))
+            row = await store.find_with_services(db, ClientId(request.client_id))
             if row is None:
                 raise _no_client(request.client_id, None)
             held = await buckets.page(db, None, MAX_HELD_SHOWN, None, None, request.client_id)

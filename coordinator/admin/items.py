@@ -199,7 +199,7 @@ class ItemRequests:
             NotFound, BadMessage
         """
         entry = self._catalogue.named(request.service)
-        after = building.START
+        after = building.QUEUE_START
         if request.after is not None:
             moment, item = cursor(request.after, 2)
             after = (moment_of(moment, "$.after"), number(item))
@@ -246,7 +246,7 @@ def _head_start(request: wire.ItemAdd, entry: Entry) -> float:
 
 
 def _urgent_buckets(
-    taken: Sequence[item_changes.Urgent], service: ServiceId, settings: ServiceSettings, priority: int
+    taken: Sequence[item_changes.PrioritisedItem], service: ServiceId, settings: ServiceSettings, priority: int
 ) -> list[building.NewBucket]:
     return [
         building.NewBucket(

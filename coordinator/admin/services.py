@@ -167,7 +167,7 @@ class ServiceRequests:
         return wire.ServiceAnswer(**structs.asdict(service_row(self._catalogue.get(name))))
 
 
-async def _lock(db: Connection, name: str) -> store.Row:
+async def _lock(db: Connection, name: str) -> store.ServiceRow:
     row = await store.lock(db, name)
     if row is None:
         raise NotFound(f"There is no service {name!r}.")
@@ -186,9 +186,9 @@ def service_row(entry: Entry) -> wire.ListedService:
     )
 
 
-def service_counts(entry: Entry, state: statistics.ServiceState | None) -> wire.ServiceCounts:
+def service_counts(entry: Entry, state: statistics.ServiceTotals | None) -> wire.ServiceCounts:
     """The items of a service by where they are, and its open buckets by state; `state` is None if it has none yet."""
-    state = state or statistics.ServiceState(0, 0, 0)
+    state = state or statistics.ServiceTotals(0, 0, 0)
     return wire.ServiceCounts(
         service=entry.service.name,
         state=entry.service.state,

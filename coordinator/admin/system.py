@@ -43,7 +43,7 @@ class SystemRequests:
 
         services = []
         for entry in sorted(self._catalogue.all(), key=lambda entry: entry.service.name):
-            state = states.get(entry.service.service_id) or statistics.ServiceState(0, 0, 0)
+            state = states.get(entry.service.service_id) or statistics.ServiceTotals(0, 0, 0)
             counts = structs.asdict(service_counts(entry, state))
             services.append(wire.ServiceStats(**counts, oldest=oldest_rows(state, entry.service.settings)))
         return wire.ServerStats(services=services, database=_statement_totals(self._database.load.snapshot()))

@@ -13,7 +13,7 @@ from coordinator.flow.release import Releases
 from coordinator.model import ServiceId
 from coordinator.store import activity
 from coordinator.store import building as store
-from coordinator.store.building import Broken, NewBucket
+from coordinator.store.building import BucketToSplit, NewBucket
 from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class BucketSplitter:
                     await self._split(db, broken)
             self._releases.wake(broken.service_id for broken in due)
 
-    async def _split(self, db: Connection, broken: Broken) -> None:
+    async def _split(self, db: Connection, broken: BucketToSplit) -> None:
         if len(broken.items) == 1:
             await self._quarantine(db, broken)
             return
@@ -82,7 +82,7 @@ class BucketSplitter:
         for part in parts:
             await store.move_twins(db, broken.bucket_id, part.bucket_id, part.items)
 
-    async def _quarantine(self, db: Connection, broken: Broken) -> None:
+    async def _quarantine(self, db: Connection, broken: BucketToSplit) -> None:
         if broken.clients < CLIENTS_FOR_QUARANTINE:
             await store.offer_again(db, broken.bucket_id)
             return

@@ -56,7 +56,7 @@ class Catalogue:
         self.plugins = plugins
         self.changed: Callable[[Entry], None] = lambda entry: None
         """Called for each service that is new or has changed."""
-        self._rows: dict[ServiceId, store.Row] = {}
+        self._rows: dict[ServiceId, store.ServiceRow] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
         self._missing: set[str] = set()
@@ -95,13 +95,13 @@ class Catalogue:
             changed.append(entry)
         return changed
 
-    def _report_unusable(self, row: store.Row, failure: ConfigError) -> None:
+    def _report_unusable(self, row: store.ServiceRow, failure: ConfigError) -> None:
         """Log, once for each plugin, that this node cannot work for a service that another node has added."""
         if row.plugin not in self._missing:
             self._missing.add(row.plugin)
             log.error("a service cannot be used here", service=row.name, error=str(failure))
 
-    def _entry(self, row: store.Row) -> Entry:
+    def _entry(self, row: store.ServiceRow) -> Entry:
         kind = self.plugins.get(row.plugin)
         if kind is None:
             raise ConfigError(f"The service {row.name} needs the plugin {row.plugin}, which is not installed.")

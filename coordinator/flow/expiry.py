@@ -25,7 +25,7 @@ from coordinator.flow.signals import batches
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.store import activity, claims, clients, rechecks
 from coordinator.store import building as store
-from coordinator.store.due import Due, look
+from coordinator.store.due import DueWork, look
 from coordinator.store.pool import Connection
 from coordinator.wire.client import BucketDead
 
@@ -95,7 +95,7 @@ class Expiry:
         await self._health_monitor.look()
         await self._refill(due)
 
-    async def _expire_buckets(self, db: Connection, entry: Entry, due: Due) -> None:
+    async def _expire_buckets(self, db: Connection, entry: Entry, due: DueWork) -> None:
         """Mark buckets without a result for `dead_after` as dead, and release those dead for `release_after`."""
         settings, service = entry.service.settings, entry.service.service_id
         marked = await claims.mark_dead(db, service, settings.dead_after) if due.dead else []
@@ -119,7 +119,7 @@ class Expiry:
         self._releases.tell_lost(freed, "released")
         self._releases.wake(bucket.service_id for bucket in freed)
 
-    async def _expire_memberships(self, db: Connection, entry: Entry, due: Due) -> None:
+    async def _expire_memberships(self, db: Connection, entry: Entry, due: DueWork) -> None:
         """Make clients inactive that have not worked for `idle_after`; a client that waits for work is not idle."""
         settings, service = entry.service.settings, entry.service.service_id
         waiting = self._grant.waiting_clients(service)
@@ -143,7 +143,7 @@ class Expiry:
             if due:
                 self._core.signals.work(service)
 
-    async def _refill(self, due: Mapping[ServiceId, Due]) -> None:
+    async def _refill(self, due: Mapping[ServiceId, DueWork]) -> None:
         """Build buckets for services that have too few ready."""
         for entry in self._core.catalogue.all():
             of_service = due.get(entry.service.service_id)

@@ -21,7 +21,7 @@ from coordinator.flow.session_registry import Held, Holder
 from coordinator.model import BucketId, ClaimNumber, ItemId
 from coordinator.services import DecodedResults, Item
 from coordinator.store import claim_lookup
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
 from coordinator.wire.frames import MAX_DEPTH
@@ -71,7 +71,7 @@ class Intake:
             self._counters.refused(by.client_id, service)
             raise
         outcome = await self._commits.add(
-            Settling(
+            CheckedSubmit(
                 service,
                 bucket_id,
                 ClaimNumber(submit.claim),

@@ -26,7 +26,7 @@ from coordinator.services.contract import Plugin
 from coordinator.services.reader import Raw, bad_results
 from coordinator.store import item_changes
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Keep
+from coordinator.store.results import PluginStore
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class PluginRunner:
 
     def keep(
         self, entry: Entry, rows: DecodedResults, items: Mapping[ItemId, Item], claim: ClaimNumber, client: ClientId
-    ) -> Keep | None:
+    ) -> PluginStore | None:
         """Return the step that stores this submit in the plugin's own tables; None if the plugin has none."""
         if not entry.plugin.stores:
             return None

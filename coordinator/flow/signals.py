@@ -17,12 +17,12 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.model import Boot, ServiceId
 from coordinator.store import nodes
-from coordinator.store.pool import LOST, Connection, Database
+from coordinator.store.pool import UNAVAILABLE_ERRORS, Connection, Database
 
 log = structlog.get_logger()
 
 SEND_INTERVAL = 0.1
-"""Seconds between sendings: wake-ups of one service in between become one."""
+"""Seconds between two sendings; the wake-ups of one service in between become one."""
 
 MAX_PAYLOAD = 7_900
 """Length of a payload; Postgres takes less than 8,000 bytes."""
@@ -82,7 +82,7 @@ class Signals:
         """Send and receive until cancelled; a lost connection is opened again."""
         while True:
             try:
-                connection = await self._database.listen(nodes.CHANNEL, self._receive)
+                connection = await self._database.listen(nodes.NOTIFY_CHANNEL, self._receive)
             except Unavailable:
                 await asyncio.sleep(1.0)
                 continue
@@ -137,7 +137,7 @@ class Signals:
         self._checked_at = now
         try:
             await nodes.clock(connection)
-        except LOST as failure:
+        except UNAVAILABLE_ERRORS as failure:
             raise Unavailable("The connection that listens was lost.") from failure
 
     def _receive(self, connection: Connection, pid: int, channel: str, payload: str) -> None:

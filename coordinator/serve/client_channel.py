@@ -222,7 +222,7 @@ class ClientSession(ChannelSession):
         try:
             return await self._releases.recollect(self, holds)
         except Unavailable:
-            # The client was not welcomed; buckets that may have been regranted are kept for its next try.
+            # No `welcome` is sent; buckets that may have been regranted are kept for the client's next try.
             raise ServerUnavailable(
                 "The database cannot be reached.",
                 retry_after=RETRY_AFTER_UNAVAILABLE,

@@ -8,7 +8,7 @@ from time import monotonic
 from coordinator.serve.addresses import Network, client_block, is_trusted
 
 MAX_REFUSALS_IN_A_ROW = 50
-"""Messages refused for their rate, one after another, after which a connection is closed with 4429."""
+"""Messages, or registrations, refused in a row for their rate; then the connection is closed with 4429."""
 
 
 class TokenBucket:

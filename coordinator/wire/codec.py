@@ -165,7 +165,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
 def too_deep(text: str, most: int = MAX_DEPTH) -> bool:
-    """Whether a JSON text nests deeper than `most` levels."""
+    """Return whether a JSON text nests deeper than `most` levels."""
     if text.count("[") + text.count("{") <= most:
         return False
     depth = 0

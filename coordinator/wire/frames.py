@@ -56,7 +56,7 @@ class Close(IntEnum):
 
 
 class Request(Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True):
-    """Peer → server.  Answered once, by the type that its class names in `answer`."""
+    """Peer → server.  Answered once, by the type that its channel names for it or by an `error`."""
 
     ref: Ref | UnsetType = UNSET
 

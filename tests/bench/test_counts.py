@@ -19,7 +19,7 @@ from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
 from coordinator.store import building, claims, results
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Submit
 from coordinator.wire.codec import encode
 from tests.bench.peer import Peer
@@ -127,7 +127,7 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     await volunteer.push("bucket")
     # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
-        {"items.add": 1, "pool.flush": 1, "building.make_few": 1, "claims.claim": 1}
+        {"items.add": 1, "pool.flush": 1, "building.make": 1, "claims.claim": 1}
     )
 
 
@@ -151,7 +151,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
         {
             "building.lock": 1,
             "item_changes.by_keys": 1,
-            "item_changes.lock_to_prioritise": 1,
+            "item_changes.lock": 1,
             "item_changes.take": 1,
             "building.put": 1,
             "claims.claim": 1,
@@ -249,12 +249,12 @@ def _submit(items: Sequence[int]) -> bytes:
     return encode(Submit(bucket_id=str(uuid4()), claim=123456, results=results, final=True, ref=1))
 
 
-def _read(frame: bytes) -> Settling:
+def _read(frame: bytes) -> CheckedSubmit:
     """From a frame to what the store takes."""
     submit = CODEC.decode(frame.decode())
     assert isinstance(submit, Submit)
     rows = DmCheck("dm_check", None).reader().read(submit.results)
-    return Settling(
+    return CheckedSubmit(
         ServiceId(1), BucketId(uuid4()), ClaimNumber(submit.claim), ClientId("c"), rows.rows, "1" * SIZE, True
     )
 

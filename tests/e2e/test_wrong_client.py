@@ -20,10 +20,10 @@ async def checked(peer: Volunteer, database: Database, dm: str, at: datetime) ->
     """A bucket that the client has settled, at that time."""
     bucket = await peer.bucket()
     assert (await peer.submit(bucket, dm))["closed"]
-    await execute(database, "UPDATE result SET at = $2 WHERE claim = $1", bucket["claim"], at)
+    await execute(database, "UPDATE result SET at = $2 WHERE claim_id = $1", bucket["claim"], at)
     began = at - timedelta(minutes=2)
     await execute(
-        database, "UPDATE claim SET begun_at = $2, ended_at = $3 WHERE claim = $1", bucket["claim"], began, at
+        database, "UPDATE claim SET begun_at = $2, ended_at = $3 WHERE claim_id = $1", bucket["claim"], began, at
     )
     return bucket
 

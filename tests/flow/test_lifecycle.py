@@ -25,7 +25,7 @@ async def _break(room: Room, worker: Worker) -> Claimed:
 
 async def _sizes(room: Room) -> Counter[int]:
     found = await room.rows(
-        "SELECT length(settled) - bit_count(settled)::int AS n FROM bucket WHERE service_id = $1 AND state = 'ready'",
+        "SELECT items_left(settled) AS n FROM bucket WHERE service_id = $1 AND state = 'ready'",
         room.service,
     )
     return Counter(row["n"] for row in found)

@@ -142,7 +142,9 @@ async def test_a_claim_under_way_is_ended_so_that_no_later_result_is_taken_back_
         await other.submit(again)
     assert seen == set(items)
     async with server.database.connection() as db:
-        valid = await db.fetchval("SELECT count(*) FROM result JOIN claim USING (claim) WHERE invalidated_by IS NULL")
+        valid = await db.fetchval(
+            "SELECT count(*) FROM result JOIN claim USING (claim_id) WHERE invalidated_by IS NULL"
+        )
     assert valid == 4
 
 
@@ -226,11 +228,11 @@ def forget_peak() -> None:
 FILL = """
 WITH made AS (INSERT INTO item (key) SELECT 'k' || n || CASE WHEN n = 5 THEN ', "quoted"' ELSE '' END
                 FROM generate_series($1::int, $2::int) n RETURNING item_id),
-b AS (INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
+b AS (INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
       SELECT DISTINCT item_id / 180 + 1000000::bigint * $1, gen_random_uuid(), 1, 'peer', gen_random_uuid(),
              1, B'1', 180, 'settled', now()
         FROM (SELECT DISTINCT item_id / 180 * 180 AS item_id FROM made) m)
-INSERT INTO result (item_id, service_id, claim, value)
+INSERT INTO result (item_id, service_id, claim_id, value)
 SELECT item_id, 1, item_id / 180 + 1000000::bigint * $1, '{"dm": "DM"}' FROM made"""
 
 
@@ -287,7 +289,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
 async def test_an_export_has_the_rows_of_the_list_wherever_its_pages_end(
     server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch, window: int, enough: int, most: int, limit: int
 ) -> None:
-    for name, bound in (("WINDOW", window), ("ENOUGH", enough), ("MOST", most)):
+    for name, bound in (("WINDOW_RESULTS", window), ("FULL_PAGE_BYTES", enough), ("MAX_PAGE_BYTES", most)):
         monkeypatch.setattr(store_export, name, bound)
     await sizes(admin, 5)
     await admin.add(40, prefix='"é\\', services=["dm_check"])

@@ -334,7 +334,7 @@ async def test_drains_and_crashes_of_the_server_are_nobodys_fault(
         first, server = server, await start_server(node_name=f"node{number}", drain_grace=0.2)
     await looked_at(first)
     assert await health(await first.admin(), "innocent") == ("ok", None)
-    assert await value(database, "SELECT well + died + returned + hoarded FROM client_service") == 0
+    assert await value(database, "SELECT well + died + returned + hoarded FROM membership") == 0
 
 
 async def test_who_settles_something_between_has_not_returned_it_all(
@@ -349,5 +349,5 @@ async def test_who_settles_something_between_has_not_returned_it_all(
         await works(volunteer)
         await looked_at(server)
     assert await health(admin, "volunteer") == ("ok", None)
-    given_back = await value(database, "SELECT given_back FROM client_service")
+    given_back = await value(database, "SELECT given_back FROM membership")
     assert given_back == 6

@@ -75,7 +75,7 @@ async def test_what_no_session_holds_is_freed_after_the_database_was_away(
     await waiting.ok("ask", service="dm_check", count=1)
     await Outage(database.dsn).strike()
     assert (await waiting.push("bucket"))["bucket_id"] == str(claimed.bucket_id)
-    assert (await value(database, "SELECT ended FROM claim WHERE claim = $1", claimed.claim)) == "undelivered"
+    assert (await value(database, "SELECT ended FROM claim WHERE claim_id = $1", claimed.claim)) == "undelivered"
     held = await value(database, "SELECT client_id FROM bucket WHERE bucket_id = $1", UUID(bucket["bucket_id"]))
     assert held == "volunteer", "what a session holds stays with it"
 

@@ -89,7 +89,7 @@ async def test_the_numbers_are_those_of_the_database(start_server: StartServer, 
     sums: dict[str, int] = {}
     async with database.connection() as db:
         columns = "assigned", "processed", "settled", "given_back", "dead", "disconnects", "bad_submits"
-        query = f"SELECT {', '.join(f'sum({one})::int AS {one}' for one in columns)} FROM client_service"
+        query = f"SELECT {', '.join(f'sum({one})::int AS {one}' for one in columns)} FROM membership"
         sums = dict(await db.fetchrow(query))
     assert sums == {
         "assigned": page.get("coordinator_buckets_claimed_total", service=service),

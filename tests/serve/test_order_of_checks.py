@@ -280,7 +280,7 @@ async def test_an_idle_membership_refuses_only_ask_and_report(
 ) -> None:
     await volunteer.submit(bucket, items=ids(bucket)[:2])
     await server.node.parts.statistics.recorder.write()  # what it did counts as access when it is written
-    await execute(server.database, "UPDATE client_service SET last_access = now() - interval '30 days'")
+    await execute(server.database, "UPDATE membership SET last_access = now() - interval '30 days'")
 
     async def idle() -> bool:
         services = (await volunteer.ok("services"))["services"]

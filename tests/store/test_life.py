@@ -51,7 +51,9 @@ class Walk:
             await self.bench.execute("UPDATE bucket SET attempts = 3, split_at = now() WHERE bucket_id = $1", bucket)
         if event in (BucketEvent.KEPT_TOO_LONG,) or (event is BucketEvent.RECOLLECT and state in ("claimed", "dead")):
             async with self.database.connection() as db:
-                await claims.keep(db, [self.mine.session_id], 0.0 if event is BucketEvent.KEPT_TOO_LONG else 60.0)
+                await claims.keep_for_reconnect(
+                    db, [self.mine.session_id], 0.0 if event is BucketEvent.KEPT_TOO_LONG else 60.0
+                )
 
     async def state(self) -> tuple[State, int]:
         row = await self.bench.row("SELECT state, attempts FROM bucket WHERE bucket_id = $1", self.claimed.bucket_id)
@@ -85,7 +87,7 @@ async def _kept(walk: Walk) -> object:
 
 
 async def _crash(walk: Walk) -> object:
-    boot = await walk.bench.value("SELECT boot FROM claim WHERE claim = $1", walk.claimed.claim)
+    boot = await walk.bench.value("SELECT boot FROM claim WHERE claim_id = $1", walk.claimed.claim)
     await walk.bench.execute("UPDATE node SET state = 'gone' WHERE boot = $1", boot)
     try:
         async with walk.database.connection() as db:
@@ -106,7 +108,7 @@ async def _dead_too_long(walk: Walk) -> object:
 
 async def _drain(walk: Walk) -> None:
     async with walk.database.connection() as db:
-        await claims.keep(db, [walk.mine.session_id], 60.0)
+        await claims.keep_for_reconnect(db, [walk.mine.session_id], 60.0)
 
 
 async def _split(walk: Walk) -> object:

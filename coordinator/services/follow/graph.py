@@ -18,7 +18,7 @@ ON CONFLICT (key) DO UPDATE SET attributes = excluded.attributes
 
 # The two keys are the ends of an edge: the account of the item, and the account found.
 _ADD_EDGES = """
-INSERT INTO follow_sighting (follower, followed, claim, item_id, at)
+INSERT INTO follow_sighting (follower, followed, claim_id, item_id, at)
 SELECT CASE WHEN $6 THEN f.account_id ELSE o.account_id END, CASE WHEN $6 THEN o.account_id ELSE f.account_id END,
        $4, e.item_id, $5
   FROM unnest($1::bigint[], $2::text[], $3::text[]) AS e (item_id, owner, found)
