@@ -10,15 +10,15 @@ import msgspec
 
 from coordinator import __version__
 from coordinator.admin import Steps, join_steps
-from coordinator.admin.activity import Activity
-from coordinator.admin.buckets import Buckets
-from coordinator.admin.clients import Clients
-from coordinator.admin.items import Items
-from coordinator.admin.nodes import Nodes
-from coordinator.admin.results import Results
-from coordinator.admin.services import Services
-from coordinator.admin.system import System
-from coordinator.admin.tokens import Tokens
+from coordinator.admin.activity import ActivityRequests
+from coordinator.admin.buckets import BucketRequests
+from coordinator.admin.clients import ClientRequests
+from coordinator.admin.items import ItemRequests
+from coordinator.admin.nodes import NodeRequests
+from coordinator.admin.results import ResultRequests
+from coordinator.admin.services import ServiceRequests
+from coordinator.admin.system import SystemRequests
+from coordinator.admin.tokens import TokenRequests
 from coordinator.config import Settings
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.asks import Asks
@@ -232,15 +232,15 @@ def _join_administration(core: Core, work: Work, limits: Limits) -> Administrati
     requeue = Requeue(core, releases)
 
     steps = join_steps(
-        Services(core, grant, releases, catalogue_fill),
-        Items(core, grant, builder, releases, plugin_runner),
-        Buckets(core, releases),
-        Results(core, releases, plugin_runner, requeue),
-        Clients(core, grant, releases, work.memberships),
-        Tokens(core),
-        Activity(core),
-        Nodes(core),
-        System(core, work.readiness, limits),
+        ServiceRequests(core, grant, releases, catalogue_fill),
+        ItemRequests(core, grant, builder, releases, plugin_runner),
+        BucketRequests(core, releases),
+        ResultRequests(core, releases, plugin_runner, requeue),
+        ClientRequests(core, grant, releases, work.memberships),
+        TokenRequests(core),
+        ActivityRequests(core),
+        NodeRequests(core),
+        SystemRequests(core, work.readiness, limits),
     )
     return Administration(steps, catalogue_fill, requeue)
 

@@ -1,4 +1,4 @@
-"""What admins and operators ask for: a module for each noun of the wire, a method for each verb.
+"""The requests of admins and operators: a module for each noun of the wire, a method for each verb.
 
 The messages are in `coordinator.wire.admin`, in modules of the same names.  A new request needs its type, the type of
 its answer and their line in `ANSWERS` there, its method and its line in `steps` here, and perhaps a statement in

@@ -15,7 +15,7 @@ LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 """Later than all that has been noted."""
 
 
-class Activity:
+class ActivityRequests:
     """Carries out the request `activity.list`."""
 
     def __init__(self, core: Core) -> None:

@@ -16,7 +16,7 @@ from coordinator.store import buckets as store
 from coordinator.wire.admin import buckets as wire
 
 
-class Buckets:
+class BucketRequests:
     """Carries out the requests `bucket.…`."""
 
     def __init__(self, core: Core, releases: Releases) -> None:

@@ -25,7 +25,7 @@ MAX_HELD_SHOWN = 1000
 _WORSE = ("ok", "watched", "flagged")
 
 
-class Clients:
+class ClientRequests:
     """Carries out the requests `client.…`."""
 
     def __init__(self, core: Core, grant: Grant, releases: Releases, memberships: Memberships) -> None:

@@ -26,7 +26,7 @@ from coordinator.wire.admin import items as wire
 from coordinator.wire.paging import cursor, cursor_text, moment_of, number, time_text, two_numbers
 
 
-class Items:
+class ItemRequests:
     """Carries out the requests `item.…`."""
 
     def __init__(

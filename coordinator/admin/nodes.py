@@ -14,7 +14,7 @@ ALL_NODES = 100_000
 """More starts of nodes than there are."""
 
 
-class Nodes:
+class NodeRequests:
     """Carries out the requests `node.…`."""
 
     def __init__(self, core: Core) -> None:

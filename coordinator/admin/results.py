@@ -24,7 +24,7 @@ REQUEUE_PATIENCE = 5.0
 """Seconds that a request goes on letting items wait again, before it is answered and the rest done behind it."""
 
 
-class Results:
+class ResultRequests:
     """Carries out the requests `result.…`."""
 
     def __init__(self, core: Core, releases: Releases, plugin_runner: PluginRunner, requeue: Requeue) -> None:

@@ -21,7 +21,7 @@ from coordinator.store.pool import Connection
 from coordinator.wire.admin import services as wire
 
 
-class Services:
+class ServiceRequests:
     """Carries out the requests `service.…`."""
 
     def __init__(self, core: Core, grant: Grant, releases: Releases, catalogue_fill: CatalogueFill) -> None:

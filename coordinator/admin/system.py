@@ -17,7 +17,7 @@ from coordinator.wire.client import Limits
 from coordinator.wire.stats import StatementRow
 
 
-class System:
+class SystemRequests:
     """Carries out the requests `stats`, `limits` and `health`."""
 
     def __init__(self, core: Core, readiness: Readiness, limits: Limits) -> None:

@@ -11,7 +11,7 @@ from coordinator.store import tokens as store
 from coordinator.wire.admin import tokens as wire
 
 
-class Tokens:
+class TokenRequests:
     """Carries out the requests `token.…`."""
 
     def __init__(self, core: Core) -> None:

@@ -9,7 +9,7 @@ from coordinator.wire.frames import Answer, Name, PageSize, Request, Text, Time
 
 
 class ListedActivity(Struct):
-    """Who did what, to what, and how it ended: `ok` or the code of an error."""
+    """A line of the log: `who` did what to what, with what outcome (`ok`, or the code of an error)."""
 
     at: str
     who: str

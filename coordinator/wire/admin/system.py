@@ -18,7 +18,7 @@ class ServiceStats(ServiceCounts):
 
 
 class StatementTotals(Struct):
-    """What this node has asked of the database since it started.
+    """The statements of this node since it started.
 
     `pool_waits` is how often all its connections were taken, `pool_waited` for how many seconds that made it wait.
     """
@@ -40,7 +40,7 @@ class ServerStats(Ok, kw_only=True):
 
 
 class LimitedBy(Struct, frozen=True):
-    """What sets the limit of each figure of `Capacity` with this name, in a sentence."""
+    """The reason for the limit of each figure of `Capacity` with this name, in a sentence."""
 
     sessions: str
     asks_per_second: str
@@ -49,7 +49,7 @@ class LimitedBy(Struct, frozen=True):
 
 
 class Capacity(Struct, frozen=True):
-    """What one node carried on a known class of machine, `carries` of `limits`; nothing keeps a node to it.
+    """The load that one node carried on a known class of machine, `carries` of `limits`; nothing keeps a node to it.
 
     `sessions` is what a node takes by default, `memory_per_session` the bytes of an idle one.  Items are settled:
     `items_per_second` while buckets are ready, `items_per_second_made` while all of these are made, too.
