@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -30,28 +31,39 @@ S = TypeVar("S", bound=Struct)
 
 _ABSENT = object()
 
+_PLAIN = frozenset({str, int, float, bool, NoneType})
+"""Most values, which stay as they are: pages have many of them."""
+
 _HEALTH: tuple[Health, ...] = ("ok", "watched", "flagged")
 
 
 def filled(kind: type[S], *sources: object, **given: object) -> S:
-    """Make a struct of what the sources (mappings or objects) have under the names of its fields.
+    """Make a struct of what the sources (dictionaries or objects) have under the names of its fields.
 
     `given` goes before the first source, which goes before the next.  Times and ids become text.
 
     Raises:
         LookupError: a field is in none of them.
     """
-    return kind(**{name: _value(name, given, *sources) for name in kind.__struct_fields__})
+    for name in kind.__struct_fields__:
+        if name in given:
+            continue
+
+        for source in sources:
+            value = source.get(name, _ABSENT) if isinstance(source, dict) else getattr(source, name, _ABSENT)
+            if value is not _ABSENT:
+                break
+        else:
+            raise LookupError(f"there is no {name} for {kind.__name__}")
+
+        given[name] = value if type(value) in _PLAIN else _as_text(value)
+    return kind(**given)
 
 
-def _value(name: str, *sources: object) -> object:
-    for source in sources:
-        value = source.get(name, _ABSENT) if isinstance(source, Mapping) else getattr(source, name, _ABSENT)
-        if isinstance(value, datetime):
-            return time_text(value)
-        if value is not _ABSENT:
-            return str(value) if isinstance(value, UUID) else value
-    raise LookupError(f"there is no {name}")
+def _as_text(value: object) -> object:
+    if isinstance(value, datetime):
+        return time_text(value)
+    return str(value) if isinstance(value, UUID) else value
 
 
 # Services
