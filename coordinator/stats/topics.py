@@ -89,10 +89,10 @@ class Topics:
 
     # Services
 
-    async def services(self) -> wire.Rows:
+    async def services(self) -> wire.FirstRows:
         """Compute topic `services`."""
         found = await self.service_rows()
-        return wire.Rows(len(found), list(found[: wire.FIRST_ROWS]))
+        return wire.FirstRows(len(found), list(found[: wire.FIRST_ROWS]))
 
     async def service_rows(self) -> list[wire.ServiceRow]:
         """Return all services, by name."""
@@ -130,27 +130,27 @@ class Topics:
 
     # The first rows of the long tables
 
-    async def clients(self) -> wire.Rows:
+    async def clients(self) -> wire.FirstRows:
         """Compute topic `clients`: those that settled most."""
         counted = await self._people.get()
-        return wire.Rows(counted.registered, list(await self._clients.get()))
+        return wire.FirstRows(counted.registered, list(await self._clients.get()))
 
-    async def buckets(self) -> wire.Rows:
+    async def buckets(self) -> wire.FirstRows:
         """Compute topic `buckets`: open ones, those that are held longest first."""
         states = await self._states.get()
         found = await self._buckets.get()
         total = sum(sum(state.buckets.values()) for state in states.values())
-        return wire.Rows(max(len(found), total), list(found))
+        return wire.FirstRows(max(len(found), total), list(found))
 
-    async def nodes(self) -> wire.Rows:
+    async def nodes(self) -> wire.FirstRows:
         """Compute topic `nodes`: those that run."""
         found = await self._nodes.get()
-        return wire.Rows(len(found), [node.row for node in found[: wire.FIRST_ROWS]])
+        return wire.FirstRows(len(found), [node.row for node in found[: wire.FIRST_ROWS]])
 
-    async def events(self) -> wire.Rows:
+    async def events(self) -> wire.FirstRows:
         """Compute topic `events`: the newest."""
         total, found = await self._events.get()
-        return wire.Rows(total, list(found))
+        return wire.FirstRows(total, list(found))
 
     async def _first_clients(self, db: Connection) -> list[wire.ClientRow]:
         found, _ = await people.page(db, people.Which(), "settled", None, wire.FIRST_ROWS)
