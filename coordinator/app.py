@@ -1,4 +1,4 @@
-"""A node: it opens, drains, closes."""
+"""A node: open, drain and close it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from coordinator.store.warmup import warm_up
 log = structlog.get_logger()
 
 WARM_UP_AFTER = 1.0
-"""Seconds after which the parts of a node have begun, and have let go of the connections that they began with."""
+"""Seconds after the start; by then the parts have released the connections that they needed to begin."""
 
 
 class Node:
     """One coordinator process.
 
-    `async with Node(settings) as node` serves; leaving the block ends at once, `drain()` first ends gently.
-    `port`, `ops_port` and `admin_token` (of an embedded database's own folder, else None) are known inside it.
-    With `dsn`, the database is one that is ready for use; else it is what the settings say, made ready first.
+    `async with Node(settings) as node` serves; leaving the block ends at once, unless `drain()` was called before.
+    Inside it, `port`, `ops_port` and `admin_token` are known (`admin_token`: None unless the database is embedded).
+    A database given by `dsn` must be ready for use; else the database of the settings is prepared first.
 
     Raises, on entering:
-        ConfigError: a setting, folder or address does not do.
-        UnknownSchema: the database's schema is not this program's.
+        ConfigError: a setting, folder or address cannot be used.
+        UnknownSchema: the database's schema is not one that this program knows.
         Unavailable: the database cannot be reached.
     """
 
@@ -53,7 +53,7 @@ class Node:
         self._database: Database | None = None
         self._parts: Parts | None = None
         self.tasks: list[asyncio.Task[None]] = []
-        """What runs as long as the node does, by name."""
+        """The tasks that run as long as the node does, each with its name."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -70,13 +70,13 @@ class Node:
 
     @property
     def parts(self) -> Parts:
-        """The parts that the node is made of, once it is open."""
+        """The parts of the node; only once it is open."""
         assert self._parts is not None
         return self._parts
 
     @property
     def boot(self) -> Boot:
-        """The number of this start."""
+        """The number of this start of the node."""
         return self.parts.core.boot
 
     @property
@@ -85,7 +85,7 @@ class Node:
         return self._parts is not None and self._parts.core.state.failed
 
     async def wait_until_stopped(self) -> None:
-        """Wait until the node has drained, or had to give up."""
+        """Wait until the node has drained, has failed or was stopped."""
         await self.parts.core.state.stopped.wait()
 
     def stop(self) -> None:
@@ -93,11 +93,11 @@ class Node:
         self.parts.core.state.stopped.set()
 
     def crash(self) -> None:
-        """Let the claims of this node end as those of a node that is gone, at no client's cost."""
+        """Let the claims of this node end as those of a crashed node: no client is charged."""
         self.parts.core.state.crashed = True
 
     async def drain(self, reason: str = "the node drains") -> None:
-        """Hand out no more, let the clients finish, close their sessions; then `wait_until_stopped` returns."""
+        """Hand out no more buckets, let the clients finish, close their sessions; then `wait_until_stopped` returns."""
         parts = self.parts
         core, state = parts.core, parts.core.state
         if state.draining:
@@ -109,7 +109,7 @@ class Node:
         with contextlib.suppress(Unavailable):
             async with core.database.connection() as db:
                 await nodes.set_state(db, core.boot, "draining")
-        await parts.listener.drain(self.settings.drain_grace, reason)
+        await parts.sockets.listener.drain(self.settings.drain_grace, reason)
         await parts.background.finish()
         state.stopped.set()
 
@@ -125,8 +125,8 @@ class Node:
         parts = self._parts = await self._assemble(self._database)
         listen_to_signals(parts)
         parts.core.signals.on("drain", self._on_drain)
-        parts.core.signals.on("node", lambda signal: None)  # hearing it is enough: this node is not alone any more
-        await parts.lease.take_over_from_former_boots()
+        parts.core.signals.on("node", lambda signal: None)  # to receive it is enough: this node is not alone any more
+        await parts.work.lease.take_over_from_former_boots()
 
         start = asyncio.get_running_loop().create_task
         self.tasks = [start(parts.supervisor.keep_running(name, run), name=name) for name, run in parts.runs()]
@@ -149,8 +149,9 @@ class Node:
 
     async def _listen(self, parts: Parts) -> None:
         settings = self.settings
+
         try:
-            self.port, self.ops_port = await parts.listener.open(
+            self.port, self.ops_port = await parts.sockets.listener.open(
                 settings.host,
                 settings.port,
                 tls=tls_of(settings.tls_cert, settings.tls_key),
@@ -174,7 +175,7 @@ class Node:
             await database.warm_up(warm_up)
 
     async def _give_up_with_the_lease(self, parts: Parts) -> None:
-        """Hand out no more once the lease is lost, and end before others free what is held here."""
+        """Wait for the loss of the lease; then end the node before others free its buckets."""
         state = parts.core.state
         await state.lease_lost.wait()
         if state.draining:
@@ -182,7 +183,7 @@ class Node:
 
         state.draining = state.crashed = True
         log.error("the lease cannot be renewed: closing all sessions")
-        parts.listener.cut_off_clients("the node lost its lease")
+        parts.sockets.listener.cut_off_clients("the node lost its lease")
         state.failed = True
         state.stopped.set()
 
@@ -196,7 +197,7 @@ class Node:
     async def _close(self) -> None:
         parts = self._parts
         if parts is not None:
-            await parts.listener.close()
+            await parts.sockets.listener.close()
             await parts.background.finish()
 
         for task in self.tasks:
@@ -214,8 +215,8 @@ class Node:
         await self._home.aclose()
 
     async def _say_goodbye(self, parts: Parts) -> None:
-        await parts.recorder.write()
-        await parts.activity_log.flush()
+        await parts.statistics.recorder.write()
+        await parts.work.activity_log.flush()
         async with parts.core.database.connection() as db:
             await nodes.set_state(db, parts.core.boot, "gone")
             await nodes.end_sessions(db)

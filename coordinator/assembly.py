@@ -45,7 +45,7 @@ from coordinator.serve.http_pages import HttpPages
 from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Channels, Listener
 from coordinator.serve.open_sessions import OpenSessions
-from coordinator.serve.pages import HttpPage, dashboard_pages
+from coordinator.serve.pages import StaticPage, dashboard_pages
 from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin
 from coordinator.stats.database_rates import DatabaseRates
@@ -60,54 +60,89 @@ from coordinator.wire.schema import asyncapi
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """The parts that share out the work."""
+
+    activity_log: ActivityLog
+    plugin_runner: PluginRunner
+    builder: BucketBuilder
+    grant: Grant
+    commits: Commits
+    intake: Intake
+    releases: Releases
+    memberships: Memberships
+    health_monitor: HealthMonitor
+    load_meter: NodeLoadMeter
+    lease: Lease
+    expiry: Expiry
+    readiness: Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """The parts that carry out the requests of admins."""
+
+    operation: Operation
+    item_operation: ItemOperation
+    service_life: ServiceLife
+    undo: Undo
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The parts that show and record the work."""
+
+    table_pages: TablePages
+    feeds: Feeds
+    recorder: Recorder
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The parts that connect peers."""
+
+    listener: Listener
+    change_listener: ChangeListener
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a node that run, or that something outside of them asks for something."""
+    """All parts of a node."""
 
     core: Core
     supervisor: Supervisor
     background: BackgroundTasks
-    activity_log: ActivityLog
-    builder: BucketBuilder
-    grant: Grant
-    commits: Commits
-    releases: Releases
-    health_monitor: HealthMonitor
-    lease: Lease
-    expiry: Expiry
-    item_operation: ItemOperation
-    service_life: ServiceLife
-    undo: Undo
-    load_meter: NodeLoadMeter
-    recorder: Recorder
-    feeds: Feeds
     sessions: OpenSessions
-    listener: Listener
-    change_listener: ChangeListener
+    work: Work
+    administration: Administration
+    statistics: Statistics
+    sockets: Sockets
 
     def runs(self) -> Iterator[tuple[str, Run]]:
-        """What works as long as the node does, by name."""
-        yield "grant", self.grant.run
-        yield "commits", self.commits.run
+        """Name what works as long as the node does, and is started again if it fails."""
+        yield "grant", self.work.grant.run
+        yield "commits", self.work.commits.run
         yield "signals", self.core.signals.run
-        yield "expiry", self.expiry.run
-        yield "releases", self.releases.run
-        yield "services", self.service_life.run
-        yield "undo", self.undo.run
-        yield "activity", self.activity_log.run
-        yield "load", self.load_meter.run
-        yield "feeds", self.feeds.run
-        yield "recorder", self.recorder.run
+        yield "expiry", self.work.expiry.run
+        yield "releases", self.work.releases.run
+        yield "services", self.administration.service_life.run
+        yield "undo", self.administration.undo.run
+        yield "activity", self.work.activity_log.run
+        yield "load", self.work.load_meter.run
+        yield "feeds", self.statistics.feeds.run
+        yield "recorder", self.statistics.recorder.run
 
     def vital_runs(self) -> Iterator[tuple[str, Run]]:
-        """The same for what a node cannot be without."""
-        yield "lease", self.lease.run
-        yield "listener", self.listener.run
+        """Name what works as long as the node does, and ends it by failing."""
+        yield "lease", self.work.lease.run
+        yield "listener", self.sockets.listener.run
 
 
 def make_core(
     settings: Settings, database: Database, boot: Boot, plugins: dict[str, type[Plugin]], events: Events
 ) -> Core:
-    """Make the parts that have no steps of their own."""
+    """Make the core: the parts that depend on no others."""
     lost_track = asyncio.Event()
     return Core(
         settings=settings,
@@ -125,10 +160,27 @@ def make_core(
 
 def assemble(core: Core) -> Parts:
     """Join the parts of one node; nothing runs yet."""
+    supervisor = Supervisor(core)
     background = BackgroundTasks(core.events)
     sessions = OpenSessions()
 
-    # The steps of the work.
+    work = _join_work(core, sessions, supervisor)
+    administration = _join_administration(core, work)
+    statistics = _join_statistics(core, work, sessions)
+    sockets = _join_sockets(core, background, sessions, work, administration, statistics)
+    return Parts(core, supervisor, background, sessions, work, administration, statistics, sockets)
+
+
+def listen_to_signals(parts: Parts) -> None:
+    """Subscribe the parts to the signals between nodes."""
+    signals = parts.core.signals
+    signals.on("work", parts.work.grant.on_work)
+    signals.on("lost", parts.work.releases.on_lost)
+    signals.on("dead", parts.work.expiry.on_dead)
+    parts.sockets.change_listener.listen()
+
+
+def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Work:
     activity_log = ActivityLog(core)
     plugin_runner = PluginRunner(core.database, activity_log)
     builder = BucketBuilder(core.database)
@@ -137,73 +189,84 @@ def assemble(core: Core) -> Parts:
     intake = Intake(core, commits, grant, plugin_runner)
     releases = Releases(core, grant)
     memberships = Memberships(core, grant, releases)
+
     health_monitor = HealthMonitor(core)
     load_meter = NodeLoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
     lease = Lease(core, releases, load_meter)
     expiry = Expiry(core, grant, builder, releases, health_monitor, activity_log)
-    supervisor = Supervisor(core)
     readiness = Readiness(core, supervisor)
 
-    # Operation.
-    operation = Operation(core, grant, releases, memberships)
+    return Work(
+        activity_log=activity_log,
+        plugin_runner=plugin_runner,
+        builder=builder,
+        grant=grant,
+        commits=commits,
+        intake=intake,
+        releases=releases,
+        memberships=memberships,
+        health_monitor=health_monitor,
+        load_meter=load_meter,
+        lease=lease,
+        expiry=expiry,
+        readiness=readiness,
+    )
+
+
+def _join_administration(core: Core, work: Work) -> Administration:
+    grant, builder, releases, plugin_runner = work.grant, work.builder, work.releases, work.plugin_runner
+
+    operation = Operation(core, grant, releases, work.memberships)
     item_operation = ItemOperation(core, grant, builder, releases, plugin_runner)
     service_life = ServiceLife(core, grant, releases, plugin_runner)
     undo = Undo(core, releases, plugin_runner)
 
-    # Statistics.
-    database_rates = DatabaseRates(core)
-    topics = Topics(core, grant, database_rates)
-    table_pages = TablePages(core, topics)
-    feeds = Feeds(topics.by_name, core.events)
-    recorder = Recorder(core)
-    metrics = Metrics(core, grant, load_meter, sessions.counts)
+    return Administration(operation, item_operation, service_life, undo)
 
-    # Sockets.
+
+def _join_statistics(core: Core, work: Work, sessions: OpenSessions) -> Statistics:
+    topics = Topics(core, work.grant, DatabaseRates(core))
+    return Statistics(
+        table_pages=TablePages(core, topics),
+        feeds=Feeds(topics.by_name, core.events),
+        recorder=Recorder(core),
+        metrics=Metrics(core, work.grant, work.load_meter, sessions.counts),
+    )
+
+
+def _join_sockets(
+    core: Core,
+    background: BackgroundTasks,
+    sessions: OpenSessions,
+    work: Work,
+    administration: Administration,
+    statistics: Statistics,
+) -> Sockets:
     edge = _edge(core, background)
+    answers = admin_answers(
+        administration.operation,
+        administration.item_operation,
+        administration.service_life,
+        administration.undo,
+        edge,
+        work.readiness,
+    )
     channels = Channels(
-        client=ClientDependencies(grant, intake, releases, memberships),
-        stats=StatsDependencies(feeds, table_pages.page),
-        admin=AdminDependencies(admin_answers(operation, item_operation, service_life, undo, edge, readiness)),
-    )
-    pages = {"/v1/asyncapi.json": HttpPage("application/json", msgspec.json.encode(asyncapi())), **dashboard_pages()}
-    listener = Listener(edge, channels, HttpPages(readiness, pages, metrics.page), sessions)
-    change_listener = ChangeListener(core, grant, memberships, sessions, background)
-
-    return Parts(
-        core=core,
-        supervisor=supervisor,
-        background=background,
-        activity_log=activity_log,
-        builder=builder,
-        grant=grant,
-        commits=commits,
-        releases=releases,
-        health_monitor=health_monitor,
-        lease=lease,
-        expiry=expiry,
-        item_operation=item_operation,
-        service_life=service_life,
-        undo=undo,
-        load_meter=load_meter,
-        recorder=recorder,
-        feeds=feeds,
-        sessions=sessions,
-        listener=listener,
-        change_listener=change_listener,
+        client=ClientDependencies(work.grant, work.intake, work.releases, work.memberships),
+        stats=StatsDependencies(statistics.feeds, statistics.table_pages.page),
+        admin=AdminDependencies(answers),
     )
 
-
-def listen_to_signals(parts: Parts) -> None:
-    """Let the parts hear what nodes tell each other."""
-    signals = parts.core.signals
-    signals.on("work", parts.grant.on_work)
-    signals.on("lost", parts.releases.on_lost)
-    signals.on("dead", parts.expiry.on_dead)
-    parts.change_listener.listen()
+    document = StaticPage("application/json", msgspec.json.encode(asyncapi()))
+    pages = HttpPages(work.readiness, {"/v1/asyncapi.json": document, **dashboard_pages()}, statistics.metrics.page)
+    listener = Listener(edge, channels, pages, sessions)
+    change_listener = ChangeListener(core, work.grant, work.memberships, sessions, background)
+    return Sockets(listener, change_listener)
 
 
 def _edge(core: Core, background: BackgroundTasks) -> Edge:
     settings = core.settings
+
     limits = Limits(
         max_message_bytes=settings.max_message_bytes,
         max_buckets_per_ask=10,
@@ -216,6 +279,6 @@ def _edge(core: Core, background: BackgroundTasks) -> Edge:
         ping_interval=settings.ping_interval,
         ping_timeout=settings.ping_timeout,
     )
-    addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute, settings.trusted_proxies)
+    addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute)
     card = ServerCard(name="coordinator", version=__version__, node=settings.node_name)
     return Edge(core, background, addresses, limits, card)

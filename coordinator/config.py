@@ -1,8 +1,8 @@
 """The settings of a node: one frozen object, read once.
 
-Where a setting comes from, the first that has it: a flag (an argument of `Settings`), the environment
-(COORDINATOR_<NAME>), the TOML file, a file of that name in systemd's credentials folder, the default.  No
-other module of the server reads the environment.
+A setting is taken from the first of these that has it: a flag (an argument of `Settings`), the environment
+(COORDINATOR_<NAME>), the TOML file, a file of that name in systemd's credentials folder, the default.  No other module
+of the server reads the environment.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ _SECRET_PARAMETERS = ("password", "sslpassword", "passfile")
 _MASK = "***"
 
 
-def _setting(default: Any, what: str, expected: str, **more: Any) -> Any:
-    """A setting with its line of help, and what an error says was expected; a callable makes its default."""
+def _setting(default: Any, help_text: str, expected: str, **more: Any) -> Any:
+    """Define a setting: its default (or a function that makes it), its line of help, and the words of an error."""
     extra: dict[str, Any] = {"expected": expected}
     if callable(default):
-        return Field(default_factory=default, description=what, json_schema_extra=extra, **more)
-    return Field(default=default, description=what, json_schema_extra=extra, **more)
+        return Field(default_factory=default, description=help_text, json_schema_extra=extra, **more)
+    return Field(default=default, description=help_text, json_schema_extra=extra, **more)
 
 
-def _whole(default: int, least: int, most: int, what: str) -> Any:
-    return _setting(default, what, f"a whole number from {least} to {most}", ge=least, le=most)
+def _whole(default: int, least: int, most: int, help_text: str) -> Any:
+    return _setting(default, help_text, f"a whole number from {least} to {most}", ge=least, le=most)
 
 
-def _seconds(default: float, least: float, most: float, what: str) -> Any:
+def _seconds(default: float, least: float, most: float, help_text: str) -> Any:
     expected = f"seconds, a number from {least:g} to {most:g}"
-    return _setting(default, f"{what}; seconds.", expected, ge=least, le=most, allow_inf_nan=False)
+    return _setting(default, f"{help_text}; seconds.", expected, ge=least, le=most, allow_inf_nan=False)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to a listener on `host`."""
+    """Return whether only this machine can connect to a listener on `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -65,17 +65,17 @@ def is_loopback(host: str) -> bool:
 
 
 def default_data_folder() -> Path:
-    """Where the data lives if no folder is named."""
+    """Return the folder of the data if the settings name none."""
     return Path("/var/lib/coordinator") if os.geteuid() == 0 else platformdirs.user_data_path("coordinator")
 
 
 def environment_token() -> str | None:
-    """The admin channel's token for commands, from COORDINATOR_TOKEN."""
+    """Return the token with which commands use the admin channel, from COORDINATOR_TOKEN; None if it is not set."""
     return os.environ.get(f"{PREFIX}TOKEN") or None
 
 
 def mask(dsn: str) -> str:
-    """A DSN without its passwords, wherever they stand in it."""
+    """Return a DSN with its passwords masked, in the login and in the parameters."""
     parts = urlsplit(dsn)
     login, at, hosts = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")
@@ -88,11 +88,11 @@ def mask(dsn: str) -> str:
 
 
 def _split(value: object) -> object:
-    """Lists may be written with commas: in the environment, in a credential, in one flag."""
+    """Split a list that is written with commas: in the environment, in a credential, in one flag."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
-        parts = [part for one in value for part in (one.split(",") if isinstance(one, str) else [one])]
+        parts = [part for entry in value for part in (entry.split(",") if isinstance(entry, str) else [entry])]
         return tuple(part.strip() if isinstance(part, str) else part for part in parts if part != "")
     return value
 
@@ -106,12 +106,22 @@ def _origin(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.lower(), "", "", ""))
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        raise ValueError(text)
+    return text.lower()
+
+
 def _network(text: object) -> Network:
     return ipaddress.ip_network(str(text), strict=False)
 
 
 def _dsn(text: str) -> str:
-    """Stricter than Postgres: a password with a raw / ? # or @ would end up where it is not masked."""
+    """Check a DSN more strictly than Postgres does: a password with a raw / ? # or @ would not be masked.
+
+    Raises:
+        ValueError: it is not one that can be used.
+    """
     parts = urlsplit(text)
     hosts = parts.netloc.rpartition("@")[2].split(",")
     good = all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:\d+)?", host) for host in hosts)
@@ -131,7 +141,7 @@ def _folder(path: Path) -> Path:
 
 
 def _own_name(so_far: dict[str, Any]) -> str:
-    """Host name and port: two nodes of one machine are two, and a restarted one is the same."""
+    """Return host name and port: two nodes of one machine differ, and a restarted node keeps its name."""
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:48] or "node"
     return f"{host}-{so_far.get('port') or secrets.token_hex(3)}"
 
@@ -143,7 +153,7 @@ def _open_here(so_far: dict[str, Any]) -> Access:
 class _CredentialsFolder(PydanticBaseSettingsSource):
     """Files named as settings, as systemd's LoadCredential= leaves them in $CREDENTIALS_DIRECTORY.
 
-    A file has the setting's value; `tls_cert` and `tls_key` are themselves what those settings point to.
+    A file contains the setting's value; files named `tls_cert` and `tls_key` are the certificate and the key.
     """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
@@ -160,15 +170,15 @@ class _CredentialsFolder(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         fields = self.settings_cls.model_fields
-        found = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
-        return {name: value for name, value in found.items() if value not in (None, "")}
+        values = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 class Settings(BaseSettings):
     """All settings of a node.
 
     Raises:
-        ConfigError: the message names the setting, where it came from, and what was expected.
+        ConfigError: a setting is wrong; the message names it, its source and the expected value.
     """
 
     model_config = SettingsConfigDict(
@@ -215,6 +225,12 @@ class Settings(BaseSettings):
         (), "Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
         "addresses or networks like 10.0.0.0/8, separated by commas",
     )  # fmt: skip
+    allowed_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)
+    ] = _setting(
+        (), "Names of this node that a request may bear in its Host header, beside localhost and addresses.",
+        "host names like work.example.org, separated by commas",
+    )  # fmt: skip
     tls_cert: Annotated[Path, AfterValidator(_folder)] | None = _setting(
         None, "Certificate chain in PEM; with --tls-key, the port speaks TLS.", "a file"
     )
@@ -244,9 +260,9 @@ class Settings(BaseSettings):
         try:
             super().__init__(config=config, **flags)
         except ValidationError as failure:
-            # A default that is made from a setting at fault is no fault of its own.
-            faults = [one for one in failure.errors() if one["type"] != "default_factory_not_called"]
-            raise ConfigError("; ".join(_explain(one, flags) for one in faults)) from None
+            # A default that cannot be made because another setting is wrong is not reported.
+            faults = [fault for fault in failure.errors() if fault["type"] != "default_factory_not_called"]
+            raise ConfigError("; ".join(_explain(fault, flags) for fault in faults)) from None
 
     @classmethod
     def settings_customise_sources(
@@ -287,12 +303,12 @@ class Settings(BaseSettings):
         return self.tls_cert is not None
 
     def public(self) -> dict[str, str | int | float | bool | list[str] | None]:
-        """Every setting as it is in force, without secrets: nothing in it may not be shown."""
+        """Return every setting in force, with secrets masked, so that all of it may be shown."""
         shown: dict[str, str | int | float | bool | list[str] | None] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, tuple):
-                shown[name] = [str(one) for one in value]
+                shown[name] = [str(part) for part in value]
             else:
                 shown[name] = str(value) if isinstance(value, Path) else value
         if self.database is not None:
@@ -310,8 +326,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _explain(fault: Any, flags: dict[str, Any]) -> str:
-    """One of pydantic's errors in a sentence of ours."""
-    if not fault["loc"]:  # of _fit_together, which says it all
+    """Return the sentence for one of pydantic's errors."""
+    if not fault["loc"]:  # of _fit_together: a whole sentence
         return str(fault["ctx"]["error"])
     name = str(fault["loc"][0])
     field = Settings.model_fields.get(name)

@@ -1,7 +1,7 @@
-"""Tokens and secrets: how they are made, hashed and compared.
+"""Make, hash and compare tokens and secrets.
 
-Both are 32 characters or more from a program's random source, so a plain SHA-256 keeps them safe: there is
-nothing to guess that a slow hash would slow down.
+Both are 32 or more characters from a random source, so a plain SHA-256 is safe: they cannot be guessed, and a slow
+hash would not make that harder.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import secrets
 from typing import NamedTuple
 
 _SECRET_DOMAIN = b"coordinator.secret\x00"
-"""Keeps a client's secret from being good as a token whose hash it happens to share."""
+"""Makes the hash of a client's secret differ from that of an equal token."""
 
 
 class NewToken(NamedTuple):
-    """A token as it is made; `token` is shown once and kept nowhere, `hash` is what the database has."""
+    """A new token: `token` is shown once and not stored; the database has `hash`."""
 
     token_id: str
     token: str
@@ -24,21 +24,21 @@ class NewToken(NamedTuple):
 
 
 def make_token() -> NewToken:
-    """A new token: 43 characters, 256 random bits."""
+    """Make a token of 43 characters with 256 random bits."""
     token = secrets.token_urlsafe(32)
     return NewToken(secrets.token_hex(8), token, hash_token(token))
 
 
 def hash_token(token: str) -> bytes:
-    """What a token is found by; 32 bytes."""
+    """Return the hash by which a token is found; 32 bytes."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def hash_secret(secret: str) -> bytes:
-    """What a client's secret is known by; 32 bytes."""
+    """Return the hash by which a client's secret is recognised; 32 bytes."""
     return hashlib.sha256(_SECRET_DOMAIN + secret.encode()).digest()
 
 
 def same(a: bytes, b: bytes) -> bool:
-    """Whether two hashes are equal, in a time that does not tell where they differ."""
+    """Return whether two hashes are equal; takes the same time wherever they differ."""
     return hmac.compare_digest(a, b)

@@ -1,7 +1,7 @@
-"""Every error that this program raises on purpose, by whose fault it is.
+"""Every error that this program raises on purpose, ordered by its cause.
 
 CoordinatorError
-├── PeerError                the other end of a connection asked for something it may not have
+├── PeerError                a request of the other end of a connection is refused
 │   ├── BadMessage … Exists  one class for each wire code (protocol.md, "Errors")
 ├── StoreError               the database
 │   ├── Unavailable          cannot be reached, or did not answer in time; nothing is known to be stored
@@ -60,7 +60,7 @@ class Unsupported(PeerError):
 
 
 class OutOfOrder(PeerError):
-    """Not legal in this state of the session."""
+    """The request is not legal in this state of the session."""
 
     code = "out_of_order"
 
@@ -72,7 +72,7 @@ class Unauthorized(PeerError):
 
 
 class Forbidden(PeerError):
-    """Right credentials, but not for this."""
+    """The credentials are right, but do not allow this."""
 
     code = "forbidden"
 
@@ -120,13 +120,13 @@ class UnknownBucket(PeerError):
 
 
 class NotOwner(PeerError):
-    """That claim was never this client's."""
+    """The claim was never this client's."""
 
     code = "not_owner"
 
 
 class StaleClaim(PeerError):
-    """That claim was this client's and has ended."""
+    """The claim was this client's, and has ended."""
 
     code = "stale_claim"
 
@@ -138,7 +138,7 @@ class UnassignedItems(PeerError):
 
 
 class BadResult(PeerError):
-    """A result has not the service's shape; `detail.errors` lists item and reason."""
+    """A result does not have the service's shape; `detail.errors` lists item and reason."""
 
     code = "bad_result"
 
@@ -156,31 +156,31 @@ class RateLimited(PeerError):
 
 
 class Quota(PeerError):
-    """A limit in numbers is reached."""
+    """A limit on a number of things is reached."""
 
     code = "quota"
 
 
 class NoWork(PeerError):
-    """Nothing at hand, and the ask did not want to wait."""
+    """No bucket is ready, and the ask did not want to wait."""
 
     code = "no_work"
 
 
 class Draining(PeerError):
-    """This node hands out nothing more."""
+    """This node drains, and hands out no more buckets."""
 
     code = "draining"
 
 
 class NotFound(PeerError):
-    """An admin request names something that is not there."""
+    """An admin request names something that does not exist."""
 
     code = "not_found"
 
 
 class Exists(PeerError):
-    """An admin request adds something that is there already."""
+    """An admin request adds something that exists already."""
 
     code = "exists"
 
@@ -198,7 +198,7 @@ class Internal(PeerError):
 
 
 class StoreError(CoordinatorError):
-    """The database's fault."""
+    """The database failed."""
 
 
 class Unavailable(StoreError):
@@ -210,7 +210,7 @@ class UnknownSchema(StoreError):
 
 
 class ConfigError(CoordinatorError):
-    """A setting, flag or folder that does not do; the message names it and what was expected."""
+    """A setting, flag or folder cannot be used; the message names it and what was expected."""
 
 
 class EmbeddedError(ConfigError):

@@ -1,4 +1,4 @@
-"""The words of the domain as types; the same in SQL, protocol and documents."""
+"""The terms of the domain as types; SQL, protocol and documents use the same ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Boot = NewType("Boot", int)
 ServiceState = Literal["active", "paused", "revoked"]
 BucketState = Literal["ready", "claimed", "dead", "done"]
 Ended = Literal[
-    "settled",  # nothing left
+    "settled",  # no item left
     "partial",  # a final submit with items left
     "released",  # by its client
     "cut_off",  # the connection ended
@@ -34,20 +34,21 @@ Ended = Literal[
     "unregistered",  # the client
     "taken",  # by an admin
 ]
-"""How a claim ended."""
+"""The reason for which a claim ended."""
 
 Health = Literal["ok", "watched", "flagged"]
-"""Of a client in a service.  `watched`: something is odd, nothing is done yet.  `flagged`: it may hold less."""
+"""The health of a client in a service.  `watched`: unusual, without effect yet.  `flagged`: it may hold less."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """What can be set for each service while it runs.  Times are seconds.
+    """The settings of a service, which can be changed while it runs.  Times are seconds.
 
-    A bucket is of `bucket_size` items; a client may have `max_buckets_per_ask` of one ask, and hold
-    `max_held_buckets`.  One of which nothing was settled for `dead_after` is dead, and `release_after` later anyone's.
-    `max_head_start` caps what a priority is worth; `idle_after` makes a client inactive that has not worked
-    for so long; `recheck_after` (None: never) lets old results become due again.
+    A bucket has `bucket_size` items.  A client gets at most `max_buckets_per_ask` buckets for one ask, and holds at
+    most `max_held_buckets`.  A claimed bucket of which no item was settled for `dead_after` is dead; it is released
+    `release_after` later.  `max_head_start` is the most that a priority can be worth.  A client that has not worked
+    for `idle_after` becomes inactive.  An item whose result is older than `recheck_after` (None: never) is checked
+    again.
     """
 
     bucket_size: int = 180
@@ -79,8 +80,8 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """A client in a service."""
+class ClientMembership:
+    """The membership of a client in a service."""
 
     service_id: ServiceId
     joined: bool
@@ -91,7 +92,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One bucket wanted by one session."""
+    """A session's demand for one bucket."""
 
     client_id: ClientId
     session_id: SessionId
@@ -99,7 +100,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """One handing-out, as the claim statement returned it.
+    """A new claim of a bucket, as the claim statement returned it.
 
     `items` are the ids in the bucket's order, `settled` one '0' or '1' for each of them ('1': not handed out),
     `frame` the JSON array of all of them.
@@ -115,12 +116,12 @@ class Claimed:
     settled: str
     frame: str
     dead: bool = False
-    """Taken over from another session of the client, where it had been marked dead."""
+    """Whether it was taken over from another session of the client, where it had been marked dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """A bucket that someone no longer holds."""
+    """A bucket whose claim has ended, and the client and session that held it."""
 
     service_id: ServiceId
     bucket_id: BucketId

@@ -1,4 +1,4 @@
-"""`coordinator serve` as processes: one that is the node, or one that watches over several on the same port."""
+"""`coordinator serve` as one process with a node, or as a supervisor of several processes on the same port."""
 
 from __future__ import annotations
 
@@ -25,34 +25,33 @@ from coordinator.prepare import prepared_database
 log = structlog.get_logger()
 
 
-ALLOCATED = 50_000
-"""Objects more than before, after which it is looked for garbage in circles: some hundred submits' worth.
+GC_THRESHOLD = 50_000
+"""New objects after which the collector looks for reference cycles: those of some hundred submits.
 
-By default it is at 700, so several times in each submit; next to nothing of a message is in a circle.
+Python's default of 700 is reached several times in each submit, and messages contain hardly any cycles.
 """
 
 
 def collect_seldom() -> None:
-    """Look for garbage in circles now and then, not in each submit, and never in what is there from the start."""
+    """Make the collection of reference cycles rare, and exclude all objects that exist already."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(ALLOCATED)
+    gc.set_threshold(GC_THRESHOLD)
 
 
 async def serve_until_signal(node: Node) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-    Returns whether the end was asked for; False: a part of the node failed, or its lease was lost.
+    Returns True after such an end; False if a part of the node failed, or its lease was lost.
     """
     loop = asyncio.get_running_loop()
     drains: list[asyncio.Task[None]] = []
-
     begun = 0.0
 
     def on_signal() -> None:
         nonlocal begun
         if drains:
-            # A terminal and a parent process may both pass on the one that somebody sent.
+            # A terminal and a parent process may both pass on the same signal.
             if loop.time() > begun + 1.0:
                 node.stop()
         else:
@@ -62,6 +61,7 @@ async def serve_until_signal(node: Node) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     await node.wait_until_stopped()
+
     for drain in drains:
         drain.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -83,18 +83,18 @@ async def _run_one(settings: Settings) -> int:
         return 0 if await serve_until_signal(node) else 1
 
 
-# Several processes on one port: the first one owns the database and watches over the others.
+# Several processes on one port: the first one owns the database and supervises the others.
 
 
 async def _run_many(settings: Settings) -> int:
     async with prepared_database(settings) as prepared:
         with _reserved_port(settings) as port:
-            return await _watch_over(settings, prepared.dsn, port)
+            return await _supervise(settings, prepared.dsn, port)
 
 
 @contextlib.contextmanager
 def _reserved_port(settings: Settings) -> Iterator[int]:
-    """A port that the processes share; held, though not listened on, so that 0 is the same for all."""
+    """Reserve the port that the processes share, without listening on it, so that a free port is the same for all."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -106,7 +106,8 @@ def _reserved_port(settings: Settings) -> Iterator[int]:
         yield int(held.getsockname()[1])
 
 
-async def _watch_over(settings: Settings, dsn: str, port: int) -> int:
+async def _supervise(settings: Settings, dsn: str, port: int) -> int:
+    """Run the processes, restart those that end, and pass on signals; returns the exit code."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     context = multiprocessing.get_context("spawn")
@@ -132,14 +133,17 @@ async def _watch_over(settings: Settings, dsn: str, port: int) -> int:
         loop.add_signal_handler(number, on_signal, number)
     for index in range(settings.processes):
         start(index)
+
     while any(child.is_alive() for child in children.values()) or not stopping.is_set():
         for index, child in list(children.items()):
             if not child.is_alive() and not stopping.is_set():
                 log.error("a process ended, starting it again", node=index, code=child.exitcode)
                 start(index)
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.2 if stopping.is_set() else 1.0):
                 await (asyncio.sleep(1) if stopping.is_set() else stopping.wait())
+
     return 0 if all(child.exitcode == 0 for child in children.values()) else 1
 
 

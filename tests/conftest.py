@@ -1,9 +1,8 @@
-"""Real Postgres for every test: one server for the run, a database for each test, cloned from a migrated one."""
+"""Real Postgres for every test: one server for each worker, its database put back as it was before each test."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from hypothesis import settings
 
@@ -22,15 +20,9 @@ from coordinator import services
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.prepare import prepare_database
-from coordinator.services import load_plugins, tables_of
-from coordinator.store import migrate
 from coordinator.store.pool import Database
+from tests.databases import Databases
 from tests.harness import Admin, Server, Volunteer
-
-TEMPLATE = "coordinator_template"
-_numbers = itertools.count(1)
-
 
 # `HYPOTHESIS_PROFILE=ci` runs the state machine as long as the gate wants it, by the same command as ever.
 settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadline=None)
@@ -42,12 +34,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgres-bin", default=None, help="folder of Postgres binaries to test on, not the wheel's")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests look through a browser, and which ones one worker is to have.
+
+    Those of the browser share the packages that they need; those that are measured must not run beside each other.
+    """
+    for item in items:
+        if {"browser", "dashboard_source"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
+        for group in ("browser", "measured"):
+            if item.get_closest_marker(group) is not None:
+                item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    """One Postgres for the whole run.
-
-    Its commits do not wait for the disk: a test that kills a server starts its own.
-    """
+    """One Postgres for all tests of a worker; a test that kills a server starts its own."""
     folder = Path(tempfile.mkdtemp(prefix="coordinator-test-", dir="/tmp"))
     folder.chmod(0o755)
     bindir = request.config.getoption("--postgres-bin")
@@ -61,37 +64,17 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres: EmbeddedPostgres) -> str:
-    """The DSN of the server's own database; TEMPLATE is a migrated one beside it, for cloning."""
-
-    async def make() -> None:
-        connection = await asyncpg.connect(postgres.dsn)
-        await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        await connection.close()
-        database = Database(_other(postgres.dsn, TEMPLATE))
-        await database.open()
-        await migrate.migrate(database, tables_of(load_plugins()))
-        await database.close()
-        await prepare_database(database.dsn, None)
-
-    asyncio.run(make())
-    return postgres.dsn
-
-
-def _other(dsn: str, name: str) -> str:
-    head, _, query = dsn.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+def databases(postgres: EmbeddedPostgres) -> Databases:
+    """The databases on that server; its template is made."""
+    databases = Databases(postgres.dsn)
+    asyncio.run(databases.make_template())
+    return databases
 
 
 @pytest.fixture
-async def dsn(template: str) -> AsyncIterator[str]:
-    """A migrated database of the test's own."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    connection = await asyncpg.connect(template)
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield _other(template, name)
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()
+async def dsn(databases: Databases) -> str:
+    """A migrated database as a new one is: nothing of an earlier test is in it."""
+    return await databases.shared()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "viewers": "open",
     "allowed_origins": (),
     "trusted_proxies": (),
+    "allowed_hosts": (),
     "tls_cert": None,
     "tls_key": None,
     "plaintext": False,

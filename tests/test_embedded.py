@@ -37,6 +37,8 @@ from tests.embedded_tools import (
     until,
 )
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

@@ -18,7 +18,7 @@ from msgspec import Raw
 from coordinator.flow.catalogue import Entry
 from coordinator.model import BucketId, Claimed, ServiceId, ServiceSettings
 from coordinator.store import building as store
-from coordinator.store.building import MAX_READY, Place, Pool
+from coordinator.store.building import MAX_READY, QueuePlace, ReadyPool
 from coordinator.store.pool import Database
 
 MAX_ITEMS_A_RUN = 18_000
@@ -77,7 +77,7 @@ class Plan:
     short: bool
 
 
-def plan(pool: Pool, target: int, settings: ServiceSettings, *, wanted: bool, needy: bool) -> Plan | None:
+def plan(pool: ReadyPool, target: int, settings: ServiceSettings, *, wanted: bool, needy: bool) -> Plan | None:
     """Whether a run has anything to do, and what; `wanted` and `needy` as in `BucketBuilder.make`."""
     size = settings.bucket_size
     overtaken = pool.back is not None and pool.front is not None and pool.front < pool.back
@@ -136,7 +136,7 @@ It can be wrong for so long: the rank of an item is when its transaction began, 
 class _Left:
     """Where a queue was left, and when it was last looked at from its beginning."""
 
-    start: Place = store.START
+    start: QueuePlace = store.QUEUE_START
     looked: float = field(default_factory=monotonic)
 
 

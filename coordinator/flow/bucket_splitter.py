@@ -1,4 +1,4 @@
-"""Buckets that broke clients are cut into smaller ones: 180 items → 20 → 1.  protocol.md, "Give-backs" """
+"""Split buckets that several clients failed at: 180 items → 20 → 1.  protocol.md, "Give-backs" """
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from coordinator.flow.release import Releases
 from coordinator.model import ServiceId
 from coordinator.store import activity
 from coordinator.store import building as store
-from coordinator.store.building import Broken, NewBucket
+from coordinator.store.building import BucketToSplit, NewBucket
 from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
 
 FIRST_PART_SIZE = 20
-"""Items to a part when a bucket is cut for the first time; its parts are cut into single items."""
+"""Items of a part when a bucket is split for the first time; its parts are split into single items."""
 
 BUCKETS_A_RUN = 20
-"""Buckets of one service that are cut in one transaction, while its builder waits."""
+"""Buckets of one service that one transaction splits; the service's builder waits for it."""
 
 CLIENTS_FOR_QUARANTINE = 2
-"""At so many clients a single item must have failed before it is set aside."""
+"""Clients at which a single item must have failed before it is quarantined."""
 
 
 def part_size(items: int) -> int:
-    """Return of how many items each the parts are that a bucket of so many is cut into."""
+    """Return the number of items of each part that a bucket of `items` items is split into."""
     return FIRST_PART_SIZE if items > FIRST_PART_SIZE else 1
 
 
 class BucketSplitter:
-    """Cuts buckets whose attempts are spent, and puts single items that failed at two clients into quarantine."""
+    """Splits buckets that have used up their attempts, and quarantines single items that failed at two clients."""
 
     def __init__(self, core: Core, releases: Releases) -> None:
         self._core = core
         self._releases = releases
 
     async def split_due(self, services: Iterable[ServiceId]) -> None:
-        """Cut what is due in these services.
+        """Split the buckets that are due in these services.
 
         Raises:
             Unavailable: the database is away.
@@ -56,13 +56,14 @@ class BucketSplitter:
                     await self._split(db, broken)
             self._releases.wake(broken.service_id for broken in due)
 
-    async def _split(self, db: Connection, broken: Broken) -> None:
+    async def _split(self, db: Connection, broken: BucketToSplit) -> None:
         if len(broken.items) == 1:
             await self._quarantine(db, broken)
             return
 
         size = part_size(len(broken.items))
         fragments = dict(zip(broken.all_items, msgspec.json.decode(broken.frame, type=list[msgspec.Raw]), strict=True))
+
         parts = [
             NewBucket(
                 new_bucket_id(),
@@ -81,7 +82,7 @@ class BucketSplitter:
         for part in parts:
             await store.move_twins(db, broken.bucket_id, part.bucket_id, part.items)
 
-    async def _quarantine(self, db: Connection, broken: Broken) -> None:
+    async def _quarantine(self, db: Connection, broken: BucketToSplit) -> None:
         if broken.clients < CLIENTS_FOR_QUARANTINE:
             await store.offer_again(db, broken.bucket_id)
             return

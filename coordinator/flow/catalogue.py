@@ -1,4 +1,4 @@
-"""The services as this node knows them: what the database says, joined with the plugins that are installed."""
+"""The services as this node knows them: the rows of the database, joined with the installed plugins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ITEM_SCHEMA: dict[str, Any] = {
     "properties": {"item": {"type": "integer"}, "key": {"type": "string"}},
     "required": ["item", "key"],
 }
-"""An item in a `bucket` push; attributes of any name stand beside these two."""
+"""An item in a `bucket` push; attributes of any name are beside these two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Entry:
     plugin: Plugin
     reader: Reader
     card: dict[str, Any]
-    """The parts of a ServiceCard that are the same for all clients."""
+    """The fields of a ServiceCard that are the same for all clients."""
 
 
 class Catalogue:
@@ -56,7 +56,7 @@ class Catalogue:
         self.plugins = plugins
         self.changed: Callable[[Entry], None] = lambda entry: None
         """Called for each service that is new or has changed."""
-        self._rows: dict[ServiceId, store.Row] = {}
+        self._rows: dict[ServiceId, store.ServiceRow] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
         self._missing: set[str] = set()
@@ -64,19 +64,19 @@ class Catalogue:
         self._newest = 0
 
     async def load(self, db: Connection) -> list[Entry]:
-        """Read the services again; returns those that are new or have changed.
+        """Read the services from the database; returns those that are new or have changed.
 
         Raises:
-            ConfigError: a service that is there from the start needs a plugin that is not installed, or refuses
-                its settings.
+            ConfigError: at the first read, the plugin of a service is not installed, or refuses the settings.
         """
         first = not self._reads
         self._reads += 1
-        mine = self._reads
+        number = self._reads
         rows = await store.load(db)
-        if mine < self._newest:
-            return []  # a later read was faster, and knows more
-        self._newest = mine
+        if number < self._newest:
+            return []  # a later read was faster, and has newer rows
+        self._newest = number
+
         changed = []
         for row in rows:
             if self._rows.get(row.service_id) == row:
@@ -86,18 +86,22 @@ class Catalogue:
             except ConfigError as failure:
                 if first:
                     raise
-                # Added on another node, where it is installed: this node cannot work for it, and must go on.
-                if row.plugin not in self._missing:
-                    self._missing.add(row.plugin)
-                    log.error("a service cannot be used here", service=row.name, error=str(failure))  # noqa: TRY400
+                self._report_unusable(row, failure)
                 continue
+
             self._rows[row.service_id] = row
             self._by_id[row.service_id] = self._by_name[row.name] = entry
             self.changed(entry)
             changed.append(entry)
         return changed
 
-    def _entry(self, row: store.Row) -> Entry:
+    def _report_unusable(self, row: store.ServiceRow, failure: ConfigError) -> None:
+        """Log, once for each plugin, that this node cannot work for a service that another node has added."""
+        if row.plugin not in self._missing:
+            self._missing.add(row.plugin)
+            log.error("a service cannot be used here", service=row.name, error=str(failure))
+
+    def _entry(self, row: store.ServiceRow) -> Entry:
         kind = self.plugins.get(row.plugin)
         if kind is None:
             raise ConfigError(f"The service {row.name} needs the plugin {row.plugin}, which is not installed.")
@@ -105,6 +109,7 @@ class Catalogue:
             plugin = configured(kind, row.name, row.settings)
         except (ValueError, TypeError) as failure:
             raise ConfigError(f"The service {row.name}: {failure}") from failure
+
         settings = {**kind.defaults, **row.settings}
         common = {name: settings.pop(name) for name in COMMON if name in settings}
         options = {**_own_defaults(kind), **settings}
@@ -114,24 +119,28 @@ class Catalogue:
         return Entry(service, plugin, plugin.reader(), _card(service, plugin))
 
     def all(self) -> list[Entry]:
-        """Every service, revoked ones too, in the order they were added."""
+        """Return every service, revoked ones too, in the order in which they were added."""
         return list(self._by_id.values())
 
     def by_id(self, service: ServiceId) -> Entry:
-        """The service of that id."""
+        """Return the service of that id.
+
+        Raises:
+            KeyError: this node cannot work for it.
+        """
         return self._by_id[service]
 
     def knows(self, service: ServiceId) -> bool:
-        """Whether this node can work for the service of that id."""
+        """Return whether this node can work for the service of that id."""
         return service in self._by_id
 
     def name_of(self, service: ServiceId) -> str | None:
-        """The name of the service of that id; None if this node cannot work for it."""
+        """Return the name of the service of that id; None if this node cannot work for it."""
         entry = self._by_id.get(service)
         return None if entry is None else entry.service.name
 
     def get(self, name: str) -> Entry:
-        """The service of that name.
+        """Return the service of that name.
 
         Raises:
             UnknownService: there is none.
@@ -142,7 +151,7 @@ class Catalogue:
         return entry
 
     def named(self, name: str) -> Entry:
-        """As `get`, for admins.
+        """Return the service of that name to an admin.
 
         Raises:
             NotFound: there is none.
@@ -153,10 +162,11 @@ class Catalogue:
             raise NotFound(failure.message) from None
 
     def living(self, name: str) -> Entry:
-        """The service of that name, if it has not been revoked.
+        """Return the service of that name, unless it was revoked.
 
         Raises:
-            UnknownService, ServiceRevoked
+            UnknownService: there is none.
+            ServiceRevoked: it was revoked.
         """
         entry = self.get(name)
         refuse_revoked(entry)
@@ -164,16 +174,24 @@ class Catalogue:
 
 
 def refuse_revoked(entry: Entry) -> None:
-    """Raises: ServiceRevoked"""
+    """Check that a service was not revoked.
+
+    Raises:
+        ServiceRevoked: it was.
+    """
     if entry.service.state == "revoked":
         raise ServiceRevoked(f"The service {entry.service.name} was revoked.", scope="service")
 
 
 def refuse_strangers(entry: Entry, identity: Identity, *, idle_may: bool) -> None:
-    """Check a request that is about a service against the client's membership, in the protocol's order.
+    """Check that a client may make a request about a service, in the protocol's order of checks.
+
+    `idle_may`: a client that is inactive for idleness may, too.
 
     Raises:
-        ServiceRevoked, ClientDeactivated, NotJoined
+        ServiceRevoked: the service was revoked.
+        ClientDeactivated: the client is inactive in it.
+        NotJoined: the client is not a member of it.
     """
     refuse_revoked(entry)
     membership = identity.memberships.get(entry.service.service_id)
@@ -189,50 +207,51 @@ def refuse_strangers(entry: Entry, identity: Identity, *, idle_may: bool) -> Non
 
 
 def read_profile(entry: Entry, profile: dict[str, Any] | None, path: str) -> dict[str, Any]:
-    """A profile checked against the service's shape.
+    """Check a profile against the service's shape; returns it, or an empty one for None.
 
     Raises:
-        BadMessage: `detail.path` begins with `path`.
+        BadMessage: it does not have that shape; `detail.path` begins with `path`.
     """
     try:
         msgspec.convert(profile or {}, entry.plugin.Profile)
     except msgspec.ValidationError as failure:
-        what, _, inner = str(failure).partition(" - at `$")
+        reason, _, inner = str(failure).partition(" - at `$")
         raise BadMessage(
-            f"The profile for {entry.service.name}: {what}.", detail={"path": path + inner.rstrip("`")}
+            f"The profile for {entry.service.name}: {reason}.", detail={"path": path + inner.rstrip("`")}
         ) from None
     return profile or {}
 
 
 def membership_of(entry: Entry, identity: Identity) -> Membership:
-    """A service as one client sees it."""
-    found = identity.memberships.get(entry.service.service_id)
+    """Return a service as one client sees it."""
+    membership = identity.memberships.get(entry.service.service_id)
     return Membership(
         service=entry.service.name,
         state=entry.service.state,
-        joined=found is not None and found.joined,
-        active=found is not None and found.joined and found.inactive is None,
+        joined=membership is not None and membership.joined,
+        active=membership is not None and membership.joined and membership.inactive is None,
     )
 
 
 def card_of(entry: Entry, identity: Identity) -> ServiceCard:
-    """A service with all that a client needs in order to work for it."""
+    """Return a service with all that a client needs to work for it."""
     seen = membership_of(entry, identity)
     return ServiceCard(service=seen.service, state=seen.state, joined=seen.joined, active=seen.active, **entry.card)
 
 
 COMMON = tuple(field.name for field in dataclasses.fields(ServiceSettings))
-"""The settings that every service has; all others are the plugin's."""
+"""Names of the settings that every service has; all others are the plugin's."""
 
 
 def _own_defaults(kind: type[Plugin]) -> dict[str, Any]:
-    found = {}
-    for one in msgspec.structs.fields(kind.Settings):
-        if one.default is not msgspec.NODEFAULT:
-            found[one.encode_name] = one.default
-        elif one.default_factory is not msgspec.NODEFAULT:
-            found[one.encode_name] = one.default_factory()
-    return found
+    """Return the defaults of a plugin's own settings, by name."""
+    defaults = {}
+    for setting in msgspec.structs.fields(kind.Settings):
+        if setting.default is not msgspec.NODEFAULT:
+            defaults[setting.encode_name] = setting.default
+        elif setting.default_factory is not msgspec.NODEFAULT:
+            defaults[setting.encode_name] = setting.default_factory()
+    return defaults
 
 
 def _card(service: Service, plugin: Plugin) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import GOOD_BUCKETS_TO_RECOVER
 from coordinator.store import health, history
-from coordinator.store.health import Done, Figures
+from coordinator.store.health import MembershipFigures, WorkCounts
 from coordinator.store.pool import Database
 
 MembershipKey = tuple[ClientId, ServiceId]
@@ -52,11 +52,11 @@ class ClientCounters:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:
-        self._counts: dict[MembershipKey, Done] = {}
+        self._counts: dict[MembershipKey, WorkCounts] = {}
         self._labels: Counter[tuple[ServiceId, ClientId, str]] = Counter()
         self._losses: Totals = defaultdict(ServiceTotals)
         """Given back, dead and cut off: the statement that takes the bucket counts them for the client."""
-        self._known: dict[MembershipKey, Figures] = {}
+        self._known: dict[MembershipKey, MembershipFigures] = {}
         self.items = 0
         """Items settled through this node since it started."""
         self.submits = 0
@@ -64,11 +64,11 @@ class ClientCounters:
         self.totals: Totals = defaultdict(ServiceTotals)
         """Counts of each service since this node started, up to the last flush."""
 
-    def _of(self, client: ClientId, service: ServiceId) -> Done:
+    def _of(self, client: ClientId, service: ServiceId) -> WorkCounts:
         key = client, service
         count = self._counts.get(key)
         if count is None:
-            count = self._counts[key] = Done()
+            count = self._counts[key] = WorkCounts()
         return count
 
     # Work of clients
@@ -149,7 +149,7 @@ class ClientCounters:
         """Return how many items were settled through this node since it started."""
         return self.items
 
-    def known(self) -> dict[MembershipKey, Figures]:
+    def known(self) -> dict[MembershipKey, MembershipFigures]:
         """Return the figures of the clients that were flushed since the last call."""
         known, self._known = self._known, {}
         return known
@@ -181,7 +181,7 @@ class ClientCounters:
 
     def _keep(
         self,
-        counts: Mapping[MembershipKey, Done],
+        counts: Mapping[MembershipKey, WorkCounts],
         labels: Counter[tuple[ServiceId, ClientId, str]],
         losses: Mapping[ServiceId, ServiceTotals],
     ) -> None:
@@ -196,10 +196,10 @@ class ClientCounters:
 
 async def _write(
     database: Database,
-    counts: Mapping[MembershipKey, Done],
+    counts: Mapping[MembershipKey, WorkCounts],
     labels: Mapping[tuple[ServiceId, ClientId, str], int],
     by_service: Mapping[ServiceId, ServiceTotals],
-) -> list[Figures]:
+) -> list[MembershipFigures]:
     """Add all counts in one transaction; returns the figures of the clients that were counted."""
     steps = [(service, totals.history()) for service, totals in by_service.items() if any(totals.history())]
     days = [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]
@@ -215,7 +215,7 @@ async def _write(
     return known
 
 
-def _by_service(counts: Mapping[MembershipKey, Done], losses: Mapping[ServiceId, ServiceTotals]) -> Totals:
+def _by_service(counts: Mapping[MembershipKey, WorkCounts], losses: Mapping[ServiceId, ServiceTotals]) -> Totals:
     sums: Totals = defaultdict(ServiceTotals)
     for (_, service), count in counts.items():
         sums[service].add(ServiceTotals(count.assigned, count.processed, count.settled, count.bad_submits))

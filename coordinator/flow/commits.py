@@ -17,7 +17,7 @@ from coordinator.errors import PeerError, Unavailable
 from coordinator.flow.core import Core
 from coordinator.model import ServiceId
 from coordinator.store import results
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 
 log = structlog.get_logger()
 
@@ -30,8 +30,8 @@ WORKERS = 2
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    settling: Settling
-    answer: asyncio.Future[Outcome]
+    settling: CheckedSubmit
+    answer: asyncio.Future[SubmitOutcome]
 
 
 class Commits:
@@ -44,7 +44,7 @@ class Commits:
         self._arrived = asyncio.Event()
         self._apart: defaultdict[ServiceId, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(WORKERS))
 
-    async def add(self, settling: Settling) -> Outcome:
+    async def add(self, settling: CheckedSubmit) -> SubmitOutcome:
         """Store one submit with the next batch; returns after the commit.
 
         Raises:
@@ -132,7 +132,7 @@ class Commits:
             _answer(one, outcome)
 
 
-def _answer(one: _Waiting, outcome: Outcome) -> None:
+def _answer(one: _Waiting, outcome: SubmitOutcome) -> None:
     if not one.answer.done():
         one.answer.set_result(outcome)
 

@@ -1,4 +1,4 @@
-"""What nearly every part of a node works with."""
+"""The core of a node: the parts that nearly all other parts use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from coordinator.store.pool import Database
 
 @dataclass(slots=True)
 class NodeState:
-    """How far a node is in its life.
+    """The state of a node.
 
-    `draining`: no more is handed out.  `crashed`: its claims end as those of a node that is gone, at no client's cost.
-    `failed`: a part of it has failed, or its lease was lost.  `lease_lost` and `stopped` are waited for.
+    `draining`: it hands out no buckets.  `crashed`: its claims end as those of a node that is gone, and no client is
+    charged.  `failed`: a part of it has failed, or its lease was lost.  `lease_lost` and `stopped` are events to wait
+    for.
     """
 
     draining: bool = False
@@ -32,7 +33,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The parts of a node that have no steps of their own; made first, and the same until it ends."""
+    """The parts of a node that depend on no others; made first, and the same until the node ends."""
 
     settings: Settings
     boot: Boot
@@ -44,9 +45,9 @@ class Core:
     counters: ClientCounters
     events: Events
     lost_track: asyncio.Event
-    """Set when it is not known any more whether a claim came through, or who holds what."""
+    """Set when it is unknown whether a claim was committed, or who holds a bucket."""
 
     @property
     def actor(self) -> str:
-        """The name under which the node itself stands in the activity log."""
+        """The name of the node itself in the activity log."""
         return f"node:{self.settings.node_name}"

@@ -11,7 +11,7 @@ from time import monotonic
 
 from coordinator.flow.session_registry import Holder
 from coordinator.model import Claimed, ClientId, ServiceId, SessionId
-from coordinator.store.claims import FRONT
+from coordinator.store.claims import FRONT_BUCKETS
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +47,7 @@ class Line:
     dry: bool = False
     unmade: bool = False
     """It was dry until new items came, which are in no bucket yet."""
-    target: int = 2 * FRONT
+    target: int = 2 * FRONT_BUCKETS
     """How many ready buckets there should be, as far as is known here."""
     filling: asyncio.Task[None] | None = None
     """A run of the builder that was begun before the pool was empty."""
@@ -94,8 +94,8 @@ class Line:
         self.exhausted = False
 
     def low(self, left: int) -> bool:
-        """Whether so few ready buckets are left that more should be made now; a claim looks at `FRONT` at most."""
-        return left < max(1, min(self.target // 2, FRONT))
+        """Whether so few ready buckets are left that more should be made now; a claim sees `FRONT_BUCKETS` at most."""
+        return left < max(1, min(self.target // 2, FRONT_BUCKETS))
 
     def put_back(self, tickets: Sequence[Ticket]) -> None:
         """Tickets that were not served keep their place."""

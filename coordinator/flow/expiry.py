@@ -1,6 +1,6 @@
-"""What the clock does to buckets and clients: dead, kept too long, idle, due again.  protocol.md, "Life of a bucket"
+"""Expire what has reached its time: claims, dead buckets, idle clients, old results.  protocol.md, "Life of a bucket"
 
-Every step may be done by any node and is safe to repeat; a crash between two of them loses nothing.
+Any node may do each step, and each is safe to repeat; a crash between two steps loses nothing.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from coordinator.flow.signals import batches
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.store import activity, claims, clients, rechecks
 from coordinator.store import building as store
-from coordinator.store.due import Due, look
+from coordinator.store.due import DueWork, look
 from coordinator.store.pool import Connection
 from coordinator.wire.client import BucketDead
 
 log = structlog.get_logger()
 
-TICK = 0.5
-"""Seconds between looks at the clock: times in settings are noticed within 1 s."""
+EXPIRY_INTERVAL = 0.5
+"""Seconds between rounds, so that each time in the settings is kept to within 1 s."""
 
 
 class Expiry:
-    """Carries out what is due, each half second."""
+    """Runs a round of expiry each half second."""
 
     def __init__(
         self,
@@ -56,8 +56,9 @@ class Expiry:
         self.splitter = BucketSplitter(core, releases)
 
     async def run(self) -> None:
-        """Look at the clock until cancelled."""
+        """Run rounds until cancelled."""
         loop = asyncio.get_running_loop()
+
         while True:
             begun = loop.time()
             try:
@@ -65,16 +66,16 @@ class Expiry:
             except Unavailable:
                 self._core.lost_track.set()
             except Exception as failure:
-                # Whatever is wrong with one bucket or service must not stop the clock for the others.
+                # An error in one bucket or service must not stop the expiry of the others.
                 self._activity.fault("node.fault", "clock", repr(failure))
                 log.exception("a step of the clock failed")
-            await asyncio.sleep(max(0.05, TICK - (loop.time() - begun)))
+            await asyncio.sleep(max(0.05, EXPIRY_INTERVAL - (loop.time() - begun)))
 
     async def tick(self) -> None:
         """Carry out all that is due now.
 
         Raises:
-            Unavailable: the database is away; what was not done is done at the next tick.
+            Unavailable: the database is away; the next round does the rest.
         """
         async with self._core.database.connection() as db:
             due = await look(db, [entry.service for entry in self._core.catalogue.all()])
@@ -83,6 +84,7 @@ class Expiry:
                 if of_service is not None:  # else it was added meanwhile
                     await self._expire_buckets(db, entry, of_service)
                     await self._expire_memberships(db, entry, of_service)
+
             kept = await claims.release_kept(db)
             self._releases.wake(bucket.service_id for bucket in kept)
             await store.retire(db)
@@ -93,8 +95,8 @@ class Expiry:
         await self._health_monitor.look()
         await self._refill(due)
 
-    async def _expire_buckets(self, db: Connection, entry: Entry, due: Due) -> None:
-        """Mark what was held too long as dead, and take away what was dead for long."""
+    async def _expire_buckets(self, db: Connection, entry: Entry, due: DueWork) -> None:
+        """Mark buckets without a result for `dead_after` as dead, and release those dead for `release_after`."""
         settings, service = entry.service.settings, entry.service.service_id
         marked = await claims.mark_dead(db, service, settings.dead_after) if due.dead else []
         for bucket in marked:
@@ -117,8 +119,8 @@ class Expiry:
         self._releases.tell_lost(freed, "released")
         self._releases.wake(bucket.service_id for bucket in freed)
 
-    async def _expire_memberships(self, db: Connection, entry: Entry, due: Due) -> None:
-        """Make those inactive that have not worked for long; whoever waits here is at work."""
+    async def _expire_memberships(self, db: Connection, entry: Entry, due: DueWork) -> None:
+        """Make clients inactive that have not worked for `idle_after`; a client that waits for work is not idle."""
         settings, service = entry.service.settings, entry.service.service_id
         waiting = self._grant.waiting_clients(service)
         if waiting:
@@ -131,7 +133,7 @@ class Expiry:
             self._core.signals.tell("client", client=client)
 
     async def _recheck(self) -> None:
-        """Let items wait again whose newest result is too old."""
+        """Put items back into the queue whose newest result is older than `recheck_after`."""
         for entry in self._core.catalogue.all():
             after, service = entry.service.settings.recheck_after, entry.service.service_id
             if after is None or entry.service.state != "active":
@@ -141,8 +143,8 @@ class Expiry:
             if due:
                 self._core.signals.work(service)
 
-    async def _refill(self, due: Mapping[ServiceId, Due]) -> None:
-        """Build buckets where too few are ready."""
+    async def _refill(self, due: Mapping[ServiceId, DueWork]) -> None:
+        """Build buckets for services that have too few ready."""
         for entry in self._core.catalogue.all():
             of_service = due.get(entry.service.service_id)
             if entry.service.state == "active" and of_service is not None and of_service.low:
@@ -151,7 +153,7 @@ class Expiry:
                     self._core.signals.work(entry.service.service_id)
 
     def on_dead(self, signal: dict[str, Any]) -> None:
-        """Tell the holders here of buckets that were marked dead."""
+        """Push `bucket_dead` to the holders on this node."""
         for client, bucket, claim in signal["claims"]:
             held = self._core.registry.held(ClientId(client), BucketId(UUID(bucket)))
             if held is not None and held.claim == ClaimNumber(claim):

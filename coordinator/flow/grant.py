@@ -395,7 +395,7 @@ class Grant:
         async with self._database.connection() as db:
             reasons = {
                 wait.client_id: wait
-                for wait in await claims.waits(db, line.service_id, list({t.holder.client_id for t in left}))
+                for wait in await claims.find_waits(db, line.service_id, list({t.holder.client_id for t in left}))
             }
         hungry: set[ClientId] = set()
         choosy: set[ClientId] = set()
@@ -404,7 +404,7 @@ class Grant:
             wait = reasons.get(client)
             if wait is not None and wait.seconds is not None:
                 self._park(line, client, wait.seconds)
-            elif wait is not None and wait.choosy:
+            elif wait is not None and wait.has_blocks:
                 if client not in choosy and not await self._claim_choosy(line, ticket):
                     choosy.add(client)
             else:
@@ -416,7 +416,7 @@ class Grant:
         async with line.claiming:
             try:
                 async with self._database.connection() as db:
-                    claimed = await claims.claim_choosy(db, line.service_id, demand, self._boot)
+                    claimed = await claims.claim_unblocked(db, line.service_id, demand, self._boot)
             except BaseException:
                 self._lost_track.set()
                 raise

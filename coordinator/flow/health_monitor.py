@@ -26,7 +26,7 @@ from coordinator.observe.health import (
 )
 from coordinator.store import activity
 from coordinator.store import health as store
-from coordinator.store.health import Figures, Peers
+from coordinator.store.health import MembershipFigures, PeerFigures
 from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class HealthMonitor:
         self._actor = core.actor
         self._events = core.events
         self._compared = self._forgotten = monotonic()
-        self._waiting: dict[MembershipKey, Figures] = {}
+        self._waiting: dict[MembershipKey, MembershipFigures] = {}
         """Figures of clients that are still to be compared with the others."""
 
     async def look(self) -> None:
@@ -74,7 +74,7 @@ class HealthMonitor:
                 await store.forget_labels(db, [entry.service.service_id for entry in self._catalogue.all()])
 
     async def _compare(self) -> None:
-        by_service: defaultdict[ServiceId, list[Figures]] = defaultdict(list)
+        by_service: defaultdict[ServiceId, list[MembershipFigures]] = defaultdict(list)
         for figures in self._waiting.values():
             by_service[figures.service_id].append(figures)
         self._waiting.clear()
@@ -85,7 +85,7 @@ class HealthMonitor:
             for figures in all_figures:
                 await self._judge(figures, _others(peers, figures.client_id), only_worse=False)
 
-    async def _judge(self, figures: Figures, others: Comparison, *, only_worse: bool) -> None:
+    async def _judge(self, figures: MembershipFigures, others: Comparison, *, only_worse: bool) -> None:
         before = Verdict(figures.health, figures.health_reason)
         found = judge(_record(figures), others, before)
         if found.state == before.state or (only_worse and not worse(found, before)):
@@ -101,16 +101,16 @@ class HealthMonitor:
         log.info("health changed", client=figures.client_id, service=service, health=found.state, reason=found.reason)
         self._signals.tell("client", client=figures.client_id)
 
-    async def _note(self, db: Connection, figures: Figures, found: Verdict) -> bool:
+    async def _note(self, db: Connection, figures: MembershipFigures, found: Verdict) -> bool:
         client, service = figures.client_id, figures.service_id
-        if not await store.find(db, client, service, found.state, found.reason, figures.health):
+        if not await store.set_health(db, client, service, found.state, found.reason, figures.health):
             return False
         outcome = ": ".join(filter(None, (self._catalogue.name_of(service), found.state, found.reason)))
         await activity.note(db, self._actor, "client.health", client, outcome)
         return True
 
 
-def _record(figures: Figures) -> WorkRecord:
+def _record(figures: MembershipFigures) -> WorkRecord:
     return WorkRecord(
         well=figures.well,
         died=figures.died,
@@ -123,7 +123,7 @@ def _record(figures: Figures) -> WorkRecord:
     )
 
 
-def _others(peers: Peers, client: ClientId) -> Comparison:
+def _others(peers: PeerFigures, client: ClientId) -> Comparison:
     paces = [pace(seconds, items) for other, (seconds, items) in peers.paces.items() if other != client]
 
     hours = []

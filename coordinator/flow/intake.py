@@ -19,9 +19,9 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.session_registry import Held, Holder
 from coordinator.model import BucketId, ClaimNumber, ItemId
-from coordinator.services import Item, Rows
+from coordinator.services import DecodedResults, Item
 from coordinator.store import claim_lookup
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
 from coordinator.wire.frames import MAX_DEPTH
@@ -71,7 +71,7 @@ class Intake:
             self._counters.refused(by.client_id, service)
             raise
         outcome = await self._commits.add(
-            Settling(
+            CheckedSubmit(
                 service,
                 bucket_id,
                 ClaimNumber(submit.claim),
@@ -127,7 +127,7 @@ class Intake:
         current = bucket.current == claim and bucket.holder == by.client_id
         return _Aim(entry, bucket.items, bucket.given, current)
 
-    async def _read(self, aim: _Aim, submit: Submit) -> tuple[Rows, Mapping[ItemId, Item]]:
+    async def _read(self, aim: _Aim, submit: Submit) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
         """The results, if they are of items that were handed out and have the service's shape."""
         try:
             rows, items = await self._plugin_runner.read(aim.entry, submit.results)

@@ -193,7 +193,7 @@ class ItemOperation:
     async def item_waiting(self, request: wire.ItemWaiting) -> Fields:
         """Items that are not in a bucket, in rank order."""
         entry = self._catalogue.named(request.service)
-        after = building.START
+        after = building.QUEUE_START
         if request.after is not None:
             moment, item = cursor(request.after, 2)
             after = (moment_of(moment, "$.after"), number(item))

@@ -1,4 +1,4 @@
-"""The lease by which a node lives, and the end of nodes whose lease ran out.  protocol.md, "Life of a bucket" """
+"""Renew the lease of a node, and free the buckets of nodes whose lease ran out.  protocol.md, "Life of a bucket" """
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from coordinator.store.pool import Connection
 log = structlog.get_logger()
 
 RENEW_EVERY = 5.0
-"""Seconds between renewals of the lease, at most; a third of a lease that is shorter than three of them."""
+"""Seconds between renewals; a third of the lease if that is less."""
 
 GIVE_UP_AFTER = 0.8
-"""The share of its lease after which a node that could not renew it gives up: before others free what it holds."""
+"""The share of its lease after which a node that cannot renew it gives up, before others free its buckets."""
 
 
 class Lease:
-    """Renews the lease of this node, and frees what nodes held whose lease ran out."""
+    """Renews the lease of this node, and frees the buckets of nodes whose lease ran out."""
 
     def __init__(self, core: Core, releases: Releases, load: NodeLoadMeter) -> None:
         self._core = core
@@ -33,7 +33,11 @@ class Lease:
         self._renewed = 0.0
 
     async def take_over_from_former_boots(self) -> None:
-        """Free what earlier boots of this node held: it has started again, so they are gone."""
+        """Free the buckets of earlier boots of this node, which have ended, since it has started again.
+
+        Raises:
+            Unavailable: the database is away.
+        """
         async with self._core.database.connection() as db:
             former = await nodes.former_boots(db, self._core.settings.node_name, self._core.boot)
             if former:
@@ -49,7 +53,7 @@ class Lease:
             try:
                 await self._keep()
             except Unavailable:
-                # Alone, nobody else can free what is held here: the sessions stay until the database is back.
+                # If this node is alone, no other can free its buckets: the sessions stay until the database is back.
                 if not self._core.signals.alone and loop.time() > self._renewed + self._length * GIVE_UP_AFTER:
                     self._core.state.lease_lost.set()
             await asyncio.sleep(min(RENEW_EVERY, self._length / 3))
@@ -73,7 +77,7 @@ class Lease:
             await self._free_crashed(db)
 
     async def _free_crashed(self, db: Connection) -> None:
-        """Free what the sessions of nodes held that are gone."""
+        """Free the buckets that sessions of ended nodes held."""
         freed = await claims.release_crashed(db)
         await nodes.end_sessions(db)
 
@@ -86,5 +90,6 @@ class Lease:
                 service=self._core.catalogue.name_of(bucket.service_id),
                 bucket=str(bucket.bucket_id),
             )
+
         if freed:
             log.warning("freed what crashed nodes held", buckets=len(freed))

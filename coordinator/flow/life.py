@@ -1,7 +1,7 @@
-"""The life of a bucket: every state, everything that can happen to it, what comes of it, and who is told.
+"""The life of a bucket: its states and events, and for each the next state, the answer and the pushes.
 
-This table is the one place that says it; protocol.md draws it, a test walks it on the database, and the SQL in
-`coordinator.store` carries it out.  What is not in the table changes nothing.
+This table is the only place that defines it: protocol.md draws it, a test walks it on the database, and the SQL in
+`coordinator.store` carries it out.  An event that is not in the table for a state changes nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ State = Literal["ready", "claimed", "dead", "done"]
 STATES: tuple[State, ...] = ("ready", "claimed", "dead", "done")
 
 
-class Event(Enum):
-    """What can happen to a bucket: a message of a client, a request of an admin, the clock."""
+class BucketEvent(Enum):
+    """An event in the life of a bucket: a client's message, an admin's request, the end of a time."""
 
     CLAIM = "an ask is served"
     SETTLE_SOME = "submit, items left, not final"
@@ -41,10 +41,10 @@ class Event(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What comes of an event: the state after it, the answer to who caused it, the push to who held it.
+class Transition:
+    """The effect of an event: the next state, the answer to its sender, the push to the holder.
 
-    `attempt` tells that it counts as a failed attempt, `cost` that it costs the client.
+    `attempt`: it counts as a failed attempt.  `cost`: it counts against the client.
     """
 
     to: State
@@ -54,66 +54,72 @@ class Outcome:
     cost: bool = False
 
 
-_RELEASED = Outcome("ready", push="bucket_lost released")
+_RELEASED = Transition("ready", push="bucket_lost released")
 
-LIFE: dict[tuple[State, Event], Outcome] = {
-    ("ready", Event.CLAIM): Outcome("claimed", push="bucket"),
-    ("ready", Event.RECOLLECT): Outcome("claimed", answer="recollected", push="bucket"),
-    ("ready", Event.SPLIT): Outcome("done"),
-    ("ready", Event.EMPTIED): Outcome("done"),
-    ("claimed", Event.SETTLE_SOME): Outcome("claimed", answer="stored"),
-    ("claimed", Event.SETTLE_REST): Outcome("done", answer="stored, closed"),
-    ("claimed", Event.SETTLE_FINAL): Outcome("ready", answer="stored, closed", attempt=True),
-    ("claimed", Event.SETTLE_NOTHING): Outcome("claimed", answer="stored, duplicate"),
-    ("claimed", Event.RELEASE): Outcome("ready", answer="released", cost=True),
-    ("claimed", Event.DISCONNECT): Outcome("ready", attempt=True, cost=True),
-    ("claimed", Event.RECOLLECT): Outcome("claimed", answer="recollected", push="bucket"),
-    ("claimed", Event.TAKE_OVER): Outcome("claimed", answer="recollected", push="bucket; bucket_lost released"),
-    ("claimed", Event.LEAVE): _RELEASED,
-    ("claimed", Event.DRAIN): Outcome("claimed", push="drain"),
-    ("claimed", Event.KEPT_TOO_LONG): Outcome("ready"),
-    ("claimed", Event.CRASH): Outcome("ready"),
-    ("claimed", Event.DEAD): Outcome("dead", push="bucket_dead"),
-    ("claimed", Event.TAKEN): _RELEASED,
-    ("claimed", Event.DEACTIVATE): Outcome("ready", push="bucket_lost deactivated"),
-    ("claimed", Event.REVOKE): Outcome("ready", push="bucket_lost revoked"),
-    ("claimed", Event.EMPTIED): Outcome("done", push="bucket_lost done"),
-    ("dead", Event.SETTLE_SOME): Outcome("claimed", answer="stored"),
-    ("dead", Event.SETTLE_REST): Outcome("done", answer="stored, closed"),
-    ("dead", Event.SETTLE_FINAL): Outcome("ready", answer="stored, closed", attempt=True),
-    ("dead", Event.SETTLE_NOTHING): Outcome("dead", answer="stored, duplicate"),
-    ("dead", Event.RELEASE): Outcome("ready", answer="released", cost=True),
-    ("dead", Event.DISCONNECT): Outcome("ready", attempt=True, cost=True),
-    ("dead", Event.RECOLLECT): Outcome("claimed", answer="recollected", push="bucket"),
-    ("dead", Event.TAKE_OVER): Outcome("dead", answer="recollected", push="bucket; bucket_dead; bucket_lost released"),
-    ("dead", Event.LEAVE): _RELEASED,
-    ("dead", Event.DRAIN): Outcome("dead", push="drain"),
-    ("dead", Event.KEPT_TOO_LONG): Outcome("ready"),
-    ("dead", Event.CRASH): Outcome("ready"),
-    ("dead", Event.DEAD_TOO_LONG): Outcome("ready", push="bucket_lost released", attempt=True),
-    ("dead", Event.TAKEN): _RELEASED,
-    ("dead", Event.DEACTIVATE): Outcome("ready", push="bucket_lost deactivated"),
-    ("dead", Event.REVOKE): Outcome("ready", push="bucket_lost revoked"),
-    ("dead", Event.EMPTIED): Outcome("done", push="bucket_lost done"),
+LIFE: dict[tuple[State, BucketEvent], Transition] = {
+    ("ready", BucketEvent.CLAIM): Transition("claimed", push="bucket"),
+    ("ready", BucketEvent.RECOLLECT): Transition("claimed", answer="recollected", push="bucket"),
+    ("ready", BucketEvent.SPLIT): Transition("done"),
+    ("ready", BucketEvent.EMPTIED): Transition("done"),
+    ("claimed", BucketEvent.SETTLE_SOME): Transition("claimed", answer="stored"),
+    ("claimed", BucketEvent.SETTLE_REST): Transition("done", answer="stored, closed"),
+    ("claimed", BucketEvent.SETTLE_FINAL): Transition("ready", answer="stored, closed", attempt=True),
+    ("claimed", BucketEvent.SETTLE_NOTHING): Transition("claimed", answer="stored, duplicate"),
+    ("claimed", BucketEvent.RELEASE): Transition("ready", answer="released", cost=True),
+    ("claimed", BucketEvent.DISCONNECT): Transition("ready", attempt=True, cost=True),
+    ("claimed", BucketEvent.RECOLLECT): Transition("claimed", answer="recollected", push="bucket"),
+    ("claimed", BucketEvent.TAKE_OVER): Transition(
+        "claimed", answer="recollected", push="bucket; bucket_lost released"
+    ),
+    ("claimed", BucketEvent.LEAVE): _RELEASED,
+    ("claimed", BucketEvent.DRAIN): Transition("claimed", push="drain"),
+    ("claimed", BucketEvent.KEPT_TOO_LONG): Transition("ready"),
+    ("claimed", BucketEvent.CRASH): Transition("ready"),
+    ("claimed", BucketEvent.DEAD): Transition("dead", push="bucket_dead"),
+    ("claimed", BucketEvent.TAKEN): _RELEASED,
+    ("claimed", BucketEvent.DEACTIVATE): Transition("ready", push="bucket_lost deactivated"),
+    ("claimed", BucketEvent.REVOKE): Transition("ready", push="bucket_lost revoked"),
+    ("claimed", BucketEvent.EMPTIED): Transition("done", push="bucket_lost done"),
+    ("dead", BucketEvent.SETTLE_SOME): Transition("claimed", answer="stored"),
+    ("dead", BucketEvent.SETTLE_REST): Transition("done", answer="stored, closed"),
+    ("dead", BucketEvent.SETTLE_FINAL): Transition("ready", answer="stored, closed", attempt=True),
+    ("dead", BucketEvent.SETTLE_NOTHING): Transition("dead", answer="stored, duplicate"),
+    ("dead", BucketEvent.RELEASE): Transition("ready", answer="released", cost=True),
+    ("dead", BucketEvent.DISCONNECT): Transition("ready", attempt=True, cost=True),
+    ("dead", BucketEvent.RECOLLECT): Transition("claimed", answer="recollected", push="bucket"),
+    ("dead", BucketEvent.TAKE_OVER): Transition(
+        "dead", answer="recollected", push="bucket; bucket_dead; bucket_lost released"
+    ),
+    ("dead", BucketEvent.LEAVE): _RELEASED,
+    ("dead", BucketEvent.DRAIN): Transition("dead", push="drain"),
+    ("dead", BucketEvent.KEPT_TOO_LONG): Transition("ready"),
+    ("dead", BucketEvent.CRASH): Transition("ready"),
+    ("dead", BucketEvent.DEAD_TOO_LONG): Transition("ready", push="bucket_lost released", attempt=True),
+    ("dead", BucketEvent.TAKEN): _RELEASED,
+    ("dead", BucketEvent.DEACTIVATE): Transition("ready", push="bucket_lost deactivated"),
+    ("dead", BucketEvent.REVOKE): Transition("ready", push="bucket_lost revoked"),
+    ("dead", BucketEvent.EMPTIED): Transition("done", push="bucket_lost done"),
 }
 
 
 def drawing() -> str:
-    """The table as protocol.md shows it, in Markdown."""
+    """Draw the table as protocol.md shows it, in Markdown."""
     lines = [
         "| state | event | next | answer | pushes | failed attempt | costs the client |",
         "|---|---|---|---|---|---|---|",
     ]
-    for state, group in groupby(LIFE.items(), key=lambda one: one[0][0]):
-        for (_, event), outcome in group:
+
+    for state, group in groupby(LIFE.items(), key=lambda row: row[0][0]):
+        for (_, event), transition in group:
             cells = (
                 f"`{state}`",
                 event.value,
-                f"`{outcome.to}`",
-                outcome.answer,
-                outcome.push,
-                "yes" if outcome.attempt else "",
-                "yes" if outcome.cost else "",
+                f"`{transition.to}`",
+                transition.answer,
+                transition.push,
+                "yes" if transition.attempt else "",
+                "yes" if transition.cost else "",
             )
             lines.append("| " + " | ".join(cells) + " |")
+
     return "\n".join(lines)

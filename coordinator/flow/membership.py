@@ -27,7 +27,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
 from coordinator.flow.session_registry import Holder, Identity
-from coordinator.model import ClientId, Membership, SessionId
+from coordinator.model import ClientId, ClientMembership, SessionId
 from coordinator.store import activity, claims, clients, tokens
 from coordinator.store.pool import Connection
 from coordinator.wire import client as wire
@@ -290,7 +290,7 @@ class Memberships:
         """
         entry = self._catalogue.living(activate.service)
         service = entry.service.service_id
-        known: Membership | None = by.identity.memberships.get(service)
+        known: ClientMembership | None = by.identity.memberships.get(service)
         if known is None or known.inactive != "idle" or not known.joined:
             refuse_strangers(entry, by.identity, idle_may=True)
         async with self._database.connection() as db:

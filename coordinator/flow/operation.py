@@ -38,7 +38,7 @@ from coordinator.store import (
     tokens,
 )
 from coordinator.store.statement_stats import StatementSnapshot
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from coordinator.wire import admin as wire
 
 LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
@@ -175,7 +175,7 @@ class Operation:
         """Everything about one client."""
         await self._counters.flush(self._database)
         async with self._database.connection() as db:
-            row = await clients.one(db, ClientId(request.client_id))
+            row = await clients.find_with_services(db, ClientId(request.client_id))
             if row is None:
                 raise NotFound(f"There is no client {request.client_id!r}.")
             held = await buckets.page(db, None, 1000, None, None, request.client_id)
@@ -355,9 +355,9 @@ def _load(load: StatementSnapshot) -> Fields:
     }
 
 
-def _counts(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> Fields:
+def _counts(entry: Entry, states: Mapping[ServiceId, ServiceTotals]) -> Fields:
     """Items by where they are, and open buckets by state."""
-    one = states.get(entry.service.service_id) or ServiceState(0, 0, 0)
+    one = states.get(entry.service.service_id) or ServiceTotals(0, 0, 0)
     return {
         "service": entry.service.name,
         "state": entry.service.state,
@@ -372,9 +372,9 @@ def _counts(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> Fields:
     }
 
 
-def _oldest(entry: Entry, states: Mapping[ServiceId, ServiceState]) -> list[Fields]:
+def _oldest(entry: Entry, states: Mapping[ServiceId, ServiceTotals]) -> list[Fields]:
     """For each priority, since when its oldest unclaimed item waits, and until when it can be overtaken at most."""
-    one = states.get(entry.service.service_id) or ServiceState(0, 0, 0)
+    one = states.get(entry.service.service_id) or ServiceTotals(0, 0, 0)
     return [
         {
             "priority": priority,

@@ -1,7 +1,7 @@
-"""Calls of plugins.  What one raises, how long it takes and what it answers spoils only what it was asked about.
+"""Call plugins.  If one raises, is too slow or answers nonsense, only the request that it was called for fails.
 
-Hooks of plugins from outside the package that may take time run in threads that nobody waits for at the end; those
-that work in a transaction run in a savepoint, so that an error which a plugin swallows is still one.
+Hooks of plugins from outside the package run in threads that the node does not wait for when it ends.  Hooks that
+work in a transaction run in a savepoint, so that an error which a plugin swallows still undoes its work.
 """
 
 from __future__ import annotations
@@ -21,59 +21,60 @@ from coordinator.errors import BadResult, Internal, PeerError, Unavailable
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.catalogue import Entry
 from coordinator.model import ClaimNumber, ClientId, ItemId
-from coordinator.services import Item, Rows, Settled
+from coordinator.services import DecodedResults, Item, Settled
 from coordinator.services.contract import Plugin
 from coordinator.services.reader import Raw, bad_results
 from coordinator.store import item_changes
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Keep
+from coordinator.store.results import PluginStore
 
 log = structlog.get_logger()
 
-DEADLINE = 5.0
+SUBMIT_DEADLINE = 5.0
 """Seconds that a plugin may take for one submit."""
 
-LONG = 600.0
-"""Seconds that it may take for millions of results."""
+INVALIDATION_DEADLINE = 600.0
+"""Seconds that a plugin may take to invalidate or reinstate results: they may be millions."""
 
-THREADS = 8
-"""Threads of one plugin at once: those that never come back use them up, and then its submits fail at once."""
+THREADS_PER_PLUGIN = 8
+"""Threads of one plugin at once.  If calls that never return use up all, its submits fail."""
 
 T = TypeVar("T")
 
 
 class PluginRunner:
-    """Asks plugins."""
+    """Calls the hooks of plugins, with a deadline and a report of each failure."""
 
     def __init__(self, database: Database, activity: ActivityLog) -> None:
         self._database = database
         self._activity = activity
-        self._threads: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(THREADS))
+        self._threads: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(THREADS_PER_PLUGIN))
 
     async def select(self, entry: Entry, items: Sequence[Item]) -> list[ItemId]:
-        """Those of the items that concern a service; none where its plugin cannot tell."""
+        """Return the items that a service has to check; none if its plugin fails."""
         plugin = entry.plugin
         if not plugin.selects:
-            return [one.item for one in items]
+            return [item.item for item in items]
         try:
             return await self._apart(entry, "select", lambda: _selected(plugin, items))
         except Internal:
             return []
 
-    async def read(self, entry: Entry, raw: Raw) -> tuple[Rows, Mapping[ItemId, Item]]:
-        """The results of one submit, looked at by the plugin, and the items that they are of if it wants them.
+    async def read(self, entry: Entry, raw: Raw) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
+        """Decode and check the results of one submit; returns them, and their items if a hook of the plugin gets them.
 
         Raises:
-            BadMessage, BadResult: they are not as the service wants them.
-            Internal: the plugin has failed.
+            BadMessage, BadResult: the plugin refuses them.
+            Internal: the plugin failed.
         """
         plugin = entry.plugin
         rows = await self._apart(entry, "read", lambda: entry.reader.read(raw))
         if not (plugin.checks or plugin.stores):
             return rows, {}
+
         async with self._database.connection() as db:
-            found = await item_changes.by_ids(db, [item for item, _ in rows.decoded])
-        items = {one.item: Item(one.item, one.key, one.attributes) for one in found}
+            stored = await item_changes.by_ids(db, [item for item, _ in rows.decoded])
+        items = {item.item: Item(item.item, item.key, item.attributes) for item in stored}
         if plugin.checks:
             errors = await self._apart(entry, "check", lambda: _errors(plugin, rows, items))
             if errors:
@@ -81,11 +82,12 @@ class PluginRunner:
         return rows, items
 
     def keep(
-        self, entry: Entry, rows: Rows, items: Mapping[ItemId, Item], claim: ClaimNumber, client: ClientId
-    ) -> Keep | None:
-        """What stores this submit in the plugin's own tables; None if it has none."""
+        self, entry: Entry, rows: DecodedResults, items: Mapping[ItemId, Item], claim: ClaimNumber, client: ClientId
+    ) -> PluginStore | None:
+        """Return the step that stores this submit in the plugin's own tables; None if the plugin has none."""
         if not entry.plugin.stores:
             return None
+
         parts = {item for item, _ in rows.parts}
 
         async def keep(db: Connection, kept: Collection[ItemId], at: datetime) -> None:
@@ -100,7 +102,7 @@ class PluginRunner:
         return keep
 
     async def forget(self, entry: Entry, db: Connection, items: Sequence[ItemId]) -> None:
-        """These items are deleted in this transaction.
+        """Let a plugin delete what it has stored about items, in the transaction that deletes them.
 
         Raises:
             Internal, Unavailable: as `within`.
@@ -114,23 +116,28 @@ class PluginRunner:
         hook: Literal["invalidate", "reinstate"],
         claims: Sequence[ClaimNumber],
     ) -> None:
-        """What came through these claims does not count any more, or again, as of this transaction.
+        """Let a plugin invalidate or reinstate the results of these claims, in this transaction.
 
         Raises:
             Internal, Unavailable: as `within`.
         """
         plugin = entry.plugin
         step = plugin.invalidate if hook == "invalidate" else plugin.reinstate
-        await self.within(entry, db, hook, lambda: step(db, claims), LONG)
+        await self.within(entry, db, hook, lambda: step(db, claims), INVALIDATION_DEADLINE)
 
     async def within(
-        self, entry: Entry, db: Connection, hook: str, call: Callable[[], Awaitable[None]], deadline: float = DEADLINE
+        self,
+        entry: Entry,
+        db: Connection,
+        hook: str,
+        call: Callable[[], Awaitable[None]],
+        deadline: float = SUBMIT_DEADLINE,
     ) -> None:
-        """Let a hook work within the transaction on `db`.
+        """Run a hook within the transaction on `db`; `deadline` in seconds.
 
         Raises:
-            Internal: the plugin has failed; the transaction must not commit.
-            Unavailable: the database has; the same may work again.
+            Internal: the plugin failed; the transaction must not commit.
+            Unavailable: the database failed; a repetition may succeed.
         """
         try:
             if entry.plugin.built_in:
@@ -141,17 +148,21 @@ class PluginRunner:
         except asyncpg.DeadlockDetectedError as failure:
             raise Unavailable("Two submits waited for each other.") from failure
         except Exception as failure:
-            # The call of a plugin: whatever it raises is answered and logged, and nobody else notices.
+            # The call of a plugin: an exception of any type is answered and logged, and no other request fails.
             if entry.plugin.built_in or db.is_closed():
                 raise
             raise self._fault(entry, hook, failure) from failure
 
     async def _apart(self, entry: Entry, hook: str, call: Callable[[], T]) -> T:
-        """Off the event loop and under the deadline, unless the plugin is one of ours."""
+        """Run a hook off the event loop and under the deadline; one of a built-in plugin is called directly.
+
+        Raises:
+            PeerError: the plugin refuses what it was given, or (Internal) it failed.
+        """
         try:
             if entry.plugin.built_in:
                 return call()
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(SUBMIT_DEADLINE):
                 return await self._in_thread(entry.plugin, call)
         except PeerError:
             raise
@@ -160,22 +171,22 @@ class PluginRunner:
             raise self._fault(entry, hook, failure) from failure
 
     def _fault(self, entry: Entry, hook: str, failure: Exception) -> Internal:
+        """Log a plugin's failure, and return the error that answers the request."""
         slow = isinstance(failure, TimeoutError)
+        error = "it took too long" if slow else repr(failure)
         log.error(
             "a plugin failed",
             plugin=entry.service.plugin,
             service=entry.service.name,
             hook=hook,
-            error="it took too long" if slow else repr(failure),
+            error=error,
             exc_info=None if slow else failure,
         )
-        self._activity.fault(
-            "plugin.fault", entry.service.name, f"{hook}: {'it took too long' if slow else repr(failure)}"
-        )
+        self._activity.fault("plugin.fault", entry.service.name, f"{hook}: {error}")
         return Internal(f"The plugin of {entry.service.name} failed.", scope="service")
 
     async def _in_thread(self, plugin: Plugin, call: Callable[[], T]) -> T:
-        # Not asyncio.to_thread: its threads are shared with others, and a process waits for them before it ends.
+        # Not asyncio.to_thread: its threads are shared, and a process waits for them before it ends.
         threads = self._threads[plugin.name]
         await threads.acquire()
         loop = asyncio.get_running_loop()
@@ -199,28 +210,29 @@ class PluginRunner:
         result, failure = await answer
         if failure is not None:
             raise failure if isinstance(failure, Exception) else RuntimeError(repr(failure))
-        return result  # type: ignore[return-value]  # without a failure it is the call's
+        return result  # type: ignore[return-value]  # without a failure it is a T
 
 
 def _selected(plugin: Plugin, items: Sequence[Item]) -> list[ItemId]:
     chosen = []
-    for one in items:
-        answer = plugin.select(one)
+    for item in items:
+        answer = plugin.select(item)
         if not isinstance(answer, bool):
             raise TypeError(f"select answered {answer!r}, not True or False")
         if answer:
-            chosen.append(one.item)
+            chosen.append(item.item)
     return chosen
 
 
-def _errors(plugin: Plugin, rows: Rows, items: Mapping[ItemId, Item]) -> list[dict[str, object]]:
+def _errors(plugin: Plugin, rows: DecodedResults, items: Mapping[ItemId, Item]) -> list[dict[str, object]]:
     errors: list[dict[str, object]] = []
     for place, (item, result) in enumerate(rows.decoded):
         if item not in items:
             continue
+
         answer = None
         try:
-            answer = plugin.check(items[item], result)  # type: ignore[func-returns-value]  # that is to be seen
+            answer = plugin.check(items[item], result)  # type: ignore[func-returns-value]  # it is checked below
         except (ValueError, BadResult) as refusal:
             errors.append({"item": item, "reason": str(refusal)[:500], "path": f"$.results[{place}]"})
         if answer is not None:

@@ -10,12 +10,12 @@ from coordinator.flow.core import Core
 from coordinator.flow.supervisor import Supervisor
 from coordinator.store import nodes
 
-PATIENCE = 2.0
-"""Seconds in which the database must answer."""
+DATABASE_TIMEOUT = 2.0
+"""Seconds within which the database must answer."""
 
 
 class Readiness:
-    """Tells probes and admins how a node is."""
+    """Tells probes and admins whether the node can serve."""
 
     def __init__(self, core: Core, supervisor: Supervisor) -> None:
         self._core = core
@@ -32,7 +32,7 @@ class Readiness:
         return reachable and not draining, reasons
 
     async def report(self) -> dict[str, Any]:
-        """The fields of the answer to `health`.  protocol.md, "health" """
+        """Return the fields of the answer to `health`.  protocol.md, "health" """
         reachable = await self._reachable()
         version = None
         if reachable:
@@ -49,7 +49,7 @@ class Readiness:
 
     async def _reachable(self) -> bool:
         try:
-            async with asyncio.timeout(PATIENCE), self._core.database.connection() as db:
+            async with asyncio.timeout(DATABASE_TIMEOUT), self._core.database.connection() as db:
                 await nodes.clock(db)
         except (Unavailable, TimeoutError):
             return False

@@ -90,7 +90,7 @@ class Releases:
         client, session = holder.client_id, holder.session_id
         async with self._database.connection() as db:
             if keep:
-                await claims.keep(db, [session], self._reconnect_window)
+                await claims.keep_for_reconnect(db, [session], self._reconnect_window)
             else:
                 freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
                 if way is claims.CUT_OFF:

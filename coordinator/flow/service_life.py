@@ -136,7 +136,7 @@ class ServiceLife:
         self._to_fill.set()
         return self._shown(request.service)
 
-    async def _lock(self, db: Connection, name: str) -> store.Row:
+    async def _lock(self, db: Connection, name: str) -> store.ServiceRow:
         row = await store.lock(db, name)
         if row is None:
             raise NotFound(f"There is no service {name!r}.")

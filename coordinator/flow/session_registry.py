@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from coordinator.model import BucketId, ClaimNumber, ClientId, Health, ItemId, Membership, ServiceId, SessionId
+from coordinator.model import BucketId, ClaimNumber, ClientId, ClientMembership, Health, ItemId, ServiceId, SessionId
 
 
 class Holder(Protocol):
@@ -70,7 +70,7 @@ class Identity:
     secret_hash: bytes
     registered: bool = False
     deactivated: str | None = None
-    memberships: dict[ServiceId, Membership] = field(default_factory=dict)
+    memberships: dict[ServiceId, ClientMembership] = field(default_factory=dict)
     sessions: dict[SessionId, Holder] = field(default_factory=dict)
     held: dict[BucketId, Held] = field(default_factory=dict)
     moments: dict[ServiceId, Moments] = field(default_factory=dict)

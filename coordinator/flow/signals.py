@@ -1,7 +1,7 @@
-"""What nodes tell each other over NOTIFY, and themselves at once.
+"""Signals between nodes over NOTIFY; a node also delivers its own signals to itself, at once.
 
-Wake-ups for work are coalesced: at most one a service and 100 ms leaves this node.  Whatever is lost is made good by
-polling and by the leases; nothing here is needed for correctness.
+Wake-ups for work are coalesced: this node sends at most one for each service in 100 ms.  Polling and the leases make
+up for lost signals; nothing here is needed for correctness.
 """
 
 from __future__ import annotations
@@ -17,18 +17,27 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.model import Boot, ServiceId
 from coordinator.store import nodes
-from coordinator.store.pool import LOST, Connection, Database
+from coordinator.store.pool import UNAVAILABLE_ERRORS, Connection, Database
 
 log = structlog.get_logger()
 
-COALESCE = 0.1
-MAX_PAYLOAD = 7_900
+SEND_INTERVAL = 0.1
+"""Seconds between two sendings; the wake-ups of one service in between become one."""
 
-Heard = Callable[[dict[str, Any]], None]
+MAX_PAYLOAD = 7_900
+"""Length of a payload; Postgres takes less than 8,000 bytes."""
+
+CHECK_INTERVAL = 5.0
+"""Seconds after which an idle connection is asked whether it still works."""
+
+Signal = dict[str, Any]
+"""A small object, read from JSON; `kind` says which other fields it has."""
+
+Receiver = Callable[[Signal], None]
 
 
 class Signals:
-    """Speaks and listens on the nodes' channel.
+    """Sends and receives signals on the nodes' channel.
 
     A signal is a small object with its `kind`: `work {service, waiting?}` (the latter is not sent), `services {}`,
     `client {client, reason?}`, `lost {claims: [[client, bucket, claim]], reason}`, `dead {claims, release_after}`,
@@ -38,44 +47,46 @@ class Signals:
     def __init__(self, database: Database, boot: Boot, lost_track: asyncio.Event) -> None:
         self._database = database
         self._boot = boot
-        self._queue: list[dict[str, Any]] = []
-        self._works: set[ServiceId] = set()
+        self._queue: list[Signal] = []
+        self._wake_ups: set[ServiceId] = set()
         self._ready = asyncio.Event()
-        self._heard: dict[str, Heard] = {}
-        self._looked = 0.0
-        self.resync: Callable[[], None] = lambda: None
-        """Called when signals may have been missed: what they would have told is to be read again."""
-        self._lost_track = lost_track
-        """Set when the connection that listens was lost: the database may have crashed."""
-        self.alone = False
-        """No other node runs; then wake-ups need not leave this one."""
+        self._receivers: dict[str, Receiver] = {}
+        self._checked_at = 0.0
 
-    def on(self, kind: str, heard: Heard) -> None:
-        """Call `heard` for each signal of that kind, of this node or another."""
-        self._heard[kind] = heard
+        self.resync: Callable[[], None] = lambda: None
+        """Called when signals may have been missed, to read again what they would have told."""
+        self._lost_track = lost_track
+        """Set when the listening connection was lost: the database may have crashed."""
+        self.alone = False
+        """Whether no other node runs; then wake-ups need not be sent."""
+
+    def on(self, kind: str, receiver: Receiver) -> None:
+        """Call `receiver` for each signal of that kind, of this node or another."""
+        self._receivers[kind] = receiver
 
     def work(self, service: ServiceId, *, waiting: bool = False) -> None:
-        """There may be work for a service; `waiting`: new items, which are in no bucket yet."""
-        self._heard["work"]({"kind": "work", "service": service, "waiting": waiting})
+        """Tell that there may be work for a service; `waiting`: new items, which are in no bucket yet."""
+        self._receivers["work"]({"kind": "work", "service": service, "waiting": waiting})
         if not self.alone:
-            self._works.add(service)
+            self._wake_ups.add(service)
             self._ready.set()
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Tell this node at once and the others soon."""
+        """Deliver a signal to this node at once, and to the others within SEND_INTERVAL."""
         signal = {"kind": kind, **fields}
-        self._heard[kind](signal)
+        self._receivers[kind](signal)
         self._queue.append(signal)
         self._ready.set()
 
     async def run(self) -> None:
-        """Send and listen, until cancelled; a lost connection is made again."""
+        """Send and receive until cancelled; a lost connection is opened again."""
         while True:
             try:
-                connection = await self._database.listen(nodes.CHANNEL, self._receive)
+                connection = await self._database.listen(nodes.NOTIFY_CHANNEL, self._receive)
             except Unavailable:
                 await asyncio.sleep(1.0)
                 continue
+
             self.resync()
             try:
                 await self._send(connection)
@@ -86,39 +97,47 @@ class Signals:
                 connection.terminate()
 
     async def _send(self, connection: Connection) -> None:
+        """Send the queued signals each SEND_INTERVAL, while the listening `connection` works."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5.0):
+                async with asyncio.timeout(CHECK_INTERVAL):
                     await self._ready.wait()
-            await self._look_after(connection)
+            await self._check(connection)
+
             self._ready.clear()
-            works, self._works = self._works, set()
+            wake_ups, self._wake_ups = self._wake_ups, set()
             queue, self._queue = self._queue, []
-            signals = queue + [{"kind": "work", "service": service} for service in works]
             try:
-                async with self._database.connection() as db:
-                    for signal in signals:
-                        payload = orjson.dumps({**signal, "from": self._boot}).decode()
-                        if len(payload) <= MAX_PAYLOAD:
-                            await nodes.notify(db, payload)
-                        else:
-                            log.error("signal too long", kind=signal["kind"], size=len(payload))
+                await self._notify(queue + [{"kind": "work", "service": service} for service in wake_ups])
             except Unavailable:
                 self._queue[:0] = queue
-                self._works |= works
+                self._wake_ups |= wake_ups
                 self._ready.set()
                 raise
-            await asyncio.sleep(COALESCE)
+            await asyncio.sleep(SEND_INTERVAL)
 
-    async def _look_after(self, connection: Connection) -> None:
-        """A half-open connection hears nothing and does not know it: ask it something now and then."""
+    async def _notify(self, signals: list[Signal]) -> None:
+        async with self._database.connection() as db:
+            for signal in signals:
+                payload = orjson.dumps({**signal, "from": self._boot}).decode()
+                if len(payload) <= MAX_PAYLOAD:
+                    await nodes.notify(db, payload)
+                else:
+                    log.error("signal too long", kind=signal["kind"], size=len(payload))
+
+    async def _check(self, connection: Connection) -> None:
+        """Ask the listening connection something now and then: a half-open one receives nothing, without an error.
+
+        Raises:
+            Unavailable: the connection is lost.
+        """
         now = asyncio.get_running_loop().time()
-        if now < self._looked + 5.0 and not connection.is_closed():
+        if now < self._checked_at + CHECK_INTERVAL and not connection.is_closed():
             return
-        self._looked = now
+        self._checked_at = now
         try:
             await nodes.clock(connection)
-        except LOST as failure:
+        except UNAVAILABLE_ERRORS as failure:
             raise Unavailable("The connection that listens was lost.") from failure
 
     def _receive(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
@@ -127,12 +146,13 @@ class Signals:
         except orjson.JSONDecodeError:
             log.warning("not a signal of ours", payload=payload[:100])
             return
+
         if signal.get("from") == self._boot:
             return
         self.alone = False
-        heard = self._heard.get(signal.get("kind"))
-        if heard is not None:
-            heard(signal)
+        receiver = self._receivers.get(signal.get("kind"))
+        if receiver is not None:
+            receiver(signal)
 
 
 def batches(claims: list[list[Any]], size: int = 60) -> list[list[list[Any]]]:

@@ -49,7 +49,7 @@ class Undo:
             BadMessage: a time is none.
             Internal: a plugin has failed; nothing was taken back.
         """
-        which = store.Which(
+        which = store.ResultFilter(
             None if request.client_id is None else ClientId(request.client_id),
             self._service(request.service),
             moment_or_none(request.since, "$.since"),

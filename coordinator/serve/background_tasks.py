@@ -1,4 +1,4 @@
-"""Tasks that belong to the node, not to the connection or the signal that they were begun for."""
+"""Tasks that belong to the node, not to the connection or signal that started them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 class BackgroundTasks:
-    """ClientDependencies under way that nobody waits for; one that fails is told of, and nothing else."""
+    """Runs tasks that no caller waits for; the failure of one is logged, and ends nothing else."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -33,11 +33,11 @@ class BackgroundTasks:
             log.error("a task of the node failed", exc_info=fault)
 
     async def finish(self) -> None:
-        """Wait for those under way, 5 s at most."""
+        """Wait for the running tasks, 5 s at most."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)
 
     def cancel(self) -> None:
-        """End what is still under way."""
+        """Cancel the tasks that still run."""
         for task in list(self._tasks):
             task.cancel()

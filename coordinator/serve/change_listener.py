@@ -1,4 +1,4 @@
-"""What the sessions here are told, or closed for, when this node or another has changed something."""
+"""Tell or close the sessions of this node when clients, services or tokens have changed, here or on another node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from coordinator.wire.frames import Close
 
 
 class ChangeListener:
-    """Reads again what a signal says has changed: clients, services, tokens."""
+    """Reads clients and services again after a signal that they have changed, and closes sessions of revoked tokens."""
 
     def __init__(
         self, core: Core, grant: Grant, memberships: Memberships, sessions: OpenSessions, background: BackgroundTasks
@@ -35,7 +35,7 @@ class ChangeListener:
         self._background = background
 
     def listen(self) -> None:
-        """Follow the changes from now on."""
+        """Subscribe to the signals of changes."""
         signals = self._signals
         signals.on("client", self._on_client)
         signals.on("services", self._on_services)
@@ -57,6 +57,7 @@ class ChangeListener:
         self._background.begin(self._reload(client))
 
     async def _reload(self, client: ClientId) -> None:
+        """Read a client's memberships again, however long the database is away."""
         while True:
             try:
                 await self._memberships.reload(client)
@@ -66,19 +67,21 @@ class ChangeListener:
                 return
 
     async def _resync(self) -> None:
-        """Signals may have been missed: read again whatever they tell of."""
+        """Read again all that signals tell of, since some may have been missed."""
         for client in {identity.client_id for identity in self._registry.identities()}:
             await self._reload(client)
+
         with contextlib.suppress(Unavailable):
-            for one in self._sessions.of_token():
+            for session in self._sessions.of_token():
                 async with self._database.connection() as db:
-                    good = one.token_id is not None and await tokens.still_good(db, one.token_id)
+                    good = session.token_id is not None and await tokens.still_good(db, session.token_id)
                 if not good:
-                    one.end(Close.DEACTIVATED, "the token was revoked")
+                    session.end(Close.DEACTIVATED, "the token was revoked")
+
         await self.reload_services()
 
     async def reload_services(self) -> None:
-        """Read the services again; each that has changed is told of."""
+        """Read the services again; clients are told of each that has changed."""
         with contextlib.suppress(Unavailable):  # it is read again within a second
             async with self._database.connection() as db:
                 await self._catalogue.load(db)
@@ -93,5 +96,5 @@ class ChangeListener:
         self._grant.wake(entry.service.service_id)
 
     def _on_token(self, signal: dict[str, Any]) -> None:
-        for one in self._sessions.of_token(signal["token"]):
-            one.end(Close.DEACTIVATED, "the token was revoked")
+        for session in self._sessions.of_token(signal["token"]):
+            session.end(Close.DEACTIVATED, "the token was revoked")

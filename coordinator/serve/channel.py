@@ -1,7 +1,7 @@
-"""One edge for the three channels: decode, admit, call, answer or refuse, log.
+"""The edge of all three channels: decode a request, admit it, call its step, answer or refuse it, log.
 
-A channel is a table from the type of a request to the function that answers it; what differs between channels beside
-that table are the few methods of `ChannelSession` that say so.
+A channel is a table from the type of a request to the function that answers it.  A few methods of `ChannelSession`
+are overridden where channels differ beside that table.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from coordinator.wire.frames import PROTOCOL, Answer, Close, Request, ServerCard
 log = structlog.get_logger()
 
 RETRY_AFTER_UNAVAILABLE = 1.0
-"""Seconds after which a peer may try again while the database is away."""
+"""Seconds until a peer should try again while the database is away."""
 
 RETRY_AFTER_DRAIN = 5.0
-"""Seconds after which the peers of a node that drains should come back."""
+"""Seconds until the peers of a draining node should reconnect."""
 
 Step = Callable[[Any], Awaitable[Answer | None]]
-"""Answers one request; returns None if it has answered by itself, or will."""
+"""Returns the answer to one request; None if the step answers it itself, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What the sessions of all channels work with."""
+    """The parts that the sessions of all channels use."""
 
     core: Core
     background: BackgroundTasks
@@ -69,18 +69,17 @@ class ChannelSession(PeerConnection):
         return await self.step_for(request)(request)
 
     async def conclude(self, request: Request, step: Step) -> None:
-        """Answer a request with what a step returns, or with why it failed."""
+        """Answer a request with the answer that a step returns, or with the error that it raises."""
         error: PeerError | None = None
         answer: Answer | None = None
         try:
             answer = await step(request)
         except CoordinatorError as failure:
-            error = in_words(failure, **self.log_fields)
-            log.log(
-                self.refusals_logged_at, "refused", request=tag_of(type(request)), code=error.code, **self.log_fields
-            )
+            error = peer_error_of(failure, **self.log_fields)
+            kind = tag_of(type(request))
+            log.log(self.refusals_logged_at, "refused", request=kind, code=error.code, **self.log_fields)
         except Exception:
-            # The edge of the connection: a fault of ours is answered and logged, and nobody else notices.
+            # The edge of the connection: a fault of this program is answered and logged; other sessions go on.
             self._edge.core.events.emit("fault", f"{tag_of(type(request))} could not be answered", **self.origin)
             log.exception("a request failed", request=tag_of(type(request)), **self.log_fields)
             error = Internal("Something went wrong here.")
@@ -94,7 +93,11 @@ class ChannelSession(PeerConnection):
     # What differs between the channels
 
     async def admit(self, request: Request) -> None:
-        """Raise a PeerError if a request is not legal now."""
+        """Check that a request is legal now.
+
+        Raises:
+            PeerError: it is not.
+        """
         raise NotImplementedError
 
     def step_for(self, request: Request) -> Step:
@@ -102,20 +105,20 @@ class ChannelSession(PeerConnection):
         raise NotImplementedError
 
     def undecodable(self, frame: str, error: PeerError) -> PeerError:
-        """Return what the sender of a frame is told that is no message of this channel."""
+        """Return the error that answers a frame that is not a message of this channel."""
         return error
 
     @property
     def origin(self) -> dict[str, str]:
-        """Name the client in an event of this session, if it is one."""
+        """The client, as a field of this session's events; empty if it has none."""
         return {}
 
     async def note(self, request: Request, error: PeerError | None) -> None:
-        """Write down that a request was answered, before it is."""
+        """Record the outcome of a request, before it is answered."""
 
 
-def in_words(failure: CoordinatorError, **log_fields: str) -> PeerError:
-    """Return what a peer, which is logged by these fields, is told of a failure."""
+def peer_error_of(failure: CoordinatorError, **log_fields: str) -> PeerError:
+    """Return the error that tells a peer of a failure; a fault of this program is logged with `log_fields`."""
     if isinstance(failure, PeerError):
         return failure
     if isinstance(failure, Unavailable):
@@ -129,7 +132,7 @@ def in_words(failure: CoordinatorError, **log_fields: str) -> PeerError:
 
 
 def other_version(protocol: int) -> PeerError:
-    """Return what a peer is told that speaks another version than this server."""
+    """Return the error for a peer that speaks another protocol version."""
     return Unsupported(
         f"This server speaks version {PROTOCOL}, not {protocol}.",
         detail={"path": "$.protocol"},

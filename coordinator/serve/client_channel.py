@@ -1,13 +1,13 @@
-"""The client channel: one session of one volunteer's daemon.  protocol.md, "Client channel"
+"""The client channel: sessions of volunteers' clients.  protocol.md, "Client channel"
 
-Requests are answered in the order in which they come, but for submits of different buckets: those wait for their
-commit side by side.
+Requests are answered in the order in which they come, except submits of different buckets: several may wait for their
+commit at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -44,12 +44,12 @@ from coordinator.serve.channel import (
     other_version,
 )
 from coordinator.serve.connection import TimestampedConnection, ref_of
-from coordinator.serve.limits import REFUSED_IN_A_ROW
+from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW
 from coordinator.store import claims
 from coordinator.wire import client as wire
 from coordinator.wire.codec import Codec
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Request
-from coordinator.wire.session import NEEDS_REGISTRATION, Event, Life
+from coordinator.wire.session import NEEDS_REGISTRATION, Life, SessionEvent
 
 log = structlog.get_logger()
 
@@ -58,18 +58,18 @@ CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 WAITS_FOR_SUBMITS: frozenset[type[Request]] = frozenset(
     {wire.Unregister, wire.Leave, wire.Activate, wire.Release, wire.Recollect}
 )
-"""Whatever may touch buckets waits for the submits that came before it."""
+"""Requests that may free or regrant buckets: they wait for the submits that came before them."""
 
-MOST_SUBMITS = 32
-"""Submits of one session that wait for their commit side by side; the next one waits to be read."""
+MAX_CONCURRENT_SUBMITS = 32
+"""Submits of one session that may wait for their commit at once; no further frame is read until one is done."""
 
 RETRY_AFTER_NO_WORK = 2.0
-"""Seconds after which a client that does not wait may ask again."""
+"""Seconds until a client that does not wait for work should ask again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientDependencies:
-    """What a client's session works with."""
+    """The parts that a client's session uses."""
 
     grant: Grant
     intake: Intake
@@ -78,7 +78,7 @@ class ClientDependencies:
 
 
 class ClientSession(ChannelSession):
-    """One session; a `Holder` for the flow."""
+    """One session of a client; the `Holder` of its buckets for the flow."""
 
     codec = CODEC
 
@@ -109,19 +109,20 @@ class ClientSession(ChannelSession):
 
     @property
     def busy(self) -> bool:
-        """Whether it holds something, or has a submit under way."""
+        """Whether the session holds a bucket, or has a submit under way."""
         return bool(self._submits) or any(held.holder is self for held in self.identity.held.values())
 
     async def run(self) -> None:
-        """The whole life of the session."""
+        """Serve the session until its connection ends."""
         try:
             await self.frames()
         finally:
-            # Work under way belongs to the node: what was sent before the end is done before the release.
+            # The work belongs to the node: the submits sent before the end are stored before the buckets are released.
             self._background.begin(self._finish())
 
     async def _finish(self) -> None:
-        self._life.move(Event.END)
+        """Store the last submits, then release or keep the session's buckets."""
+        self._life.move(SessionEvent.END)
         if not self.welcomed:
             return
         if self._submits:
@@ -133,8 +134,8 @@ class ClientSession(ChannelSession):
         log.info("session ended", code=self.connection.close_code, **self.log_fields)
 
     def drain(self, reason: str) -> None:
-        """Hand out no more; the client is told when to come back."""
-        self._life.move(Event.DRAIN)
+        """Hand out no more buckets, and tell the client when to reconnect."""
+        self._life.move(SessionEvent.DRAIN)
         self.draining = True
         if self.welcomed:
             self._grant.withdraw(self)
@@ -157,71 +158,90 @@ class ClientSession(ChannelSession):
         return {"client": self.client_id} if self.welcomed else {}
 
     def undecodable(self, frame: str, error: PeerError) -> PeerError:
-        """A `hello` of another version may have any shape; it is told so, not what is wrong with its fields."""
+        """Return the error that answers a bad frame; for a `hello` of another version, it says so instead."""
         if self.welcomed:
             return error
+
         try:
             generic = msgspec.json.decode(frame)
         except (msgspec.MsgspecError, RecursionError):
             return error
+
         is_hello = isinstance(generic, dict) and generic.get("type") == "hello"
         protocol = generic.get("protocol") if is_hello else None
         return other_version(protocol) if isinstance(protocol, int) and protocol != PROTOCOL else error
 
-    # Hello, and what a client says about itself
+    # The client: hello, registration, memberships
 
     async def _hello(self, hello: wire.Hello) -> None:
         if hello.protocol != PROTOCOL:
             raise other_version(hello.protocol)
         if self._state.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, close_code=Close.RESTART)
+
         core = self._edge.core
         identity, counters = await self._memberships.hello(hello, self.session_id, self.address)
         self.identity, self.client_id = identity, ClientId(hello.client_id)
         core.registry.enter(self)
-        self._life.move(Event.WELCOMED)
+        self._life.move(SessionEvent.WELCOMED)
         self.connection.protocol.max_message_size = self._edge.limits.max_message_bytes
-        welcome = wire.Welcome(
-            session_id=str(self.session_id),
-            server=self._edge.card,
-            protocol=PROTOCOL,
-            registered=identity.registered,
-            services=[membership_of(entry, identity) for entry in core.catalogue.all()],
-            limits=self._edge.limits,
-            stats=dict(counters),
-        )
+
+        welcome = self._welcome(counters)
         regranted: list[Claimed] = []
         if hello.holds is not None:
-            try:
-                welcome.recollected, regranted = await self._releases.recollect(self, hello.holds)
-            except Unavailable:
-                # Half welcome is not welcome; what may have been regranted is kept for the next try.
-                raise ServerUnavailable(
-                    "The database cannot be reached.",
-                    retry_after=RETRY_AFTER_UNAVAILABLE,
-                    scope="server",
-                    close_code=Close.RESTART,
-                ) from None
+            welcome.recollected, regranted = await self._recollect_at_hello(hello.holds)
+
         self.answer(welcome, ref_of(hello))
         for claimed in regranted:
             self._grant.push(claimed, self)
         if core.state.draining:  # it began meanwhile
             self.drain("the node drains")
+
         back = f", buckets that it got back: {len(regranted)}" if regranted else ""
         core.events.emit("connect", f"connected{back}", client=self.client_id)
         log.info("session began", agent=hello.agent, registered=identity.registered, **self.log_fields)
+
+    def _welcome(self, counters: Mapping[str, int]) -> wire.Welcome:
+        identity = self.identity
+        return wire.Welcome(
+            session_id=str(self.session_id),
+            server=self._edge.card,
+            protocol=PROTOCOL,
+            registered=identity.registered,
+            services=[membership_of(entry, identity) for entry in self._edge.core.catalogue.all()],
+            limits=self._edge.limits,
+            stats=dict(counters),
+        )
+
+    async def _recollect_at_hello(self, holds: Sequence[wire.Hold]) -> tuple[wire.Recollection, list[Claimed]]:
+        """Regrant buckets to a client that reconnects.
+
+        Raises:
+            ServerUnavailable: the database is away; the connection ends.
+        """
+        try:
+            return await self._releases.recollect(self, holds)
+        except Unavailable:
+            # No `welcome` is sent; buckets that may have been regranted are kept for the client's next try.
+            raise ServerUnavailable(
+                "The database cannot be reached.",
+                retry_after=RETRY_AFTER_UNAVAILABLE,
+                scope="server",
+                close_code=Close.RESTART,
+            ) from None
 
     async def _register(self, register: wire.Register) -> Answer:
         seconds = self._edge.addresses.register(self.address)
         if seconds:
             self._registrations_refused += 1
-            close = Close.TOO_MANY if self._registrations_refused >= REFUSED_IN_A_ROW else None
+            close = Close.TOO_MANY if self._registrations_refused >= MAX_REFUSALS_IN_A_ROW else None
             raise RateLimited(
                 "Too many registrations from this address.",
                 retry_after=round(seconds, 3),
                 scope="connection",
                 close_code=close,
             )
+
         self._registrations_refused = 0
         return await self._memberships.register(register, self)
 
@@ -282,7 +302,7 @@ class ClientSession(ChannelSession):
             return await claims.held_count(db, self.client_id, service)
 
     async def _begin_submit(self, submit: wire.Submit) -> None:
-        """Let a submit wait for its commit beside those of other buckets; it is answered when it is done."""
+        """Begin a submit; its task answers it after the commit, while submits of other buckets may go on."""
         if bytes(submit.results)[:1] != b"[":
             raise BadMessage("`results` is an array.", detail={"path": "$.results"})
 
@@ -290,7 +310,7 @@ class ClientSession(ChannelSession):
         under_way = self._submits.get(bucket)
         if under_way is not None:
             await asyncio.wait([under_way])
-        if len(self._submits) >= MOST_SUBMITS:
+        if len(self._submits) >= MAX_CONCURRENT_SUBMITS:
             await asyncio.wait(self._submits.values(), return_when=asyncio.FIRST_COMPLETED)
 
         task = asyncio.get_running_loop().create_task(self.conclude(submit, self._submit))
@@ -313,8 +333,10 @@ class ClientSession(ChannelSession):
     async def _recollect(self, recollect: wire.Recollect) -> None:
         if self.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, scope="server")
-        found, regranted = await self._releases.recollect(self, recollect.holds or [])
-        self.answer(wire.Recollected(regranted=found.regranted, dropped=found.dropped), ref_of(recollect))
+
+        recollection, regranted = await self._releases.recollect(self, recollect.holds or [])
+        answer = wire.Recollected(regranted=recollection.regranted, dropped=recollection.dropped)
+        self.answer(answer, ref_of(recollect))
         for claimed in regranted:
             self._grant.push(claimed, self)
 
@@ -333,4 +355,4 @@ ANSWERS: Mapping[type[Request], Callable[[ClientSession, Any], Awaitable[Answer 
     wire.Recollect: ClientSession._recollect,
     wire.Report: ClientSession._report,
 }
-"""The channel: each request and the function that answers it."""
+"""The client channel: the function that answers each request."""

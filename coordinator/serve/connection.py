@@ -1,4 +1,4 @@
-"""One WebSocket connection, whatever its channel: writing without waiting, being heard of, ending."""
+"""One WebSocket connection of any channel: reading frames, writing without waiting, ending."""
 
 from __future__ import annotations
 
@@ -13,37 +13,71 @@ from websockets.protocol import State
 
 from coordinator.errors import PeerError, RateLimited
 from coordinator.serve.background_tasks import BackgroundTasks
-from coordinator.serve.limits import REFUSED_IN_A_ROW, TokenBucket
+from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW, Handshakes, TokenBucket
 from coordinator.wire.client import Limits
 from coordinator.wire.codec import encode, error_frame, peek_ref
 from coordinator.wire.frames import Answer, Close, Ref, Request
 
 log = structlog.get_logger()
 
-MOST_UNREAD = 16 * 1024 * 1024
-"""Bytes that may wait for a peer to read them before it is cut off."""
+MAX_UNREAD_BYTES = 16 * 1024 * 1024
+"""Bytes that a peer may leave unread before it is cut off."""
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that a peer has to answer a close frame."""
+"""Seconds within which a peer must answer a close frame."""
 
 
 def ref_of(request: Request) -> Ref | None:
-    """What the answer to a request carries back."""
+    """Return the `ref` for the answer to a request."""
     return None if isinstance(request.ref, UnsetType) else request.ref
 
 
 class TimestampedConnection(ServerConnection):
-    """A connection that remembers when it last heard from its peer."""
+    """A connection that remembers who its peer is, and when it last heard from it.
+
+    It asks `handshakes` for a place when it is accepted, and is dropped at once if there is none.
+    """
 
     heard_at: float = 0.0
+    peer: str = "local"
+    """The address at the other end of the connection; `local` where that has none."""
+
+    def __init__(self, *arguments: Any, handshakes: Handshakes, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._handshakes = handshakes
+        self._place: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Now, since uvloop does not know it any more once the peer has reset the connection.
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = str(peer[0])
+        self._place = self._handshakes.enter(self.peer)
+        if self._place is None:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+            return
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
         super().data_received(data)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._place is None and not hasattr(self, "transport"):
+            return  # it was dropped when it was accepted
+        self.end_handshake()
+        super().connection_lost(exc)
+
+    def end_handshake(self) -> None:
+        """Give the place among the handshakes to another connection."""
+        if self._place is not None:
+            self._handshakes.leave(self._place)
+            self._place = None
+
 
 class PeerConnection:
-    """One connection: frames in, messages out, and its end."""
+    """Reads frames of one connection, writes messages to it, and ends it."""
 
     def __init__(
         self, connection: TimestampedConnection, address: str, limits: Limits, background: BackgroundTasks
@@ -59,7 +93,7 @@ class PeerConnection:
 
     @property
     def log_fields(self) -> dict[str, str]:
-        """What tells it from others in the log."""
+        """The fields that identify this connection in the log."""
         return {"address": self.address}
 
     @property
@@ -70,19 +104,22 @@ class PeerConnection:
     # Reading
 
     async def frames(self) -> None:
-        """Hand each text frame to `take`, until the connection ends, `end` was called or no `hello` came in time."""
+        """Pass each text frame to `take`, until the connection ends, `end` is called or no `hello` comes in time."""
         timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
         self._receiving = None
+
         try:
             while self._closing is None:
                 self._receiving = asyncio.current_task()
+                await self.connection.drain()  # nothing more is read from a peer that does not read
                 frame = await self.connection.recv()
                 self._receiving = None
+
                 if not isinstance(frame, str):
                     self.end(Close.UNSUPPORTED_DATA, "text frames only")
-                elif self._charge(frame):
+                elif self._within_rate(frame):
                     await self.take(frame)
-        except ConnectionClosed:
+        except (ConnectionClosed, ConnectionError):
             pass
         except asyncio.CancelledError:
             if self._closing is None:
@@ -102,22 +139,23 @@ class PeerConnection:
         """Answer one frame."""
         raise NotImplementedError
 
-    def _charge(self, frame: str) -> bool:
+    def _within_rate(self, frame: str) -> bool:
+        """Return whether a frame may pass; if not, it is refused, and too many refusals end the connection."""
         seconds = self._rate.take()
         if not seconds:
             self._refused = 0
             return True
+
         self._refused += 1
-        self.refuse(
-            RateLimited("Too many messages.", retry_after=round(seconds, 3), scope="connection"), peek_ref(frame)
-        )
-        if self._refused >= REFUSED_IN_A_ROW:
+        error = RateLimited("Too many messages.", retry_after=round(seconds, 3), scope="connection")
+        self.refuse(error, peek_ref(frame))
+        if self._refused >= MAX_REFUSALS_IN_A_ROW:
             self.end(Close.TOO_MANY, "too many messages")
         return False
 
     @property
     def at_work(self) -> bool:
-        """Whether a frame is being answered; then what the peer sends meanwhile, pongs too, may not be read yet."""
+        """Whether a frame is being answered; what the peer sends meanwhile, pongs too, may not be read yet."""
         return self._receiving is None and self._closing is None
 
     # Writing
@@ -128,7 +166,7 @@ class PeerConnection:
         if not self.alive:
             return
         broadcast((self.connection,), frame, text=True)
-        if self.unread() > MOST_UNREAD:
+        if self.unread() > MAX_UNREAD_BYTES:
             self.end(Close.SLOW_READER, "too slow a reader")
 
     def answer(self, answer: Answer, ref: Ref | None) -> None:
@@ -138,29 +176,29 @@ class PeerConnection:
         self.push(answer)
 
     def push_frame(self, frame: bytes) -> None:
-        """Send what is a WebSocket frame already, the same for many peers."""
+        """Send bytes that are a complete WebSocket frame, the same for many peers."""
         if self.alive:
             self.connection.transport.write(frame)
 
     def refuse(self, error: PeerError, ref: Ref | None) -> None:
-        """Answer with an error, and close if it is one that ends the connection."""
+        """Answer with an error, and end the connection if the error has a close code."""
         self.push(error_frame(error, ref))
         if error.close_code is not None:
             self.end(error.close_code, error.code)
 
     def unread(self) -> int:
-        """Bytes that wait for the peer to read them."""
+        """Return the number of bytes that the peer has not read."""
         return int(self.connection.transport.get_write_buffer_size())
 
     # Ending
 
     def end(self, code: int, reason: str) -> None:
-        """Close the connection; what belongs to it is freed at once, not after a close handshake."""
+        """Close the connection; its buckets are freed at once, not after the close handshake."""
         if self._closing is not None:
             return
         self._closing = (code, reason)
         if self.connection.protocol.state is State.OPEN:
-            # At once, so that no close of the library's own can come before it.
+            # At once, so that the library cannot send a close frame of its own first.
             self.connection.protocol.send_close(code, reason[:120])
             self.connection.send_data()
         self._background.begin(self._close())
@@ -173,7 +211,7 @@ class PeerConnection:
         return self._closing is None and self.connection.protocol.state is State.OPEN
 
     async def _close(self) -> None:
-        # A peer that reads nothing keeps close() waiting for the write before its own timeout begins.
+        # If the peer reads nothing, close() waits for the write before its own timeout begins.
         timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT + 1.0, self.connection.transport.abort)
         try:
             await self.connection.close()

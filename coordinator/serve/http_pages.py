@@ -1,4 +1,4 @@
-"""Plain HTTP: probes, metrics, the dashboard's files.  protocol.md, "Channels" """
+"""Answer plain HTTP: probes, metrics, the dashboard's files.  protocol.md, "Channels" """
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from coordinator.serve.pages import Pages
 
 CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
 CHANNELS = (CLIENT, STATS, ADMIN)
+
+PROBES = ("/healthz", "/readyz")
+"""Asked by machines that name whatever host they like."""
 
 
 class HttpPages:
@@ -51,13 +54,13 @@ class HttpPages:
 
 
 def plain(status: http.HTTPStatus, text: str, retry_after: int | None = None) -> Response:
-    """Return one sentence as an answer; `retry_after` in seconds."""
+    """Return a response with one sentence; `retry_after` in seconds."""
     more = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return response(status, "text/plain; charset=utf-8", text.encode(), **more)
 
 
 def response(status: http.HTTPStatus, content_type: str, body: bytes, **more: str) -> Response:
-    """Return an answer that ends its connection and is not kept by anybody."""
+    """Return a response that ends its connection; it is not cached unless `more` says so."""
     headers: Any = Headers(
         {
             "Content-Type": content_type,

@@ -1,20 +1,18 @@
-"""How much one connection or one address may ask for.  protocol.md, "Limits" """
+"""The rates and numbers that one connection and one address may use.  protocol.md, "Limits" """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from coordinator.serve.addresses import Network, client_block, is_trusted
 
-REFUSED_IN_A_ROW = 50
-"""Who is refused so often in a row for his rate, and goes on, is closed with 4429."""
+MAX_REFUSALS_IN_A_ROW = 50
+"""Messages, or registrations, refused in a row for their rate; then the connection is closed with 4429."""
 
 
 class TokenBucket:
-    """Lets `per_minute` pass, with a burst of a tenth of that, at least 10."""
+    """Allows `per_minute` a minute, in bursts of a tenth of that, at least 10."""
 
     __slots__ = ("_burst", "_rate", "_since", "_tokens")
 
@@ -25,57 +23,42 @@ class TokenBucket:
         self._since = monotonic()
 
     def take(self) -> float:
-        """Take one; returns 0, or the seconds after which there is one again."""
+        """Take a token; returns 0, or the seconds until there is one."""
         now = monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
         self._since = now
         if self._tokens >= 1:
             self._tokens -= 1
             return 0.0
+
         return (1 - self._tokens) / self._rate
 
     @property
     def full(self) -> bool:
-        """Whether it is as good as new."""
+        """Whether no token is missing."""
         return self._tokens + (monotonic() - self._since) * self._rate >= self._burst
 
 
 class Addresses:
-    """Connections and registrations of each address."""
+    """Limits the connections and registrations of each address."""
 
-    def __init__(self, connections: int, registrations_per_minute: int, trusted: Sequence[Network]) -> None:
-        self._most = connections
+    def __init__(self, connections: int, registrations_per_minute: int) -> None:
+        self._max_connections = connections
         self._per_minute = registrations_per_minute
-        self._trusted = trusted
         self._connections: dict[str, int] = {}
         self._registrations: dict[str, TokenBucket] = {}
         self._sweep_at = 10_000
 
-    def address_of(self, peer: str, forwarded: str | None) -> str:
-        """Who really connects: behind trusted proxies, the last address that none of them has."""
-        hops = [hop.strip() for hop in (forwarded or "").split(",") if hop.strip()]
-        address = peer
-        while self._is_trusted(address) and hops:
-            address = hops.pop()
-        return _network(address)
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed.version == net.version and parsed in net for net in self._trusted)
-
     def full(self, address: str) -> bool:
-        """Whether an address has as many connections as it may have."""
-        return self._connections.get(address, 0) >= self._most
+        """Return whether an address has as many connections as it may have."""
+        return self._connections.get(address, 0) >= self._max_connections
 
     def enter(self, address: str) -> None:
-        """One more connection."""
+        """Count a connection that opens."""
         self._connections[address] = self._connections.get(address, 0) + 1
 
     def leave(self, address: str) -> None:
-        """One less."""
+        """Count a connection that ends."""
         left = self._connections.get(address, 0) - 1
         if left > 0:
             self._connections[address] = left
@@ -83,28 +66,51 @@ class Addresses:
             self._connections.pop(address, None)
 
     def register(self, address: str) -> float:
-        """Charge a registration; returns 0, or the seconds after which the next one may come."""
+        """Count a registration; returns 0 if it may pass, or the seconds until the next one may."""
         if len(self._registrations) > self._sweep_at:
             self._registrations = {k: v for k, v in self._registrations.items() if not v.full}
             self._sweep_at = max(10_000, 2 * len(self._registrations))
+
         bucket = self._registrations.get(address)
         if bucket is None:
             bucket = self._registrations[address] = TokenBucket(self._per_minute)
         return bucket.take()
 
 
-def _network(address: str) -> str:
-    """Who has one IPv6 address has a /64 of them, and counts as one."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and not parsed.is_loopback:
-        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
-    return address
+MOST_HANDSHAKES = 2000
+"""Connections that may be between their accept and the end of their handshake."""
+
+MOST_HANDSHAKES_OF_A_BLOCK = 500
+"""The same of one address, or of one IPv6 /64; a restart lets all clients behind one address come at once."""
 
 
-def forwarded_for(headers: Any) -> str | None:
-    """The X-Forwarded-For of a request, all its lines together."""
-    lines = headers.get_all("X-Forwarded-For")
-    return ",".join(lines) if lines else None
+class Handshakes:
+    """Places for connections whose handshake is not done: whoever only connects must not use up what all need."""
+
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        self._trusted = trusted
+        self._places: dict[str, int] = {}
+        self._total = 0
+
+    def enter(self, peer: str) -> str | None:
+        """Take a place for a connection from an address; returns what to `leave` by, or None if there is none.
+
+        A trusted proxy may have all of them.
+        """
+        block = client_block(peer, (), ())
+        taken = self._places.get(block, 0)
+        crowded = taken >= MOST_HANDSHAKES_OF_A_BLOCK and not is_trusted(peer, self._trusted)
+        if crowded or self._total >= MOST_HANDSHAKES:
+            return None
+        self._places[block] = taken + 1
+        self._total += 1
+        return block
+
+    def leave(self, block: str) -> None:
+        """Give a place back."""
+        self._total -= 1
+        left = self._places[block] - 1
+        if left:
+            self._places[block] = left
+        else:
+            del self._places[block]

@@ -1,4 +1,4 @@
-"""The port: plain HTTP, who may open which channel, and the sessions of all channels.  protocol.md, "Channels" """
+"""The listening port: plain HTTP, admission to channels, and the sessions of all channels.  protocol.md, "Channels" """
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import http
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
+from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from coordinator.config import is_loopback
 from coordinator.errors import ConfigError
+from coordinator.serve.addresses import HostCheck, client_block, forwarded_for
 from coordinator.serve.admin_channel import AdminDependencies, AdminSession
 from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
 from coordinator.serve.connection import TimestampedConnection
-from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, STATS, HttpPages, plain
-from coordinator.serve.limits import forwarded_for
+from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages, plain
+from coordinator.serve.limits import Handshakes
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pinger import Pinger
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
@@ -30,18 +33,18 @@ from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
 
 log = structlog.get_logger()
 
-IDLE_SLACK = 4.0
-"""Seconds within which sessions that hold nothing are closed when the node drains, spread out."""
+CLOSE_PERIOD = 4.0
+"""Seconds over which a draining node spreads the closing of sessions that hold nothing."""
 
-SLICE = 0.05
-"""Seconds between two groups of them."""
+CLOSE_INTERVAL = 0.05
+"""Seconds between two groups of sessions that are closed."""
 
 S = TypeVar("S", AdminSession, ClientSession, StatsSession)
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """What the sessions of each channel work with."""
+    """The parts that the sessions of each channel use."""
 
     client: ClientDependencies
     stats: StatsDependencies
@@ -59,28 +62,31 @@ class Listener:
         self._sessions = sessions
         self._state = edge.core.state
         self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
+        self._hosts = HostCheck(settings.allowed_hosts, loopback_only=is_loopback(settings.host))
+        self._handshakes = Handshakes(settings.trusted_proxies)
         self._pinger = Pinger(settings.ping_interval, settings.ping_timeout)
         self._servers: list[Server] = []
 
     async def open(
         self, host: str, port: int, *, tls: ssl.SSLContext | None, shared_port: bool, ops: tuple[str, int] | None
     ) -> tuple[int, int | None]:
-        """Listen; returns the ports, since 0 takes free ones.
+        """Listen on the main port and on the operations port; returns both, since 0 stands for a free one.
 
-        `shared_port` lets several processes listen on the same one.
+        `shared_port` lets several processes listen on the same main port; `ops` is host and port.
 
         Raises:
-            OSError: an address is taken, or not this machine's.
+            OSError: an address is in use, or is not one of this machine.
         """
         main = await serve(
             self._serve,
             host,
             port,
-            create_connection=TimestampedConnection,
+            # A connection is made like any of the library, and takes a place among the handshakes besides.
+            create_connection=partial(TimestampedConnection, handshakes=self._handshakes),  # type: ignore[arg-type]  # it is only called
             process_request=self._on_request,
             select_subprotocol=_choose,
-            compression=None,  # a compressor for each session would cost ten times its memory
-            ping_interval=None,  # our own pinger does not wait for a close handshake
+            compression=None,  # a compressor takes ten times the memory of a session
+            ping_interval=None,  # Pinger does this without a close handshake
             close_timeout=2,
             open_timeout=10,
             max_size=BYTES_BEFORE_HELLO,
@@ -91,6 +97,7 @@ class Listener:
             backlog=1024,
         )
         self._servers.append(main)
+
         ops_port = None
         if ops is not None:
             beside = await serve(self._serve, ops[0], ops[1], process_request=self._on_ops_request, server_header=None)
@@ -99,27 +106,37 @@ class Listener:
         return _port(main), ops_port
 
     async def run(self) -> None:
-        """Ping, until cancelled."""
+        """Ping all connections until cancelled."""
         await self._pinger.run()
 
     # Plain HTTP
 
     async def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        try:
+            return await self._answer(connection, request)
+        except MultipleValuesError as repeated:
+            return plain(http.HTTPStatus.BAD_REQUEST, f"The header {repeated.args[0]} stands there twice.\n")
+
+    async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
         headers = request.headers
+        if path not in PROBES and not self._hosts.allows(headers.get("Host")):
+            return plain(http.HTTPStatus.FORBIDDEN, "This host is not among the allowed_hosts.\n")
         if "websocket" not in headers.get("Upgrade", "").lower():
             return await self._pages.of_main_port(path)
         if path not in CHANNELS:
             return plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
+
         origin = headers.get("Origin")
         if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
             return plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
         if self._state.draining:
             return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
-        # Each for itself: viewers take no places from clients.
+
+        # Clients and viewers are counted separately, so that viewers take no places from clients.
         sessions, limits = self._sessions, self._edge.limits
-        here = {CLIENT: len(sessions.clients), STATS: len(sessions.viewers)}.get(path, 0)
-        if here >= limits.max_sessions:
+        count = {CLIENT: len(sessions.clients), STATS: len(sessions.viewers)}.get(path, 0)
+        if count >= limits.max_sessions:
             return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node is full.\n", retry_after=30)
         if self._edge.addresses.full(self._address(connection, request)):
             return plain(http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.\n", retry_after=30)
@@ -135,64 +152,69 @@ class Listener:
         return own and bool(host) and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _address(self, connection: ServerConnection, request: Request) -> str:
-        peer = connection.remote_address
-        return self._edge.addresses.address_of(str(peer[0]) if peer else "local", forwarded_for(request.headers))
+        assert isinstance(connection, TimestampedConnection)
+        return client_block(connection.peer, forwarded_for(request.headers), self._edge.core.settings.trusted_proxies)
 
     # Sessions
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert isinstance(connection, TimestampedConnection)
         assert connection.request is not None
+        connection.end_handshake()
         address = self._address(connection, connection.request)
         path = connection.request.path.partition("?")[0]
-        here, channels = self._sessions, self._channels
+        sessions, channels = self._sessions, self._channels
+
         if path == ADMIN:
-            await self._run(AdminSession(connection, address, self._edge, channels.admin), here.admins)
+            await self._run(AdminSession(connection, address, self._edge, channels.admin), sessions.admins)
         elif path == STATS:
-            await self._run(StatsSession(connection, address, self._edge, channels.stats), here.viewers)
+            await self._run(StatsSession(connection, address, self._edge, channels.stats), sessions.viewers)
         else:
             session = ClientSession(connection, address, self._edge, channels.client)
             if self._state.draining:  # it began while this connection was shaking hands
                 session.end(Close.RESTART, "draining")
-            await self._run(session, here.clients)
+            await self._run(session, sessions.clients)
 
-    async def _run(self, session: S, here: set[S]) -> None:
+    async def _run(self, session: S, sessions: set[S]) -> None:
         self._edge.addresses.enter(session.address)
-        here.add(session)
+        sessions.add(session)
         self._pinger.add(session)
         try:
             await session.run()
         finally:
             self._pinger.remove(session)
-            here.discard(session)
+            sessions.discard(session)
             self._edge.addresses.leave(session.address)
 
     # The end
 
     async def drain(self, grace: float, reason: str) -> None:
-        """Let the clients finish: no new buckets; idle ones go within 5 s, the others after their submits or `grace`.
+        """Hand out no more, and close the sessions: idle ones within 5 s, the others after their last submit.
 
-        Buckets that are held then are kept for their clients.
+        After `grace` seconds all are closed; the buckets that they still hold are kept for their clients.
         """
         loop = asyncio.get_running_loop()
         sessions = list(self._sessions.clients)
         for session in sessions:
             session.drain(reason)
+
         begun = loop.time()
-        # Spread over some seconds, so that not all of them knock at the other nodes at once.
-        slice_ = max(1, len(sessions) * SLICE // IDLE_SLACK)
+        # Spread over some seconds, so that the clients do not reconnect to the other nodes all at once.
+        group_size = int(max(1, len(sessions) * CLOSE_INTERVAL // CLOSE_PERIOD))
         while self._sessions.clients and loop.time() - begun < grace:
             idle = [session for session in self._sessions.clients if not session.welcomed or not session.busy]
-            for session in idle[: int(slice_)]:
+            for session in idle[:group_size]:
                 session.end(Close.RESTART, reason)
-            await asyncio.sleep(SLICE)
+            await asyncio.sleep(CLOSE_INTERVAL)
+
         for viewer in list(self._sessions.viewers):
             viewer.end(Close.RESTART, reason)
+
         last = loop.time() + 5.0
         while self._sessions.clients and loop.time() < last:
-            for session in list(self._sessions.clients)[: int(slice_) * 10]:
+            for session in list(self._sessions.clients)[: group_size * 10]:
                 session.end(Close.RESTART, reason)
-            await asyncio.sleep(SLICE)
+            await asyncio.sleep(CLOSE_INTERVAL)
 
     def cut_off_clients(self, reason: str) -> None:
         """End all sessions of clients at once."""
@@ -200,7 +222,7 @@ class Listener:
             session.end(Close.RESTART, reason)
 
     async def close(self) -> None:
-        """Stop listening and end what is still open."""
+        """Stop listening, and close the connections that are still open."""
         for server in self._servers:
             server.close(code=Close.RESTART)
         for server in self._servers:
@@ -208,10 +230,10 @@ class Listener:
 
 
 def tls_of(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """What a port with that certificate needs; None without one.
+    """Return the TLS context for a certificate and its key; None without a certificate.
 
     Raises:
-        ConfigError: the files do not do.
+        ConfigError: the files cannot be read, or do not fit together.
     """
     if cert is None:
         return None
@@ -224,7 +246,7 @@ def tls_of(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
 
 
 def _choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Ours if it is offered; a client that offers none is served too."""
+    """Choose the subprotocol of this server if the client offers it; a client without it is served too."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 
 

@@ -8,7 +8,7 @@ from coordinator.serve.stats_channel import StatsSession
 
 
 class OpenSessions:
-    """Connections whose handshake is done, by channel; some may not have said hello yet."""
+    """The sessions by channel, from the WebSocket handshake on; some may not have sent `hello` yet."""
 
     def __init__(self) -> None:
         self.clients: set[ClientSession] = set()
@@ -16,14 +16,14 @@ class OpenSessions:
         self.viewers: set[StatsSession] = set()
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each channel, by its name."""
+        """Return the number of sessions by channel name."""
         return {"client": len(self.clients), "stats": len(self.viewers), "admin": len(self.admins)}
 
     def client_count(self) -> int:
-        """How many there are of the client channel."""
+        """Return the number of sessions of the client channel."""
         return len(self.clients)
 
     def of_token(self, token: str | None = None) -> list[AdminSession | StatsSession]:
-        """The sessions that live by that token, or by any."""
+        """Return the sessions that were opened with that token; with any token for None."""
         by_token: list[AdminSession | StatsSession] = [*self.admins, *self.viewers]
         return [session for session in by_token if session.token_id is not None and token in (None, session.token_id)]

@@ -1,4 +1,4 @@
-"""What plain GETs are answered, and what browsers are told about it.  protocol.md, "Channels" """
+"""Static pages for plain GET requests, with their headers.  protocol.md, "Channels" """
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "trusted-types 'none'",
     )
 )
-"""Nothing from elsewhere, nothing inline, nobody frames it, and no text ever becomes markup."""
+"""Allows nothing from other origins, nothing inline, no frames, and no text that becomes markup."""
 
 _TYPES = {
     "css": "text/css; charset=utf-8",
@@ -36,29 +36,29 @@ _HASHED = re.compile(r"-[A-Z0-9]{8}\.(?:js|css)$")
 
 
 @dataclass(frozen=True, slots=True)
-class HttpPage:
-    """One answer: its content type, its bytes, and headers beside those that all have."""
+class StaticPage:
+    """A page: its content type, its bytes, and headers beside those of every response."""
 
     content_type: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Pages = Mapping[str, HttpPage]
-"""By path."""
+Pages = Mapping[str, StaticPage]
+"""Pages by path."""
 
 
-def dashboard_pages() -> dict[str, HttpPage]:
-    """The dashboard: `/` and `/assets/…`."""
+def dashboard_pages() -> dict[str, StaticPage]:
+    """Return the files of the dashboard by path: `/` and `/assets/…`."""
     pages = {f"/{path}": _page(path, body) for path, body in dashboard.built().items()}
     pages["/"] = pages.pop("/index.html")
     return pages
 
 
-def _page(path: str, body: bytes) -> HttpPage:
-    # A name with a hash in it never gets another content; the page that names it is asked for each time.
+def _page(path: str, body: bytes) -> StaticPage:
+    # The content under a name with a hash never changes; the page that refers to it is fetched each time.
     cache = "public, max-age=31536000, immutable" if _HASHED.search(path) else "no-cache"
-    return HttpPage(
+    return StaticPage(
         _TYPES[path.rpartition(".")[2]],
         body,
         {

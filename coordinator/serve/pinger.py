@@ -1,9 +1,10 @@
-"""Pings all connections with one task, and cuts off those that are gone or do not read."""
+"""Ping all connections with one task, and cut off peers that are gone or do not read."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from operator import itemgetter
 
 import structlog
 from websockets.protocol import State
@@ -13,32 +14,34 @@ from coordinator.wire.frames import Close
 
 log = structlog.get_logger()
 
+MOST_UNREAD_OF_ALL = 256 * 1024 * 1024
+"""Bytes that may wait on this node for all its peers together to read them."""
+
 STUCK_AFTER = 10.0
-"""Seconds after which a peer that has taken nothing of what waits for it is cut off."""
+"""Seconds without progress after which a peer with unread bytes is cut off."""
 
 
 class Pinger:
-    """Pings connections.
+    """Pings connections, and cuts off silent peers.
 
-    A peer found gone is gone at the timeout: there is no close handshake that nobody would
-    answer.  Each is pinged every `interval` seconds, and is cut `timeout` seconds after a ping since which nothing
-    came, so `interval + timeout` seconds after it fell silent at the latest.
+    Each peer is pinged every `interval` seconds.  If nothing comes within `timeout` seconds after a ping, it is cut
+    off without a close handshake, since it would not answer: at most `interval + timeout` seconds after its last byte.
     """
 
     def __init__(self, interval: float, timeout: float) -> None:
         self._interval = interval
         self._timeout = timeout
-        # Both are in the order of time: what is put in is always `now` and the same number of seconds.
+        # Both are in order of time: each entry is added with `now` plus a constant.
         self._due: OrderedDict[PeerConnection, float] = OrderedDict()
         self._awaited: deque[tuple[float, float, PeerConnection]] = deque()
         self._stuck: dict[PeerConnection, tuple[int, float]] = {}
 
     def add(self, peer: PeerConnection) -> None:
-        """Ping a peer from now on."""
+        """Begin to ping a peer."""
         self._due[peer] = peer.connection.loop.time() + self._interval
 
     def remove(self, peer: PeerConnection) -> None:
-        """Ping a peer no longer."""
+        """Stop pinging a peer."""
         self._due.pop(peer, None)
         self._stuck.pop(peer, None)
 
@@ -78,8 +81,22 @@ class Pinger:
                 log.info("peer gone", silent=round(now - peer.connection.heard_at, 1), **peer.log_fields)
                 peer.connection.transport.abort()
 
+    def _bound_memory(self) -> None:
+        """Cut off those for whom most waits, while too much waits on this node."""
+        waiting = [(peer.unread(), peer) for peer in self._due]
+        total = sum(unread for unread, _ in waiting)
+        if total <= MOST_UNREAD_OF_ALL:
+            return
+
+        for unread, peer in sorted(waiting, key=itemgetter(0), reverse=True):
+            peer.end(Close.SLOW_READER, "too slow a reader")
+            total -= unread
+            if total <= MOST_UNREAD_OF_ALL:
+                return
+
     def _sweep(self, now: float) -> None:
-        """Cut off those that have taken nothing for a while of what waits for them."""
+        """Cut off those that have taken nothing for a while of what waits for them, and those that use up memory."""
+        self._bound_memory()
         for peer in list(self._due):
             unread = peer.unread()
             if not unread:

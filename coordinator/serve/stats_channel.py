@@ -22,19 +22,19 @@ CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 Role = Literal["viewer", "operator", "admin"]
 
 Table = Callable[[wire.Get], Awaitable[wire.Page]]
-"""Answers `get`; raises PeerError, Unavailable."""
+"""Returns one page of a table; raises PeerError, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatsDependencies:
-    """What a stats session works with."""
+    """The parts that a stats session uses."""
 
     feeds: Feeds
     table: Table
 
 
 class StatsSession(ChannelSession):
-    """One dashboard or script."""
+    """The session of one dashboard or script."""
 
     codec = CODEC
 
@@ -48,14 +48,14 @@ class StatsSession(ChannelSession):
         self._topics: list[str] = []
         self._interval = 1.0
         self.token_id: str | None = None
-        """The token that this session lives by, if by one."""
+        """The token with which the session was opened, if with one; the session ends when it is revoked."""
 
     @property
     def welcomed(self) -> bool:
         return self._role is not None
 
     async def run(self) -> None:
-        """The whole life of the session."""
+        """Serve the session until it ends."""
         try:
             await self.frames()
         finally:
@@ -82,19 +82,26 @@ class StatsSession(ChannelSession):
         )
 
     async def _role_of(self, token: str | None) -> Role:
-        """What a viewer may do on the admin channel with the same token; nothing without one."""
+        """Return the role of a token: that on the admin channel, or `viewer`.
+
+        Raises:
+            Unauthorized: a token is needed, or this one is not good.
+            Forbidden: it is a token for enrolment.
+        """
         if token is None:
             if self._edge.core.settings.viewers == "open":
                 return "viewer"
             raise Unauthorized("Viewers need a token here.", close_code=Close.BAD_CREDENTIALS)
+
         async with self._edge.core.database.connection() as db:
-            found = await tokens.find(db, credentials.hash_token(token))
-        if found is None:
+            known = await tokens.find(db, credentials.hash_token(token))
+        if known is None:
             raise Unauthorized("That token is not good.", close_code=Close.BAD_CREDENTIALS)
-        if found.role == "enrolment":
+        if known.role == "enrolment":
             raise Forbidden("A token for enrolment does not open this channel.", close_code=Close.FORBIDDEN)
-        self.token_id = found.token_id
-        return "admin" if found.role == "admin" else "operator" if found.role == "operator" else "viewer"
+
+        self.token_id = known.token_id
+        return "admin" if known.role == "admin" else "operator" if known.role == "operator" else "viewer"
 
     async def _subscribe(self, subscribe: wire.Subscribe) -> None:
         self._interval = subscribe.interval
@@ -119,4 +126,4 @@ ANSWERS: Mapping[type[Request], Callable[[StatsSession, Any], Awaitable[Answer |
     wire.Unsubscribe: StatsSession._unsubscribe,
     wire.Get: StatsSession._get,
 }
-"""The channel: each request and the function that answers it."""
+"""The stats channel: the function that answers each request."""

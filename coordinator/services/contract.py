@@ -1,12 +1,13 @@
-"""What a service is made of.
+"""The contract of a service plugin.
 
-A plugin is a class with a name, a title, the shape of its result and that of what a client tells when it joins, and
-whatever of the hooks below it needs.  It is found by its entry point in the group `coordinator.services`; those that
-ship with this package use the same door.  Of each service that uses it, the coordinator makes one instance.
+A plugin is a class with a name, a title, the shape of its results, the shape of the profile that a client gives when
+it joins, and those of the hooks below that it needs.  It is found by its entry point in the group
+`coordinator.services`; the plugins of this package are found in the same way.  The coordinator makes one instance for
+each service that uses the plugin.
 
 Hooks that are not `async` may be called in any thread.  Those of a plugin from outside this package run off the event
 loop and under a deadline; the `async` ones run in the transaction that stores a submit, and must await all that takes
-time.  A plugin that raises, or is too late, spoils only the submits that it was asked about.
+time.  If a plugin raises, or is too late, only the submits that it was asked about fail.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from coordinator.model import ClaimNumber, ClientId, ItemId
 from coordinator.services.reader import Reader
 
 GROUP = "coordinator.services"
+"""The entry point group of plugins."""
 
 Connection = Any
-"""An asyncpg connection, in a transaction; jsonb goes in as text that is JSON already."""
+"""An asyncpg connection, in a transaction; a jsonb parameter is given as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,10 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A plugin's own tables: a folder of migrations `0001_name.sql`, `0002_…`.
+    """The tables of a plugin: a folder of migrations `0001_name.sql`, `0002_…`.
 
-    Each is applied once, in order, in a transaction of its own, and noted under `name`.  Plugins that share tables
-    name the same ones.
+    Each migration is applied once, in order, in its own transaction, and is recorded under `name`.  Plugins that share
+    tables give the same `Tables`.
     """
 
     name: str
@@ -63,20 +65,20 @@ class Tables:
 
 
 class NoProfile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """For services to which a client tells nothing about itself."""
+    """The profile of services that need none."""
 
 
 class NoSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """For plugins that have no settings of their own."""
+    """The settings of plugins that have none of their own."""
 
 
 class Plugin:
     """The contract of a service; a plugin derives from it and overrides what it needs.
 
     `Result` is the shape of one result without `item`, `Profile` that of the profile, `Settings` that of the
-    settings of its own, each a msgspec.Struct that forbids unknown fields; a `__post_init__` of theirs that raises
-    ValueError refuses what the shape alone lets pass.  `defaults` are other defaults for the settings that all
-    services have, `tables` the migrations of its own tables.
+    plugin's own settings; each is a msgspec.Struct that forbids unknown fields.  Its `__post_init__` may raise
+    ValueError to refuse values that the shape alone allows.  `defaults` replaces defaults of the settings that all
+    services have; `tables` are the migrations of the plugin's own tables.
     """
 
     name: ClassVar[str]
@@ -88,93 +90,94 @@ class Plugin:
     tables: ClassVar[Tables | None] = None
 
     def __init__(self, service: str, settings: Any) -> None:
-        """`settings` is a `Settings`.
+        """Make the plugin of one service; `settings` is a `Settings`.
 
         Raises:
-            ValueError: they cannot be used, and why.
+            ValueError: the settings cannot be used; the message says why.
         """
         self.service = service
         self.settings = settings
 
     def select(self, item: Item) -> bool:
-        """Whether this item concerns the service; asked once, when the item joins."""
+        """Return whether the service has to check this item; called once, when the item is added."""
         return True
 
     def check(self, item: Item, result: Any) -> None:
-        """Look at one result of the right shape; pure.
+        """Check one result that has the right shape; without side effects.
 
         Raises:
-            ValueError, BadResult: the result cannot be, and why.
+            ValueError, BadResult: the result cannot be right; the message says why.
         """
 
     def is_part(self, result: Any) -> bool:
-        """Whether a result only adds to what is known, and leaves its item unsettled.
+        """Return whether a result is only a part, and leaves its item unsettled.
 
-        Parts are not kept among the results: only `store` sees them.
+        Parts are not kept among the results: only `store` gets them.
         """
         return False
 
     def label(self, result: Any) -> str:
-        """Of which kind a result is, in one of a few words, so that clients whose results are out of line are seen.
+        """Return the kind of a result, one of a few words; the kinds of clients are compared to find wrong results.
 
-        Clients that are given like items have like shares of each kind: say what tells a wrong result from a right
-        one, such as "missing", not what differs from item to item.  Unless overridden, nothing is compared.
+        Clients with similar items have similar shares of each kind.  A good kind tells a wrong result from a right
+        one, such as "missing"; it does not say what differs from item to item.  Unless overridden, nothing is
+        compared.
         """
         return ""
 
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
-        """Keep what was found out in tables of the plugin's own, within the transaction that stores the submit."""
+        """Store results in the plugin's own tables, within the transaction that stores the submit."""
 
     async def forget(self, connection: Connection, items: Sequence[ItemId]) -> None:
-        """These items are deleted, within this transaction; so is all that is known of them."""
+        """Delete all that is stored about these items, which are deleted in this transaction."""
 
     async def invalidate(self, connection: Connection, claims: Sequence[ClaimNumber]) -> None:
-        """What came through these claims does not count any more; it is kept, since it may be reinstated.
+        """Exclude the results of these claims, but keep them, since they may be reinstated.
 
-        `claim.invalidated_by` says the same; a table that keeps the claim needs nothing here.
+        `claim.invalidated_by` says the same: a plugin whose tables have the claim need not override this.
         """
 
     async def reinstate(self, connection: Connection, claims: Sequence[ClaimNumber]) -> None:
-        """What came through these claims counts again."""
+        """Include the results of these claims again."""
 
     def reader(self) -> Reader:
-        """What reads the results of submits, by the shape of `Result`."""
+        """Return the reader of submits' results, by the shape of `Result`."""
         return Reader(self)
 
     def result_schema(self) -> dict[str, Any]:
-        """The JSON Schema of a result without `item`."""
+        """Return the JSON Schema of a result without `item`."""
         return schema_of(self.Result)
 
-    # What the coordinator asks so that hooks which do nothing cost nothing.
+    # Asked by the coordinator, so that hooks which are not overridden cost nothing.
 
     @property
     def selects(self) -> bool:
-        """Whether `select` was overridden; else it is not asked."""
+        """Whether `select` is overridden; else it is not called."""
         return type(self).select is not Plugin.select
 
     @property
     def checks(self) -> bool:
-        """Whether `check` was."""
+        """Whether `check` is overridden."""
         return type(self).check is not Plugin.check
 
     @property
     def stores(self) -> bool:
-        """Whether `store` was."""
+        """Whether `store` is overridden."""
         return type(self).store is not Plugin.store
 
     @property
     def labels(self) -> bool:
-        """Whether `label` was."""
+        """Whether `label` is overridden."""
         return type(self).label is not Plugin.label
 
     @property
     def built_in(self) -> bool:
-        """Whether it ships with this package: trusted not to block."""
+        """Whether the plugin is part of this package, and so trusted not to block the event loop."""
         return type(self).__module__.startswith("coordinator.services.")
 
 
 def schema_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of a shape, whole in itself."""
+    """Return the JSON Schema of a shape; it refers to nothing outside itself."""
     (schema,), components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
     if "$ref" in schema:
         schema = components.pop(schema["$ref"].rsplit("/", 1)[1])

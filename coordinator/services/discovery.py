@@ -1,4 +1,4 @@
-"""The door through which plugins come: the entry points of all installed distributions."""
+"""Find plugins by the entry points of all installed distributions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from coordinator.services.contract import GROUP, Plugin
 
 
 def load_plugins() -> dict[str, type[Plugin]]:
-    """All installed plugins by name.
+    """Return all installed plugins by name.
 
     Raises:
-        ConfigError: two have the same name, or one cannot be loaded.
+        ConfigError: two plugins have the same name, or one cannot be loaded.
     """
-    found: dict[str, type[Plugin]] = {}
+    plugins: dict[str, type[Plugin]] = {}
     for point in entry_points(group=GROUP):
         try:
             plugin = point.load()
@@ -24,11 +24,12 @@ def load_plugins() -> dict[str, type[Plugin]]:
             raise ConfigError(f"The service plugin {point.value} cannot be loaded: {failure}") from failure
         if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
             raise ConfigError(f"The service plugin {point.value} does not derive from Plugin.")
-        if found.setdefault(plugin.name, plugin) is not plugin:
+        if plugins.setdefault(plugin.name, plugin) is not plugin:
             raise ConfigError(f"Two service plugins are named {plugin.name}.")
-    return found
+
+    return plugins
 
 
 def tables_of(plugins: Mapping[str, type[Plugin]]) -> dict[str, Traversable]:
-    """The folders of migrations that these plugins bring, by the name that they are noted under."""
-    return {one.tables.name: one.tables.folder for one in plugins.values() if one.tables is not None}
+    """Return the folders of migrations of these plugins, by the name under which they are recorded."""
+    return {plugin.tables.name: plugin.tables.folder for plugin in plugins.values() if plugin.tables is not None}

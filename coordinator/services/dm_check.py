@@ -1,4 +1,4 @@
-"""Whether an account takes direct messages from strangers."""
+"""The service that checks whether an account accepts direct messages from strangers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class DmProfile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class DmResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """UNKNOWN: the account does not exist, or does not say."""
+    """`UNKNOWN`: the account does not exist, or does not show it."""
 
     dm: Literal["DM", "NON_DM", "UNKNOWN"]
 
 
 class DmCheck(Plugin):
-    """May a stranger send this account a direct message?"""
+    """Checks whether a stranger may send an account a direct message."""
 
     name = "dm_check"
     title = "DM check"

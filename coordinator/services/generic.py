@@ -1,4 +1,4 @@
-"""A service that needs no code: the shape of its result is given as JSON Schema when it is added."""
+"""A service without code: the shape of its results is given as a JSON Schema when it is added."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import msgspec
 
 from coordinator.model import ItemId
 from coordinator.services.contract import Plugin
-from coordinator.services.reader import Raw, Reader, Rows, bad_results, refuse_twice
+from coordinator.services.reader import DecodedResults, Raw, Reader, bad_results, refuse_repeated_items
 
-MOST_ERRORS = 100
-"""Bad results that are named in one refusal."""
+MAX_LISTED_ERRORS = 100
+"""Bad results that one refusal names."""
 
 
 class GenericSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -23,15 +23,15 @@ class GenericSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class AnyResult(msgspec.Struct, frozen=True):
-    """Its shape stands in the settings."""
+    """A result of any fields; its shape is in the settings."""
 
 
 class AnyProfile(msgspec.Struct, frozen=True):
-    """Whatever a client wants to tell."""
+    """A profile of any fields."""
 
 
 class Generic(Plugin):
-    """Any check whose result a JSON Schema describes."""
+    """A check whose results a JSON Schema describes."""
 
     name = "generic"
     title = "Generic check"
@@ -52,7 +52,7 @@ class Generic(Plugin):
 
 
 class SchemaReader(Reader):
-    """Reads results by a JSON Schema."""
+    """Decodes results, and validates them with a JSON Schema."""
 
     def __init__(self, plugin: Generic) -> None:
         super().__init__(plugin)
@@ -61,37 +61,43 @@ class SchemaReader(Reader):
     def _decoder(self) -> Callable[[Raw], list[Any]]:
         return msgspec.json.Decoder(list[dict[str, Any]]).decode
 
-    def read(self, raw: Raw) -> Rows:
+    def read(self, raw: Raw) -> DecodedResults:
         items = self.items(raw)
         rows: list[tuple[ItemId, str]] = []
         errors: list[dict[str, Any]] = []
-        for place, (item, one) in enumerate(zip(items, self._generic(raw), strict=True)):
-            value = {name: field for name, field in one.items() if name != "item"}
-            wrong = next(iter(self._validator.iter_errors(value)), None)
-            if wrong is None:
+
+        for place, (item, result) in enumerate(zip(items, self._generic(raw), strict=True)):
+            value = {name: field for name, field in result.items() if name != "item"}
+            error = next(iter(self._validator.iter_errors(value)), None)
+            if error is None:
                 rows.append((ItemId(item), self._encode(value).decode()))
-            elif len(errors) < MOST_ERRORS:
+            elif len(errors) < MAX_LISTED_ERRORS:
                 path = f"$.results[{place}]" + "".join(
-                    f"[{step}]" if isinstance(step, int) else f".{step}" for step in wrong.instance_path
+                    f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path
                 )
-                errors.append({"item": item, "reason": wrong.message[:500], "path": path})
+                errors.append({"item": item, "reason": error.message[:500], "path": path})
+
         if errors:
             raise bad_results(self.plugin.service, errors)
-        refuse_twice(rows)
-        return Rows(rows)
+        refuse_repeated_items(rows)
+        return DecodedResults(rows)
 
 
 def _validator(schema: dict[str, Any]) -> Any:
-    """Raises: ValueError, if that is no JSON Schema that can be used here."""
+    """Return the validator of a JSON Schema.
 
-    def nothing_elsewhere(uri: str) -> Any:
+    Raises:
+        ValueError: it is not a JSON Schema, or refers to one elsewhere.
+    """
+
+    def refuse_reference(uri: str) -> Any:
         raise ValueError(f"{uri} is not fetched: a schema is whole in itself")
 
     try:
         return jsonschema_rs.validator_for(
             schema,
-            retriever=nothing_elsewhere,
-            # Patterns run in linear time, whatever a client sends.
+            retriever=refuse_reference,
+            # This engine matches patterns in linear time for any text of a client.
             pattern_options=jsonschema_rs.RegexOptions(),
         )
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as failure:

@@ -1,4 +1,4 @@
-"""Reads the raw `results` of submits."""
+"""Decode the raw `results` of submits."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import msgspec
 from coordinator.errors import BadMessage, BadResult
 from coordinator.model import ItemId
 
-MOST_KNOWN = 1000
-"""Values of a result whose texts are kept."""
+MAX_CACHED_VALUES = 1000
+"""Different values of a result up to which the JSON texts of all are kept."""
 
 Raw = bytes | memoryview | msgspec.Raw
 
 _ItemId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
+MAX_LABELS = 16
+"""Different labels that a plugin may give to results."""
 
-MOST_LABELS = 16
-"""Kinds of results that a plugin may tell apart."""
-
-LONGEST_LABEL = 64
+MAX_LABEL_LENGTH = 64
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The results of one submit, read: (item, value as JSON text) in the order they came in.
+class DecodedResults:
+    """The results of one submit, in the order of the submit.
 
-    `parts` leave their items unsettled; `labels` say how many of the others are of which kind.  `decoded` has the
-    results as objects of the plugin's own type, parts too; only for plugins that look at them, and in the order they
-    came in.
+    `rows` are pairs of item and value as JSON text; `parts` are the same for results that leave their item unsettled.
+    `labels` counts `rows` by the plugin's label.  `decoded` has all results, parts too, as objects of the plugin's own
+    type; it is empty if the plugin has no hook that gets them.
     """
 
     rows: list[tuple[ItemId, str]]
@@ -45,7 +45,7 @@ class Rows:
 
 
 class Readable(Protocol):
-    """What a reader has to know of a plugin."""
+    """The part of a plugin that a reader uses."""
 
     @property
     def service(self) -> str: ...
@@ -71,25 +71,25 @@ class Readable(Protocol):
 
 
 class Reader:
-    """Reads results for one plugin.
+    """Decodes results for one plugin.
 
-    The good submit is decoded in one pass into rows of the plugin's own type, with `item` in front; what fails is
-    looked at again, result by result, so that each bad one can be named.
+    A good submit is decoded in one pass into rows of the plugin's own type, with `item` in front.  A submit that fails
+    is decoded again, result by result, so that each bad one can be named.
     """
 
     def __init__(self, plugin: Readable) -> None:
         self.plugin = plugin
-        # Only a plugin's own type has whatever else its hooks may look for; ours make do with the fields.
+        # The hooks of a plugin may use methods of its own type; the built-in labels need only the fields.
         self._wanted = plugin.checks or plugin.stores or (plugin.labels and not plugin.built_in)
         self._plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
         self._encode = msgspec.json.Encoder().encode
         self._known: dict[Any, str] = {}
-        """The texts of all values, where there are few: to look one up is cheaper than to encode it."""
+        """The JSON texts of all values, if there are few: a look-up is cheaper than encoding."""
         self._value: Callable[[Any], Any] = attrgetter("item")
         self._rows = self._decoder()
 
     def _decoder(self) -> Callable[[Raw], list[Any]]:
-        """What reads a good submit in one pass."""
+        """Return the function that decodes a good submit in one pass."""
         shape = self.plugin.Result
         post = {"__post_init__": shape.__post_init__} if hasattr(shape, "__post_init__") else None
         row = msgspec.defstruct(
@@ -100,70 +100,75 @@ class Reader:
             frozen=True,
             omit_defaults=True,
         )
+
         choices = _choices(shape)
         if choices:
             self._value = attrgetter(*shape.__struct_encode_fields__)
             self._known = {
-                self._value(one): _without_item(self._encode(one).decode())
-                for one in (row(0, *values) for values in product(*choices))
+                self._value(example): _without_item(self._encode(example).decode())
+                for example in (row(0, *values) for values in product(*choices))
             }
         return msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]  # made above, for this plugin
 
-    def read(self, raw: Raw) -> Rows:
-        """The results of one submit.
+    def read(self, raw: Raw) -> DecodedResults:
+        """Decode the results of one submit.
 
         Raises:
-            BadMessage: it is no array of objects with an integer `item`, or an item stands in it twice.
-            BadResult: a result has not the service's shape; `detail.errors` names each, with its reason.
+            BadMessage: they are not an array of objects with an integer `item`, or an item is in it twice.
+            BadResult: a result does not have the service's shape; `detail.errors` names each, with its reason.
         """
         try:
             decoded = self._rows(raw)
         except (msgspec.MsgspecError, RecursionError):
             decoded = self._explain(raw)
+
         known, value, encode = self._known, self._value, self._encode
         if known:
-            rows = [(one.item, known[value(one)]) for one in decoded]
+            rows = [(row.item, known[value(row)]) for row in decoded]
         else:
-            rows = [(one.item, _without_item(encode(one).decode())) for one in decoded]
-        refuse_twice(rows)
+            rows = [(row.item, _without_item(encode(row).decode())) for row in decoded]
+        refuse_repeated_items(rows)
         if not self._wanted:
-            return Rows(rows, labels=self._labels([value for _, value in rows], decoded))
+            return DecodedResults(rows, labels=self._labels([value for _, value in rows], decoded))
+
         shape = self.plugin.Result
         names = list(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))
-        results = [(one.item, shape(**{name: getattr(one, sent) for name, sent in names})) for one in decoded]
+        results = [(row.item, shape(**{name: getattr(row, sent) for name, sent in names})) for row in decoded]
         parts = {item for item, result in results if self.plugin.is_part(result)}
-        return Rows(
-            [one for one in rows if one[0] not in parts],
-            [one for one in rows if one[0] in parts],
+        return DecodedResults(
+            [row for row in rows if row[0] not in parts],
+            [row for row in rows if row[0] in parts],
             results,
             self._labels(*_whole(rows, results, parts)),
         )
 
     def _labels(self, values: Sequence[str], results: Sequence[Any]) -> Counter[str]:
-        """How many of these results, which stand in `values` as JSON, are of which kind."""
+        """Count results by their label; `values` are the same results as JSON."""
         labels: Counter[str] = Counter()
         if not self.plugin.labels:
             return labels
-        one_of = dict(zip(values, results, strict=True))
-        for value, times in Counter(values).items():  # few differ, and counting equal ones is ten times as fast
-            labels[self.plugin.label(one_of[value])] += times
-        if len(labels) > MOST_LABELS or not all(isinstance(one, str) and len(one) <= LONGEST_LABEL for one in labels):
+        examples = dict(zip(values, results, strict=True))
+        for value, times in Counter(values).items():  # few values differ, and counting equal ones is ten times as fast
+            labels[self.plugin.label(examples[value])] += times
+        if len(labels) > MAX_LABELS or not all(
+            isinstance(name, str) and len(name) <= MAX_LABEL_LENGTH for name in labels
+        ):
             raise TypeError(f"label answered {list(labels)[:3]!r}…; it answers one of a few short words")
         return labels
 
     def items(self, raw: Raw) -> list[ItemId]:
-        """Only which items a submit is about.
+        """Return only the items of a submit's results.
 
         Raises:
-            BadMessage: as `read`.
+            BadMessage: they are not an array of objects with an integer `item`.
         """
         generic = self._generic(raw)
-        for place, one in enumerate(generic):
-            item = one.get("item") if isinstance(one, dict) else None
+        for place, result in enumerate(generic):
+            item = result.get("item") if isinstance(result, dict) else None
             if not isinstance(item, int) or isinstance(item, bool) or abs(item) >= 2**63:
-                path = f"$.results[{place}]" + (".item" if isinstance(one, dict) else "")
+                path = f"$.results[{place}]" + (".item" if isinstance(result, dict) else "")
                 raise BadMessage("A result is an object with an integer `item`.", detail={"path": path})
-        return [ItemId(one["item"]) for one in generic]
+        return [ItemId(result["item"]) for result in generic]
 
     def _generic(self, raw: Raw) -> list[Any]:
         try:
@@ -175,17 +180,19 @@ class Reader:
         return generic
 
     def _explain(self, raw: Raw) -> list[Any]:
+        """Name each bad result of a submit that could not be decoded in one pass."""
         self.items(raw)
         errors = []
-        for place, one in enumerate(self._generic(raw)):
-            value = {name: field for name, field in one.items() if name != "item"}
+        for place, result in enumerate(self._generic(raw)):
+            value = {name: field for name, field in result.items() if name != "item"}
             try:
                 msgspec.convert(value, self.plugin.Result)
             except msgspec.ValidationError as failure:
-                what, _, path = str(failure).partition(" - at `$")
-                where = f"$.results[{place}]{path.rstrip('`')}"
-                errors.append({"item": one["item"], "reason": what, "path": where})
-        if not errors:  # the whole is wrong though each part is right: cannot be, and must not pass
+                reason, _, inner = str(failure).partition(" - at `$")
+                path = f"$.results[{place}]{inner.rstrip('`')}"
+                errors.append({"item": result["item"], "reason": reason, "path": path})
+
+        if not errors:  # the whole is wrong though each result is right: impossible, and must not pass
             raise BadMessage("The results cannot be read.", detail={"path": "$.results"})
         raise bad_results(self.plugin.service, errors)
 
@@ -193,13 +200,13 @@ class Reader:
 def _whole(
     rows: Sequence[tuple[ItemId, str]], results: Sequence[tuple[ItemId, Any]], parts: set[ItemId]
 ) -> tuple[list[str], list[Any]]:
-    """The values and the results that are no parts."""
+    """Return the values and the results that are not parts."""
     values = [value for item, value in rows if item not in parts]
     return values, [result for item, result in results if item not in parts]
 
 
 def bad_results(service: str, errors: Sequence[dict[str, Any]]) -> BadResult:
-    """The refusal of a submit, with what is wrong with each bad result."""
+    """Return the error that refuses a submit and names each bad result with its reason."""
     return BadResult(
         f"{len(errors)} of the results are not as {service} wants them.",
         detail={"errors": list(errors), "path": errors[0]["path"]},
@@ -207,35 +214,41 @@ def bad_results(service: str, errors: Sequence[dict[str, Any]]) -> BadResult:
 
 
 def _without_item(row: str) -> str:
-    """`item` is the first field of a row, and a number."""
+    """Cut `item` from a row: it is the first field, and a number."""
     comma = row.find(",")
     return "{}" if comma < 0 else "{" + row[comma + 1 :]
 
 
-def refuse_twice(rows: Sequence[tuple[ItemId, str]]) -> None:
-    """Raises: BadMessage, if an item stands twice among the results."""
+def refuse_repeated_items(rows: Sequence[tuple[ItemId, str]]) -> None:
+    """Check that no item has two results.
+
+    Raises:
+        BadMessage: an item has.
+    """
     if len({item for item, _ in rows}) != len(rows):
         raise BadMessage("An item stands twice among the results.", detail={"path": "$.results"})
 
 
 def _choices(shape: type[msgspec.Struct]) -> list[Sequence[str]]:
-    """The values of each field, if all fields are choices among a few strings; else nothing."""
+    """Return the values of each field, if all fields are choices among a few strings; else an empty list."""
     if hasattr(shape, "__post_init__"):  # it may refuse some
         return []
-    types = [msgspec.inspect.type_info(one.type) for one in msgspec.structs.fields(shape)]
-    choices = [one.values for one in types if isinstance(one, msgspec.inspect.LiteralType)]
+    types = [msgspec.inspect.type_info(field.type) for field in msgspec.structs.fields(shape)]
+    choices = [kind.values for kind in types if isinstance(kind, msgspec.inspect.LiteralType)]
     strings = all(isinstance(value, str) for values in choices for value in values)
-    few = prod(len(values) for values in choices) <= MOST_KNOWN
+    few = prod(len(values) for values in choices) <= MAX_CACHED_VALUES
     return choices if choices and len(choices) == len(types) and strings and few else []  # type: ignore[return-value]  # strings
 
 
 def _fields(struct: type[msgspec.Struct]) -> Sequence[Any]:
-    found: list[Any] = []
-    for one in msgspec.structs.fields(struct):
-        if one.required:
-            found.append((one.encode_name, one.type))
-        elif one.default_factory is not msgspec.NODEFAULT:
-            found.append((one.encode_name, one.type, msgspec.field(default_factory=one.default_factory)))
+    """Return a struct's fields in the form that `msgspec.defstruct` takes."""
+    definitions: list[Any] = []
+    for info in msgspec.structs.fields(struct):
+        if info.required:
+            definitions.append((info.encode_name, info.type))
+        elif info.default_factory is not msgspec.NODEFAULT:
+            default = msgspec.field(default_factory=info.default_factory)
+            definitions.append((info.encode_name, info.type, default))
         else:
-            found.append((one.encode_name, one.type, one.default))
-    return found
+            definitions.append((info.encode_name, info.type, info.default))
+    return definitions

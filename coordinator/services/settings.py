@@ -1,4 +1,4 @@
-"""The settings of a service: what can be set, within which bounds, and how a change is merged."""
+"""The settings of a service: their bounds, and how a change is merged."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from coordinator.errors import BadMessage
 from coordinator.services.contract import Plugin
 
 Seconds = Annotated[float, Meta(ge=1, le=1_000_000_000)]
-"""At least one, since the clock is looked at every half second; a most, so that the database can add it to a time."""
+"""At least 1, since expiry is looked for every half second; bounded, so that the database can add it to a time."""
 
 Count = Annotated[int, Meta(ge=1, le=10_000)]
 
 
 class OfEveryService(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """What can be set of every service, whatever its plugin; the defaults are those of `model.ServiceSettings`."""
+    """The settings of every service, with any plugin; the defaults are those of `model.ServiceSettings`."""
 
     bucket_size: Count
     max_buckets_per_ask: Count
@@ -34,13 +34,14 @@ _OF_EVERY_SERVICE: dict[str, Any] = {field.name: field.type for field in msgspec
 
 
 def merged(plugin: type[Plugin], current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that differ from the defaults, after a change; null takes one back to its default.
+    """Merge a change into the settings that differ from the defaults; null sets one back to its default.
 
     Raises:
-        BadMessage: a setting is unknown or out of its bounds, or one is missing; `detail.path` names it.
+        BadMessage: a setting is unknown, out of bounds or missing; `detail.path` names it.
     """
     own: dict[str, Any] = {field.encode_name: field for field in msgspec.structs.fields(plugin.Settings)}
     after = dict(current)
+
     for name, value in given.items():
         if name not in _OF_EVERY_SERVICE and name not in own:
             known = ", ".join([*_OF_EVERY_SERVICE, *own])
@@ -48,15 +49,18 @@ def merged(plugin: type[Plugin], current: Mapping[str, Any], given: Mapping[str,
         if value is None:
             after.pop(name, None)
             continue
+
         try:
             msgspec.convert(value, _OF_EVERY_SERVICE[name] if name in _OF_EVERY_SERVICE else own[name].type)
         except msgspec.ValidationError as failure:
-            what, _, inner = str(failure).partition(" - at `$")
-            raise _wrong(name + inner.rstrip("`"), what) from None
+            reason, _, inner = str(failure).partition(" - at `$")
+            raise _wrong(name + inner.rstrip("`"), reason) from None
         after[name] = value
+
     for name, field in own.items():
         if field.required and name not in after:
             raise _wrong(name, f"the plugin {plugin.name} needs it")
+
     try:
         configured(plugin, "", after)
     except ValueError as failure:
@@ -66,15 +70,15 @@ def merged(plugin: type[Plugin], current: Mapping[str, Any], given: Mapping[str,
 
 
 def configured(plugin: type[Plugin], service: str, settings: Mapping[str, Any]) -> Plugin:
-    """The plugin of one service, with the settings that are its own.
+    """Make the plugin of one service, with its own settings.
 
     Raises:
-        ValueError: the plugin does not take them.
+        ValueError: the plugin refuses them.
     """
     names = {field.encode_name for field in msgspec.structs.fields(plugin.Settings)}
     own = {name: value for name, value in settings.items() if name in names}
     return plugin(service, msgspec.convert(own, plugin.Settings))
 
 
-def _wrong(name: str, what: str) -> BadMessage:
-    return BadMessage(f"settings.{name}: {what}.", detail={"path": f"$.settings.{name}"})
+def _wrong(name: str, reason: str) -> BadMessage:
+    return BadMessage(f"settings.{name}: {reason}.", detail={"path": f"$.settings.{name}"})

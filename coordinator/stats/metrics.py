@@ -27,9 +27,9 @@ from coordinator.observe.histogram import Histogram
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.stats.topics import service_states
 from coordinator.store import health
-from coordinator.store.people import People, people
+from coordinator.store.people import ClientTotals, count_clients
 from coordinator.store.pool import Connection
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from coordinator.wire.stats import ClientCounts, Items
 
 log = structlog.get_logger()
@@ -65,8 +65,8 @@ SessionCounts = Mapping[str, int]
 class CoordinatorFigures:
     """Figures of the whole coordinator, the same on each node."""
 
-    states: Mapping[ServiceId, ServiceState]
-    clients: People
+    states: Mapping[ServiceId, ServiceTotals]
+    clients: ClientTotals
     unwell: Mapping[tuple[ServiceId, Health], int]
 
 
@@ -199,7 +199,7 @@ class Metrics:
         now = datetime.now(UTC)
         for entry in self._catalogue.all():
             name, service = entry.service.name, entry.service.service_id
-            state = figures.states.get(service) or ServiceState(0, 0, 0)
+            state = figures.states.get(service) or ServiceTotals(0, 0, 0)
 
             for item_state in ITEM_STATES:
                 items.add_metric((name, item_state), getattr(state, item_state))
@@ -230,4 +230,4 @@ class Metrics:
 
 
 async def _figures(db: Connection) -> CoordinatorFigures:
-    return CoordinatorFigures(await service_states(db), await people(db), await health.unwell(db))
+    return CoordinatorFigures(await service_states(db), await count_clients(db), await health.unwell(db))

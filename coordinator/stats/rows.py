@@ -19,7 +19,7 @@ from coordinator.flow.catalogue import Catalogue
 from coordinator.model import Health, Service, ServiceSettings
 from coordinator.observe.node_load import NodeLoad, Pending
 from coordinator.store.items import ResultRow
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from coordinator.wire import stats as wire
 from coordinator.wire.frames import ListedResult
 from coordinator.wire.paging import time_text
@@ -70,7 +70,7 @@ def _as_text(value: object) -> object:
 
 
 def service_row(
-    service: Service, state: ServiceState, demand: wire.DemandCounts, items_per_second: float, eta: wire.Eta | None
+    service: Service, state: ServiceTotals, demand: wire.DemandCounts, items_per_second: float, eta: wire.Eta | None
 ) -> wire.ServiceRow:
     """Return a service with its items and buckets by state, its demand and its rate."""
     return filled(
@@ -87,7 +87,7 @@ def service_row(
     )
 
 
-def oldest_rows(state: ServiceState, settings: ServiceSettings) -> list[wire.Oldest]:
+def oldest_rows(state: ServiceTotals, settings: ServiceSettings) -> list[wire.Oldest]:
     """Return for each priority since when its oldest unclaimed item waits, and until when it can be overtaken."""
     return [
         wire.Oldest(priority, time_text(oldest.since), time_text(settings.overtaken_until(oldest.rank_at)))

@@ -166,7 +166,7 @@ class TablePages:
             client, value = cursor(get.after, 2)
             after = (client, number(value))
 
-        which = people.Which(wanted.state, self._service(wanted), wanted.search, wanted.health, wanted.client_id)
+        which = people.ClientFilter(wanted.state, self._service(wanted), wanted.search, wanted.health, wanted.client_id)
         found, last = await people.page(db, which, wanted.sort or "client_id", after, get.limit)
 
         page = [rows.client_row(row, self._catalogue) for row in found]

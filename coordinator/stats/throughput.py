@@ -54,7 +54,7 @@ class Throughput:
         # A second is added by half past it; the one before the running one is whole.
         self._last_second = int(database_time) - 1
         for second in found:
-            self._seconds.setdefault(second.at, {})[second.service_id] = SecondCounts(second.settled, second.buckets)
+            self._seconds.setdefault(second.at, {})[second.service_id] = SecondCounts(second.settled, second.submits)
 
         for at in {second.at for second in found}:
             services = [counts for service, counts in self._seconds[at].items() if service is not None]

@@ -21,7 +21,7 @@ from coordinator.stats.eta import ETA_MINUTES, eta, rates
 from coordinator.stats.throughput import Throughput
 from coordinator.store import buckets, events, history, nodes, people, statistics
 from coordinator.store.pool import Connection
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from coordinator.wire import stats as wire
 from coordinator.wire.paging import MAX_ROW_NUMBER
 
@@ -42,7 +42,7 @@ class Topics:
 
         database = core.database
         self._states = CachedQuery(database, service_states)
-        self._people = CachedQuery(database, people.people)
+        self._people = CachedQuery(database, people.count_clients)
         self._nodes = CachedQuery(database, _running_nodes, pause_factor=SHORT_PAUSE_FACTOR)
         self._seconds = CachedQuery(database, self._throughput.refresh, pause_factor=SHORT_PAUSE_FACTOR)
         self._minutes = CachedQuery(database, _active_minutes, SLOW_CHANGE_PAUSE)
@@ -106,12 +106,12 @@ class Topics:
         for entry in sorted(self._catalogue.all(), key=lambda entry: entry.service.name):
             service = entry.service.service_id
             demand = wire.DemandCounts(*pending.get(entry.service.name, (0, 0)), counted.active_in.get(service, 0))
-            state = states.get(service) or ServiceState(0, 0, 0)
+            state = states.get(service) or ServiceTotals(0, 0, 0)
             found.append(self._service_row(entry, state, demand, minutes.get(service, [])))
         return found
 
     def _service_row(
-        self, entry: Entry, state: ServiceState, demand: wire.DemandCounts, minutes: Sequence[tuple[int, int]]
+        self, entry: Entry, state: ServiceTotals, demand: wire.DemandCounts, minutes: Sequence[tuple[int, int]]
     ) -> wire.ServiceRow:
         service, throughput = entry.service, self._throughput
         pace = rates(minutes, throughput.minute, throughput.recent_items(service.service_id, 60))
@@ -153,7 +153,7 @@ class Topics:
         return wire.FirstRows(total, list(found))
 
     async def _first_clients(self, db: Connection) -> list[wire.ClientRow]:
-        found, _ = await people.page(db, people.Which(), "settled", None, wire.FIRST_ROWS)
+        found, _ = await people.page(db, people.ClientFilter(), "settled", None, wire.FIRST_ROWS)
         return [rows.client_row(row, self._catalogue) for row in found]
 
     async def _first_buckets(self, db: Connection) -> list[wire.BucketRow]:
@@ -161,7 +161,7 @@ class Topics:
         return [rows.bucket_row(row, self._catalogue) for row in found]
 
 
-async def service_states(db: Connection) -> dict[ServiceId, ServiceState]:
+async def service_states(db: Connection) -> dict[ServiceId, ServiceTotals]:
     """Return every service with its counts and with what waits longest, also of what is in no bucket."""
     states = await statistics.state(db)
     await statistics.add_fronts(db, states)

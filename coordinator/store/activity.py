@@ -1,4 +1,4 @@
-"""The activity log: who did what, when, with what outcome; by months, so that old ones can be dropped at once."""
+"""The activity log: who did what, when, with what outcome.  It is kept by months, so that old ones go at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSERT INTO activity (who, action, target, outcome) SELECT $1, 'node.gone', name
 
 # One statement for each way to look, since one plan cannot be good for all: each walks an index of every month
 # backwards, from behind the last page on, until it has a page.
-_ALL = """
+_NEWEST = """
 SELECT activity_id, at, who, action, target, outcome FROM activity
  WHERE at <= $1 AND (at, activity_id) < ($1, $2)
    AND ($3::timestamptz IS NULL OR at >= $3)
@@ -40,9 +40,9 @@ SELECT activity_id, at, who, action, target, outcome FROM activity
    AND ($3::timestamptz IS NULL OR at >= $3) AND target = $5 AND ($6::text IS NULL OR action = $6)
  ORDER BY at DESC, activity_id DESC LIMIT $4"""
 
-_KEEP = "SELECT activity_keep($1)"
+_KEEP_MONTHS = "SELECT activity_keep($1)"
 
-Place = tuple[datetime, int]
+ActivityPlace = tuple[datetime, int]
 """Time and number of a line: where a page ends."""
 
 
@@ -68,7 +68,7 @@ async def note_nodes(db: Connection, who: str, boots: Sequence[Boot], outcome: s
 
 async def page(
     db: Connection,
-    before: Place,
+    before: ActivityPlace,
     limit: int,
     *,
     target: str | None = None,
@@ -81,10 +81,11 @@ async def page(
     elif action is not None:
         rows = await db.fetch(_BY_ACTION, *before, since, limit, action)
     else:
-        rows = await db.fetch(_ALL, *before, since, limit)
+        rows = await db.fetch(_NEWEST, *before, since, limit)
+
     return [dict(row) for row in rows]
 
 
 async def keep(db: Connection, days: int) -> None:
-    """Make the coming months ready, and drop those of which all is older than so many days."""
-    await db.execute(_KEEP, days)
+    """Make the coming months ready, and drop the months in which all is older than so many days."""
+    await db.execute(_KEEP_MONTHS, days)

@@ -1,4 +1,4 @@
-"""Looking at buckets."""
+"""Reading buckets, for admins and for those who watch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Any
 from coordinator.model import BucketId, ServiceId
 from coordinator.store.pool import Connection
 
-_ROW = """
-SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts, b.touched_at,
-       length(b.settled) - bit_count(b.settled)::int AS remaining FROM bucket b """
+_BUCKET_PAGE = """
+SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, touched_at,
+       items_left(settled) AS remaining
+  FROM bucket
+ WHERE ($1::uuid IS NULL OR bucket_id > $1) AND ($3::int IS NULL OR service_id = $3)
+   AND ($4::text IS NULL OR state = $4) AND ($5::text IS NULL OR client_id = $5)
+ ORDER BY bucket_id LIMIT $2"""
 
-_PAGE = (
-    _ROW
-    + """
- WHERE ($1::uuid IS NULL OR b.bucket_id > $1) AND ($3::int IS NULL OR b.service_id = $3)
-   AND ($4::text IS NULL OR b.state = $4) AND ($5::text IS NULL OR b.client_id = $5)
- ORDER BY b.bucket_id LIMIT $2"""
-)
+_BUCKET = """
+SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, touched_at,
+       items_left(settled) AS remaining
+  FROM bucket WHERE bucket_id = $1"""
 
-_ONE = _ROW + "WHERE b.bucket_id = $1"
-
-_LEFT = """
+_ITEMS_LEFT = """
 SELECT i.item_id AS item, i.key
   FROM bucket_items c JOIN bucket b USING (bucket_id)
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place) JOIN item i USING (item_id)
@@ -38,22 +37,22 @@ async def page(
     client: str | None,
 ) -> list[dict[str, Any]]:
     """Buckets by id, from behind `after` on; `client` is who holds them now."""
-    return [dict(row) for row in await db.fetch(_PAGE, after, limit, service, state, client)]
+    return [dict(row) for row in await db.fetch(_BUCKET_PAGE, after, limit, service, state, client)]
 
 
 async def show(db: Connection, bucket: BucketId) -> dict[str, Any] | None:
     """One bucket, with `items` that are still to be settled; None if there is none of that id."""
-    row = await db.fetchrow(_ONE, bucket)
+    row = await db.fetchrow(_BUCKET, bucket)
     if row is None:
         return None
-    return {**dict(row), "items": [dict(item) for item in await db.fetch(_LEFT, bucket)]}
+    return {**dict(row), "items": [dict(item) for item in await db.fetch(_ITEMS_LEFT, bucket)]}
 
 
 # Open buckets: those held longest first, then the ready ones.  Each part walks a small index.
-_OPEN = """
+_OPEN_BUCKETS = """
 SELECT * FROM (
-    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts,
-           length(b.settled) - bit_count(b.settled)::int AS remaining,
+    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
+           items_left(b.settled) AS remaining,
            extract(epoch FROM now() - b.touched_at)::float8 AS age,
            coalesce(b.touched_at, 'infinity') AS place
       FROM (SELECT * FROM bucket WHERE state = 'ready' AND split_at IS NULL
@@ -63,18 +62,18 @@ SELECT * FROM (
  WHERE $1::timestamptz IS NULL OR (b.place, b.bucket_id) > ($1, $2)
  ORDER BY b.place, b.bucket_id LIMIT $5"""
 
-_OPEN_OF_CLIENT = """
+_OPEN_BUCKETS_OF_CLIENT = """
 SELECT * FROM (
-    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim, b.attempts,
-           length(b.settled) - bit_count(b.settled)::int AS remaining,
+    SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
+           items_left(b.settled) AS remaining,
            extract(epoch FROM now() - b.touched_at)::float8 AS age, b.touched_at AS place
       FROM bucket b
      WHERE b.client_id = $6 AND ($3::int IS NULL OR b.service_id = $3) AND ($4::text IS NULL OR b.state = $4)) b
  WHERE $1::timestamptz IS NULL OR (b.place, b.bucket_id) > ($1, $2)
  ORDER BY b.place, b.bucket_id LIMIT $5"""
 
-NEVER = datetime.max.replace(tzinfo=UTC)
-"""How the driver tells `infinity`: where ready buckets stand."""
+INFINITY = datetime.max.replace(tzinfo=UTC)
+"""The place of ready buckets, behind all others: the driver's form of `infinity`."""
 
 
 async def open_page(
@@ -90,8 +89,10 @@ async def open_page(
     `age` is the seconds since it was claimed, last settled an item, or was marked dead; None while it is ready.
     """
     moment, bucket = after or (None, None)
+
     if client is not None:
-        rows = await db.fetch(_OPEN_OF_CLIENT, moment, bucket, service, state, limit, client)
+        rows = await db.fetch(_OPEN_BUCKETS_OF_CLIENT, moment, bucket, service, state, limit, client)
     else:
-        rows = await db.fetch(_OPEN, moment, bucket, service, state, limit)
+        rows = await db.fetch(_OPEN_BUCKETS, moment, bucket, service, state, limit)
+
     return [dict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""From waiting items to buckets.
+"""Making buckets of waiting items.
 
 Whoever moves items between `waiting` and buckets holds the builder's lock of that service, so that deleting and
 prioritising never miss an item that is on its way.
@@ -49,14 +49,6 @@ class NewBucket:
     twins: bool = False
 
 
-# The item as clients see it, put together as text where no attribute can hide `item` or `key`: a third of what the
-# same costs as jsonb.
-FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || '}'
-            WHEN i.attributes ?| '{item,key}'
-            THEN (i.attributes || jsonb_build_object('item', i.item_id, 'key', i.key))::text
-            ELSE '{"item":' || i.item_id || ',"key":' || to_json(i.key)::text || ',' || substr(i.attributes::text, 2)
-       END AS fragment"""
-
 # Shuffled by $5, a random number for each item: the operating system gives them all at once, but gen_random_uuid()
 # would ask it for each item, which costs more than all the rest.
 #
@@ -70,17 +62,34 @@ FRAGMENT = """CASE WHEN i.attributes = '{}' THEN '{"item":' || i.item_id || ',"k
 # No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
 # never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
 # with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
-_BOUND = """
+#
+# With $9, nothing is made unless so few wait that they fill no bucket, none is ready, and nobody has the lock: the few
+# items that have just come are found, locked and made into buckets by one statement.  The holder of the lock until just
+# now may have taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
+#
+# $1 service
+# $2 items to take at most
+# $3 items of a bucket
+# $4 whether short buckets are wanted
+# $5 a random number for each item
+# $6 rank behind which the queue begins
+# $7 item of that rank behind which it begins
+# $8 seconds after the first rank within which items come together
+# $9 whether only few are to be made into buckets
+_MAKE = """
 WITH bound AS MATERIALIZED (
     SELECT rank_at + make_interval(secs => $8) AS latest
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),"""
-
-_QUEUE = """
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),
+queue AS MATERIALIZED (
     SELECT ctid AS place, item_id, rank_at, priority, since > (SELECT latest FROM bound) AS late
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),"""
-
-_PUT_TOGETHER = (
-    """
+      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
+front AS MATERIALIZED (
+    SELECT * FROM queue
+     WHERE NOT $9
+        OR (SELECT count(*) FROM queue) < $3
+           AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
+           AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
+           AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),
 first_late AS MATERIALIZED (
     SELECT rank_at, item_id FROM front WHERE late ORDER BY rank_at, item_id LIMIT 1),
 counted AS (
@@ -103,9 +112,8 @@ gone AS (
      WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE NOT late AND place NOT IN (SELECT place FROM behind)))
     RETURNING item_id, since, priority),
 known AS MATERIALIZED (
-    SELECT i.item_id, """
-    + FRAGMENT
-    + """ FROM item i WHERE i.item_id = ANY (ARRAY (SELECT item_id FROM gone))),
+    SELECT item_id, item_json(item_id, key, attributes) AS fragment
+      FROM item WHERE item_id = ANY (ARRAY (SELECT item_id FROM gone))),
 shuffled AS (
     SELECT item_id, g.since, g.priority, known.fragment,
            (row_number() OVER (PARTITION BY g.priority ORDER BY ($5::bigint[])[g.n]) - 1) / $3 AS part
@@ -131,35 +139,14 @@ next AS MATERIALIZED (
         AS either
      ORDER BY rank_at, item_id LIMIT 1)
 SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
-)
 
-_MAKE = _BOUND + "\nfront AS MATERIALIZED (" + _QUEUE + _PUT_TOGETHER
-
-# The same at once for the few items that have just come, by one look and so in one statement: no bucket is ready, fewer
-# wait than a bucket takes ($2 and $3 are its size), and nobody else has the lock.  Who had it until just now may have
-# taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
-_MAKE_FEW = (
-    _BOUND
-    + "\nqueue AS MATERIALIZED ("
-    + _QUEUE
-    + """
-front AS MATERIALIZED (
-    SELECT * FROM queue
-     WHERE (SELECT count(*) FROM queue) < $3
-       AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
-       AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
-       AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),"""
-    + _PUT_TOGETHER
-)
-
-Place = tuple[datetime, int]
+QueuePlace = tuple[datetime, int]
 """Where in a queue: rank and item."""
 
-START: Place = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
+QUEUE_START: QueuePlace = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
 """Before all that waits."""
 
-
-DAY = 86_400.0
+DEFAULT_SPAN = 86_400.0
 """Seconds: the span of a run of a service with the usual settings."""
 
 
@@ -170,31 +157,41 @@ async def make(
     size: int,
     *,
     short: bool,
-    start: Place = START,
-    span: float = DAY,
-) -> tuple[int, Place]:
+    start: QueuePlace = QUEUE_START,
+    span: float = DEFAULT_SPAN,
+) -> tuple[int, QueuePlace]:
     """Make buckets of `size` items of those `limit` that rank first.
 
-    Within a transaction that holds the builder's lock.
+    It runs within a transaction that holds the builder's lock.
 
-    Who comes together with whom is chance, among what came no later than `span` seconds after the rank of the first.
-     `short` buckets are made only if wanted, or of what would be overtaken.  Nothing is looked for before
-    `start`.  Returns how many were made, and where to start the next time.
+    Chance decides which items come together, among those that came no later than `span` seconds after the rank of the
+    first.  With `short`, buckets are also made of too few items; without it, only of those that would be overtaken.
+    Nothing is looked for before `start`.  Returns how many buckets were made, and where to start the next time.
     """
     chance = array("q", secrets.token_bytes(8 * limit))
-    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span)
+
+    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span, False)
     return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
 
 
-async def make_few(db: Connection, service: ServiceId, size: int, span: float = DAY) -> int:
-    """Make short buckets of all that waits if it is less than one of `size`, and none is ready; returns how many.
+async def make_few(db: Connection, service: ServiceId, size: int, span: float = DEFAULT_SPAN) -> int:
+    """Make short buckets of all that waits if it fills no bucket of `size` and no bucket is ready; returns how many.
 
-    Within a transaction of its own, which it lets others see before it has reached the disk, as `look` does.
+    It runs within a transaction of its own, which others see before it has reached the disk, as with `look`.
     """
     chance = array("q", secrets.token_bytes(8 * size))
-    return len(await db.fetch(_MAKE_FEW, service, size, size, True, chance.tolist(), *START, span))
+    return len(await db.fetch(_MAKE, service, size, size, True, chance.tolist(), *QUEUE_START, span, True))
 
 
+# $1 buckets
+# $2 their services
+# $3 their ranks
+# $4 since when the longest wait among their items lasts
+# $5 their priorities
+# $6 their frames
+# $7 whether some of their items stand in a second bucket
+# $8 of each item the bucket, by its number from 1 on
+# $9 items
 _PUT = """
 WITH made AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::timestamptz[], $5::int[], $6::text[], $7::bool[])
@@ -213,24 +210,24 @@ async def put_buckets(db: Connection, buckets: Sequence[NewBucket]) -> None:
     """Put new buckets into the pool; within the transaction that took their items."""
     await db.execute(
         _PUT,
-        [one.bucket_id for one in buckets],
-        [one.service_id for one in buckets],
-        [one.rank_at for one in buckets],
-        [one.since for one in buckets],
-        [one.priority for one in buckets],
-        [one.frame for one in buckets],
-        [one.twins for one in buckets],
-        [n for n, one in enumerate(buckets, 1) for _ in one.items],
-        [item for one in buckets for item in one.items],
+        [bucket.bucket_id for bucket in buckets],
+        [bucket.service_id for bucket in buckets],
+        [bucket.rank_at for bucket in buckets],
+        [bucket.since for bucket in buckets],
+        [bucket.priority for bucket in buckets],
+        [bucket.frame for bucket in buckets],
+        [bucket.twins for bucket in buckets],
+        [n for n, bucket in enumerate(buckets, 1) for _ in bucket.items],
+        [item for bucket in buckets for item in bucket.items],
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ReadyPool:
     """The ready pool of a service.
 
-    `workers` counts the clients that may ask, `ready` the buckets (both up to a limit), `back` is the rank of the last
-    one, `front` that of the first waiting item and `first` which one that is; `waiting` counts waiting items up to the
+    `workers` counts the clients that may ask, `ready` the buckets, both up to a limit.  `back` is the rank of the last
+    bucket, `front` the rank of the first waiting item, `first` that item; `waiting` counts waiting items up to the
     asked limit.
     """
 
@@ -259,22 +256,22 @@ SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1) AS locked,
        (SELECT item_id FROM queue LIMIT 1) AS first,
        (SELECT count(*) FROM queue) AS waiting
   FROM (SELECT count(*) AS workers
-          FROM (SELECT FROM client_service WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
+          FROM (SELECT FROM membership WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
 
 
 async def look(
-    db: Connection, service: ServiceId, for_each: int, waiting_limit: int, start: Place = START
-) -> Pool | None:
-    """Take the builder's lock if nobody has it, and look how full the ready pool is; None if it is taken.
+    db: Connection, service: ServiceId, for_each: int, waiting_limit: int, start: QueuePlace = QUEUE_START
+) -> ReadyPool | None:
+    """Take the builder's lock if nobody has it, and look how full the ready pool is; None if somebody has it.
 
-    Counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`, so the cost does
-    not grow with the queue; nothing that waits is looked for before `start`.  What another builder commits at that
-    moment may be missing.
+    It counts no further than `for_each` ready buckets a client, MAX_READY of both, and `waiting_limit`: the cost does
+    not grow with the queue.  Nothing that waits is looked for before `start`.  Buckets that another builder commits at
+    that moment may be missing.
     """
     row = await db.fetchrow(_LOOK, service, for_each, MAX_READY, waiting_limit, *start)
     if not row["locked"]:
         return None
-    return Pool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"], row["first"])
+    return ReadyPool(row["workers"], row["ready"], row["back"], row["front"], row["waiting"], row["first"])
 
 
 _DUE_FOR_SPLIT = """
@@ -301,10 +298,10 @@ UPDATE twin t SET first_id = CASE WHEN t.first_id = $1 THEN $2 ELSE t.first_id E
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class BucketToSplit:
     """A bucket that failed so often that it is cut up.
 
-    `items` are those not settled yet, `frame` is of `all_items`; `clients` is at how many different clients it failed.
+    `items` are those not settled yet, `frame` is of `all_items`; `clients` counts the clients at which it failed.
     """
 
     bucket_id: BucketId
@@ -319,10 +316,12 @@ class Broken:
     clients: int
 
 
-async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[Broken]:
+async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[BucketToSplit]:
     """Lock buckets whose time to be cut up has come; within a transaction that holds the builder's lock."""
+    rows = await db.fetch(_DUE_FOR_SPLIT, service, limit)
+
     return [
-        Broken(
+        BucketToSplit(
             BucketId(row["bucket_id"]),
             ServiceId(row["service_id"]),
             row["rank_at"],
@@ -334,7 +333,7 @@ async def due_for_split(db: Connection, service: ServiceId, limit: int) -> list[
             row["frame"],
             row["clients"],
         )
-        for row in await db.fetch(_DUE_FOR_SPLIT, service, limit)
+        for row in rows
     ]
 
 
@@ -360,7 +359,7 @@ WITH done AS (
                             FOR UPDATE SKIP LOCKED)
     RETURNING bucket_id),
 forgiven AS (
-    DELETE FROM giveback g USING done d WHERE g.bucket_id = d.bucket_id),
+    DELETE FROM return_block g USING done d WHERE g.bucket_id = d.bucket_id),
 apart AS (
     DELETE FROM twin t USING done d, bucket o
      WHERE d.bucket_id IN (t.first_id, t.second_id)
@@ -372,7 +371,7 @@ UPDATE bucket_items c SET open = false FROM done d WHERE c.bucket_id = d.bucket_
 async def retire(db: Connection, limit: int = 1000) -> int:
     """Take done buckets out of the index of open ones, and forget what only concerned open ones.
 
-    Off the hot path, since nothing waits for it; returns how many it was.
+    It runs off the hot path, since nothing waits for it.  Returns the number of buckets.
     """
     return int((await db.execute(_RETIRE, limit)).split()[-1])
 
@@ -381,6 +380,6 @@ _HAS_TWINS = "UPDATE bucket SET twins = true WHERE bucket_id = $1"
 
 
 async def move_twins(db: Connection, old: BucketId, new: BucketId, items: Sequence[ItemId]) -> None:
-    """Items that stand in a second bucket too have moved from one bucket to another."""
+    """Note that items that stand in a second bucket too have moved from the bucket `old` to `new`."""
     if int((await db.execute(_MOVE_TWINS, old, new, list(items))).split()[-1]):
         await db.execute(_HAS_TWINS, new)

@@ -1,4 +1,4 @@
-"""Find a claim that a client names: which bucket, and whether it was its own."""
+"""Finding a claim that a client names: its bucket, and its client."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
 _FIND_CLAIM = """
-SELECT b.service_id, b.state, b.claim, b.client_id, c.client_id AS of_claim, b.settled::text AS settled,
+SELECT b.service_id, b.state, b.claim_id, b.client_id, c.client_id AS claimed_by, b.settled::text AS settled,
        c.given::text AS given, i.items
   FROM bucket b JOIN bucket_items i USING (bucket_id)
-  LEFT JOIN claim c ON c.claim = $2 AND c.bucket_id = b.bucket_id
+  LEFT JOIN claim c ON c.claim_id = $2 AND c.bucket_id = b.bucket_id
  WHERE b.bucket_id = $1"""
 
 _EVER_HELD = "SELECT EXISTS (SELECT FROM claim WHERE bucket_id = $1 AND client_id = $2)"
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimOwner:
-    """A bucket, and whose the claim is that someone names with it.
+class NamedClaim:
+    """A bucket, and the claim that a client names with it.
 
-    `of_claim` is None where the bucket never had a claim of that number; `given` are the items of that claim.
+    `holder` and `current` are of the bucket.  `claimed_by` had the named claim: None where the bucket never had a claim
+    of that number.  `given` are the items of that claim and `settled` those of the bucket, a bit each.
     """
 
     service_id: ServiceId
     holder: ClientId | None
     current: ClaimNumber
-    of_claim: ClientId | None
+    claimed_by: ClientId | None
     items: tuple[ItemId, ...]
     given: str
     settled: str
 
 
-async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> ClaimOwner | None:
-    """What is known of a bucket; None if there is none of that id."""
+async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> NamedClaim | None:
+    """Find a bucket and a claim of it; None if there is no bucket of that id."""
     row = await db.fetchrow(_FIND_CLAIM, bucket, claim)
     if row is None:
         return None
-    return ClaimOwner(
+    return NamedClaim(
         ServiceId(row["service_id"]),
         row["client_id"],
-        row["claim"],
-        row["of_claim"],
+        row["claim_id"],
+        row["claimed_by"],
         tuple(row["items"]),
         row["given"] or "",
         row["settled"],
@@ -51,19 +52,19 @@ async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> Cl
 
 
 async def ever_held(db: Connection, bucket: BucketId, client: ClientId) -> bool:
-    """Whether any claim of that bucket was this client's."""
+    """Tell whether any claim of that bucket was this client's."""
     return bool(await db.fetchval(_EVER_HELD, bucket, client))
 
 
-async def check_owner(db: Connection, bucket: ClaimOwner, bucket_id: BucketId, client: ClientId) -> None:
-    """Whether the claim that a client names was ever its own.
+async def check_owner(db: Connection, bucket: NamedClaim, bucket_id: BucketId, client: ClientId) -> None:
+    """Check that the claim that a client names was its own.
 
     Raises:
         NotOwner: it was another's, or the client never held the bucket.
         StaleClaim: the bucket never had a claim of that number, though this client held it.
     """
-    if bucket.of_claim == client:
+    if bucket.claimed_by == client:
         return
-    if bucket.of_claim is None and await ever_held(db, bucket_id, client):
+    if bucket.claimed_by is None and await ever_held(db, bucket_id, client):
         raise StaleClaim("That is not the number of your claim.")
     raise NotOwner("That claim is not yours.")

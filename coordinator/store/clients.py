@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.model import Boot, ClientId, Membership, ServiceId, SessionId
+from coordinator.model import Boot, ClientId, ClientMembership, ServiceId, SessionId
 from coordinator.store.pool import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """A client as the database knows it; `deactivated` is the admin's reason, or None."""
+class StoredClient:
+    """A row of `client`; `deactivated` is the admin's reason, or None."""
 
     client_id: ClientId
     secret_hash: bytes | None
@@ -21,31 +21,31 @@ class Client:
     deactivated: str | None
 
 
-_FIND = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
+_FIND_CLIENT = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
 
-_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM client_service WHERE client_id = $1"
+_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM membership WHERE client_id = $1"
 
 _COUNTERS = """
 SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 0)::bigint AS processed,
        coalesce(sum(settled), 0)::bigint AS settled, coalesce(sum(given_back), 0)::bigint AS given_back,
        coalesce(sum(dead), 0)::bigint AS dead, coalesce(sum(disconnects), 0)::bigint AS disconnects,
        coalesce(sum(bad_submits), 0)::bigint AS bad_submits
-  FROM client_service WHERE client_id = $1"""
+  FROM membership WHERE client_id = $1"""
 
 
-async def find(db: Connection, client: ClientId) -> Client | None:
-    """One client."""
-    row = await db.fetchrow(_FIND, client)
-    return None if row is None else Client(**row)
+async def find(db: Connection, client: ClientId) -> StoredClient | None:
+    """Find a client; None if there is none of that id."""
+    row = await db.fetchrow(_FIND_CLIENT, client)
+    return None if row is None else StoredClient(**row)
 
 
-async def memberships(db: Connection, client: ClientId) -> list[Membership]:
-    """The services that a client is or was in."""
-    return [Membership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
+async def memberships(db: Connection, client: ClientId) -> list[ClientMembership]:
+    """List the services that a client is or was in."""
+    return [ClientMembership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
 
 
 async def counters(db: Connection, client: ClientId) -> dict[str, int]:
-    """A client's own counters over all services."""
+    """Add up a client's own counters over all services."""
     return dict(await db.fetchrow(_COUNTERS, client))
 
 
@@ -60,7 +60,7 @@ RETURNING client_id"""
 
 
 async def register(db: Connection, client: ClientId, secret_hash: bytes, screen_name: str) -> bool:
-    """Make an identity a client; False if it is bound to another secret.  Safe to repeat."""
+    """Register an identity as a client; False if it is bound to another secret.  Safe to repeat."""
     return await db.fetchval(_REGISTER, client, secret_hash, screen_name) is not None
 
 
@@ -68,7 +68,7 @@ _UNREGISTER = "UPDATE client SET registered = false WHERE client_id = $1"
 
 _UNBIND = "UPDATE client SET secret_hash = NULL, registered = false WHERE client_id = $1 RETURNING client_id"
 
-_LEAVE_ALL = "UPDATE client_service SET joined = false WHERE client_id = $1"
+_LEAVE_ALL = "UPDATE membership SET joined = false WHERE client_id = $1"
 
 
 async def unregister(db: Connection, client: ClientId) -> None:
@@ -78,20 +78,20 @@ async def unregister(db: Connection, client: ClientId) -> None:
 
 
 _JOIN = """
-INSERT INTO client_service (client_id, service_id, profile) VALUES ($1, $2, $3)
+INSERT INTO membership (client_id, service_id, profile) VALUES ($1, $2, $3)
 ON CONFLICT (client_id, service_id) DO UPDATE
    SET joined = true, profile = excluded.profile, last_access = now(),
-       inactive = CASE WHEN client_service.inactive = 'admin' THEN 'admin' END"""
+       inactive = CASE WHEN membership.inactive = 'admin' THEN 'admin' END"""
 
-_LEAVE = "UPDATE client_service SET joined = false WHERE client_id = $1 AND service_id = $2 AND joined"
+_LEAVE = "UPDATE membership SET joined = false WHERE client_id = $1 AND service_id = $2 AND joined"
 
 _ACTIVATE = """
-UPDATE client_service SET inactive = NULL, last_access = now()
+UPDATE membership SET inactive = NULL, last_access = now()
  WHERE client_id = $1 AND service_id = $2 AND inactive IS DISTINCT FROM 'admin'"""
 
 
 async def join(db: Connection, client: ClientId, service: ServiceId, profile: str) -> None:
-    """Make a membership (`profile` is JSON), or make it active again; what an admin took away stays away."""
+    """Make a membership (`profile` is JSON), or make it active again unless an admin made it inactive."""
     await db.execute(_JOIN, client, service, profile)
 
 
@@ -101,25 +101,25 @@ async def leave(db: Connection, client: ClientId, service: ServiceId) -> None:
 
 
 async def activate(db: Connection, client: ClientId, service: ServiceId) -> None:
-    """Bring back a membership that was idle."""
+    """Make an idle membership active again."""
     await db.execute(_ACTIVATE, client, service)
 
 
 _REPORT = """
-UPDATE client_service SET report_until = now() + make_interval(secs => $3), last_access = now()
+UPDATE membership SET report_until = now() + make_interval(secs => $3), last_access = now()
  WHERE client_id = $1 AND service_id = $2"""
 
 
 async def report(db: Connection, client: ClientId, service: ServiceId, seconds: float) -> None:
-    """Serve this client nothing of that service for so long; it said itself that it cannot work."""
+    """Serve this client nothing of that service for so many seconds; it said itself that it cannot work."""
     await db.execute(_REPORT, client, service, seconds)
 
 
 _IDLE = """
-UPDATE client_service m SET inactive = 'idle'
-  FROM (SELECT client_id FROM client_service
+UPDATE membership m SET inactive = 'idle'
+  FROM (SELECT client_id FROM membership
          WHERE service_id = $1 AND joined AND inactive IS NULL AND last_access < now() - make_interval(secs => $2)
-           AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = client_service.client_id AND b.service_id = $1)
+           AND NOT EXISTS (SELECT FROM bucket b WHERE b.client_id = membership.client_id AND b.service_id = $1)
            AND client_id <> ALL ($3::text[])
            FOR NO KEY UPDATE SKIP LOCKED) i
  WHERE m.service_id = $1 AND m.client_id = i.client_id
@@ -129,13 +129,13 @@ RETURNING m.client_id"""
 async def make_idle(
     db: Connection, service: ServiceId, idle_after: float, waiting: Sequence[ClientId]
 ) -> list[ClientId]:
-    """Make those inactive that did not work for so many seconds; `waiting` ones have asked and get nothing."""
+    """Make clients inactive that did not work for `idle_after` seconds, but for `waiting` ones: they have asked."""
     return [ClientId(row["client_id"]) for row in await db.fetch(_IDLE, service, idle_after, list(waiting))]
 
 
 _TOUCH = """
-UPDATE client_service m SET last_access = now()
-  FROM (SELECT client_id FROM client_service
+UPDATE membership m SET last_access = now()
+  FROM (SELECT client_id FROM membership
          WHERE service_id = $1 AND client_id = ANY ($2::text[])
            AND last_access < now() - make_interval(secs => least(60, $3 / 4))
            FOR NO KEY UPDATE SKIP LOCKED) i
@@ -143,7 +143,7 @@ UPDATE client_service m SET last_access = now()
 
 
 async def touch(db: Connection, service: ServiceId, clients: Sequence[ClientId], idle_after: float) -> None:
-    """Note that these clients want to work; only now and then, so that waiting costs nothing."""
+    """Note that these clients want to work; only once in a while, so that waiting costs nothing."""
     await db.execute(_TOUCH, service, list(clients), idle_after)
 
 
@@ -162,7 +162,7 @@ async def begin_session(
 
 
 async def end_sessions(db: Connection, sessions: Sequence[SessionId]) -> None:
-    """Note their end."""
+    """Note the end of connections."""
     await db.execute(_END_SESSIONS, list(sessions))
 
 
@@ -172,47 +172,42 @@ DELETE FROM session WHERE session_id IN (
 
 
 async def purge_sessions(db: Connection) -> None:
-    """Forget connections that ended long ago; results name their session without it."""
+    """Forget connections that ended long ago; results name their session without them."""
     await db.execute(_PURGE_SESSIONS)
 
 
-_ROW = """
+_CLIENT = """
+SELECT client_id, screen_name, registered, deactivated,
+       EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
+  FROM client c WHERE client_id = $1"""
+
+_CLIENT_PAGE = """
 SELECT c.client_id, c.screen_name, c.registered, c.deactivated,
-       EXISTS (SELECT FROM session s JOIN node n USING (boot)
-                WHERE s.client_id = c.client_id AND s.ended_at IS NULL AND n.state <> 'gone') AS connected
-  FROM client c """
-
-_ONE = _ROW + "WHERE c.client_id = $1"
-
-_PAGE = (
-    _ROW
-    + """
+       EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
+  FROM client c
  CROSS JOIN LATERAL (
-    SELECT coalesce(bool_and(m.inactive IS NOT NULL), false) AS idle FROM client_service m
+    SELECT coalesce(bool_and(m.inactive IS NOT NULL), false) AS idle FROM membership m
      WHERE m.client_id = c.client_id AND m.joined) w
  WHERE c.client_id > $1
-   AND ($3::text IS NULL OR $3 = CASE WHEN c.deactivated IS NOT NULL THEN 'deactivated'
-                                      WHEN NOT c.registered THEN 'unregistered'
-                                      WHEN w.idle THEN 'inactive' ELSE 'active' END)
-   AND ($4::int IS NULL OR EXISTS (SELECT FROM client_service m
+   AND ($3::text IS NULL OR $3 = client_state(c.deactivated, c.registered, w.idle))
+   AND ($4::int IS NULL OR EXISTS (SELECT FROM membership m
                                     WHERE m.client_id = c.client_id AND m.service_id = $4 AND m.joined))
    AND ($5::text IS NULL OR strpos(lower(c.client_id), lower($5)) > 0 OR strpos(lower(c.screen_name), lower($5)) > 0)
-   AND ($6::bool IS NULL OR $6 = EXISTS (SELECT FROM client_service m
+   AND ($6::bool IS NULL OR $6 = EXISTS (SELECT FROM membership m
                                           WHERE m.client_id = c.client_id AND m.health = 'flagged'
                                             AND ($4::int IS NULL OR m.service_id = $4)))
  ORDER BY c.client_id LIMIT $2"""
-)
 
 _SERVICES_OF = """
 SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,
        m.given_back, m.dead, m.disconnects, m.bad_submits, m.health, m.health_reason AS reason, m.last_access
-  FROM client_service m JOIN service s USING (service_id)
+  FROM membership m JOIN service s USING (service_id)
  WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
 
 
-async def one(db: Connection, client: ClientId) -> dict[str, Any] | None:
-    """One client with its `services`."""
-    found = await _with_services(db, await db.fetch(_ONE, client))
+async def find_with_services(db: Connection, client: ClientId) -> dict[str, Any] | None:
+    """Find one client with its `services`; None if there is none of that id."""
+    found = await _with_services(db, await db.fetch(_CLIENT, client))
     return found[0] if found else None
 
 
@@ -225,8 +220,8 @@ async def page(
     search: str | None = None,
     flagged: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """Clients by id, from behind `after` on, each with its `services`."""
-    return await _with_services(db, await db.fetch(_PAGE, after, limit, state, service, search, flagged))
+    """List clients by id, from behind `after` on, each with its `services`."""
+    return await _with_services(db, await db.fetch(_CLIENT_PAGE, after, limit, state, service, search, flagged))
 
 
 async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str, Any]]:
@@ -242,10 +237,10 @@ async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str,
 _DEACTIVATE = "UPDATE client SET deactivated = $2 WHERE client_id = $1 RETURNING client_id"
 
 _DEACTIVATE_IN = """
-UPDATE client_service SET inactive = 'admin' WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
+UPDATE membership SET inactive = 'admin' WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
 
 _REACTIVATE_IN = """
-UPDATE client_service SET inactive = NULL, last_access = now()
+UPDATE membership SET inactive = NULL, last_access = now()
  WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
 
 
@@ -257,7 +252,7 @@ async def deactivate(db: Connection, client: ClientId, service: ServiceId | None
 
 
 async def reactivate(db: Connection, client: ClientId, service: ServiceId | None) -> bool:
-    """Give it back."""
+    """Give the right to work back; False if there is no such client (there)."""
     if service is None:
         return await db.fetchval(_DEACTIVATE, client, None) is not None
     return await db.fetchval(_REACTIVATE_IN, client, service) is not None

@@ -1,4 +1,4 @@
-"""What the clock finds to do, of all services at once: a look costs one statement, however many there are."""
+"""The clock's look for work in all services at once: it costs one statement, however many there are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from coordinator.model import Service, ServiceId
 from coordinator.store.building import MAX_READY
 from coordinator.store.pool import Connection
 
+# $1 services
+# $2 seconds without a result after which a bucket is dead
+# $3 seconds after which a dead one is freed
+# $4 seconds after which a client is made inactive
+# $5 items of a bucket
+# $6 buckets that a client may ask for at once
+# $7 ready buckets of a service at most
 _DUE = """
 SELECT s.service_id,
        EXISTS (SELECT FROM bucket b
@@ -18,7 +25,7 @@ SELECT s.service_id,
                 WHERE b.service_id = s.service_id AND b.state = 'dead'
                   AND b.touched_at <= now() - make_interval(secs => s.release_after)) AS over,
        EXISTS (SELECT FROM bucket b WHERE b.service_id = s.service_id AND b.split_at <= now()) AS broken,
-       EXISTS (SELECT FROM client_service m
+       EXISTS (SELECT FROM membership m
                 WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                   AND m.last_access < now() - make_interval(secs => s.idle_after)) AS idle,
        p.front < p.back
@@ -34,7 +41,7 @@ SELECT s.service_id,
                 WHERE b.service_id = s.service_id AND b.state = 'ready' AND b.split_at IS NULL
                 ORDER BY b.rank_at DESC LIMIT 1) AS back,
               least($7, 2 * s.asked * (
-                SELECT count(*) FROM (SELECT FROM client_service m
+                SELECT count(*) FROM (SELECT FROM membership m
                                        WHERE m.service_id = s.service_id AND m.joined AND m.inactive IS NULL
                                        LIMIT $7) c)) AS target
          FROM (SELECT min(rank_at) AS front, count(*) AS waiting
@@ -44,11 +51,11 @@ SELECT s.service_id,
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What there is to do for one service.
+class DueWork:
+    """Work of the clock that is due for one service.
 
-    `dead`: buckets without a result for too long; `over`: dead ones to be freed; `broken`: ones to be cut up; `idle`:
-    clients that may have to be made inactive; `low`: buckets that may have to be made.
+    `dead`: buckets had no result for too long; `over`: dead ones are to be freed; `broken`: some are to be cut up;
+    `idle`: clients may have to be made inactive; `low`: buckets may have to be made.
     """
 
     service_id: ServiceId
@@ -59,21 +66,22 @@ class Due:
     low: bool
 
 
-async def look(db: Connection, services: Sequence[Service]) -> dict[ServiceId, Due]:
-    """What the clock has to look at more closely; cheap where nothing is due."""
-    settings = [one.settings for one in services]
+async def look(db: Connection, services: Sequence[Service]) -> dict[ServiceId, DueWork]:
+    """Find the services that the clock has to look at more closely; cheap where nothing is due."""
+    settings = [service.settings for service in services]
     rows = await db.fetch(
         _DUE,
-        [one.service_id for one in services],
-        [one.dead_after for one in settings],
-        [one.release_after for one in settings],
-        [one.idle_after for one in settings],
-        [one.bucket_size for one in settings],
-        [one.max_buckets_per_ask for one in settings],
+        [service.service_id for service in services],
+        [setting.dead_after for setting in settings],
+        [setting.release_after for setting in settings],
+        [setting.idle_after for setting in settings],
+        [setting.bucket_size for setting in settings],
+        [setting.max_buckets_per_ask for setting in settings],
         MAX_READY,
     )
+
     return {
-        row["service_id"]: Due(
+        row["service_id"]: DueWork(
             row["service_id"], row["dead"], row["over"], row["broken"], row["idle"], bool(row["low"])
         )
         for row in rows

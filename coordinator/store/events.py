@@ -1,4 +1,4 @@
-"""What happened on all nodes; the newest KEEP of it."""
+"""Events of all nodes; the newest EVENTS_KEPT are kept."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from typing import Any
 from coordinator.model import Boot
 from coordinator.store.pool import Connection
 
-KEEP = 100_000
+EVENTS_KEPT = 100_000
 """Events that are kept."""
 
+# $1 boot
+# $2 seconds ago
+# $3 kinds
+# $4 clients
+# $5 services by name
+# $6 buckets
+# $7 texts
 _WRITE = """
 INSERT INTO event (at, boot, kind, client_id, service, bucket_id, text)
 SELECT now() - make_interval(secs => age), $1, kind, client_id, service, bucket_id, text
@@ -18,7 +25,7 @@ SELECT now() - make_interval(secs => age), $1, kind, client_id, service, bucket_
        WITH ORDINALITY AS e (age, kind, client_id, service, bucket_id, text, n) ORDER BY n"""
 
 # One statement for each way to look, each along an index backwards.
-_ALL = """
+_NEWEST = """
 SELECT event_id, at, kind, client_id, service, bucket_id, text FROM event
  WHERE event_id < $1 ORDER BY event_id DESC LIMIT $2"""
 
@@ -43,13 +50,13 @@ _FAULTS = "SELECT count(*) FROM event WHERE kind = 'fault' AND at > now() - inte
 
 _FORGET = "DELETE FROM event WHERE event_id <= (SELECT event_id FROM event ORDER BY event_id DESC LIMIT 1) - $1"
 
-Told = tuple[float, str, str | None, str | None, str | None, str]
-"""Seconds ago, kind, client, service by name, bucket, text."""
+EventRow = tuple[float, str, str | None, str | None, str | None, str]
+"""An event: seconds ago, kind, client, service by name, bucket, text."""
 
 
-async def write(db: Connection, boot: Boot, events: Sequence[Told]) -> None:
-    """Write what happened on one node, oldest first."""
-    await db.execute(_WRITE, boot, *([one[n] for one in events] for n in range(6)))
+async def write(db: Connection, boot: Boot, events: Sequence[EventRow]) -> None:
+    """Write events of one node, oldest first."""
+    await db.execute(_WRITE, boot, *([event[n] for event in events] for n in range(6)))
 
 
 async def page(
@@ -61,7 +68,7 @@ async def page(
     service: str | None = None,
     kind: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Events, newest first, from before that number on."""
+    """List events, newest first, from before that number on."""
     if client is not None:
         rows = await db.fetch(_OF_CLIENT, before, limit, client, service, kind)
     elif kind is not None:
@@ -69,21 +76,22 @@ async def page(
     elif service is not None:
         rows = await db.fetch(_OF_SERVICE, before, limit, service)
     else:
-        rows = await db.fetch(_ALL, before, limit)
+        rows = await db.fetch(_NEWEST, before, limit)
+
     return [dict(row) for row in rows]
 
 
 async def reach(db: Connection) -> tuple[int, int]:
-    """The number of the newest event (0: there is none) and about how many there are."""
+    """Find the number of the newest event (0: there is none) and about how many events there are."""
     row = await db.fetchrow(_REACH)
     return row["newest"], row["newest"] - row["oldest"] + 1
 
 
 async def faults(db: Connection) -> int:
-    """How many faults there were in the last hour."""
+    """Count the faults of the last hour."""
     return int(await db.fetchval(_FAULTS))
 
 
 async def forget(db: Connection) -> None:
-    """Drop what is too old."""
-    await db.execute(_FORGET, KEEP)
+    """Drop all but the newest EVENTS_KEPT events."""
+    await db.execute(_FORGET, EVENTS_KEPT)

@@ -11,43 +11,52 @@ from dataclasses import dataclass
 from coordinator.model import ServiceId
 from coordinator.store.pool import Connection
 
-WINDOW = 6000
+WINDOW_RESULTS = 6000
 """Results that one statement reads: nearly a page of usual ones."""
 
-ENOUGH = 1 << 20
+FULL_PAGE_BYTES = 1 << 20
 """Bytes with which a page ends at a window's end."""
 
-MOST = 2 << 20
-"""Bytes with which it ends anywhere; more than that only if one result alone takes more."""
+MAX_PAGE_BYTES = 2 << 20
+"""Bytes with which a page ends anywhere; more than that only if one result alone takes more."""
 
 # The next claims that hold about a window of results; at least one.
-_SPAN = """
-SELECT min(claim), max(claim) FROM (
-    SELECT claim, sum(settled) OVER (ORDER BY claim) - settled AS before FROM (
-        SELECT claim, settled FROM claim
-         WHERE service_id = $1 AND claim >= $2 AND settled > 0 ORDER BY claim LIMIT 1000) c) w
+_NEXT_CLAIMS = """
+SELECT min(claim_id), max(claim_id) FROM (
+    SELECT claim_id, sum(settled) OVER (ORDER BY claim_id) - settled AS before FROM (
+        SELECT claim_id, settled FROM claim
+         WHERE service_id = $1 AND claim_id >= $2 AND settled > 0 ORDER BY claim_id LIMIT 1000) c) w
  WHERE before < $3"""
 
 # What all results of a claim share is composed once for each claim.  The results of the window are read once, whatever
 # the plan takes the number of its claims for: statistics are missing after a restore.
+#
+# $1 service
+# $2 first claim of the window
+# $3 last claim of the window
+# $4 how each row begins
+# $5 item of the first claim behind which the rows begin
+# $6 rows at most
+# $7 bytes at most
 _ROWS = """
 WITH span AS MATERIALIZED (
-    SELECT claim,
+    SELECT claim_id,
            ',"client_id":' || to_json(client_id) || ',"session_id":"' || session_id || '","bucket_id":"' || bucket_id
-               || '","claim":' || claim || ',"at":"' AS origin,
+               || '","claim":' || claim_id || ',"at":"' AS origin,
            CASE WHEN invalidated_by IS NULL THEN 'Z","valid":true}' ELSE 'Z","valid":false}' END AS tail
-      FROM claim WHERE service_id = $1 AND claim BETWEEN $2 AND $3 AND settled > 0),
+      FROM claim WHERE service_id = $1 AND claim_id BETWEEN $2 AND $3 AND settled > 0),
 scan AS MATERIALIZED (
-    SELECT claim, item_id, value, at FROM result
-     WHERE claim BETWEEN $2 AND $3 AND (claim, item_id) > ($2, $5) AND service_id = $1)
-SELECT claim, item_id, line FROM (
-    SELECT claim, item_id, line, sum(octet_length(line)) OVER (ORDER BY claim, item_id) - octet_length(line) AS before
-      FROM (SELECT r.claim, r.item_id,
+    SELECT claim_id, item_id, value, at FROM result
+     WHERE claim_id BETWEEN $2 AND $3 AND (claim_id, item_id) > ($2, $5) AND service_id = $1)
+SELECT claim_id, item_id, line FROM (
+    SELECT claim_id, item_id, line,
+           sum(octet_length(line)) OVER (ORDER BY claim_id, item_id) - octet_length(line) AS before
+      FROM (SELECT r.claim_id, r.item_id,
                    $4 || r.item_id || ',"key":' || to_json(i.key) || ',"value":' || r.value || k.origin
                       || to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || k.tail AS line
-              FROM scan r JOIN span k USING (claim) JOIN item i USING (item_id)
-             ORDER BY r.claim, r.item_id LIMIT $6) composed) measured
- WHERE before < $7 ORDER BY claim, item_id"""
+              FROM scan r JOIN span k USING (claim_id) JOIN item i USING (item_id)
+             ORDER BY r.claim_id, r.item_id LIMIT $6) composed) measured
+ WHERE before < $7 ORDER BY claim_id, item_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +68,21 @@ class ExportPage:
 
 
 async def page(db: Connection, service: ServiceId, name: str, after: tuple[int, int], limit: int) -> ExportPage:
-    """Results of the service of that name in the order of their claims, from behind `after` (claim, item) on."""
+    """Export results of the service of that name in the order of their claims, from behind `after` (claim, item) on."""
     head = f'{{"service":"{name}","item":'
     found: list[str] = []
     size = 0
     claim, item = after
     while True:
-        first, last = await db.fetchrow(_SPAN, service, claim, min(WINDOW, limit - len(found)))
+        first, last = await db.fetchrow(_NEXT_CLAIMS, service, claim, min(WINDOW_RESULTS, limit - len(found)))
         if first is None:
             return ExportPage(found, None)
+
         item = item if first == claim else 0
-        rows = await db.fetch(_ROWS, service, first, last, head, item, limit - len(found), MOST - size)
+        rows = await db.fetch(_ROWS, service, first, last, head, item, limit - len(found), MAX_PAGE_BYTES - size)
         found.extend(row["line"] for row in rows)
         size += sum(len(row["line"]) for row in rows)
-        if rows and (len(found) >= limit or size >= ENOUGH):
-            return ExportPage(found, (rows[-1]["claim"], rows[-1]["item_id"]))
+
+        if rows and (len(found) >= limit or size >= FULL_PAGE_BYTES):
+            return ExportPage(found, (rows[-1]["claim_id"], rows[-1]["item_id"]))
         claim, item = last + 1, 0

@@ -1,4 +1,4 @@
-"""What clients did, added up for their counters and for the rules of their health, and what the rules found."""
+"""Counters of clients, the figures that the rules of their health look at, and what the rules found."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from datetime import datetime
 from coordinator.model import ClientId, Health, ServiceId
 from coordinator.store.pool import Connection
 
-HOURS = 6
-"""Hours for which kinds of results are kept: a client that is slow, but works, comes to some hundreds in them."""
+LABEL_HOURS = 6
+"""Hours for which kinds of results are kept: a slow client that works gives some hundreds of results in them."""
 
-PEERS = 100
-"""Clients of a service that one is compared with: those that worked last."""
+PEERS_COMPARED = 100
+"""Clients of a service with which a client is compared: those that worked last."""
 
 PACE_KEPT = 2000
 """Items of a pace before the older half is forgotten: some buckets."""
 
 
 @dataclass(slots=True)
-class Done:
-    """What a node counted of one client in one service since it last told the database.
+class WorkCounts:
+    """Counts of one client in one service, since the node last told the database.
 
-    `worked` is false where it is only to be looked at.  `refused` are submits refused since one was stored, `hoarded`
-    asks since an item was settled, `finished` buckets settled whole since a submit was refused; `seconds` went into
-    `paced` items.
+    `worked` is false where the client is only to be looked at.  `refused` are submits refused since one was stored,
+    `hoarded` asks since an item was settled, `finished` buckets settled whole since a submit was refused; `seconds`
+    went into `paced` items.
     """
 
     worked: bool = False
@@ -39,9 +39,9 @@ class Done:
     seconds: float = 0.0
     paced: int = 0
 
-    def then(self, later: Done) -> Done:
-        """Both, one after the other."""
-        return Done(
+    def then(self, later: WorkCounts) -> WorkCounts:
+        """Add counts that came after these."""
+        return WorkCounts(
             self.worked or later.worked,
             self.assigned + later.assigned,
             self.processed + later.processed,
@@ -56,8 +56,8 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What is known of one client in one service; the columns of `client_service`."""
+class MembershipFigures:
+    """The figures of one client in one service that its health is judged by; columns of `membership`."""
 
     client_id: ClientId
     service_id: ServiceId
@@ -73,14 +73,28 @@ class Figures:
     paced: int
 
 
-# Rows of client_service are locked in one order, so that no two statements wait for each other.  Half of a pace is
-# forgotten whenever it is of $14 items, and what died when $13 buckets in a row were settled whole.
+# Rows of membership are locked in one order, so that no two statements wait for each other.
+#
+# $1 clients
+# $2 services
+# $3 whether it worked, or is only looked at
+# $4 buckets assigned
+# $5 submits stored
+# $6 items settled
+# $7 bad submits
+# $8 submits refused since one was stored
+# $9 asks since an item was settled
+# $10 buckets settled whole since a submit was refused
+# $11 seconds that went into the next
+# $12 items whose pace is known
+# $13 buckets settled whole in a row after which those that died are forgotten
+# $14 items of a pace after which half of it is forgotten
 _COUNT = """
 WITH locked AS MATERIALIZED (
-    SELECT FROM client_service
+    SELECT FROM membership
      WHERE (client_id, service_id) IN (SELECT * FROM unnest($1::text[], $2::int[]))
      ORDER BY client_id, service_id FOR NO KEY UPDATE)
-UPDATE client_service m
+UPDATE membership m
    SET assigned = m.assigned + d.assigned, processed = m.processed + d.processed,
        settled = m.settled + d.settled, bad_submits = m.bad_submits + d.bad_submits,
        last_access = CASE WHEN d.worked THEN now() ELSE m.last_access END,
@@ -102,15 +116,18 @@ RETURNING m.client_id, m.service_id, m.health, m.health_reason, m.well, m.died, 
           m.returned, m.seconds, m.paced"""
 
 
-async def count(db: Connection, done: Mapping[tuple[ClientId, ServiceId], Done], well: int) -> list[Figures]:
-    """Add what a node counted; returns what is known of those clients now.
+async def count(
+    db: Connection, done: Mapping[tuple[ClientId, ServiceId], WorkCounts], well: int
+) -> list[MembershipFigures]:
+    """Add what a node counted; returns the figures of those clients now.
 
     After `well` buckets settled whole in a row, those that died before are forgotten.
     """
     if not done:
         return []
+
     columns = zip(*((*key, *astuple(done[key])) for key in sorted(done)), strict=True)
-    return [Figures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
+    return [MembershipFigures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
 
 
 _COUNT_LABELS = """
@@ -125,16 +142,16 @@ DELETE FROM client_label WHERE service_id = ANY ($1::int[]) AND hour < now() - m
 
 async def count_labels(db: Connection, labels: Sequence[tuple[ServiceId, ClientId, str, int]]) -> None:
     """Add how often clients gave which kind of result: (service, client, kind, times) each."""
-    await db.execute(_COUNT_LABELS, *([one[n] for one in labels] for n in range(4)))
+    await db.execute(_COUNT_LABELS, *([label[n] for label in labels] for n in range(4)))
 
 
 async def forget_labels(db: Connection, services: Sequence[ServiceId]) -> None:
-    """Drop the kinds of results of hours that nobody looks at any more."""
-    await db.execute(_FORGET_LABELS, list(services), HOURS)
+    """Drop the kinds of results of hours that are no longer looked at."""
+    await db.execute(_FORGET_LABELS, list(services), LABEL_HOURS)
 
 
 _PACES = """
-SELECT client_id, seconds, paced FROM client_service
+SELECT client_id, seconds, paced FROM membership
  WHERE service_id = $1 AND joined AND inactive IS NULL ORDER BY last_access DESC LIMIT $2"""
 
 _LABELS = """
@@ -143,42 +160,41 @@ SELECT client_id, hour, label, n FROM client_label
 
 
 @dataclass(frozen=True, slots=True)
-class Peers:
+class PeerFigures:
     """The clients that worked last in a service: (seconds, items) of each, and the kinds of their results by hour."""
 
     paces: dict[ClientId, tuple[float, int]]
     labels: dict[datetime, dict[ClientId, dict[str, int]]]
 
 
-async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) -> Peers:
-    """Those that others are compared with, and the kinds of results of `also`."""
+async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) -> PeerFigures:
+    """Load the clients that others are compared with, and the kinds of results of `also`."""
     paces = {
-        ClientId(row["client_id"]): (row["seconds"], row["paced"]) for row in await db.fetch(_PACES, service, PEERS)
+        ClientId(row["client_id"]): (row["seconds"], row["paced"])
+        for row in await db.fetch(_PACES, service, PEERS_COMPARED)
     }
     labels: dict[datetime, dict[ClientId, dict[str, int]]] = {}
-    for row in await db.fetch(_LABELS, service, [*{*paces, *also}], HOURS):
+    for row in await db.fetch(_LABELS, service, [*{*paces, *also}], LABEL_HOURS):
         labels.setdefault(row["hour"], {}).setdefault(row["client_id"], {})[row["label"]] = row["n"]
-    return Peers(paces, labels)
+    return PeerFigures(paces, labels)
 
 
-_FIND = """
-UPDATE client_service SET health = $3, health_reason = $4
+_SET_HEALTH = """
+UPDATE membership SET health = $3, health_reason = $4
  WHERE client_id = $1 AND service_id = $2 AND health = $5 RETURNING client_id"""
 
 
-async def find(
+async def set_health(
     db: Connection, client: ClientId, service: ServiceId, health: Health, reason: str | None, before: Health
 ) -> bool:
-    """Note what was found of a client; False if another node was faster."""
-    return await db.fetchval(_FIND, client, service, health, reason, before) is not None
+    """Set the health of a client that was `before`; False if another node was faster."""
+    return await db.fetchval(_SET_HEALTH, client, service, health, reason, before) is not None
 
 
 _UNWELL = """
-SELECT m.service_id, m.health, count(*) AS clients FROM client_service m JOIN client c USING (client_id)
- WHERE m.health <> 'ok' AND m.joined AND m.inactive IS NULL AND c.registered AND c.deactivated IS NULL
- GROUP BY 1, 2"""
+SELECT service_id, health, count(*) AS clients FROM working_membership WHERE health <> 'ok' GROUP BY 1, 2"""
 
 
 async def unwell(db: Connection) -> dict[tuple[ServiceId, Health], int]:
-    """How many clients that may work for each service are watched, and flagged; who is shut out needs no more care."""
+    """Count the clients that are watched, and flagged, by service; only those that may work there."""
     return {(ServiceId(row["service_id"]), row["health"]): row["clients"] for row in await db.fetch(_UNWELL)}

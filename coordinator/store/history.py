@@ -1,4 +1,4 @@
-"""What was done in each second, minute and hour, and by each client on each day."""
+"""Work that was done in each second, minute and hour, and by each client on each day."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ Counts = tuple[int, int, int, int, int, int]
 """Items settled, submits stored, given back, dead, disconnects while holding, bad submits."""
 
 # A node adds what it counted up to half past a second to that second: so each second has one such count of each node.
+#
+# $1 services
+# $2 items settled
+# $3 submits stored
+# $4 buckets given back
+# $5 buckets that died
+# $6 disconnects while holding
+# $7 bad submits
 _ADD = """
-INSERT INTO history AS h (step, at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits)
+INSERT INTO history AS h (step, at, service_id, settled, submits, given_back, dead, disconnects, bad_submits)
 SELECT s.step, date_trunc(s.step, now() - interval '0.5 seconds'), d.service_id,
-       d.settled, d.buckets, d.given_back, d.dead, d.disconnects, d.bad_submits
+       d.settled, d.submits, d.given_back, d.dead, d.disconnects, d.bad_submits
   FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-    AS d (service_id, settled, buckets, given_back, dead, disconnects, bad_submits)
+    AS d (service_id, settled, submits, given_back, dead, disconnects, bad_submits)
  CROSS JOIN (VALUES ('hour'), ('minute'), ('second')) AS s (step)
  ORDER BY 1, 2, 3
 ON CONFLICT (step, at, service_id) DO UPDATE
-   SET settled = h.settled + excluded.settled, buckets = h.buckets + excluded.buckets,
+   SET settled = h.settled + excluded.settled, submits = h.submits + excluded.submits,
        given_back = h.given_back + excluded.given_back, dead = h.dead + excluded.dead,
        disconnects = h.disconnects + excluded.disconnects, bad_submits = h.bad_submits + excluded.bad_submits"""
 
@@ -39,35 +47,36 @@ ON CONFLICT (day, client_id, service_id) DO UPDATE SET settled = c.settled + exc
 
 async def add(db: Connection, counts: Sequence[tuple[ServiceId, Counts]]) -> None:
     """Add what a node counted of each service, to this second, minute and hour."""
-    await db.execute(_ADD, [one for one, _ in counts], *([numbers[n] for _, numbers in counts] for n in range(6)))
+    services = [service for service, _ in counts]
+    await db.execute(_ADD, services, *([numbers[n] for _, numbers in counts] for n in range(6)))
 
 
 async def add_days(db: Connection, settled: Sequence[tuple[str, int, int]]) -> None:
     """Add (client, service, items settled) each to this day."""
-    await db.execute(_ADD_DAYS, *([one[n] for one in settled] for n in range(3)))
+    await db.execute(_ADD_DAYS, *([row[n] for row in settled] for n in range(3)))
 
 
 _SECONDS = """
-SELECT now() AS now, h.at, h.service_id, h.settled, h.buckets
+SELECT now() AS now, h.at, h.service_id, h.settled, h.submits
   FROM (VALUES (1)) AS x (one) LEFT JOIN history h ON h.step = 'second' AND h.at >= now() - make_interval(secs => $1)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Second:
-    """One second of one service; `at` in seconds since 1970."""
+class ServiceSecond:
+    """One second of one service: items settled and submits stored; `at` in seconds since 1970."""
 
     at: int
     service_id: ServiceId
     settled: int
-    buckets: int
+    submits: int
 
 
-async def seconds(db: Connection, last: float) -> tuple[float, list[Second]]:
-    """The database's time, and the rows of the last so many seconds; the newest one or two are still to grow."""
+async def seconds(db: Connection, last: float) -> tuple[float, list[ServiceSecond]]:
+    """Load the database's time, and the rows of the last so many seconds; the newest one or two are still to grow."""
     rows = await db.fetch(_SECONDS, last)
     now: datetime = rows[0]["now"]
     return now.timestamp(), [
-        Second(int(row["at"].timestamp()), ServiceId(row["service_id"]), row["settled"], row["buckets"])
+        ServiceSecond(int(row["at"].timestamp()), ServiceId(row["service_id"]), row["settled"], row["submits"])
         for row in rows
         if row["at"] is not None
     ]
@@ -84,7 +93,7 @@ SELECT s.service_id, m.at, m.settled
 
 
 async def active_minutes(db: Connection, most: int) -> dict[ServiceId, list[tuple[int, int]]]:
-    """The last minutes of each service that had any item settled, however long ago: (start, items), newest first.
+    """Load the last minutes of each service that had items settled, however long ago: (start, items), newest first.
 
     The start is in minutes since 1970; the newest one may not be over yet.
     """
@@ -95,13 +104,13 @@ async def active_minutes(db: Connection, most: int) -> dict[ServiceId, list[tupl
     return found
 
 
-_PAGE = """
-SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits FROM history
+_HISTORY_PAGE = """
+SELECT at, service_id, settled, submits AS buckets, given_back, dead, disconnects, bad_submits FROM history
  WHERE step = $1 AND (at, service_id) < ($2, $3) AND at >= $4
  ORDER BY at DESC, service_id DESC LIMIT $5"""
 
-_PAGE_OF_SERVICE = """
-SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_submits FROM history
+_HISTORY_PAGE_OF_SERVICE = """
+SELECT at, service_id, settled, submits AS buckets, given_back, dead, disconnects, bad_submits FROM history
  WHERE service_id = $6 AND step = $1 AND (at, service_id) < ($2, $3) AND at >= $4
  ORDER BY at DESC LIMIT $5"""
 
@@ -109,10 +118,10 @@ SELECT at, service_id, settled, buckets, given_back, dead, disconnects, bad_subm
 async def page(
     db: Connection, step: Step, before: tuple[datetime, int], since: datetime, limit: int, service: ServiceId | None
 ) -> list[dict[str, Any]]:
-    """Rows of one step, newest first, from before `before` (time, service) on."""
+    """List rows of one step, newest first, from before `before` (time, service) on."""
     if service is None:
-        return [dict(row) for row in await db.fetch(_PAGE, step, *before, since, limit)]
-    return [dict(row) for row in await db.fetch(_PAGE_OF_SERVICE, step, *before, since, limit, service)]
+        return [dict(row) for row in await db.fetch(_HISTORY_PAGE, step, *before, since, limit)]
+    return [dict(row) for row in await db.fetch(_HISTORY_PAGE_OF_SERVICE, step, *before, since, limit, service)]
 
 
 _FORGET = (
@@ -123,7 +132,7 @@ _FORGET = (
 
 
 async def forget(db: Connection) -> None:
-    """Drop what is too old: seconds after minutes, minutes and clients' days after days; hours are kept."""
+    """Drop old rows: seconds after minutes, minutes and clients' days after days; hours are kept."""
     for statement in _FORGET:
         await db.execute(statement)
 
@@ -138,7 +147,7 @@ SELECT l.client_id, c.screen_name, l.settled
 
 _LEADERS_EVER = """
 SELECT l.client_id, c.screen_name, l.settled
-  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM client_service
+  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM membership
          WHERE $1::int IS NULL OR service_id = $1 GROUP BY client_id) l
   JOIN client c USING (client_id)
  WHERE l.settled > 0 AND ($2::bigint IS NULL OR (-l.settled, l.client_id) > (-$2, $3))
@@ -148,6 +157,6 @@ SELECT l.client_id, c.screen_name, l.settled
 async def leaders(
     db: Connection, limit: int, after: tuple[int, str] | None, *, service: ServiceId | None, ever: bool
 ) -> list[dict[str, Any]]:
-    """Clients by items settled, of this day (by UTC) or of all time, from behind `after` (items, client) on."""
+    """List clients by items settled, of this day (by UTC) or of all time, from behind `after` (items, client) on."""
     settled, client = after or (None, "")
     return [dict(row) for row in await db.fetch(_LEADERS_EVER if ever else _LEADERS, service, settled, client, limit)]

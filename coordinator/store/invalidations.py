@@ -14,13 +14,13 @@ from typing import Any
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.store.pool import Connection
 
-LONG = 600.0
+MARKING_DEADLINE = 600.0
 """Seconds that marking may take: seconds for ten million results, but on whatever machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
-    """Which results are meant; a claim is, if one of its results is, and then all of them."""
+class ResultFilter:
+    """A choice of results, None: any.  A claim is chosen if one of its results is, and then all of them are."""
 
     client: ClientId | None
     service: ServiceId | None
@@ -28,35 +28,19 @@ class Which:
     until: datetime | None
 
 
-# Only for claims that begin or end outside of the time asked for does it matter when each result came.
-_MEANT = """
-   c.invalidated_by IS NULL AND (c.settled > 0 OR c.parts > 0)
-   AND ($1::text IS NULL OR c.client_id = $1) AND ($2::int IS NULL OR c.service_id = $2)
-   AND ($3::timestamptz IS NULL OR c.ended_at IS NULL OR c.ended_at >= $3)
-   AND ($4::timestamptz IS NULL OR c.begun_at < $4)
-   AND ((($3::timestamptz IS NULL OR c.begun_at >= $3) AND ($4::timestamptz IS NULL OR c.ended_at < $4))
-        OR EXISTS (SELECT FROM bucket_items i CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
-                     JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim = c.claim
-                    WHERE i.bucket_id = c.bucket_id
-                      AND ($3::timestamptz IS NULL OR r.at >= $3) AND ($4::timestamptz IS NULL OR r.at < $4)))"""
+_COUNT = "SELECT coalesce(sum(settled), 0)::bigint FROM valid_claims($1, $2, $3, $4)"
 
-_COUNT = "SELECT coalesce(sum(c.settled), 0)::bigint FROM claim c WHERE" + _MEANT
-
-_OPEN = "SELECT c.bucket_id, c.claim FROM claim c WHERE c.ended_at IS NULL AND" + _MEANT
+_OPEN = "SELECT bucket_id, claim_id FROM valid_claims($1, $2, $3, $4) WHERE ended_at IS NULL"
 
 _BEGIN = """
 INSERT INTO invalidation (client_id, service_id, since, until, requeued)
 VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 0 END) RETURNING invalidation_id"""
 
-_MARK = (
-    """
+_MARK = """
 UPDATE claim SET invalidated_by = $5
  WHERE invalidated_by IS NULL
-   AND claim IN (SELECT c.claim FROM claim c WHERE c.ended_at IS NOT NULL AND"""
-    + _MEANT
-    + """)
-RETURNING claim, service_id, settled"""
-)
+   AND claim_id IN (SELECT claim_id FROM valid_claims($1, $2, $3, $4) WHERE ended_at IS NOT NULL)
+RETURNING claim_id, service_id, settled"""
 
 _NOTE = "UPDATE invalidation SET claims = $2, results = $3 WHERE invalidation_id = $1"
 
@@ -64,40 +48,42 @@ _END = """
 UPDATE invalidation SET reinstated_at = now(), requeued = NULL
  WHERE invalidation_id = $1 AND reinstated_at IS NULL RETURNING invalidation_id"""
 
-_UNMARK = "UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETURNING claim, service_id, settled"
+_UNMARK = "UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETURNING claim_id, service_id, settled"
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedClaims:
     """Claims that were marked or unmarked, by service, and how many results came through them."""
 
     claims: dict[ServiceId, list[ClaimNumber]]
     results: int
 
 
-async def count(db: Connection, which: Which) -> int:
-    """How many results would be taken back."""
-    return int(await db.fetchval(_COUNT, *_values(which), timeout=LONG))
+async def count(db: Connection, which: ResultFilter) -> int:
+    """Count the results that would be taken back."""
+    return int(await db.fetchval(_COUNT, *_values(which), timeout=MARKING_DEADLINE))
 
 
-async def still_open(db: Connection, which: Which) -> list[tuple[BucketId, ClaimNumber]]:
-    """Claims that are meant and have not ended: they have to, so that nothing more comes through them."""
-    return [(row["bucket_id"], row["claim"]) for row in await db.fetch(_OPEN, *_values(which), timeout=LONG)]
+async def still_open(db: Connection, which: ResultFilter) -> list[tuple[BucketId, ClaimNumber]]:
+    """List the chosen claims that have not ended: they have to end, so that nothing more comes through them."""
+    return [
+        (row["bucket_id"], row["claim_id"]) for row in await db.fetch(_OPEN, *_values(which), timeout=MARKING_DEADLINE)
+    ]
 
 
-async def mark(db: Connection, which: Which, *, requeue: bool) -> tuple[int, Marked]:
-    """Take back what is meant, within a transaction; returns the number under which it can be undone."""
+async def mark(db: Connection, which: ResultFilter, *, requeue: bool) -> tuple[int, MarkedClaims]:
+    """Take results back, within a transaction; returns the number under which it can be undone."""
     number = int(await db.fetchval(_BEGIN, *_values(which), requeue))
-    marked = _marked(await db.fetch(_MARK, *_values(which), number, timeout=LONG))
+    marked = _marked(await db.fetch(_MARK, *_values(which), number, timeout=MARKING_DEADLINE))
     await db.execute(_NOTE, number, sum(map(len, marked.claims.values())), marked.results)
     return number, marked
 
 
-async def unmark(db: Connection, number: int) -> Marked | None:
-    """Give back, within a transaction; None if there is nothing of that number to give back."""
+async def unmark(db: Connection, number: int) -> MarkedClaims | None:
+    """Give results back, within a transaction; None if there is nothing of that number to give back."""
     if await db.fetchval(_END, number) is None:
         return None
-    return _marked(await db.fetch(_UNMARK, number, timeout=LONG))
+    return _marked(await db.fetch(_UNMARK, number, timeout=MARKING_DEADLINE))
 
 
 _UNFINISHED = "SELECT invalidation_id FROM invalidation WHERE requeued IS NOT NULL ORDER BY invalidation_id"
@@ -105,7 +91,7 @@ _UNFINISHED = "SELECT invalidation_id FROM invalidation WHERE requeued IS NOT NU
 _PLACE = "SELECT requeued FROM invalidation WHERE invalidation_id = $1 AND requeued IS NOT NULL FOR UPDATE"
 
 _NEXT = """
-SELECT claim, service_id FROM claim WHERE invalidated_by = $1 AND claim > $2 ORDER BY claim LIMIT $3"""
+SELECT claim_id, service_id FROM claim WHERE invalidated_by = $1 AND claim_id > $2 ORDER BY claim_id LIMIT $3"""
 
 _ADVANCE = "UPDATE invalidation SET requeued = $2 WHERE invalidation_id = $1"
 
@@ -113,12 +99,12 @@ _ADVANCE = "UPDATE invalidation SET requeued = $2 WHERE invalidation_id = $1"
 # As in rechecks: only if nothing newer is known of the item, and it is not under way already.
 _REQUEUE = """
 WITH gone AS (
-    SELECT r.service_id, r.item_id, max(r.claim) AS claim
+    SELECT r.service_id, r.item_id, max(r.claim_id) AS claim_id
       FROM claim c
       JOIN bucket_items i USING (bucket_id)
      CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
-      JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim = c.claim
-     WHERE c.claim = ANY ($1::bigint[]) GROUP BY 1, 2),
+      JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim_id = c.claim_id
+     WHERE c.claim_id = ANY ($1::bigint[]) GROUP BY 1, 2),
 under_way AS (
     SELECT b.service_id, n.item_id
       FROM bucket_items i JOIN bucket b USING (bucket_id)
@@ -129,8 +115,8 @@ INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT g.service_id, g.item_id, now(), now(), 100
   FROM gone g
  WHERE EXISTS (SELECT FROM item_service x WHERE x.service_id = g.service_id AND x.item_id = g.item_id)
-   AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim)
-                    WHERE n.item_id = g.item_id AND n.service_id = g.service_id AND n.claim > g.claim
+   AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim_id)
+                    WHERE n.item_id = g.item_id AND n.service_id = g.service_id AND n.claim_id > g.claim_id
                       AND k.invalidated_by IS NULL)
    AND NOT EXISTS (SELECT FROM quarantine q WHERE q.service_id = g.service_id AND q.item_id = g.item_id)
    AND (g.service_id, g.item_id) NOT IN (SELECT service_id, item_id FROM under_way)
@@ -138,17 +124,21 @@ ON CONFLICT (service_id, item_id) DO NOTHING"""
 
 
 async def unfinished(db: Connection) -> list[int]:
-    """Invalidations whose items do not all wait again yet."""
+    """List the invalidations whose items do not all wait again yet."""
     return [row["invalidation_id"] for row in await db.fetch(_UNFINISHED)]
 
 
 async def next_claims(db: Connection, number: int, limit: int) -> dict[ServiceId, list[ClaimNumber]] | None:
-    """The next claims whose items are to wait again, until the transaction ends for nobody else; None: no more."""
+    """Take the next claims whose items are to wait again; None: there are no more.
+
+    Nobody else gets them until the transaction ends.
+    """
     place = await db.fetchval(_PLACE, number)
     if place is None:
         return None
+
     found = await db.fetch(_NEXT, number, place, limit)
-    await db.execute(_ADVANCE, number, found[-1]["claim"] if found else None)
+    await db.execute(_ADVANCE, number, found[-1]["claim_id"] if found else None)
     return _by_service(found) if found else None
 
 
@@ -157,16 +147,16 @@ async def requeue(db: Connection, claims: Sequence[ClaimNumber]) -> int:
     return int((await db.execute(_REQUEUE, list(claims))).split()[-1])
 
 
-def _values(which: Which) -> tuple[Any, ...]:
+def _values(which: ResultFilter) -> tuple[Any, ...]:
     return which.client, which.service, which.since, which.until
 
 
-def _marked(rows: Sequence[Any]) -> Marked:
-    return Marked(_by_service(rows), sum(row["settled"] for row in rows))
+def _marked(rows: Sequence[Any]) -> MarkedClaims:
+    return MarkedClaims(_by_service(rows), sum(row["settled"] for row in rows))
 
 
 def _by_service(rows: Sequence[Any]) -> dict[ServiceId, list[ClaimNumber]]:
     found: dict[ServiceId, list[ClaimNumber]] = {}
     for row in rows:
-        found.setdefault(row["service_id"], []).append(row["claim"])
+        found.setdefault(row["service_id"], []).append(row["claim_id"])
     return found

@@ -14,35 +14,26 @@ from typing import Any
 from uuid import UUID
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import building
+from coordinator.store.items import CatalogueItem
 from coordinator.store.pool import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A row of the catalogue."""
-
-    item: ItemId
-    key: str
-    attributes: dict[str, Any]
-
 
 _BY_KEYS = "SELECT item_id AS item, key, attributes FROM item WHERE key = ANY ($1::text[]) ORDER BY item_id"
 _BY_IDS = "SELECT item_id AS item, key, attributes FROM item WHERE item_id = ANY ($1::bigint[]) ORDER BY item_id"
 
 
-async def by_keys(db: Connection, keys: Sequence[str]) -> list[Known]:
-    """The items of these keys that are in the catalogue."""
-    return [Known(**row) for row in await db.fetch(_BY_KEYS, list(keys))]
+async def by_keys(db: Connection, keys: Sequence[str]) -> list[CatalogueItem]:
+    """Find the items of these keys that are in the catalogue."""
+    return [CatalogueItem(**row) for row in await db.fetch(_BY_KEYS, list(keys))]
 
 
-async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[Known]:
-    """The items of these ids that are in the catalogue."""
-    return [Known(**row) for row in await db.fetch(_BY_IDS, list(ids))]
+async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[CatalogueItem]:
+    """Find the items of these ids that are in the catalogue."""
+    return [CatalogueItem(**row) for row in await db.fetch(_BY_IDS, list(ids))]
 
 
-# Of what waits for whoever works on these, in lock order: open buckets, then items.  What comes of it is seen by the
-# next statement, not by this one.
+# In lock order: open buckets, then items.  $2 is the service in which they are prioritised, and which they join by it;
+# null: they are locked in all services, to be deleted.  What comes of it is seen by the next statement, not by this.
+# What is prioritised need not reach the disk before others see it: see `items._ADD`.
 _LOCK = """
 WITH opened AS MATERIALIZED (
     SELECT b.bucket_id FROM bucket b
@@ -53,36 +44,24 @@ WITH opened AS MATERIALIZED (
 -- Whoever lets a known item join a service holds a lock that this one waits for.
 locked AS MATERIALIZED (
     SELECT item_id FROM item
-     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE)"""
-
-_LOCK_TO_DELETE = (
-    _LOCK
-    + """
-SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets FROM (SELECT count(*) FROM locked) l"""
-)
-
-# What is prioritised need not reach the disk before others see it: see `items._ADD`.
-_LOCK_TO_PRIORITISE = (
-    _LOCK
-    + """,
+     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE),
 joined AS (
-    INSERT INTO item_service (service_id, item_id) SELECT $2, item_id FROM locked ON CONFLICT DO NOTHING)
-SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets, set_config('synchronous_commit', 'off', true)"""
-)
+    INSERT INTO item_service (service_id, item_id) SELECT $2, item_id FROM locked WHERE $2 IS NOT NULL
+    ON CONFLICT DO NOTHING)
+SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets,
+       CASE WHEN $2 IS NOT NULL THEN set_config('synchronous_commit', 'off', true) END
+  FROM (SELECT count(*) FROM locked) l"""
 
 # All that is known of these items in one service, a row for each thing, so that no plan compares each with each.  They
 # wait no more; of an item that was settled through one of two copies, the other counts again from now on.
-_TAKE = (
-    """
+_TAKE = """
 WITH waited AS (
     DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) RETURNING item_id, since),
 forgotten AS (
     DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL)
-SELECT 'known' AS what, i.item_id, now() AS since, """
-    + building.FRAGMENT
-    + """,
+SELECT 'known' AS what, item_id, now() AS since, item_json(item_id, key, attributes) AS fragment,
        NULL::uuid AS bucket_id, NULL AS state, NULL::smallint AS priority
-  FROM item i WHERE i.item_id = ANY ($2::bigint[])
+  FROM item WHERE item_id = ANY ($2::bigint[])
 UNION ALL
 SELECT 'waiting', item_id, since, NULL, NULL, NULL, NULL FROM waited
 UNION ALL
@@ -97,7 +76,6 @@ SELECT 'place', n.item_id, b.since, NULL, b.bucket_id, b.state, b.priority
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
  WHERE b.bucket_id = ANY ($3::uuid[]) AND b.state <> 'done'
    AND n.item_id = ANY ($2::bigint[]) AND get_bit(b.settled, n.place::int - 1) = 0"""
-)
 
 # Sets the bits of these items in these buckets; one that is empty by that is done, its claim over.
 _TAKE_OUT = """
@@ -109,7 +87,7 @@ WITH bits AS (
      WHERE c.bucket_id = ANY ($1::uuid[]) GROUP BY c.bucket_id),
 before AS (
     SELECT b.bucket_id, b.client_id, b.session_id, s.gone,
-           bit_count(b.settled | s.gone) = length(b.settled) AS empty
+           all_settled(b.settled | s.gone) AS empty
       FROM bucket b JOIN bits s USING (bucket_id) WHERE b.state <> 'done'),
 moved AS (
     UPDATE bucket b
@@ -122,15 +100,15 @@ moved AS (
            kept_until = CASE WHEN NOT p.empty THEN b.kept_until END,
            split_at = CASE WHEN NOT p.empty THEN b.split_at END
       FROM before p WHERE b.bucket_id = p.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim, p.client_id, p.session_id, p.empty),
+    RETURNING b.service_id, b.bucket_id, b.claim_id, p.client_id, p.session_id, p.empty),
 ended AS (
     UPDATE claim c SET ended_at = now(), ended = 'settled'
-      FROM moved m WHERE m.empty AND m.client_id IS NOT NULL AND c.claim = m.claim)
-SELECT service_id, bucket_id, claim, client_id, session_id FROM moved WHERE empty AND client_id IS NOT NULL"""
+      FROM moved m WHERE m.empty AND m.client_id IS NOT NULL AND c.claim_id = m.claim_id)
+SELECT service_id, bucket_id, claim_id, client_id, session_id FROM moved WHERE empty AND client_id IS NOT NULL"""
 
 
 @dataclass(frozen=True, slots=True)
-class Urgent:
+class PrioritisedItem:
     """An item on its way into an urgent bucket; `copy_of` is the claimed bucket that it stands in too.
 
     `fragment` is the item as clients see it, in JSON.
@@ -145,22 +123,25 @@ class Urgent:
 
 async def take_for_priority(
     db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float
-) -> list[Urgent]:
+) -> list[PrioritisedItem]:
     """Take items out of wherever they are, to be put into buckets of that priority (`head_start` in seconds).
 
     Left where they are: those in a ready bucket that is as urgent, those that have a second copy already, and those
     in quarantine.  Settled ones, and ones new to the service, are taken too.  The transaction does not wait for the
     disk.
     """
-    opened = (await db.fetchrow(_LOCK_TO_PRIORITISE, list(items), service))["buckets"]
+    opened = await db.fetchval(_LOCK, list(items), service)
+
     found: defaultdict[str, dict[ItemId, list[Any]]] = defaultdict(dict)
     for row in await db.fetch(_TAKE, service, list(items), opened):
         found[row["what"]].setdefault(ItemId(row["item_id"]), []).append(row)
     places, out = found["place"], []
-    urgent: list[Urgent] = []
+    urgent: list[PrioritisedItem] = []
+
     for item in items:
         if item not in found["known"] or item in found["quarantined"] or item in found["twin"]:
             continue
+
         known = found["known"][item][0]
         since, copy_of = found["waiting"].get(item, [known])[0]["since"], None
         if item in places:
@@ -172,7 +153,9 @@ async def take_for_priority(
             else:
                 copy_of = BucketId(place["bucket_id"])
             since = place["since"]
-        urgent.append(Urgent(item, since, since - timedelta(seconds=head_start), known["fragment"], copy_of))
+
+        urgent.append(PrioritisedItem(item, since, since - timedelta(seconds=head_start), known["fragment"], copy_of))
+
     if out:
         await db.fetch(_TAKE_OUT, list({row["bucket_id"] for item in out for row in places[item]}), out)
     return urgent
@@ -189,10 +172,10 @@ async def note_twins(
     db: Connection,
     service: ServiceId,
     buckets: Sequence[tuple[BucketId, Sequence[ItemId]]],
-    urgent: Sequence[Urgent],
+    urgent: Sequence[PrioritisedItem],
 ) -> None:
     """Remember which items of these new buckets stand in a claimed one too."""
-    firsts = {one.item_id: one.copy_of for one in urgent if one.copy_of is not None}
+    firsts = {item.item_id: item.copy_of for item in urgent if item.copy_of is not None}
     pairs = [(item, firsts[item], bucket) for bucket, items in buckets for item in items if item in firsts]
     if pairs:
         await db.execute(_NOTE_TWINS, service, *([pair[n] for pair in pairs] for n in range(3)))
@@ -211,17 +194,18 @@ _DELETE = (
 
 
 async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
-    """Remove items with everything about them; returns the claimed buckets that are empty, and so over, by that."""
+    """Remove items with everything about them; returns the claimed buckets that this leaves empty, and so ends."""
     ids = list(items)
-    opened = await db.fetchval(_LOCK_TO_DELETE, ids, None)
+    opened = await db.fetchval(_LOCK, ids, None)
     ended = await db.fetch(_TAKE_OUT, opened, ids)
     for statement in _DELETE:
         await db.execute(statement, ids)
+
     return [
         Freed(
             ServiceId(row["service_id"]),
             BucketId(row["bucket_id"]),
-            ClaimNumber(row["claim"]),
+            ClaimNumber(row["claim_id"]),
             ClientId(row["client_id"]),
             None if row["session_id"] is None else SessionId(row["session_id"]),
             0,
@@ -250,10 +234,10 @@ SELECT key FROM freed"""
 async def quarantined(
     db: Connection, service: ServiceId | None, after: tuple[int, int], limit: int
 ) -> list[dict[str, Any]]:
-    """Items that broke clients, from behind `after` (service, item) on."""
+    """List items that broke clients, from behind `after` (service, item) on."""
     return [dict(row) for row in await db.fetch(_QUARANTINED, service, *after, limit)]
 
 
 async def retry(db: Connection, service: ServiceId, keys: Sequence[str]) -> set[str]:
-    """Let quarantined items wait again; returns the keys of those that were."""
+    """Let quarantined items wait again; returns the keys of those that were quarantined."""
     return {row["key"] for row in await db.fetch(_RETRY, service, list(keys))}

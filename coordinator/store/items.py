@@ -1,4 +1,4 @@
-"""The catalogue, what waits, and what an admin does to items."""
+"""The catalogue, waiting items, and the results of items."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import Any
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
 from coordinator.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueItem:
+    """A row of the catalogue."""
+
+    item: ItemId
+    key: str
+    attributes: dict[str, Any]
+
 
 # New keys get a row and wait in these services; known ones keep their attributes.  In one order of keys, so that two of
 # these never wait for each other.  Services that are added wait until the items have joined the others
@@ -63,12 +73,12 @@ async def add(
 
 
 async def known(db: Connection, keys: Sequence[str]) -> list[ItemId]:
-    """Those in the catalogue, which cannot be deleted until the transaction ends; it does not wait for the disk."""
+    """Find the items of these keys; nobody deletes them until the transaction ends, which waits for no disk."""
     return [ItemId(row["item_id"]) for row in await db.fetch(_KNOWN, list(keys))]
 
 
 async def join(db: Connection, service: ServiceId, items: Sequence[ItemId], priority: int, head_start: float) -> int:
-    """Let items wait in a service where they have no state yet; returns how many that were.
+    """Let items wait in a service where they have no state yet; returns the number of them.
 
     `head_start` is what the priority is worth, in seconds.
     """
@@ -86,14 +96,14 @@ SELECT w.item_id, i.key, w.rank_at, w.since, w.priority
 
 
 async def waiting(db: Connection, service: ServiceId, after: tuple[datetime, int], limit: int) -> list[WaitingItem]:
-    """Items that are not in a bucket, in rank order, from behind `after` (rank, item) on."""
+    """List waiting items in rank order, from behind `after` (rank, item) on."""
     return [
         WaitingItem(ItemId(row["item_id"]), row["key"], row["rank_at"], row["since"], row["priority"])
         for row in await db.fetch(_WAITING, service, *after, limit)
     ]
 
 
-_FIND = "SELECT item_id, key, attributes FROM item WHERE key = $1"
+_FIND_ITEM = "SELECT item_id, key, attributes FROM item WHERE key = $1"
 
 # As the statistics count: of two copies the one that can be had counts, and none if one of them was settled.
 _STATES = """
@@ -114,10 +124,10 @@ SELECT s.name,
  WHERE x.item_id = $1 AND x.service_id IN (SELECT service_id FROM service) ORDER BY s.name"""
 
 _RESULTS_OF = """
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
-       k.invalidated_by IS NULL AS valid
-  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim)
- WHERE r.item_id = $1 ORDER BY r.claim DESC LIMIT 1000"""
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim_id)
+ WHERE r.item_id = $1 ORDER BY r.claim_id DESC LIMIT 1000"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class ItemStory:
-    """One item: its state in each of its services, and all its results, newest first."""
+    """An item, its state in each of its services, and all its results, newest first."""
 
     item: ItemId
     key: str
@@ -148,53 +158,69 @@ class ItemStory:
 
 
 async def show(db: Connection, key: str) -> ItemStory | None:
-    """Everything about one item; None if its key is not known."""
-    row = await db.fetchrow(_FIND, key)
+    """Load all that is known of one item; None if its key is not known."""
+    row = await db.fetchrow(_FIND_ITEM, key)
     if row is None:
         return None
-    states = [(one["name"], one["state"]) for one in await db.fetch(_STATES, row["item_id"])]
-    results = [ResultRow(**one) for one in await db.fetch(_RESULTS_OF, row["item_id"])]
+    states = [(state["name"], state["state"]) for state in await db.fetch(_STATES, row["item_id"])]
+    results = [ResultRow(**result) for result in await db.fetch(_RESULTS_OF, row["item_id"])]
     return ItemStory(ItemId(row["item_id"]), row["key"], row["attributes"], states, results)
 
 
 # Pages by (claim, item): results arrive nearly in that order, and block ranges find those of a claim.  The window
 # over claims keeps each page's cost independent of what lies behind it.
-SPAN = 16
+WINDOW_CLAIMS = 16
 """Claims to a window: some pages' worth of results, whatever the history."""
 
+# $1 service
+# $2 claim of the last row
+# $3 item of the last row
+# $4 client, or null
+# $5 since then, or null
+# $6 until then, or null
+# $7 rows at most
+# $8 claims of a window
 _LIST = """
 WITH span AS MATERIALIZED (
-    SELECT claim, client_id, session_id, bucket_id, invalidated_by FROM claim
-     WHERE service_id = $1 AND claim >= $2 AND settled > 0
+    SELECT claim_id, client_id, session_id, bucket_id, invalidated_by FROM claim
+     WHERE service_id = $1 AND claim_id >= $2 AND settled > 0
        AND ($4::text IS NULL OR client_id = $4)
        AND ($5::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $5)
        AND ($6::timestamptz IS NULL OR begun_at <= $6)
-     ORDER BY claim LIMIT $8)
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
-       k.invalidated_by IS NULL AS valid
-  FROM span k JOIN result r USING (claim) JOIN item i USING (item_id) JOIN service s ON s.service_id = r.service_id
- WHERE r.claim BETWEEN (SELECT min(claim) FROM span) AND (SELECT max(claim) FROM span)
-   AND (r.claim, r.item_id) > ($2, $3)
+     ORDER BY claim_id LIMIT $8)
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+  FROM span k JOIN result r USING (claim_id) JOIN item i USING (item_id) JOIN service s ON s.service_id = r.service_id
+ WHERE r.claim_id BETWEEN (SELECT min(claim_id) FROM span) AND (SELECT max(claim_id) FROM span)
+   AND (r.claim_id, r.item_id) > ($2, $3)
    AND ($5::timestamptz IS NULL OR r.at >= $5) AND ($6::timestamptz IS NULL OR r.at < $6)
- ORDER BY r.claim, r.item_id LIMIT $7"""
+ ORDER BY r.claim_id, r.item_id LIMIT $7"""
 
 _LAST_CLAIM = """
-SELECT max(claim), count(*) FROM (
-    SELECT claim FROM claim
-     WHERE service_id = $1 AND claim >= $2 AND settled > 0
+SELECT max(claim_id), count(*) FROM (
+    SELECT claim_id FROM claim
+     WHERE service_id = $1 AND claim_id >= $2 AND settled > 0
        AND ($3::text IS NULL OR client_id = $3)
        AND ($4::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $4)
        AND ($5::timestamptz IS NULL OR begun_at <= $5)
-     ORDER BY claim LIMIT $6) w"""
+     ORDER BY claim_id LIMIT $6) w"""
 
+# $1 service
+# $2 claim of the last row
+# $3 item of the last row
+# $4 key
+# $5 client, or null
+# $6 since then, or null
+# $7 until then, or null
+# $8 rows at most
 _LIST_OF_ITEM = """
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id, r.claim, r.at,
-       k.invalidated_by IS NULL AS valid
-  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim)
- WHERE i.key = $4 AND r.service_id = $1 AND (r.claim, r.item_id) > ($2, $3)
+SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+  FROM result r JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim_id)
+ WHERE i.key = $4 AND r.service_id = $1 AND (r.claim_id, r.item_id) > ($2, $3)
    AND ($5::text IS NULL OR k.client_id = $5)
    AND ($6::timestamptz IS NULL OR r.at >= $6) AND ($7::timestamptz IS NULL OR r.at < $7)
- ORDER BY r.claim, r.item_id LIMIT $8"""
+ ORDER BY r.claim_id, r.item_id LIMIT $8"""
 
 
 async def results(
@@ -208,20 +234,22 @@ async def results(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> list[ResultRow]:
-    """Results of a service in the order of their claims, from behind `after` (claim, item) on."""
+    """List results of a service in the order of their claims, from behind `after` (claim, item) on."""
     if key is not None:
         rows = await db.fetch(_LIST_OF_ITEM, service, *after, key, client, since, until, limit)
         return [ResultRow(**row) for row in rows]
+
     found: list[ResultRow] = []
     start = after
     while len(found) < limit:
-        rows = await db.fetch(_LIST, service, *start, client, since, until, limit, SPAN)
+        rows = await db.fetch(_LIST, service, *start, client, since, until, limit, WINDOW_CLAIMS)
         found.extend(ResultRow(**row) for row in rows[: limit - len(found)])
         if len(rows) >= limit:
             break
+
         # A window of claims may hold less than a page; the next one begins behind its last claim.
-        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, SPAN)
-        if last["count"] < SPAN:
+        last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, WINDOW_CLAIMS)
+        if last["count"] < WINDOW_CLAIMS:
             break
         start = (last["max"] + 1, 0)
     return found

@@ -60,12 +60,12 @@ Folders = Mapping[str, Traversable]
 
 
 def shipped() -> list[Migration]:
-    """The migrations in this package, in order."""
+    """List the migrations in this package, in order."""
     return in_folder(files("coordinator.store").joinpath("migrations"))
 
 
 def in_folder(folder: Traversable, plugin: str = "") -> list[Migration]:
-    """The migrations of one folder, in order."""
+    """List the migrations of one folder, in order."""
     found = []
     for file in folder.iterdir():
         match = _FILE.match(file.name)
@@ -75,7 +75,7 @@ def in_folder(folder: Traversable, plugin: str = "") -> list[Migration]:
 
 
 async def migrate(database: Database, plugins: Folders | None = None) -> list[Migration]:
-    """Apply what is missing; returns what this call applied.
+    """Apply the migrations that are missing; returns those that this call applied.
 
     Raises:
         UnknownSchema: the database is newer than this program, or a file has changed since it was applied.
@@ -89,6 +89,7 @@ async def migrate(database: Database, plugins: Folders | None = None) -> list[Mi
             missing = await _missing(connection, plugins)
             if not missing:
                 return done
+
             await connection.execute(missing[0].sql, timeout=3600)
             first = missing[0]
             await connection.execute(_NOTE, first.plugin, first.number, first.name, first.checksum)
@@ -96,7 +97,7 @@ async def migrate(database: Database, plugins: Folders | None = None) -> list[Mi
 
 
 async def pending(database: Database, plugins: Folders | None = None) -> list[Migration]:
-    """What `migrate` would apply.
+    """List the migrations that `migrate` would apply.
 
     Raises:
         UnknownSchema, Unavailable: as `migrate`.
@@ -107,8 +108,9 @@ async def pending(database: Database, plugins: Folders | None = None) -> list[Mi
 
 async def _missing(connection: Connection, plugins: Folders | None) -> list[Migration]:
     folders = (in_folder(folder, name) for name, folder in sorted((plugins or {}).items()))
-    known = {(one.plugin, one.number): one for one in chain(shipped(), *folders)}
+    known = {(migration.plugin, migration.number): migration for migration in chain(shipped(), *folders)}
     applied = await connection.fetch(_APPLIED) if await connection.fetchval(_HAS_LEDGER) else []
+
     for row in applied:
         mine = known.pop((row["plugin"], row["number"]), None)
         if mine is None and row["plugin"] not in (plugins or {}) and row["plugin"]:
@@ -120,4 +122,5 @@ async def _missing(connection: Connection, plugins: Folders | None) -> list[Migr
             )
         if mine.checksum != row["checksum"]:
             raise UnknownSchema(f"Migration {mine} ({row['name']}) is not the one that the database was made with.")
+
     return list(known.values())

@@ -8,7 +8,7 @@ from typing import Any
 from coordinator.model import Boot
 from coordinator.store.pool import Connection
 
-CHANNEL = "coordinator"
+NOTIFY_CHANNEL = "coordinator"
 """The NOTIFY channel on which nodes wake and tell each other."""
 
 _BEGIN = """
@@ -42,7 +42,7 @@ _NOTIFY = "SELECT pg_notify('coordinator', $1)"
 
 
 async def begin(db: Connection, name: str, version: str, lease: float) -> Boot:
-    """A new start of the node of that name, with a lease of so many seconds."""
+    """Begin a new start of the node of that name, with a lease of so many seconds."""
     return Boot(await db.fetchval(_BEGIN, name, version, lease))
 
 
@@ -62,7 +62,7 @@ SELECT name AS node, boot, state, lease_until, version, started_at, load
 
 
 async def here(db: Connection) -> list[dict[str, Any]]:
-    """The nodes that run, each with the load that it told last."""
+    """List the nodes that run, each with the load that it told last."""
     return [dict(row) for row in await db.fetch(_HERE)]
 
 
@@ -72,22 +72,22 @@ async def expired(db: Connection, boot: Boot) -> list[Boot]:
 
 
 async def end_sessions(db: Connection) -> None:
-    """Note that the connections of nodes are over that are gone."""
+    """Note the end of all connections of nodes that are gone."""
     await db.execute(_SESSIONS_GONE)
 
 
 async def set_state(db: Connection, boot: Boot, state: str) -> None:
-    """`draining`, or `gone` at a regular end."""
+    """Set a node's state: `draining`, or `gone` at a regular end."""
     await db.execute(_STATE, boot, state)
 
 
 async def others(db: Connection, boot: Boot) -> int:
-    """How many other nodes run."""
+    """Count the other nodes that run."""
     return int(await db.fetchval(_OTHERS, boot))
 
 
 async def page(db: Connection, after: int, limit: int) -> list[dict[str, Any]]:
-    """Starts of nodes, in order."""
+    """List starts of nodes, in order."""
     return [dict(row) for row in await db.fetch(_LIST, after, limit)]
 
 
@@ -97,7 +97,7 @@ SELECT name AS node, boot, state, lease_until, version, started_at, load FROM no
 
 
 async def newest(db: Connection, before: int, limit: int, state: str | None) -> list[dict[str, Any]]:
-    """Starts of nodes, newest first, each with the load that it told last."""
+    """List starts of nodes, newest first, each with the load that it told last."""
     return [dict(row) for row in await db.fetch(_NEWEST, before, limit, state)]
 
 
@@ -110,6 +110,6 @@ _CLOCK = "SELECT now()"
 
 
 async def clock(db: Connection) -> datetime:
-    """The database's time."""
+    """Read the database's clock."""
     now: datetime = await db.fetchval(_CLOCK)
     return now

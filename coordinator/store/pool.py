@@ -1,6 +1,6 @@
 """Connections to Postgres, and the line between its faults and ours.
 
-Every statement has a deadline.  Whatever means "the database cannot be reached or did not answer" leaves here
+Every statement has a deadline.  An error that means "the database cannot be reached or did not answer" leaves here
 as `Unavailable`; anything else that asyncpg raises is a fault of this program and is let through.
 """
 
@@ -27,7 +27,7 @@ STATEMENT_DEADLINE = 10.0
 
 CONNECT_DEADLINE = 5.0
 
-LOST = (
+UNAVAILABLE_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -44,12 +44,12 @@ LOST = (
     asyncpg.OperatorInterventionError,
     asyncpg.InternalClientError,
 )
-"""Exceptions that are the database's fault; after most it is not known whether the statement was carried out."""
+"""Exceptions that are the database's fault; after most of them nobody knows whether the statement was carried out."""
 
 # A message that nobody reads: the least that a transaction can write, and so waits for.
 _FLUSH = "SELECT pg_logical_emit_message(true, 'coordinator', '')"
 
-OLDEST, NEWEST = 14, 18
+OLDEST_POSTGRES, NEWEST_POSTGRES = 14, 18
 """The versions of Postgres that the tests know."""
 
 
@@ -95,6 +95,7 @@ class Database:
                     "enable_seqscan": "off",
                 },
             )
+
             async with self.connection() as connection:
                 version = connection.get_server_version().major
                 fsync = await connection.fetchval("SELECT current_setting('fsync')")
@@ -102,15 +103,18 @@ class Database:
             raise ConfigError(f"database: it refuses the login: {failure}") from failure
         except asyncpg.InvalidCatalogNameError as failure:
             raise ConfigError(f"database: {failure}") from failure
-        except LOST as failure:
+        except UNAVAILABLE_ERRORS as failure:
             raise Unavailable(f"The database cannot be reached: {failure or type(failure).__name__}") from failure
-        if not OLDEST <= version <= NEWEST:
-            raise ConfigError(f"database: it is Postgres {version}; versions {OLDEST} to {NEWEST} were expected")
+
+        if not OLDEST_POSTGRES <= version <= NEWEST_POSTGRES:
+            raise ConfigError(
+                f"database: it is Postgres {version}; versions {OLDEST_POSTGRES} to {NEWEST_POSTGRES} were expected"
+            )
         if fsync != "on":
             raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
 
     async def warm_up(self, step: Callable[[Connection], Awaitable[None]]) -> None:
-        """Run `step` once on each connection that nobody uses just now; what it asks is not counted.
+        """Run `step` once on each connection that is not in use; its statements are not counted.
 
         Raises:
             Unavailable: as `connection`.
@@ -122,7 +126,7 @@ class Database:
                     await step(connection)
 
     async def close(self) -> None:
-        """Let the connections go; those still at work are cut after some seconds."""
+        """Close the connections; those still at work are cut after some seconds."""
         if self._pool is None:
             return
         try:
@@ -133,26 +137,27 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One connection, for single statements.
+        """Lend a connection, for single statements.
 
         Raises:
             Unavailable: the database is away, or a deadline has passed; the outcome may be unknown.
         """
         begun = perf_counter() if self._taken >= self.size else None
         self._taken += 1
+
         try:
             async with self._pool.acquire(timeout=CONNECT_DEADLINE) as connection:
                 if begun is not None:
                     self.load.waited(perf_counter() - begun)
                 yield connection
-        except LOST as failure:
+        except UNAVAILABLE_ERRORS as failure:
             raise Unavailable("The database cannot be reached.") from failure
         finally:
             self._taken -= 1
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """One connection, in a transaction that commits when the block ends well.
+        """Lend a connection in a transaction that commits when the block ends well.
 
         Raises:
             Unavailable: as `connection`.
@@ -170,7 +175,7 @@ class Database:
             await connection.execute(_FLUSH)
 
     async def listen(self, channel: str, heard: Any) -> Connection:
-        """A connection of its own that calls `heard(connection, pid, channel, payload)` for each NOTIFY.
+        """Open a connection of its own that calls `heard(connection, pid, channel, payload)` for each NOTIFY.
 
         Raises:
             Unavailable: as `connection`.
@@ -182,9 +187,14 @@ class Database:
                 timeout=CONNECT_DEADLINE,
                 command_timeout=STATEMENT_DEADLINE,
             )
-            await connection.add_listener(channel, heard)
-        except LOST as failure:
+            try:
+                await connection.add_listener(channel, heard)
+            except BaseException:
+                connection.terminate()  # a node that ends this early closes it nowhere else
+                raise
+        except UNAVAILABLE_ERRORS as failure:
             raise Unavailable("The database cannot be reached.") from failure
+
         return connection
 
 
@@ -202,4 +212,4 @@ def _objects(binary: bytes) -> Any:
 
 
 async def _leave_as_is(connection: Connection) -> None:
-    """Nothing here changes a connection's settings, so no statement is spent on resetting them."""
+    """Spend no statement on resetting a connection's settings, since nothing here changes them."""

@@ -1,4 +1,4 @@
-"""Results that have become old: their items wait again."""
+"""Letting items wait again whose results have become old."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from coordinator.store.pool import Connection
 # already is overtaken.
 _DUE = """
 WITH due AS MATERIALIZED (
-    SELECT claim, ended_at FROM claim
+    SELECT claim_id, ended_at FROM claim
      WHERE service_id = $1 AND settled > 0 AND NOT rechecked AND ended_at <= now() - make_interval(secs => $2)
      ORDER BY ended_at LIMIT $3 FOR UPDATE SKIP LOCKED),
 seen AS (
-    UPDATE claim c SET rechecked = true FROM due d WHERE c.claim = d.claim),
+    UPDATE claim c SET rechecked = true FROM due d WHERE c.claim_id = d.claim_id),
 found AS MATERIALIZED (
-    SELECT r.item_id, r.claim, d.ended_at
-      FROM due d JOIN result r USING (claim)
-     WHERE r.claim BETWEEN (SELECT min(claim) FROM due) AND (SELECT max(claim) FROM due) AND r.service_id = $1),
+    SELECT r.item_id, r.claim_id, d.ended_at
+      FROM due d JOIN result r USING (claim_id)
+     WHERE r.claim_id BETWEEN (SELECT min(claim_id) FROM due) AND (SELECT max(claim_id) FROM due)
+       AND r.service_id = $1),
 under_way AS (
     SELECT n.item_id
       FROM bucket_items i JOIN bucket b USING (bucket_id)
@@ -29,8 +30,8 @@ old AS (
     SELECT r.item_id, min(r.ended_at) AS ended_at
       FROM found r
      WHERE EXISTS (SELECT FROM item_service x WHERE x.service_id = $1 AND x.item_id = r.item_id)
-       AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim)
-                        WHERE n.item_id = r.item_id AND n.service_id = $1 AND n.claim > r.claim
+       AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim_id)
+                        WHERE n.item_id = r.item_id AND n.service_id = $1 AND n.claim_id > r.claim_id
                           AND k.invalidated_by IS NULL)
        AND NOT EXISTS (SELECT FROM quarantine q WHERE q.service_id = $1 AND q.item_id = r.item_id)
        AND r.item_id NOT IN (SELECT item_id FROM under_way)
@@ -44,7 +45,7 @@ ON CONFLICT (service_id, item_id) DO NOTHING"""
 
 
 async def recheck(db: Connection, service: ServiceId, recheck_after: float, claims: int = 50) -> int:
-    """Let items wait again whose newest valid result is older than so many seconds; returns how many.
+    """Let items wait again whose newest valid result is older than `recheck_after` seconds; returns how many.
 
     Within a transaction that holds the builder's lock; looks at `claims` claims at most.
     """

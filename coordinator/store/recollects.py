@@ -1,4 +1,4 @@
-"""Buckets that go back to the client that was cut off from them.  protocol.md, "Recollecting" """
+"""Giving buckets back to the client that was cut off from them.  protocol.md, "Recollecting" """
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, SessionId
-from coordinator.store.claims import claimed
+from coordinator.store.claims import read_claimed
 from coordinator.store.pool import Connection
 
 # The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
@@ -15,13 +15,13 @@ from coordinator.store.pool import Connection
 # and with `client_id = $1` the newest claims of all might be walked through for those of this one.
 _LOCK_RECENT = """
 WITH recent AS MATERIALIZED (
-    SELECT bucket_id, claim
-      FROM (SELECT bucket_id, claim, ended FROM claim
-             WHERE (client_id, claim) > ($1, 0) AND (client_id, claim) <= ($1, 9223372036854775807)
-             ORDER BY client_id DESC, claim DESC LIMIT 1000) c
+    SELECT bucket_id, claim_id
+      FROM (SELECT bucket_id, claim_id, ended FROM claim
+             WHERE (client_id, claim_id) > ($1, 0) AND (client_id, claim_id) <= ($1, 9223372036854775807)
+             ORDER BY client_id DESC, claim_id DESC LIMIT 1000) c
      WHERE ended IS NULL OR ended IN ('cut_off', 'drained', 'crashed'))
 SELECT bucket_id FROM bucket
- WHERE bucket_id = ANY (ARRAY (SELECT bucket_id FROM recent)) AND claim = ANY (ARRAY (SELECT claim FROM recent))
+ WHERE bucket_id = ANY (ARRAY (SELECT bucket_id FROM recent)) AND claim_id = ANY (ARRAY (SELECT claim_id FROM recent))
    AND state <> 'done'
  ORDER BY bucket_id FOR UPDATE"""
 
@@ -29,7 +29,7 @@ SELECT bucket_id FROM bucket
 _SHED_SETTLED = """
 WITH settled AS (
     SELECT b.service_id, b.bucket_id, t.item_id,
-           count(*) OVER (PARTITION BY b.bucket_id) < length(b.settled) - bit_count(b.settled) AS others
+           count(*) OVER (PARTITION BY b.bucket_id) < items_left(b.settled) AS others
       FROM bucket b JOIN bucket_items c USING (bucket_id)
       JOIN twin t ON b.bucket_id IN (t.first_id, t.second_id) AND t.service_id = b.service_id
      WHERE b.bucket_id = ANY ($1::uuid[]) AND b.twins AND t.settled_by IS NOT NULL
@@ -47,13 +47,18 @@ bits AS (
      WHERE c.bucket_id IN (SELECT bucket_id FROM shed) GROUP BY c.bucket_id)
 UPDATE bucket b SET settled = b.settled | x.gone FROM bits x WHERE b.bucket_id = x.bucket_id"""
 
-# Who takes a bucket over from another session of its own holds it no longer by that.
+# $1 client
+# $2 session that gets them
+# $3 buckets that may go back
+# $4 those of them that it names
+# $5 boot
+# $6 the recollect window in seconds
 _RECOLLECT = """
 WITH again AS MATERIALIZED (
-    SELECT b.bucket_id, b.claim AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
+    SELECT b.bucket_id, b.claim_id AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
       FROM bucket b
-      JOIN claim c ON c.claim = b.claim
-      JOIN client_service m ON m.client_id = $1 AND m.service_id = b.service_id AND m.joined AND m.inactive IS NULL
+      JOIN claim c ON c.claim_id = b.claim_id
+      JOIN membership m ON m.client_id = $1 AND m.service_id = b.service_id AND m.joined AND m.inactive IS NULL
       JOIN service s ON s.service_id = b.service_id AND s.state <> 'revoked'
      WHERE b.bucket_id = ANY ($3::uuid[]) AND c.client_id = $1
        AND (b.kept_until IS NOT NULL
@@ -63,36 +68,36 @@ WITH again AS MATERIALIZED (
 taken AS (
     UPDATE bucket b
        SET state = CASE WHEN a.taken_from IS NULL THEN 'claimed' ELSE b.state END,
-           claim = nextval('claim_number'), client_id = $1, session_id = $2, boot = $5,
+           claim_id = nextval('claim_number'), client_id = $1, session_id = $2, boot = $5,
            touched_at = CASE WHEN a.taken_from IS NULL THEN now() ELSE b.touched_at END,
            kept_until = NULL, split_at = NULL,
            attempts = b.attempts - CASE WHEN a.cut_off IS TRUE THEN 1 ELSE 0 END
       FROM again a WHERE b.bucket_id = a.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim, b.client_id, b.session_id, b.attempts, b.settled,
+    RETURNING b.service_id, b.bucket_id, b.claim_id, b.client_id, b.session_id, b.attempts, b.settled,
               b.state = 'dead' AS dead, a.former, a.taken_from, a.cut_off),
 noted AS (
-    INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given)
-    SELECT claim, bucket_id, service_id, client_id, session_id, $5, ~settled FROM taken),
+    INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given)
+    SELECT claim_id, bucket_id, service_id, client_id, session_id, $5, ~settled FROM taken),
 ended AS (
     UPDATE claim c SET ended = 'recollected', ended_at = coalesce(c.ended_at, now())
-      FROM taken t WHERE c.claim = t.former),
+      FROM taken t WHERE c.claim_id = t.former),
 refund AS (
-    UPDATE giveback g
+    UPDATE return_block g
        SET times = g.times - 1,
            until = least(g.until, now() + make_interval(secs => least(30 * 2 ^ least(g.times - 2, 10), 3600)))
       FROM taken t WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id AND g.times > 1),
 refund_whole AS (
-    DELETE FROM giveback g USING taken t
+    DELETE FROM return_block g USING taken t
      WHERE t.cut_off AND g.client_id = $1 AND g.bucket_id = t.bucket_id AND g.times = 1),
 calmed AS (
-    UPDATE client_service m
+    UPDATE membership m
        SET streak = greatest(m.streak - 1, 0), disconnects = greatest(m.disconnects - 1, 0),
            returned = greatest(m.returned - 1, 0),
            wait_until = CASE WHEN m.streak > 2 THEN m.wait_until END
      WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off))
-SELECT t.service_id, t.bucket_id, t.claim, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
+SELECT t.service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
        c.items, c.frame, t.former, t.taken_from, t.dead
-  FROM taken t JOIN bucket_items c USING (bucket_id) ORDER BY t.claim"""
+  FROM taken t JOIN bucket_items c USING (bucket_id) ORDER BY t.claim_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +124,11 @@ async def recollect(
     candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
     if not candidates:
         return []
+
     await db.execute(_SHED_SETTLED, candidates, session, list(named))
     rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
+
     return [
-        Regranted(replace(claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
+        Regranted(replace(read_claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
         for row in rows
     ]

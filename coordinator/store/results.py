@@ -1,4 +1,4 @@
-"""Storing what clients found out, once.
+"""Storing the results of clients, each once.
 
 The check "this claim is current" and the rows are one transaction.  The usual case, many whole submits at once,
 is two statements whatever their number: one that locks and checks the bucket rows, and one COPY.  A submit that
@@ -8,21 +8,24 @@ the first one passes over (repeat, stale, an item deleted meanwhile, a copy in a
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from coordinator.errors import Conflict, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store import claim_lookup, claims
+from coordinator.store.claim_lookup import NamedClaim
 from coordinator.store.pool import Connection
+from coordinator.store.result_copy import copy_results, encode_rows
 
-Keep = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
+PluginStore = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
+"""Stores what a plugin keeps of a submit: of the items that count, as of that time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settling:
+class CheckedSubmit:
     """One checked submit.
 
     `rows` are (item, value as JSON text); `mask` has one '0' or '1' for each item of the bucket, '1' for those
@@ -37,19 +40,19 @@ class Settling:
     mask: str
     final: bool
     parts: Sequence[tuple[ItemId, str]] = ()
-    """Results that leave their items unsettled; only `keep` stores them."""
-    keep: Keep | None = None
-    """What else is to be stored of it, in the same transaction, of those items that count."""
+    """Results that leave their items unsettled; only the plugin stores them."""
+    keep: PluginStore | None = None
+    """The plugin's own tables, stored in the same transaction."""
     copied: bytes = field(init=False, repr=False)
     """`rows` as COPY sends them: made ready before the transaction, so that no lock is held meanwhile."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "copied", _binary(self))
+        object.__setattr__(self, "copied", encode_rows(self.service_id, self.claim, self.rows))
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a submit; the fields of `stored`."""
+class SubmitOutcome:
+    """The answer to a submit: the fields of `stored`."""
 
     stored: int
     discarded: int
@@ -63,76 +66,82 @@ class Outcome:
 
 
 # Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
+#
+# $1 buckets
+# $2 their claims
+# $3 who submits
+# $4 masks
+# $5 which submits are final
+# $6 how many items each settles
+# $7 the recollect window in seconds
 _SETTLE = """
 WITH s AS (
-    SELECT bucket_id, claim, client_id, mask::varbit AS mask, final, n
+    SELECT bucket_id, claim_id, client_id, mask::varbit AS mask, final, n
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[], $6::int[])
-        AS s (bucket_id, claim, client_id, mask, final, n)),
+        AS s (bucket_id, claim_id, client_id, mask, final, n)),
 current AS MATERIALIZED (
-    SELECT b.bucket_id FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
-     WHERE b.claim = s.claim AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
+    SELECT b.bucket_id, s.client_id, s.mask, s.final, s.n, all_settled(b.settled | s.mask) AS whole
+      FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
+     WHERE b.claim_id = s.claim_id AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
        AND (s.n > 0 OR NOT s.final)
      ORDER BY b.bucket_id FOR UPDATE OF b),
 stored AS (
     UPDATE bucket b
-       SET settled = b.settled | s.mask,
-           state = CASE WHEN bit_count(b.settled | s.mask) = length(b.settled) THEN 'done'
-                        WHEN s.final THEN 'ready' WHEN s.n > 0 THEN 'claimed' ELSE b.state END,
-           touched_at = CASE WHEN bit_count(b.settled | s.mask) = length(b.settled) OR s.final THEN NULL
-                             WHEN s.n > 0 THEN now() ELSE b.touched_at END,
-           client_id = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
-                            THEN b.client_id END,
-           session_id = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
-                             THEN b.session_id END,
-           boot = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final) THEN b.boot END,
-           kept_until = CASE WHEN NOT (bit_count(b.settled | s.mask) = length(b.settled) OR s.final)
-                             THEN b.kept_until END,
-           shuffle = CASE WHEN s.final THEN gen_random_uuid() ELSE b.shuffle END,
-           attempts = b.attempts
-                      + CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) THEN 1 ELSE 0 END,
-           split_at = CASE WHEN s.final AND bit_count(b.settled | s.mask) < length(b.settled) AND b.attempts >= 2
+       SET settled = b.settled | c.mask,
+           state = CASE WHEN c.whole THEN 'done' WHEN c.final THEN 'ready' WHEN c.n > 0 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN c.whole OR c.final THEN NULL WHEN c.n > 0 THEN now() ELSE b.touched_at END,
+           client_id = CASE WHEN NOT (c.whole OR c.final) THEN b.client_id END,
+           session_id = CASE WHEN NOT (c.whole OR c.final) THEN b.session_id END,
+           boot = CASE WHEN NOT (c.whole OR c.final) THEN b.boot END,
+           kept_until = CASE WHEN NOT (c.whole OR c.final) THEN b.kept_until END,
+           shuffle = CASE WHEN c.final THEN gen_random_uuid() ELSE b.shuffle END,
+           attempts = b.attempts + CASE WHEN c.final AND NOT c.whole THEN 1 ELSE 0 END,
+           split_at = CASE WHEN c.final AND NOT c.whole AND b.attempts >= 2
                            THEN now() + make_interval(secs => $7) END
-      FROM current JOIN s USING (bucket_id) WHERE b.bucket_id = current.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim, s.client_id, s.n, s.final,
-              length(b.settled) - bit_count(b.settled)::int AS remaining),
+      FROM current c WHERE b.bucket_id = c.bucket_id
+    RETURNING b.service_id, b.bucket_id, b.claim_id, c.client_id, c.n, c.final, items_left(b.settled) AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + t.n,
            ended_at = CASE WHEN t.remaining = 0 OR t.final THEN now() END,
            ended = CASE WHEN t.remaining = 0 THEN 'settled' WHEN t.final THEN 'partial' END
-      FROM stored t WHERE c.claim = t.claim),
+      FROM stored t WHERE c.claim_id = t.claim_id),
 calm AS MATERIALIZED (
-    SELECT m.client_id, m.service_id FROM client_service m
+    SELECT m.client_id, m.service_id FROM membership m
      WHERE m.streak > 0 AND (m.client_id, m.service_id) IN (SELECT client_id, service_id FROM stored WHERE n > 0)
      ORDER BY m.client_id, m.service_id FOR NO KEY UPDATE),
 calmed AS (
-    UPDATE client_service m SET streak = 0, wait_until = NULL
+    UPDATE membership m SET streak = 0, wait_until = NULL
       FROM calm WHERE m.client_id = calm.client_id AND m.service_id = calm.service_id)
 SELECT bucket_id, remaining, remaining = 0 OR final AS closed,
        EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
 
 
-async def settle(db: Connection, submits: Sequence[Settling], recollect_window: float) -> list[Outcome | None]:
+async def settle(
+    db: Connection, submits: Sequence[CheckedSubmit], recollect_window: float
+) -> list[SubmitOutcome | None]:
     """Store many submits, of different buckets, within a transaction; None for each that was passed over.
 
     `recollect_window` (seconds) is how long a bucket that failed too often stays whole.
     """
     rows = await db.fetch(
         _SETTLE,
-        [one.bucket_id for one in submits],
-        [one.claim for one in submits],
-        [one.client_id for one in submits],
-        [one.mask for one in submits],
-        [one.final for one in submits],
-        [len(one.rows) for one in submits],
+        [submit.bucket_id for submit in submits],
+        [submit.claim for submit in submits],
+        [submit.client_id for submit in submits],
+        [submit.mask for submit in submits],
+        [submit.final for submit in submits],
+        [len(submit.rows) for submit in submits],
         recollect_window,
     )
+
     stored = {row["bucket_id"]: row for row in rows}
     if rows:
-        await _copy(db, [one for one in submits if one.bucket_id in stored])
+        await copy_results(db, [submit.copied for submit in submits if submit.bucket_id in stored])
+
     return [
-        Outcome(
-            stored=len(one.rows),
+        SubmitOutcome(
+            stored=len(submit.rows),
             discarded=0,
             remaining=row["remaining"],
             closed=row["closed"],
@@ -140,61 +149,26 @@ async def settle(db: Connection, submits: Sequence[Settling], recollect_window: 
             freed=row["closed"] and row["remaining"] > 0,
             calmed=row["calmed"],
         )
-        if (row := stored.get(one.bucket_id))
+        if (row := stored.get(submit.bucket_id))
         else None
-        for one in submits
+        for submit in submits
     ]
 
 
-async def _copy(db: Connection, submits: Sequence[Settling]) -> None:
-    # `at` is the transaction's time, which is what the column has by default.
-    await db.copy_to_table(
-        "result",
-        columns=("item_id", "service_id", "claim", "value"),
-        format="binary",
-        source=bytearray().join((_COPY_BEGIN, *(one.copied for one in submits), _COPY_END)),  # bytes would be a path
-    )
-
-
-# COPY's binary format: of each row the number of columns, then of each column its length and itself.
-_COPY_BEGIN = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_COPY_END = b"\xff\xff"
-_ITEM = struct.Struct(">6sq")
-_COLUMNS_AND_LENGTH = struct.pack(">hi", 4, 8)
-_ORIGIN = struct.Struct(">iiiq")
-_VALUE = struct.Struct(">ic")
-_JSONB = b"\x01"
-
-
-def _binary(submit: Settling) -> bytes:
-    # By hand, since asyncpg's encoding of records takes five times as long; many values are the same.
-    origin = _ORIGIN.pack(4, submit.service_id, 8, submit.claim)
-    values: dict[str, bytes] = {}
-    parts = []
-    for item, value in submit.rows:
-        binary = values.get(value)
-        if binary is None:
-            text = value.encode()
-            binary = values[value] = origin + _VALUE.pack(len(text) + 1, _JSONB) + text
-        parts.append(_ITEM.pack(_COLUMNS_AND_LENGTH, item))
-        parts.append(binary)
-    return b"".join(parts)
-
-
 _LOCK = """
-SELECT b.state, b.claim, b.client_id, b.settled::text AS settled, b.twins, now() AS at
+SELECT b.state, b.claim_id, b.client_id, b.settled::text AS settled, b.twins, now() AS at
   FROM bucket b WHERE b.bucket_id = $1 FOR UPDATE"""
 
 _STORED = """
 SELECT item_id, value::text AS value FROM result
- WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim = $3"""
+ WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim_id = $3"""
 
 # Whether an item is still in the catalogue, and was not settled through another bucket: then it was never discarded.
 _ANY_LEFT = """
 SELECT EXISTS (
     SELECT FROM item i
      WHERE i.item_id = ANY ($1::bigint[])
-       AND NOT EXISTS (SELECT FROM result r JOIN claim k USING (claim)
+       AND NOT EXISTS (SELECT FROM result r JOIN claim k USING (claim_id)
                         WHERE r.item_id = i.item_id AND r.service_id = $2 AND k.bucket_id <> $3))"""
 
 _EQUAL = "SELECT bool_and(a::jsonb = b::jsonb) FROM unnest($1::text[], $2::text[]) AS pair (a, b)"
@@ -215,9 +189,18 @@ SELECT b.bucket_id FROM bucket b
 
 _FORGET_TWINS = "DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[])"
 
+# $1 bucket
+# $2 claim
+# $3 mask of what is settled by it
+# $4 whether it is final
+# $5 how many results are stored
+# $6 the recollect window in seconds
+# $7 client
+# $8 service
+# $9 how many results leave their items unsettled
 _MOVE = """
 WITH after AS (
-    SELECT bucket_id, bit_count(settled | $3::text::varbit) = length(settled) AS whole
+    SELECT bucket_id, all_settled(settled | $3::text::varbit) AS whole
       FROM bucket WHERE bucket_id = $1),
 stored AS (
     UPDATE bucket b
@@ -234,23 +217,23 @@ stored AS (
            split_at = CASE WHEN $4 AND NOT a.whole AND b.attempts >= 2
                            THEN now() + make_interval(secs => $6) END
       FROM after a WHERE b.bucket_id = a.bucket_id
-    RETURNING a.whole OR $4 AS closed, a.whole, length(b.settled) - bit_count(b.settled)::int AS remaining),
+    RETURNING a.whole OR $4 AS closed, a.whole, items_left(b.settled) AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + $5::int, parts = c.parts + $9::int,
            ended_at = CASE WHEN t.closed THEN now() END,
            ended = CASE WHEN t.whole THEN 'settled' WHEN t.closed THEN 'partial' END
-      FROM stored t WHERE c.claim = $2),
+      FROM stored t WHERE c.claim_id = $2),
 calmed AS (
-    UPDATE client_service m SET streak = 0, wait_until = NULL
+    UPDATE membership m SET streak = 0, wait_until = NULL
      WHERE m.client_id = $7 AND m.service_id = $8 AND m.streak > 0 AND $5::int > 0
     RETURNING true)
 SELECT closed, remaining, EXISTS (SELECT FROM calmed) AS calmed FROM stored"""
 
 
 async def settle_one(
-    db: Connection, submit: Settling, recollect_window: float
-) -> tuple[Outcome, list[tuple[ItemId, str]]]:
+    db: Connection, submit: CheckedSubmit, recollect_window: float
+) -> tuple[SubmitOutcome, list[tuple[ItemId, str]]]:
     """Store one submit by every rule, within a transaction; returns also the rows that were really stored.
 
     The order of the checks is the protocol's.
@@ -263,43 +246,75 @@ async def settle_one(
     if row is None or bucket is None:
         raise UnknownBucket("There is no such bucket.")
     await claim_lookup.check_owner(db, bucket, submit.bucket_id, submit.client_id)
+
+    items = [item for item, _ in submit.rows]
     known = {
-        one["item_id"]: one["value"]
-        for one in await db.fetch(_STORED, [item for item, _ in submit.rows], submit.service_id, submit.claim)
+        stored["item_id"]: stored["value"] for stored in await db.fetch(_STORED, items, submit.service_id, submit.claim)
     }
-    places = {item: place for place, item in enumerate(bucket.items)}
-    given = {item for item, place in places.items() if bucket.given[place] == "1"}
     same = await _same(db, [(known[item], value) for item, value in submit.rows if item in known])
-    repeated = bool(submit.rows) and len(known) == len(submit.rows)
-    if not (row["claim"] == submit.claim and row["client_id"] == submit.client_id):
-        if not same:
-            raise Conflict("Another result is stored for that claim and item.")
-        missing = [item for item, _ in submit.rows if item not in known]
-        deleted = (
-            bool(submit.rows)
-            and given.issuperset(missing)
-            and not await db.fetchval(_ANY_LEFT, missing, submit.service_id, submit.bucket_id)
-        )
-        if not (repeated or deleted):
-            raise StaleClaim("Your claim of that bucket has ended.")
-        left = sum(row["settled"][places[item]] == "0" for item in given)
-        return Outcome(0, len(missing), left, closed=True, duplicate=bool(known)), []
+    if not (row["claim_id"] == submit.claim and row["client_id"] == submit.client_id):
+        return await _answer_ended(db, submit, bucket, known, same=same), []
+
+    given = {item for item, bit in zip(bucket.items, bucket.given, strict=True) if bit == "1"}
     strangers = [item for item, _ in (*submit.rows, *submit.parts) if item not in given]
     if strangers:
         raise UnassignedItems("Items that are not in this bucket.", detail={"items": strangers})
     if not same:
         raise Conflict("Another result is stored for that claim and item.")
+
     if submit.final and not (submit.rows or submit.parts):
         return await _give_up(db, submit, recollect_window), []
-    fresh = [one for one in submit.rows if one[0] not in known and row["settled"][places[one[0]]] == "0"]
+    return await _store(db, submit, bucket, row, known, recollect_window)
+
+
+async def _answer_ended(
+    db: Connection, submit: CheckedSubmit, bucket: NamedClaim, known: Mapping[ItemId, str], *, same: bool
+) -> SubmitOutcome:
+    """Answer a submit of a claim that has ended: a repeat is told what was stored.
+
+    Raises:
+        StaleClaim: it is no repeat, and some of its items are still to be settled.
+        Conflict: another result is stored.
+    """
+    if not same:
+        raise Conflict("Another result is stored for that claim and item.")
+
+    given = {item for item, bit in zip(bucket.items, bucket.given, strict=True) if bit == "1"}
+    missing = [item for item, _ in submit.rows if item not in known]
+    repeated = bool(submit.rows) and len(known) == len(submit.rows)
+    deleted = (
+        bool(submit.rows)
+        and given.issuperset(missing)
+        and not await db.fetchval(_ANY_LEFT, missing, submit.service_id, submit.bucket_id)
+    )
+    if not (repeated or deleted):
+        raise StaleClaim("Your claim of that bucket has ended.")
+
+    left = sum(item in given and bit == "0" for item, bit in zip(bucket.items, bucket.settled, strict=True))
+    return SubmitOutcome(0, len(missing), left, closed=True, duplicate=bool(known))
+
+
+async def _store(
+    db: Connection,
+    submit: CheckedSubmit,
+    bucket: NamedClaim,
+    row: Any,
+    known: Mapping[ItemId, str],
+    recollect_window: float,
+) -> tuple[SubmitOutcome, list[tuple[ItemId, str]]]:
+    """Store the rows of a submit that count; `row` is the locked bucket, `known` the results stored already."""
+    unsettled = {item for item, bit in zip(bucket.items, row["settled"], strict=True) if bit == "0"}
+    fresh = [(item, value) for item, value in submit.rows if item not in known and item in unsettled]
     twins = await _lock_twins(db, submit, fresh) if row["twins"] else {}
-    kept = [one for one in fresh if twins.get(one[0]) is None]
-    parts = [item for item, _ in submit.parts if row["settled"][places[item]] == "0"]
+    kept = [(item, value) for item, value in fresh if twins.get(item) is None]
+    parts = [item for item, _ in submit.parts if item in unsettled]
+
+    settled = {item for item, _ in fresh}
     moved = await db.fetchrow(
         _MOVE,
         submit.bucket_id,
         submit.claim,
-        "".join("1" if item in {one for one, _ in fresh} else "0" for item in bucket.items),
+        "".join("1" if item in settled else "0" for item in bucket.items),
         submit.final,
         len(kept),
         recollect_window,
@@ -307,49 +322,51 @@ async def settle_one(
         submit.service_id,
         len(parts),
     )
-    await _copy(db, [replace(submit, rows=kept)])
+
+    await copy_results(db, [encode_rows(submit.service_id, submit.claim, kept)])
     if submit.keep is not None:
         await submit.keep(db, {*parts, *(item for item, _ in kept)}, row["at"])
     if row["twins"]:
         await _settle_twins(db, submit, twins, kept)
         if moved["closed"] and moved["remaining"]:
             await claims.leave_twins(db, [submit.bucket_id])
-    outcome = Outcome(
+
+    outcome = SubmitOutcome(
         stored=len(kept) + len(parts),
         discarded=len(submit.rows) - len(known) - len(kept) + len(submit.parts) - len(parts),
         remaining=moved["remaining"],
         closed=moved["closed"],
-        duplicate=repeated and not submit.parts,
+        duplicate=bool(submit.rows) and len(known) == len(submit.rows) and not submit.parts,
         freed=moved["closed"] and moved["remaining"] > 0,
         calmed=moved["calmed"],
     )
     return outcome, kept
 
 
-async def _give_up(db: Connection, submit: Settling, recollect_window: float) -> Outcome:
+async def _give_up(db: Connection, submit: CheckedSubmit, recollect_window: float) -> SubmitOutcome:
     """A final submit without results is a give-back that counts as a failed attempt, and costs what one costs."""
     freed = await claims.release_claim(db, submit.bucket_id, submit.claim, claims.GIVEN_UP, recollect_window)
-    return Outcome(0, 0, freed[0].remaining, closed=True, duplicate=False, freed=True)
+    return SubmitOutcome(0, 0, freed[0].remaining, closed=True, duplicate=False, freed=True)
 
 
 async def _same(db: Connection, pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether each stored value equals the new one, as JSON (order of fields and white space aside)."""
+    """Tell whether each stored value equals the new one, as JSON (order of fields and white space aside)."""
     if not pairs:
         return True
     return bool(await db.fetchval(_EQUAL, [old for old, _ in pairs], [new for _, new in pairs]))
 
 
 async def _lock_twins(
-    db: Connection, submit: Settling, rows: Sequence[tuple[ItemId, str]]
+    db: Connection, submit: CheckedSubmit, rows: Sequence[tuple[ItemId, str]]
 ) -> dict[ItemId, ClaimNumber | None]:
-    """The items of these rows that stand in a second bucket too, and the claim that settled them there."""
+    """Lock the items of these rows that stand in a second bucket too; returns the claims that settled them there."""
     found = await db.fetch(_LOCK_TWINS, submit.service_id, [item for item, _ in rows])
     return {row["item_id"]: row["settled_by"] for row in found}
 
 
 async def _settle_twins(
     db: Connection,
-    submit: Settling,
+    submit: CheckedSubmit,
     twins: dict[ItemId, ClaimNumber | None],
     kept: Sequence[tuple[ItemId, str]],
 ) -> None:

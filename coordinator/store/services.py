@@ -1,4 +1,4 @@
-"""Services: plugin, state and settings; and how far a new one has come through the catalogue."""
+"""Services with their plugins, states and settings, and the way of a new service through the catalogue."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
-from coordinator.model import ItemId, ServiceId, ServiceState
+from coordinator.model import ServiceId, ServiceState
+from coordinator.store.items import CatalogueItem
 from coordinator.store.pool import Connection
 
-_ALL = "SELECT service_id, name, plugin, title, state, settings FROM service ORDER BY service_id"
+_SERVICES = "SELECT service_id, name, plugin, title, state, settings FROM service ORDER BY service_id"
 
 _ADD = """
 INSERT INTO service (name, plugin, title, settings) VALUES ($1, $2, $3, $4)
@@ -19,7 +20,7 @@ ON CONFLICT (name) DO NOTHING RETURNING service_id"""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ServiceRow:
     """A service as it is stored; `settings` are only those that differ from the defaults."""
 
     service_id: ServiceId
@@ -30,13 +31,13 @@ class Row:
     settings: dict[str, Any]
 
 
-async def load(db: Connection) -> list[Row]:
-    """All services, revoked ones too."""
-    return [Row(**row) for row in await db.fetch(_ALL)]
+async def load(db: Connection) -> list[ServiceRow]:
+    """Load all services, revoked ones too."""
+    return [ServiceRow(**row) for row in await db.fetch(_SERVICES)]
 
 
 async def add(db: Connection, name: str, plugin: str, title: str, settings: Mapping[str, Any]) -> ServiceId | None:
-    """A new service; None if the name is taken."""
+    """Add a service; None if the name is taken."""
     found = await db.fetchval(_ADD, name, plugin, title, orjson.dumps(settings).decode())
     return None if found is None else ServiceId(found)
 
@@ -48,14 +49,14 @@ _CONFIGURE = "UPDATE service SET settings = $2 WHERE service_id = $1"
 _SET_STATE = "UPDATE service SET state = $2 WHERE service_id = $1"
 
 
-async def lock(db: Connection, name: str) -> Row | None:
-    """One service, locked against other changes until the transaction ends; None if there is none."""
+async def lock(db: Connection, name: str) -> ServiceRow | None:
+    """Lock a service against other changes until the transaction ends; None if there is none."""
     row = await db.fetchrow(_LOCK, name)
-    return None if row is None else Row(**row)
+    return None if row is None else ServiceRow(**row)
 
 
 async def configure(db: Connection, service: ServiceId, settings: Mapping[str, Any]) -> None:
-    """Replace what differs from the defaults."""
+    """Replace the settings that differ from the defaults."""
     await db.execute(_CONFIGURE, service, orjson.dumps(settings).decode())
 
 
@@ -93,37 +94,30 @@ _ADVANCE = "UPDATE service_fill SET after = $2 WHERE service_id = $1"
 _FILLED = "DELETE FROM service_fill WHERE service_id = $1"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An item of the catalogue that a new service may take."""
-
-    item: ItemId
-    key: str
-    attributes: dict[str, Any]
-
-
 async def begin_fill(db: Connection, service: ServiceId) -> None:
     """Note that a service is to be offered all items that are in the catalogue now."""
     await db.execute(_BEGIN_FILL, service)
 
 
 async def fills(db: Connection) -> list[ServiceId]:
-    """The services that have not come through the catalogue yet."""
+    """List the services that have not come through the catalogue yet."""
     return [ServiceId(row["service_id"]) for row in await db.fetch(_FILLS)]
 
 
-async def next_candidates(db: Connection, service: ServiceId, limit: int) -> list[Candidate] | None:
-    """The next items to offer, until the transaction ends for nobody else; None if another node is at it or it is over.
+async def next_candidates(db: Connection, service: ServiceId, limit: int) -> list[CatalogueItem] | None:
+    """Take the next items to offer; nobody else gets them until the transaction ends.  None: another node is at it.
 
-    Empty: the end is reached, and the fill with it.
+    None also if the fill is over already; an empty list if it is over now.
     """
     place = await db.fetchrow(_NEXT, service)
     if place is None:
         return None
+
     found = [
-        Candidate(row["item_id"], row["key"], row["attributes"])
+        CatalogueItem(row["item_id"], row["key"], row["attributes"])
         for row in await db.fetch(_BATCH, place["after"], place["upto"], limit)
     ]
+
     if found:
         await db.execute(_ADVANCE, service, found[-1].item)
     else:

@@ -1,8 +1,8 @@
-"""What a node asks of the database, counted under the name of each statement.
+"""The statements that a node asks of the database, counted by name.
 
 A statement's name is that of its constant: `claims.claim` is `_CLAIM` in the module `claims`.  A COPY is named by its
-table, `copy.result`; BEGIN, COMMIT and the like by themselves; what has no constant of this program (statements of
-plugins from elsewhere) is `other`.  So there are never more names than constants.
+table, `copy.result`; BEGIN, COMMIT and the like by themselves; a statement that has no constant of this program
+(of a plugin from elsewhere) is `other`.  So there are never more names than constants.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import asyncpg
 
-OTHER = "other"
+UNNAMED_STATEMENT = "other"
 
-CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"})
+TRANSACTION_WORDS = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE"})
 """The statements of transactions, by their first word."""
 
 MOST_UNNAMED = 500
@@ -31,7 +31,7 @@ _uncounted = ContextVar("uncounted", default=False)
 
 @contextmanager
 def uncounted() -> Iterator[None]:
-    """The statements that this task runs inside it are not counted: they are no work."""
+    """Do not count the statements that this task runs inside it: they are no work."""
     mark = _uncounted.set(True)
     try:
         yield
@@ -58,7 +58,7 @@ class StatementCounts:
 
 @dataclass(frozen=True, slots=True)
 class StatementSnapshot:
-    """All since the node began.
+    """The counts of all statements since the node began.
 
     `pool_waits` counts how often all connections were taken, `pool_seconds` is how long that made the node wait.
     """
@@ -69,7 +69,7 @@ class StatementSnapshot:
 
 
 class StatementStats:
-    """Counts what goes to the database."""
+    """Counts the statements that go to the database."""
 
     def __init__(self) -> None:
         self._counts: dict[str, _Count] = {}
@@ -80,18 +80,18 @@ class StatementStats:
         self._pool_seconds = 0.0
 
     def snapshot(self) -> StatementSnapshot:
-        """What was counted until now, the dearest statement first."""
+        """Return all counts until now, the dearest statement first."""
         return StatementSnapshot(
             tuple(
                 StatementCounts(name, count.calls, count.rows, count.seconds)
-                for name, count in sorted(self._counts.items(), key=lambda one: -one[1].seconds)
+                for name, count in sorted(self._counts.items(), key=lambda named: -named[1].seconds)
             ),
             self._pool_waits,
             self._pool_seconds,
         )
 
     def ran(self, text: str, rows: int, seconds: float) -> None:
-        """A statement has ended, well or not."""
+        """Count a statement that has ended, well or not."""
         if _uncounted.get():
             return
         count = self._by_text.get(text) or self._count_of(text)
@@ -100,14 +100,14 @@ class StatementStats:
         count.seconds += seconds
 
     def copied(self, table: str, rows: int, seconds: float) -> None:
-        """Rows were copied into a table."""
+        """Count a COPY into a table."""
         count = self._named(f"copy.{table}")
         count.calls += 1
         count.rows += rows
         count.seconds += seconds
 
     def waited(self, seconds: float) -> None:
-        """All connections were taken; one came free after so long."""
+        """Count a wait for a connection, since all were taken."""
         self._pool_waits += 1
         self._pool_seconds += seconds
 
@@ -116,19 +116,19 @@ class StatementStats:
 
     def _count_of(self, text: str) -> _Count:
         word = text[:12].lstrip().partition(" ")[0].rstrip(";")
-        if word in CONTROL:  # savepoints have names of their own: not remembered
+        if word in TRANSACTION_WORDS:  # savepoints have names of their own: not remembered
             return self._named(word.lower())
         if len(sys.modules) != self._modules:
             self._modules, self._constants = len(sys.modules), _constants()
-        name = self._constants.get(text, OTHER)
+        name = self._constants.get(text, UNNAMED_STATEMENT)
         count = self._named(name)
-        if name != OTHER or len(self._by_text) < MOST_UNNAMED:
+        if name != UNNAMED_STATEMENT or len(self._by_text) < MOST_UNNAMED:
             self._by_text[text] = count
         return count
 
 
 def _constants() -> dict[str, str]:
-    """The names of all statements of this program that are loaded."""
+    """Find the names of all statements of this program that are loaded."""
     return {
         value: f"{module.__name__.rpartition('.')[2]}.{constant.strip('_').lower()}"
         for module in list(sys.modules.values())
@@ -196,11 +196,11 @@ class CountedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ha
 
 
 def counted_by(load: StatementStats) -> type[CountedConnection]:
-    """A class of connections whose statements are counted there."""
+    """Make a class of connections whose statements are counted there."""
     return type("CountedConnection", (CountedConnection,), {"load": load})
 
 
 def rows_of(status: str) -> int:
-    """The rows that a command tag tells: `UPDATE 5`, `INSERT 0 3`, `COPY 180`; 0 for those that tell none."""
+    """Read the number of rows in a command tag: `UPDATE 5`, `INSERT 0 3`, `COPY 180`; 0 if it tells none."""
     last = status.rpartition(" ")[2]
     return int(last) if last.isdecimal() else 0

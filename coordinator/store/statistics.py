@@ -1,7 +1,7 @@
-"""How much there is of what, from counters and small partial indexes, whatever the number of items.
+"""Numbers of items and buckets in each state, from counters and small partial indexes, whatever the number of items.
 
 The three tables that grow without bound are counted by triggers, one row a statement (`count_change`), which are
-folded into one row a service (`service_count`).  Open buckets are few and are counted; what is settled is what is left.
+folded into one row a service (`service_count`).  Open buckets are few and are counted; all other items are settled.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ open AS (
     SELECT service_id, state, priority, sum(buckets)::bigint AS buckets, sum(items)::bigint AS items,
            min(since) AS since, min(rank_at) AS rank_at
       FROM (SELECT service_id, state, priority, since, rank_at, 1 AS buckets,
-                   length(settled) - bit_count(settled) AS items
+                   items_left(settled) AS items
               FROM bucket WHERE state = 'ready' AND split_at IS NULL
-            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, length(settled) - bit_count(settled)
+            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, items_left(settled)
               FROM bucket WHERE split_at IS NOT NULL
-            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, length(settled) - bit_count(settled)
+            UNION ALL SELECT service_id, state, priority, since, rank_at, 1, items_left(settled)
               FROM bucket WHERE state IN ('claimed', 'dead')
             -- An item with a second copy counts once: as the urgent one, or not at all if either is settled.
             UNION ALL SELECT b.service_id, b.state, b.priority, b.since, b.rank_at, 0, -1
@@ -39,7 +39,7 @@ open AS (
                    SELECT * FROM bucket
                     WHERE bucket_id = CASE
                           WHEN t.settled_by IS NULL
-                               OR t.second_id = (SELECT k.bucket_id FROM claim k WHERE k.claim = t.settled_by)
+                               OR t.second_id = (SELECT k.bucket_id FROM claim k WHERE k.claim_id = t.settled_by)
                           THEN t.first_id ELSE t.second_id END
                       AND state <> 'done'
                    OFFSET 0) b) c
@@ -76,14 +76,14 @@ ON CONFLICT (service_id, what) DO UPDATE SET number = c.number + excluded.number
 
 @dataclass(slots=True)
 class OldestItem:
-    """Since when the oldest unclaimed item of a priority waits, and its rank."""
+    """The oldest unclaimed item of a priority: since when it waits, and its rank."""
 
     since: datetime
     rank_at: datetime
 
 
 @dataclass(slots=True)
-class ServiceState:
+class ServiceTotals:
     """Items and open buckets of one service; `ready`, `claimed` and `dead` are items in such buckets.
 
     Each item is in one of waiting, ready, claimed, dead, settled, quarantined; their sum is `total`.
@@ -101,37 +101,41 @@ class ServiceState:
 
     @property
     def left(self) -> int:
-        """Items that a client could still settle."""
+        """The number of items that a client could still settle."""
         return self.waiting + self.ready + self.claimed + self.dead
 
 
-async def state(db: Connection) -> dict[ServiceId, ServiceState]:
-    """Every service as it is now; `oldest` has what stands in ready buckets."""
-    found: dict[ServiceId, ServiceState] = {}
+async def state(db: Connection) -> dict[ServiceId, ServiceTotals]:
+    """Count the items and buckets of every service; `oldest` has those that stand in ready buckets."""
+    found: dict[ServiceId, ServiceTotals] = {}
     for row in await db.fetch(_STATE):
         service = ServiceId(row["service_id"])
-        one = found.setdefault(service, ServiceState(row["joined"], row["waiting"], row["quarantined"]))
+        totals = found.setdefault(service, ServiceTotals(row["joined"], row["waiting"], row["quarantined"]))
         if row["state"] is None:
             continue
-        one.buckets[row["state"]] += row["buckets"]
-        setattr(one, row["state"], getattr(one, row["state"]) + row["items"])
+        totals.buckets[row["state"]] += row["buckets"]
+        setattr(totals, row["state"], getattr(totals, row["state"]) + row["items"])
         if row["state"] == "ready":
-            one.oldest[row["priority"]] = OldestItem(row["since"], row["rank_at"])
-    for one in found.values():
-        one.settled = one.total - one.left - one.quarantined
+            totals.oldest[row["priority"]] = OldestItem(row["since"], row["rank_at"])
+
+    for totals in found.values():
+        totals.settled = totals.total - totals.left - totals.quarantined
     return found
 
 
-async def add_fronts(db: Connection, states: Mapping[ServiceId, ServiceState]) -> None:
-    """Let `oldest` tell also of what is in no bucket yet."""
+async def add_fronts(db: Connection, states: Mapping[ServiceId, ServiceTotals]) -> None:
+    """Add to `oldest` the items that are in no bucket yet."""
     for row in await db.fetch(_FRONTS):
-        one = states.get(ServiceId(row["service_id"]))
-        if one is None:
+        totals = states.get(ServiceId(row["service_id"]))
+        if totals is None:
             continue
-        known = one.oldest.setdefault(row["priority"], OldestItem(row["since"], row["rank_at"]))
+        known = totals.oldest.setdefault(row["priority"], OldestItem(row["since"], row["rank_at"]))
         known.since, known.rank_at = min(known.since, row["since"]), min(known.rank_at, row["rank_at"])
 
 
 async def fold(db: Connection) -> int:
-    """Add up what has changed; any node may, at any time.  Returns how many counts changed by it."""
+    """Fold the changes of the counts into one row a service; returns how many counts changed.
+
+    Any node may do it, at any time.
+    """
     return int((await db.execute(_FOLD)).split()[-1])

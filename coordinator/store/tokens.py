@@ -1,4 +1,4 @@
-"""Tokens; only their hashes are kept."""
+"""Tokens, of which only the hashes are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ISSUE = """
 INSERT INTO token (token_id, hash, role, label, expires_at, uses_left)
 VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5), $6)"""
 
-_FIND = """
+_FIND_BY_HASH = """
 SELECT token_id, role, label FROM token
  WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
    AND (uses_left IS NULL OR uses_left > 0)"""
@@ -34,7 +34,7 @@ RETURNING token_id, role, label"""
 
 _REVOKE = "UPDATE token SET revoked_at = now() WHERE token_id = $1 AND revoked_at IS NULL RETURNING token_id"
 
-_LIST = """
+_LIST_BY_ID = """
 SELECT token_id, role, label, created_at, expires_at, uses_left, revoked_at IS NOT NULL AS revoked
   FROM token WHERE token_id > $1 ORDER BY token_id LIMIT $2"""
 
@@ -53,8 +53,8 @@ async def issue(
 
 
 async def find(db: Connection, token_hash: bytes) -> Token | None:
-    """The token of that hash, if it is good now."""
-    row = await db.fetchrow(_FIND, token_hash)
+    """Find the token of that hash, if it is good now."""
+    row = await db.fetchrow(_FIND_BY_HASH, token_hash)
     return None if row is None else Token(**row)
 
 
@@ -64,7 +64,7 @@ SELECT EXISTS (SELECT FROM token WHERE token_id = $1 AND revoked_at IS NULL
 
 
 async def still_good(db: Connection, token_id: str) -> bool:
-    """Whether a token that a session lives by has neither expired nor been revoked."""
+    """Tell whether a token that a session lives by has neither expired nor been revoked."""
     return bool(await db.fetchval(_STILL_GOOD, token_id))
 
 
@@ -79,5 +79,5 @@ async def revoke(db: Connection, token_id: str) -> bool:
 
 
 async def page(db: Connection, after: str, limit: int) -> list[dict[str, Any]]:
-    """Tokens by id, without the tokens themselves."""
-    return [dict(row) for row in await db.fetch(_LIST, after, limit)]
+    """List tokens by id, without the tokens themselves."""
+    return [dict(row) for row in await db.fetch(_LIST_BY_ID, after, limit)]

@@ -1,4 +1,4 @@
-"""The statements that somebody waits for, known to a connection before anybody does.
+"""Preparing a connection for the statements that somebody waits for, before anybody does.
 
 The first time that a connection is asked something it has to look up types and make a plan, which takes several times
 as long as the statement itself.
@@ -17,9 +17,9 @@ NO_SESSION = SessionId(UUID(int=0))
 
 
 async def warm_up(db: Connection) -> None:
-    """Run each of them once with nothing to do: nothing changes by it."""
+    """Run each such statement once with nothing to do, so that nothing changes by it."""
     await claims.claim(db, NO_SERVICE, [], Boot(0))
-    await claims.waits(db, NO_SERVICE, [])
+    await claims.find_waits(db, NO_SERVICE, [])
     await claims.release_session(db, ClientId(""), NO_SESSION, claims.CUT_OFF, 0.0, [])
     await items.add(db, [], {}, 100)
     await building.make_few(db, NO_SERVICE, 1)

@@ -42,7 +42,7 @@ class Choice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(Struct, frozen=True):
-    """What this server allows; `welcome.limits`."""
+    """The limits of this server; `welcome.limits`.  Times are seconds."""
 
     max_message_bytes: int
     max_buckets_per_ask: int
@@ -76,6 +76,8 @@ class ServiceCard(Membership, frozen=True, kw_only=True):
 
 
 class Recollection(Struct, frozen=True):
+    """The buckets that come again as pushes, and those that are lost; `welcome.recollected`."""
+
     regranted: list[str]
     dropped: list[str]
 
@@ -84,7 +86,7 @@ class Recollection(Struct, frozen=True):
 
 
 class Hello(Request, tag="hello"):
-    """The first message; says who the client is."""
+    """Opens the session: the first message; names and authenticates the client."""
 
     protocol: int
     client_id: Name
@@ -115,14 +117,14 @@ class Services(Request, tag="services"):
 
 
 class Join(Request, tag="join"):
-    """Works for a service from now on."""
+    """Makes the client a member of a service."""
 
     service: Name
     profile: dict[str, Any] | None = None
 
 
 class Leave(Request, tag="leave"):
-    """Works for a service no longer; what is held of it goes back."""
+    """Ends the membership in a service; the buckets that the client holds of it go back."""
 
     service: Name
 
@@ -134,7 +136,7 @@ class Activate(Request, tag="activate"):
 
 
 class Ask(Request, tag="ask"):
-    """Adds `count` to what this session waits for; 0 withdraws all of that service."""
+    """Adds `count` to the buckets that this session waits for; 0 withdraws all of that service."""
 
     service: Name
     count: Count
@@ -142,7 +144,10 @@ class Ask(Request, tag="ask"):
 
 
 class Submit(Request, tag="submit"):
-    """`results` stays raw here: its shape is the service's, and is read once the bucket is known."""
+    """Delivers results of a bucket.
+
+    `results` stays raw here: its shape is the service's, and is read once the bucket is known.
+    """
 
     bucket_id: BucketName
     claim: Claim
@@ -159,7 +164,7 @@ class Release(Request, tag="release"):
 
 
 class Recollect(Request, tag="recollect"):
-    """Takes back what a cut connection had released and nobody has claimed since."""
+    """Takes back the buckets that the end of a connection released, if nobody has claimed them since."""
 
     holds: list[Hold] | None = None
 
@@ -181,7 +186,7 @@ ClientRequest = (
 
 
 class Welcome(Answer, tag="welcome", kw_only=True):
-    """Who answers, what it allows, and what it knows of this client."""
+    """The session is open: the server, its limits, and what it knows of this client."""
 
     session_id: str
     server: ServerCard
@@ -201,7 +206,7 @@ class Registered(Answer, tag="registered", kw_only=True):
 
 
 class Unregistered(Answer, tag="unregistered", kw_only=True):
-    """It is none any more; so many buckets went back."""
+    """The registration has ended; `released` buckets went back."""
 
     released: int
 
@@ -219,7 +224,7 @@ class Joined(Answer, tag="joined", kw_only=True):
 
 
 class Left(Answer, tag="left", kw_only=True):
-    """It is none any more; so many buckets went back."""
+    """The membership has ended; `released` buckets went back."""
 
     service: str
     released: int
@@ -232,7 +237,7 @@ class Activated(Answer, tag="activated", kw_only=True):
 
 
 class Asked(Answer, tag="asked", kw_only=True):
-    """What was granted, what is outstanding now, and the most that one ask grants."""
+    """The buckets granted (`count`) and still waited for (`pending`), and the most that one ask grants (`limit`)."""
 
     service: str
     count: int
@@ -241,7 +246,7 @@ class Asked(Answer, tag="asked", kw_only=True):
 
 
 class Stored(Answer, tag="stored", kw_only=True):
-    """Sent only after the commit."""
+    """The results are stored; sent only after the commit."""
 
     bucket_id: str
     stored: int
@@ -252,21 +257,21 @@ class Stored(Answer, tag="stored", kw_only=True):
 
 
 class Released(Answer, tag="released", kw_only=True):
-    """The bucket is free; so many of its items are not settled."""
+    """The bucket is free; `remaining` of its items are not settled."""
 
     bucket_id: str
     remaining: int
 
 
 class Recollected(Answer, tag="recollected", kw_only=True):
-    """Which buckets come again as pushes, and which are lost."""
+    """The buckets that come again as pushes, and those that are lost."""
 
     regranted: list[str]
     dropped: list[str]
 
 
 class Reported(Answer, tag="reported", kw_only=True):
-    """Nothing of that service comes for so many seconds."""
+    """No bucket of that service comes for `retry_after` seconds."""
 
     service: str
     retry_after: float
@@ -276,10 +281,10 @@ class Reported(Answer, tag="reported", kw_only=True):
 
 
 class Bucket(Push, tag="bucket", kw_only=True):
-    """Work.  `items` are objects with `item`, `key` and the item's attributes.
+    """A bucket to work on.  `items` are objects with `item`, `key` and the item's attributes.
 
-    The times are seconds: without a settled item for `dead_after` the bucket is marked dead, and is
-    released `release_after` later.
+    Times are seconds: if no item is settled for `dead_after`, the bucket is marked dead, and it is released
+    `release_after` later.
     """
 
     service: str
@@ -292,7 +297,7 @@ class Bucket(Push, tag="bucket", kw_only=True):
 
 
 class BucketDead(Push, tag="bucket_dead", kw_only=True):
-    """Held too long; results still count until it is released."""
+    """The bucket was held too long; results still count until it is released, in `release_after` seconds."""
 
     bucket_id: str
     claim: int
@@ -300,7 +305,7 @@ class BucketDead(Push, tag="bucket_dead", kw_only=True):
 
 
 class BucketLost(Push, tag="bucket_lost", kw_only=True):
-    """The claim is over."""
+    """The claim has ended, for `reason`."""
 
     bucket_id: str
     claim: int
@@ -315,13 +320,13 @@ class ServiceChanged(Push, tag="service", kw_only=True):
 
 
 class LimitsChanged(Push, tag="limits", kw_only=True):
-    """The limits are others now."""
+    """The limits have changed."""
 
     limits: Limits
 
 
 class Drain(Push, tag="drain", kw_only=True):
-    """No new buckets here; submits are welcome until the close 1012."""
+    """The node hands out no new buckets; submits are accepted until the close 1012."""
 
     retry_after: Seconds
     reason: str
@@ -341,7 +346,7 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     Recollect: Recollected,
     Report: Reported,
 }
-"""The answer of each request, if it is not an `error`."""
+"""The answer to each request, unless it is an `error`."""
 
 PUSHES: tuple[type[Push], ...] = (Bucket, BucketDead, BucketLost, ServiceChanged, LimitsChanged, Drain)
 
@@ -366,4 +371,4 @@ FromServer = (
     | LimitsChanged
     | Drain
 )
-"""All that a client may receive; unknown fields are ignored."""
+"""All messages that a client may receive; unknown fields are ignored."""

@@ -1,6 +1,6 @@
-"""Frames to messages and back.
+"""Decode frames into messages, and encode messages into frames.
 
-One pass for the good frame: msgspec checks the shape while it parses.  Only a frame that fails is looked at a
+A good frame is read in one pass: msgspec checks the shape while it parses.  Only a frame that fails is parsed a
 second time, to tell the peer what was wrong and where.
 """
 
@@ -18,7 +18,7 @@ from coordinator.wire.frames import MAX_DEPTH, Error, Ref
 
 R = TypeVar("R", bound=Struct)
 
-_PATH = re.compile(r"^(?P<what>.*?) - at `(?P<path>[^`]*)`$", re.DOTALL)
+_PATH = re.compile(r"^(?P<fault>.*?) - at `(?P<path>[^`]*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$", re.DOTALL)
 
@@ -36,35 +36,33 @@ class Undecodable(Exception):
 
 
 class Codec(Generic[R]):
-    """Reads the requests of one channel.
-
-    `requests` is the channel's union of request types.
-    """
+    """Decodes the requests of one channel, which are of the given types."""
 
     def __init__(self, *requests: type[R]) -> None:
         union: Any = requests[0]
-        for one in requests[1:]:
-            union = union | one
-        self.types: dict[str, type[R]] = {tag_of(one): one for one in requests}
+        for request in requests[1:]:
+            union = union | request
+        self.types: dict[str, type[R]] = {tag_of(request): request for request in requests}
         self._decoder: msgspec.json.Decoder[R] = msgspec.json.Decoder(union)
 
     def decode(self, frame: str) -> R:
-        """One request.
+        """Decode one request.
 
         Raises:
-            Undecodable: with a BadMessage or Unsupported that says where.
+            Undecodable: with a BadMessage or Unsupported that names the fault and its place.
         """
         try:
             message = self._decoder.decode(frame)
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as failure:
             raise self._explain(frame, failure) from None
-        # The raw results of a submit are the dearest frames: whoever reads them checks their depth.
+
+        # The raw results of a submit are the largest frames: their depth is checked where they are read.
         if "\\u0000" in frame or (not isinstance(message, Submit) and too_deep(frame)):
-            self._walk(frame)
+            self._refuse_forbidden(frame)
         return message
 
-    def _walk(self, frame: str) -> None:
-        """Refuse what no type can tell: depth, and U+0000 in any string."""
+    def _refuse_forbidden(self, frame: str) -> None:
+        """Check for what no type can express: too deep a nesting, and U+0000 in any string."""
         generic = _parse(frame)
         fault = forbidden(generic)
         if fault is not None:
@@ -75,32 +73,33 @@ class Codec(Generic[R]):
             generic = _parse(frame)
         except Undecodable as undecodable:
             return undecodable
+
         ref = _ref(generic)
         if not isinstance(generic, dict):
             return Undecodable(BadMessage("A message is a JSON object.", detail={"path": "$"}), ref)
-        # The walk over every value is dear, and only for frames that may need it.
+        # The walk over every value is slow, and made only for frames that may need it.
         fault = forbidden(generic) if "\\u0000" in frame or too_deep(frame) else None
         if fault is not None:
             return Undecodable(fault, ref)
+
         kind = generic.get("type")
         if not isinstance(kind, str):
             return Undecodable(BadMessage("A message has a string as its type.", detail={"path": "$.type"}), ref)
         if kind not in self.types:
             return Undecodable(Unsupported(f"There is no request {kind[:64]!r} here.", detail={"path": "$.type"}), ref)
-        what, path = where(failure)
-        unknown = _UNKNOWN.match(what)
-        if unknown:
-            return Undecodable(Unsupported(f"{what}.", detail={"path": path}), ref)
-        return Undecodable(BadMessage(f"{what}.", detail={"path": path}), ref)
+
+        message, path = shape_fault(failure)
+        error_type = Unsupported if _UNKNOWN.match(message) else BadMessage
+        return Undecodable(error_type(f"{message}.", detail={"path": path}), ref)
 
 
 def encode(message: Struct) -> bytes:
-    """One frame, in UTF-8."""
+    """Return the frame of a message, in UTF-8."""
     return _encoder.encode(message)
 
 
 def error_frame(error: PeerError, ref: Ref | None = None) -> bytes:
-    """The `error` answer for what a step raised."""
+    """Return the `error` frame that answers a request with this error."""
     frame = Error(code=error.code, message=error.message)
     if ref is not None:
         frame.ref = ref
@@ -114,47 +113,51 @@ def error_frame(error: PeerError, ref: Ref | None = None) -> bytes:
 
 
 def tag_of(message: type[Struct]) -> str:
-    """The `type` of a message class on the wire."""
+    """Return the `type` of a message class on the wire."""
     return str(message.__struct_config__.tag)
 
 
 def peek_ref(frame: str) -> Ref | None:
-    """The `ref` of a frame that is refused unread, if it can be had."""
+    """Return the `ref` of a frame that is refused unread; None if it has none, or it cannot be read."""
     try:
         return _ref(_parse(frame))
     except Undecodable:
         return None
 
 
-def where(failure: Exception) -> tuple[str, str]:
-    """What msgspec found wrong, and the path (like `$.results[3].dm`) of it."""
+def shape_fault(failure: Exception) -> tuple[str, str]:
+    """Return the fault that msgspec found, in its words, and the path (like `$.results[3].dm`) of it."""
     text = str(failure)
-    found = _PATH.match(text)
-    what, path = (found["what"], found["path"]) if found else (text, "$")
-    inner = _UNKNOWN.match(what) or _MISSING.match(what)
-    if inner:
-        path = f"{path}.{inner['field']}"
-    return what, path
+    match = _PATH.match(text)
+    fault, path = (match["fault"], match["path"]) if match else (text, "$")
+    field = _UNKNOWN.match(fault) or _MISSING.match(fault)
+    if field:
+        path = f"{path}.{field['field']}"
+    return fault, path
 
 
 def forbidden(value: object, path: str = "$") -> PeerError | None:
-    """What no frame may hold wherever it stands: nesting past MAX_DEPTH, U+0000, lone surrogates."""
+    """Find content that no field may have: nesting past MAX_DEPTH, U+0000, lone surrogates.
+
+    Returns the error that refuses the frame, or None.
+    """
     stack: list[tuple[object, str, int]] = [(value, path, 1)]
     while stack:
-        one, at, depth = stack.pop()
-        if isinstance(one, str):
-            if "\x00" in one or any("\ud800" <= letter <= "\udfff" for letter in one):
+        part, at, depth = stack.pop()
+        if isinstance(part, str):
+            if "\x00" in part or any("\ud800" <= letter <= "\udfff" for letter in part):
                 return BadMessage("U+0000 and lone surrogates are refused.", detail={"path": at})
-        elif isinstance(one, dict | list):
+
+        elif isinstance(part, dict | list):
             if depth > MAX_DEPTH:
                 return BadMessage(f"A message nests no deeper than {MAX_DEPTH}.", detail={"path": at})
-            if isinstance(one, dict):
-                for key, inner in one.items():
+            if isinstance(part, dict):
+                for key, inner in part.items():
                     if "\x00" in key:
                         return BadMessage("U+0000 is refused.", detail={"path": at})
                     stack.append((inner, f"{at}.{key}", depth + 1))
             else:
-                stack.extend((inner, f"{at}[{n}]", depth + 1) for n, inner in enumerate(one))
+                stack.extend((inner, f"{at}[{n}]", depth + 1) for n, inner in enumerate(part))
     return None
 
 
@@ -162,7 +165,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 
 def too_deep(text: str, most: int = MAX_DEPTH) -> bool:
-    """Whether a text, which is JSON, nests deeper than `most`."""
+    """Return whether a JSON text nests deeper than `most` levels."""
     if text.count("[") + text.count("{") <= most:
         return False
     depth = 0

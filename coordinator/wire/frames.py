@@ -1,4 +1,4 @@
-"""What all three channels share: version, close codes, field types, errors.  protocol.md, "Framing" """
+"""The version, close codes, field types and errors of all three channels.  protocol.md, "Framing" """
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PROTOCOL = 1
 SUBPROTOCOL = "coordinator.v1"
 
 MAX_DEPTH = 16
-"""Frames nested deeper than this are refused (`bad_message`)."""
+"""Levels of nesting; a deeper frame is refused (`bad_message`)."""
 
 BYTES_BEFORE_HELLO = 64 * 1024
 """Largest frame that a peer may send before its `hello` is accepted."""
 
 Ref = Annotated[str, Meta(max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""What a request may carry and its answer carries back."""
+"""A mark that a request may carry; its answer carries it back."""
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -36,7 +36,7 @@ Time = Annotated[str, Meta(max_length=64)]
 
 
 class Close(IntEnum):
-    """Close codes; reconnecting makes sense below 4500."""
+    """Close codes.  A client should reconnect after those below 4500 only."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -56,7 +56,7 @@ class Close(IntEnum):
 
 
 class Request(Struct, tag_field="type", forbid_unknown_fields=True, kw_only=True):
-    """Peer → server.  Answered once, by the type that its class names in `answer`."""
+    """Peer → server.  Answered once, by the type that its channel names for it or by an `error`."""
 
     ref: Ref | UnsetType = UNSET
 
@@ -68,7 +68,7 @@ class Answer(Struct, tag_field="type", omit_defaults=True, kw_only=True):
 
 
 class Push(Struct, tag_field="type", omit_defaults=True, kw_only=True):
-    """Server → peer, of its own accord; has no `ref`."""
+    """Server → peer, without a request; has no `ref`."""
 
 
 class Error(Answer, tag="error"):
@@ -97,7 +97,7 @@ class ListedResult(Struct):
 
 
 class ServerCard(Struct, frozen=True):
-    """Who answers; `welcome.server`."""
+    """The server's name, version and node; `welcome.server`."""
 
     name: str
     version: str

@@ -1,8 +1,7 @@
 """JSON Schema of every message, the AsyncAPI document, and the drawing of a session's life.
 
-All of it is made from the types, their docstrings and the legality table, so that none of it can tell another
-story than the code.  Only what a type leaves open on purpose, to be read by a later step, is told by hand:
-`PUBLISHED`.
+All of it is made from the types, their docstrings and the legality table, so that it cannot differ from the code.
+Only fields that a type leaves open on purpose, because a later step reads them, are described by hand: `PUBLISHED`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from inspect import cleandoc
 from itertools import pairwise
 from typing import Any, get_args
@@ -20,7 +20,7 @@ from msgspec import Struct
 from coordinator.errors import PeerError
 from coordinator.wire import admin, client, frames, stats
 from coordinator.wire.codec import tag_of
-from coordinator.wire.session import LEGAL, MOVES, Event, State
+from coordinator.wire.session import LEGAL, MOVES, SessionEvent, State
 
 Json = dict[str, Any]
 
@@ -47,12 +47,12 @@ PUBLISHED: dict[tuple[type[Struct], str], Any] = {
     (client.Unregister, "client_id"): frames.Name | None,
     (admin.ItemAdd, "items"): list[Json],
 }
-"""What a field looks like whose type is wider than what is accepted, because a later step reads it."""
+"""The published shape of each field whose type accepts more, because a later step reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One WebSocket path: each request with its answer, and what the server sends of its own accord."""
+    """One WebSocket path: each request with its answer, and the messages that the server sends without a request."""
 
     name: str
     path: str
@@ -61,7 +61,7 @@ class Channel:
     pushes: tuple[type[frames.Push], ...]
 
     def messages(self) -> tuple[type[Struct], ...]:
-        """All that travels on this channel, each once."""
+        """Return all message types of this channel, each once."""
         return tuple(dict.fromkeys((*self.answers, *self.answers.values(), frames.Error, *self.pushes)))
 
 
@@ -78,7 +78,7 @@ CHANNELS = (CLIENT, STATS, ADMIN)
 
 
 def schema_of(message: type[Struct]) -> Json:
-    """The JSON Schema of one message, whole in itself."""
+    """Return the JSON Schema of one message; it refers to nothing outside itself."""
     parts = _parts([message], "#/$defs/{name}")
     own = parts.pop(message.__name__)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **own}
@@ -86,17 +86,25 @@ def schema_of(message: type[Struct]) -> Json:
 
 
 def error_codes() -> list[str]:
-    """Every code that an `error` may carry, in the order of errors.py."""
-    return [one.code for one in PeerError.__subclasses__()]
+    """Return every code that an `error` may carry, in the order of errors.py."""
+    return [error.code for error in PeerError.__subclasses__()]
 
 
+@cache
 def asyncapi() -> Json:
-    """The AsyncAPI 3.0 document of this server, served as /v1/asyncapi.json."""
+    """Return the AsyncAPI 3.0 document of this server, served as /v1/asyncapi.json."""
     schemas: Json = {}
     for channel in CHANNELS:
         parts = _parts(channel.messages(), "#/components/schemas/{name}")
         names = {name: _key(channel, name) for name in parts}
         schemas |= {names[name]: _renamed(schema, names) for name, schema in parts.items()}
+
+    messages = {
+        _key(channel, message.__name__): _message(channel, message)
+        for channel in CHANNELS
+        for message in channel.messages()
+    }
+    operations = {name: operation for channel in CHANNELS for name, operation in _operations(channel).items()}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -106,23 +114,16 @@ def asyncapi() -> Json:
         },
         "defaultContentType": "application/json",
         "channels": {channel.name: _channel(channel) for channel in CHANNELS},
-        "operations": {name: operation for channel in CHANNELS for name, operation in _operations(channel).items()},
-        "components": {
-            "messages": {
-                _key(channel, one.__name__): _message(channel, one)
-                for channel in CHANNELS
-                for one in channel.messages()
-            },
-            "schemas": schemas,
-        },
+        "operations": operations,
+        "components": {"messages": messages, "schemas": schemas},
     }
 
 
 def session_life() -> str:
-    """The drawing in protocol.md, from the table that decides what is legal."""
-    onward = {a: (event, b) for (a, event), b in MOVES.items() if a is not b and event is not Event.END}
-    ends = {a: b for (a, event), b in MOVES.items() if a is not b and event is Event.END}
-    drawn = {(a, event) for a, (event, _) in onward.items()} | {(a, Event.END) for a in ends}
+    """Draw the life of a session as protocol.md shows it, from the table that decides what is legal."""
+    onward = {a: (event, b) for (a, event), b in MOVES.items() if a is not b and event is not SessionEvent.END}
+    ends = {a: b for (a, event), b in MOVES.items() if a is not b and event is SessionEvent.END}
+    drawn = {(a, event) for a, (event, _) in onward.items()} | {(a, SessionEvent.END) for a in ends}
 
     state, line, drops = State.CONNECTED, "", list[int]()
     while True:
@@ -132,12 +133,13 @@ def session_life() -> str:
             break
         event, state = onward[state]
         line += f" ── {event.value} ──> "
+
     bottom = "└" + "".join("─" * (b - a - 1) + "┴" for a, b in pairwise(drops))
     return "\n".join(
         [
             line,
             _row(drops, "│"),
-            _row(drops, Event.END.value),
+            _row(drops, SessionEvent.END.value),
             " " * drops[0] + bottom + f"──> {State.CLOSED.value}",
             "",
             "without effect: "
@@ -149,7 +151,7 @@ def session_life() -> str:
 
 
 def _row(columns: Iterable[int], word: str) -> str:
-    """The word under each column, its middle on it."""
+    """Return a line with the word centred on each column."""
     row = ""
     for column in columns:
         row = row.ljust(column - len(word) // 2) + word
@@ -157,19 +159,20 @@ def _row(columns: Iterable[int], word: str) -> str:
 
 
 def _legal() -> list[str]:
-    """What is legal where; states of which the same is true share a line."""
+    """Return a line for each set of legal requests, with the states in which it holds."""
     states: dict[str, list[str]] = {}
     for state in State:
-        words = ", ".join(tag_of(one) for one in client.ANSWERS if one in LEGAL[state]) or "nothing"
+        words = ", ".join(tag_of(request) for request in client.ANSWERS if request in LEGAL[state]) or "nothing"
         states.setdefault(words, []).append(state.value)
     return [f"legal while {' or '.join(names)}: {words}" for words, names in states.items()]
 
 
 def _parts(messages: Iterable[type[Struct]], ref_template: str) -> Json:
-    """The schemas of messages and of all that they hold, by class name."""
+    """Return the schemas of messages and of all types that they contain, by class name."""
     messages = tuple(messages)
     given = {place: shape for place, shape in PUBLISHED.items() if place[0] in messages}
     shapes, parts = msgspec.json.schema_components([*messages, *given.values()], ref_template=ref_template)
+
     for (message, field), shape in zip(given, shapes[len(messages) :], strict=True):
         schema = parts[message.__name__]
         if type(None) in get_args(given[message, field]):
@@ -178,30 +181,31 @@ def _parts(messages: Iterable[type[Struct]], ref_template: str) -> Json:
             schema["properties"][field] = shape
             if field not in schema["required"]:
                 schema["required"].append(field)
+
     for schema in parts.values():
         if "description" in schema:
             schema["description"] = cleandoc(schema["description"])
     if "Error" in parts:
-        # Examples, not an enum: a client must bear a code that it does not know.
+        # Examples, not an enum: a client must accept a code that it does not know.
         parts["Error"]["properties"]["code"]["examples"] = error_codes()
     return parts
 
 
 def _key(channel: Channel, name: str) -> str:
-    """A component's name: what frames.py defines is the same in every channel."""
+    """Return a component's name; a type of frames.py has one name in all channels."""
     return name if hasattr(frames, name) else f"{channel.name}.{name}"
 
 
 def _renamed(schema: Any, names: dict[str, str]) -> Any:
-    """The schema with its references led to the components' names."""
+    """Return the schema with its references changed to the components' names."""
     if isinstance(schema, list):
-        return [_renamed(one, names) for one in schema]
+        return [_renamed(part, names) for part in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         place, _, name = schema["$ref"].rpartition("/")
         return {**schema, "$ref": f"{place}/{names[name]}"}
-    return {key: _renamed(one, names) for key, one in schema.items()}
+    return {key: _renamed(part, names) for key, part in schema.items()}
 
 
 def _ref(*steps: str) -> Json:
@@ -209,7 +213,7 @@ def _ref(*steps: str) -> Json:
 
 
 def _said(message: type[Struct]) -> Json:
-    """Summary and description, from the docstring."""
+    """Return summary and description, from the docstring."""
     if not message.__doc__:
         return {}
     text = cleandoc(message.__doc__)
@@ -236,14 +240,15 @@ def _channel(channel: Channel) -> Json:
         "title": channel.title,
         "description": f"WebSocket, subprotocol `{frames.SUBPROTOCOL}`. The first message is `hello`.",
         "messages": {
-            one.__name__: _ref("components", "messages", _key(channel, one.__name__)) for one in channel.messages()
+            message.__name__: _ref("components", "messages", _key(channel, message.__name__))
+            for message in channel.messages()
         },
         "bindings": {"ws": {"method": "GET"}},
     }
 
 
 def _operations(channel: Channel) -> Json:
-    """What the server receives and answers, and what it sends of its own accord."""
+    """Return the requests that the server answers, and the messages that it sends without a request."""
     place = _ref("channels", channel.name)
 
     def named(message: type[Struct]) -> Json:
@@ -258,6 +263,7 @@ def _operations(channel: Channel) -> Json:
             "messages": [named(request)],
             "reply": {"channel": place, "messages": [named(answer), named(frames.Error)]},
         }
+
     for push in channel.pushes:
         operations[f"{channel.name}.{tag_of(push)}"] = {
             "action": "send",

@@ -1,11 +1,11 @@
-"""What is legal when, on the client channel.  protocol.md, "Life of a session"
+"""The states of a session on the client channel, and the messages legal in each.  protocol.md, "Life of a session"
 
 Nothing else decides what is legal: the server asks this table, and the drawing in protocol.md is made
 from it.
 
     connected ── hello ──> open ── drain ──> draining ──> closed
 
-Every state may go to `closed` at any time: the connection is the heartbeat.
+Every state may go to `closed` at any time, since the connection is the heartbeat.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from coordinator.wire.frames import Request
 
 
 class State(Enum):
-    """Where a session is in its life."""
+    """The state of a session."""
 
     CONNECTED = "connected"
     OPEN = "open"
@@ -27,8 +27,8 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Event(Enum):
-    """What moves a session on, beside the messages themselves."""
+class SessionEvent(Enum):
+    """An event that changes the state of a session."""
 
     WELCOMED = "welcomed"
     DRAIN = "drain"
@@ -58,20 +58,20 @@ LEGAL: dict[State, frozenset[type[Request]]] = {
     State.CLOSED: frozenset(),
 }
 
-MOVES: dict[tuple[State, Event], State] = {
-    (State.CONNECTED, Event.WELCOMED): State.OPEN,
-    (State.CONNECTED, Event.DRAIN): State.CONNECTED,  # it has nothing to lose; it is closed at the end
-    (State.OPEN, Event.DRAIN): State.DRAINING,
-    (State.DRAINING, Event.DRAIN): State.DRAINING,
-    (State.CLOSED, Event.DRAIN): State.CLOSED,
-    (State.CONNECTED, Event.END): State.CLOSED,
-    (State.OPEN, Event.END): State.CLOSED,
-    (State.DRAINING, Event.END): State.CLOSED,
-    (State.CLOSED, Event.END): State.CLOSED,
+MOVES: dict[tuple[State, SessionEvent], State] = {
+    (State.CONNECTED, SessionEvent.WELCOMED): State.OPEN,
+    (State.CONNECTED, SessionEvent.DRAIN): State.CONNECTED,  # it holds nothing; it is closed at the end
+    (State.OPEN, SessionEvent.DRAIN): State.DRAINING,
+    (State.DRAINING, SessionEvent.DRAIN): State.DRAINING,
+    (State.CLOSED, SessionEvent.DRAIN): State.CLOSED,
+    (State.CONNECTED, SessionEvent.END): State.CLOSED,
+    (State.OPEN, SessionEvent.END): State.CLOSED,
+    (State.DRAINING, SessionEvent.END): State.CLOSED,
+    (State.CLOSED, SessionEvent.END): State.CLOSED,
 }
 
 NEEDS_REGISTRATION: frozenset[type[Request]] = _AFTER_HELLO - {client.Register, client.Services}
-"""Requests that an identity makes only once it is registered."""
+"""Requests that are legal only for a registered identity."""
 
 
 class Life:
@@ -83,16 +83,16 @@ class Life:
         self.state = State.CONNECTED
 
     def admit(self, request: type[Request]) -> None:
-        """Let a request pass.
+        """Check that a request is legal now.
 
         Raises:
-            OutOfOrder: it is not legal in this state, which it leaves unchanged.
+            OutOfOrder: it is not legal in this state; the state stays as it is.
         """
         if request not in LEGAL[self.state]:
             raise OutOfOrder(f"{tag_of(request)} is not legal while the session is {self.state.value}.")
 
-    def move(self, event: Event) -> None:
-        """Go on in the session's life.
+    def move(self, event: SessionEvent) -> None:
+        """Change the state as the table says.
 
         Raises:
             KeyError: the table has no such move; a fault of this program.

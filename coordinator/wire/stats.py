@@ -1,4 +1,4 @@
-"""The messages of the stats channel (`/v1/stats`), one type each, and what a snapshot of each topic holds.
+"""The messages of the stats channel (`/v1/stats`), one type each, and the content of a snapshot of each topic.
 protocol.md, "Stats channel"
 
 Counts of items are of one service or of all: `waiting` (in no bucket), `ready`, `claimed`, `dead` (by the state of
@@ -42,7 +42,7 @@ class StatsHello(Request, tag="hello"):
 
 
 class StatsWelcome(Answer, tag="welcome", kw_only=True):
-    """`role` is what the token may do on the admin channel: nothing, as `viewer`."""
+    """The session is open; `role` is that of the token on the admin channel (`viewer`: it has none there)."""
 
     role: Literal["viewer", "operator", "admin"]
     server: ServerCard
@@ -51,7 +51,7 @@ class StatsWelcome(Answer, tag="welcome", kw_only=True):
 
 
 class Subscribe(Request, tag="subscribe"):
-    """A snapshot of each topic at once, and again when `interval` seconds have passed and something changed."""
+    """Sends a snapshot of each topic at once, and again when `interval` seconds have passed and something changed."""
 
     topics: Annotated[list[Topic], Meta(min_length=1)]
     interval: Annotated[float, Meta(ge=0.25, le=60)] = 1.0
@@ -65,6 +65,8 @@ class Subscribed(Answer, tag="subscribed", kw_only=True):
 
 
 class Unsubscribe(Request, tag="unsubscribe"):
+    """Ends the snapshots of these topics."""
+
     topics: Annotated[list[Topic], Meta(min_length=1)]
 
 
@@ -75,7 +77,7 @@ class Unsubscribed(Answer, tag="unsubscribed", kw_only=True):
 
 
 class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which rows of a table; each table takes those that its rows have, and refuses the others.
+    """Selects rows of a table; each table takes the filters that its rows have, and refuses the others.
 
     `state` is of the table's rows, `kind` of `events`.  `search` is a part of a client's id or screen name.  `sort` is
     a column of `clients`, largest first but for `client_id`.  `step`, `since` and `until` are of `history` (and
@@ -114,7 +116,7 @@ class Page(Answer, tag="page", kw_only=True):
 
 
 class Snapshot(Push, tag="snapshot", kw_only=True):
-    """The newest of a topic, whole; `seq` grows with each of that topic."""
+    """The present state of a topic, whole; `seq` grows with each snapshot of that topic."""
 
     topic: str
     seq: int
@@ -122,11 +124,11 @@ class Snapshot(Push, tag="snapshot", kw_only=True):
     data: Any
 
 
-# What stands in `snapshot.data`
+# The types in `snapshot.data`
 
 
 class Items(Struct):
-    """Items by where they are; their sum is `total`."""
+    """Items by state; their sum is `total`."""
 
     waiting: int = 0
     ready: int = 0
@@ -146,7 +148,7 @@ class Buckets(Struct):
 
 
 class Eta(Struct):
-    """When nothing will be left to do: seconds from now, of time in which work goes on.
+    """The time until nothing is left to do: seconds from now, of time in which work goes on.
 
     From the slowest and the fastest of the last active minutes; see the `statistics` of the server.
     """
@@ -166,7 +168,7 @@ class Oldest(Struct):
 class DemandCounts(Struct):
     """`pending` buckets that were asked for and are not there, by so many `clients`; `active` ones worked lately.
 
-    In the overview, who asks in several services counts as `clients` in each.
+    In the overview, a client that asks in several services counts as `clients` in each.
     """
 
     pending: int
@@ -190,7 +192,7 @@ class ServiceRow(Struct):
 
 
 class ClientCounts(Struct):
-    """Clients by what can be said of them."""
+    """Numbers of clients; one client may be in several."""
 
     registered: int
     connected: int
@@ -356,7 +358,7 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     Unsubscribe: Unsubscribed,
     Get: Page,
 }
-"""Each request with the answer that is no error."""
+"""The answer to each request, unless it is an `error`."""
 
 PUSHES: tuple[type[Push], ...] = (Snapshot,)
 
@@ -370,7 +372,7 @@ ROWS: dict[str, type[Struct]] = {
     "history": HistoryRow,
     "leaderboard": LeaderRow,
 }
-"""The rows of each table."""
+"""The rows of each table; those of `results` are as on the admin channel."""
 
 TOPICS: dict[str, type[Struct]] = {
     "overview": Overview,

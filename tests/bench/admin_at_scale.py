@@ -58,20 +58,21 @@ VACUUM ANALYZE"""
 # As if one client had settled the whole catalogue in a service of its own, in buckets of 180.
 _RESULTS = """
 CREATE TEMP TABLE made AS
-SELECT gen_random_uuid() AS bucket_id, n AS number, nextval('claim_number') AS claim,
+SELECT gen_random_uuid() AS bucket_id, n AS number, nextval('claim_number') AS claim_id,
        (SELECT service_id FROM service WHERE name = 'old') AS service_id
   FROM generate_series(0, ({items} - 1) / 180) n;
 INSERT INTO item_service SELECT (SELECT service_id FROM service WHERE name = 'old'), item_id FROM item
     ON CONFLICT DO NOTHING;
-INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim, indexed)
-SELECT bucket_id, service_id, 'done', now(), now(), 100, repeat('1', 180)::varbit, claim, false FROM made;
+INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim_id, indexed)
+SELECT bucket_id, service_id, 'done', now(), now(), 100, repeat('1', 180)::varbit, claim_id, false FROM made;
 INSERT INTO bucket_items (bucket_id, items, frame, open)
 SELECT bucket_id, ARRAY(SELECT generate_series(number * 180 + 1, number * 180 + 180)::bigint), '[]', false FROM made;
-INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at, ended)
-SELECT claim, bucket_id, service_id, 'liar', gen_random_uuid(), 1, repeat('1', 180)::varbit, 180,
+INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at,
+                   ended)
+SELECT claim_id, bucket_id, service_id, 'liar', gen_random_uuid(), 1, repeat('1', 180)::varbit, 180,
        now() - interval '1 hour', now() - interval '1 minute', 'settled' FROM made;
-INSERT INTO result (item_id, service_id, claim, at, value)
-SELECT i.item_id, m.service_id, m.claim, now() - interval '2 minutes', '{{"dm": "DM"}}'
+INSERT INTO result (item_id, service_id, claim_id, at, value)
+SELECT i.item_id, m.service_id, m.claim_id, now() - interval '2 minutes', '{{"dm": "DM"}}'
   FROM item i JOIN made m ON m.number = (i.item_id - 1) / 180;
 VACUUM ANALYZE"""
 

@@ -25,7 +25,7 @@ from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
 from coordinator.prepare import prepare_database
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import claims, items, migrate
-from coordinator.store.building import START
+from coordinator.store.building import QUEUE_START
 from coordinator.store.pool import Connection, Database
 from tests.bench.figures import Figure, table_of
 from tests.bench.world import folder_for_postgres
@@ -39,11 +39,11 @@ TIMES = 101
 
 _FILL = """
 INSERT INTO client (client_id, screen_name) SELECT 'c' || n, 'c' FROM generate_series(1, 16) n;
-INSERT INTO client_service (client_id, service_id) SELECT client_id, 1 FROM client;
+INSERT INTO membership (client_id, service_id) SELECT client_id, 1 FROM client;
 INSERT INTO item (key) SELECT 'k' || n FROM generate_series(1, {items}) n;
 INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
 SELECT 1, item_id, now() + interval '1 ms' * item_id, now(), 100 FROM item;
-INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim, indexed)
+INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim_id, indexed)
 SELECT gen_random_uuid(), 1, CASE WHEN n % 50 = 0 THEN 'ready' ELSE 'done' END, now() - interval '1 s' * n, now(), 100,
        CASE WHEN n % 50 = 0 THEN B'000' ELSE B'111' END, 0, n % 50 = 0
   FROM generate_series(1, {buckets}) n;
@@ -87,7 +87,9 @@ async def _measure(dsn: str) -> dict[str, float]:
             return undo
 
         found = {
-            "first page of the waiting list": await _median(db, lambda db: items.waiting(db, service, START, 100)),
+            "first page of the waiting list": await _median(
+                db, lambda db: items.waiting(db, service, QUEUE_START, 100)
+            ),
             "last page of the waiting list": await _median(
                 db, lambda db: items.waiting(db, service, (last["rank_at"], last["item_id"]), 100)
             ),

@@ -28,7 +28,7 @@ from tests.e2e.test_readme import a_free_port
 from tests.harness import Admin, Volunteer, secret_of
 
 _UPGRADE = (
-    b"GET /v1/stats HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /v1/stats HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 

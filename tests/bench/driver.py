@@ -110,7 +110,7 @@ class Direct:
         done = 0
         for claim, items in buckets:
             await self._connection.execute(
-                """INSERT INTO result (item_id, service_id, claim, value)
+                """INSERT INTO result (item_id, service_id, claim_id, value)
                    SELECT item_id, 1, $1, value::jsonb FROM unnest($2::bigint[], $3::text[]) AS r (item_id, value)""",
                 claim,
                 items,

@@ -72,7 +72,7 @@ async def history(world: World, rounds: int, counts: Sequence[int]) -> list[Figu
             for _ in range(rounds):
                 await world.wait_items("dm_check", 10)
                 await world.sql(
-                    f"""INSERT INTO result (item_id, service_id, claim, value)
+                    f"""INSERT INTO result (item_id, service_id, claim_id, value)
                         SELECT item_id, service_id, -n, '{{"dm": "DM"}}' FROM waiting, generate_series(1, {count}) n""",
                     "VACUUM ANALYZE result",
                 )

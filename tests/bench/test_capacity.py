@@ -19,6 +19,8 @@ from tests.bench.simulate import STEPS, TIMINGS
 from tests.bench.steps import CROWD, fill_pool, measure, neighbour_of, submit_in_parts
 from tests.bench.world import World, world
 
+pytestmark = pytest.mark.measured
+
 CLIENTS = 20
 PARTS = 2
 SECONDS = 4.0

@@ -19,7 +19,7 @@ from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
 from coordinator.store import building, claims, results
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Submit
 from coordinator.wire.codec import encode
 from tests.bench.peer import Peer
@@ -28,6 +28,8 @@ from tests.harness import Admin, Message, Server, Volunteer, secret_of, submissi
 from tests.serve.tools import eventually, value
 from tests.store.bench import Bench, blocked
 from tests.store.bench import submit as settling
+
+pytestmark = pytest.mark.measured
 
 CROWD = 16
 SIZE = 180
@@ -64,7 +66,7 @@ def statements(server: Server) -> Counter[str]:
 
 async def together(server: Server, crowd: Sequence[Volunteer]) -> list[Message]:
     """Hand a bucket to each; all but the first ask while the first one's claim is under way."""
-    line = server.node.parts.grant.line(ServiceId(1))
+    line = server.node.parts.work.grant.line(ServiceId(1))
     async with line.claiming:
         first = asyncio.ensure_future(crowd[0].ok("ask", service="dm_check", count=1))
         await first
@@ -95,7 +97,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
                 if n < len(held):
                     await blocked(watch, n + 1)
         async with asyncio.timeout(10):
-            while len(server.node.parts.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
+            while len(server.node.parts.work.commits._queue) < CROWD - len(held):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0)
     stored = await asyncio.gather(*answers)
     assert [answer["stored"] for answer in stored] == [SIZE] * CROWD
@@ -105,7 +107,7 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
 
 async def found_empty(server: Server) -> None:
     """Wait until those who ask have been told that there is nothing."""
-    line = server.node.parts.grant.line(ServiceId(1))
+    line = server.node.parts.work.grant.line(ServiceId(1))
 
     async def dry() -> bool:
         return bool(line.tickets) and line.dry and not line.woken.is_set()
@@ -125,7 +127,7 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     await volunteer.push("bucket")
     # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
-        {"items.add": 1, "pool.flush": 1, "building.make_few": 1, "claims.claim": 1}
+        {"items.add": 1, "pool.flush": 1, "building.make": 1, "claims.claim": 1}
     )
 
 
@@ -140,7 +142,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
     before = statements(server)
     await admin.ok("item.prioritize", keys=["urgent"], service="dm_check")
     await volunteer.push("bucket")
-    line = server.node.parts.grant.line(ServiceId(1))
+    line = server.node.parts.work.grant.line(ServiceId(1))
     if line.filling is not None:
         await asyncio.wait([line.filling])
 
@@ -149,7 +151,7 @@ async def test_statements_from_an_item_that_is_prioritised_to_the_hands_of_a_cli
         {
             "building.lock": 1,
             "item_changes.by_keys": 1,
-            "item_changes.lock_to_prioritise": 1,
+            "item_changes.lock": 1,
             "item_changes.take": 1,
             "building.put": 1,
             "claims.claim": 1,
@@ -247,12 +249,12 @@ def _submit(items: Sequence[int]) -> bytes:
     return encode(Submit(bucket_id=str(uuid4()), claim=123456, results=results, final=True, ref=1))
 
 
-def _read(frame: bytes) -> Settling:
+def _read(frame: bytes) -> CheckedSubmit:
     """From a frame to what the store takes."""
     submit = CODEC.decode(frame.decode())
     assert isinstance(submit, Submit)
     rows = DmCheck("dm_check", None).reader().read(submit.results)
-    return Settling(
+    return CheckedSubmit(
         ServiceId(1), BucketId(uuid4()), ClaimNumber(submit.claim), ClientId("c"), rows.rows, "1" * SIZE, True
     )
 

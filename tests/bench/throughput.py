@@ -109,7 +109,7 @@ async def bare_copy(world: World, buckets: int) -> float:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda text: b"\x01" + text.encode(), decoder=bytes, format="binary"
     )
-    columns = ("item_id", "service_id", "claim", "at", "value")
+    columns = ("item_id", "service_id", "claim_id", "at", "value")
     await connection.copy_records_to_table("result", columns=columns, records=rows[:1])  # looks the types up
 
     begun = perf_counter()
@@ -225,7 +225,7 @@ def _slowest(rounds: Sequence[Round]) -> list[str]:
     return sorted(names, key=lambda name: -sum(_spent(run, name) for run in rounds))[:SLOWEST]
 
 
-HOT = ("claims.claim", "claims.claim_choosy", "claims.waits", "results.settle", "copy.result")
+HOT = ("claims.claim", "claims.claim_unblocked", "claims.find_waits", "results.settle", "copy.result")
 
 
 def _control(run: Round) -> int:

@@ -169,7 +169,7 @@ class World:
         )
 
         await db.execute(
-            """INSERT INTO client_service (client_id, service_id, profile)
+            """INSERT INTO membership (client_id, service_id, profile)
                SELECT id, service_id, jsonb_build_object('source', id) FROM unnest($1::text[]) AS c (id), service
                 WHERE name = $2 ON CONFLICT DO NOTHING""",
             names,
@@ -182,14 +182,14 @@ class World:
         await self.sql(
             "DELETE FROM bucket_items c USING bucket b WHERE b.bucket_id = c.bucket_id AND b.state <> 'done'",
             "DELETE FROM bucket WHERE state <> 'done'",
-            "TRUNCATE waiting, result, giveback",
+            "TRUNCATE waiting, result, return_block",
             f"""INSERT INTO item (key) SELECT 'account' || n FROM generate_series(
                     (SELECT count(*) FROM item) + 1, {count}) n""",
             f"""INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
                 SELECT s.service_id, i.item_id, now(), now(), 100 FROM service s,
                        (SELECT item_id FROM item ORDER BY item_id LIMIT {count}) i WHERE s.name = '{service}'""",
-            "UPDATE client_service SET streak = 0, wait_until = NULL",
-            "VACUUM waiting, bucket, bucket_items, client_service",
+            "UPDATE membership SET streak = 0, wait_until = NULL",
+            "VACUUM waiting, bucket, bucket_items, membership",
         )
 
     async def ready_buckets(self, service: str, count: int) -> None:
@@ -199,7 +199,7 @@ class World:
         await database.open()
         async with database.connection() as db:
             service_id = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = $1", service))
-            made, start = 1, building.START
+            made, start = 1, building.QUEUE_START
             while made:
                 async with db.transaction():
                     await building.lock(db, [service_id])  # the node's own builder may take part

@@ -52,6 +52,7 @@ def test_each_daemon_is_someone_else() -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 def test_the_whole_ends_with_a_summary_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "coordinator", "demo", "--clients", "4", "--exit"],

@@ -150,6 +150,8 @@ print(count, rss() - before, time.process_time() - began)
 
 
 @pytest.mark.parametrize(("format_", "expected"), [("csv", 1_000_000), ("jsonl", 1_000_001)])
+@pytest.mark.long
+@pytest.mark.measured
 def test_a_million_lines_in_constant_memory(format_: str, expected: int) -> None:
     # A process of its own: the highest memory of this one may be of another test.
     done = subprocess.run(

@@ -28,7 +28,7 @@ async def node(start_server: StartServer, database: Database) -> Server:
     await (await server.admin()).add(9, services=["dm_check"])
     volunteer = await server.volunteer("ada")
     await volunteer.submit(await volunteer.bucket())
-    await server.node.parts.recorder.write()
+    await server.node.parts.statistics.recorder.write()
     return server
 
 
@@ -102,7 +102,7 @@ async def test_a_server_that_goes_away_is_3(run: Run, node: Server) -> None:
     watching = asyncio.create_task(call(run, "--server", node.url, "--json"))
 
     async def watches() -> bool:
-        return any(feed._subscriptions for feed in node.node.parts.feeds.feeds.values())
+        return any(feed._subscriptions for feed in node.node.parts.statistics.feeds.feeds.values())
 
     await eventually(watches, "it subscribes")
     await node.node.drain()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright
+
+from tests.e2e import programs
 
 SOURCE = Path(__file__).parents[2] / "coordinator" / "dashboard" / "source"
 
@@ -36,34 +38,23 @@ WAIT_LIMIT_MS = 15_000
 """Milliseconds after which a wait for something that should be there at once fails."""
 
 
-def find_program(name: str) -> str:
-    """Return the path of a program that the tests of the dashboard need, and fail without it."""
-    path = shutil.which(name)
-    assert path is not None, f"the tests of the dashboard need {name} (Debian's package of that name)"
-    return path
-
-
 def install_source(folder: Path) -> Path:
     """Copy the dashboard's source into a folder and install its packages there, as the lock file names them."""
     copy = folder / "source"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("node_modules"))
-    completed = subprocess.run(
-        [find_program("npm"), "ci", "--ignore-scripts"],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stderr[-2000:]
+    if (fault := programs.install(copy)) is not None:
+        programs.leave_out(fault)
     return copy
 
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
-    """Start the Chromium that the system has."""
+    """Start the machine's own, or the one that npm has."""
+    found = programs.chromium()
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=find_program("chromium"), args=CHROMIUM_FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=found.path, args=CHROMIUM_FLAGS, env={**os.environ, **found.environment}
+        )
         try:
             yield browser
         finally:

@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
+from tests.e2e import programs
 from tests.e2e.browser import DESKTOP, Tab, chromium, install_source
 from tests.harness import Server
 
 OpenTab = Callable[..., Awaitable[Tab]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test out before anything is made for it; said from here, all that are left out are one line."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        programs.chromium()
 
 
 @pytest.fixture(scope="session")

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 from coordinator import dashboard
-from tests.e2e.browser import SOURCE, find_program
+from tests.e2e.browser import SOURCE
+from tests.e2e.programs import npm
 
 BUILT = SOURCE.parent / "built"
 
 
 def test_the_built_files_equal_a_build_of_the_source(dashboard_source: Path, tmp_path: Path) -> None:
     for command in (["run", "check"], ["run", "bundle", "--", str(tmp_path)]):
-        completed = subprocess.run(
-            [find_program("npm"), *command],
-            cwd=dashboard_source,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        completed = npm(*command, cwd=dashboard_source, timeout=60)
         assert completed.returncode == 0, completed.stdout + completed.stderr
 
     files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -16,7 +16,7 @@ INSERT INTO client (client_id, screen_name, registered)
 SELECT 'client-' || lpad(n::text, 5, '0'), 'name-' || (n * 7919 % $1), n % 10 > 0 FROM generate_series(1, $1) n"""
 
 _MEMBERSHIPS = """
-INSERT INTO client_service (client_id, service_id, settled, dead, last_access)
+INSERT INTO membership (client_id, service_id, settled, dead, last_access)
 SELECT 'client-' || lpad(n::text, 5, '0'), service_id, n, n % 3, now() - make_interval(secs => n)
   FROM generate_series(1, $1) n, service WHERE name = 'dm_check'"""
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.e2e.test_readme import PROGRAM, README, Serving, a_free_port, commands, folder  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 
 def readme_package(where: Path) -> None:
     """Install what the README shows as `pip install` would: a module, and the entry points in its metadata."""

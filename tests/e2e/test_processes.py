@@ -9,7 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from .test_readme import PROGRAM, Serving, a_free_port, folder, wait_until_ready
+
+pytestmark = pytest.mark.long
 
 __all__ = ["folder"]
 

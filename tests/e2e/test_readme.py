@@ -22,6 +22,8 @@ import pytest
 
 from coordinator import sample
 
+pytestmark = pytest.mark.long
+
 README = Path(__file__).parents[2] / "README.md"
 PROGRAM = [sys.executable, "-m", "coordinator"]
 

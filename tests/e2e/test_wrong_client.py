@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Message, Server, Volunteer
 from tests.serve.tools import configure, execute
+
+pytestmark = pytest.mark.long
 
 SIZE = 6
 
@@ -16,10 +20,10 @@ async def checked(peer: Volunteer, database: Database, dm: str, at: datetime) ->
     """A bucket that the client has settled, at that time."""
     bucket = await peer.bucket()
     assert (await peer.submit(bucket, dm))["closed"]
-    await execute(database, "UPDATE result SET at = $2 WHERE claim = $1", bucket["claim"], at)
+    await execute(database, "UPDATE result SET at = $2 WHERE claim_id = $1", bucket["claim"], at)
     began = at - timedelta(minutes=2)
     await execute(
-        database, "UPDATE claim SET begun_at = $2, ended_at = $3 WHERE claim = $1", bucket["claim"], began, at
+        database, "UPDATE claim SET begun_at = $2, ended_at = $3 WHERE claim_id = $1", bucket["claim"], began, at
     )
     return bucket
 

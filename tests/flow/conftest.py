@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
-import asyncpg
 import pytest
 
 from coordinator.store.pool import Database
-from tests.conftest import TEMPLATE, StartServer
+from tests.conftest import StartServer
+from tests.databases import Databases
 from tests.flow.room import Room, stop_clock
 
 OpenRoom = Callable[..., Awaitable[Room]]
@@ -28,15 +28,6 @@ def open_room(start_server: StartServer, database: Database) -> OpenRoom:
 
 
 @pytest.fixture
-def dsn_for_machine(template: str) -> Iterator[str]:
+def dsn_for_machine(databases: Databases) -> str:
     """A database for a test that runs a loop of its own."""
-
-    async def execute(statement: str) -> None:
-        connection = await asyncpg.connect(template)
-        await connection.execute(statement)
-        await connection.close()
-
-    asyncio.run(execute(f"CREATE DATABASE machine TEMPLATE {TEMPLATE}"))
-    head, _, query = template.partition("?")
-    yield f"{head.rsplit('/', 1)[0]}/machine" + (f"?{query}" if query else "")
-    asyncio.run(execute("DROP DATABASE machine WITH (FORCE)"))
+    return asyncio.run(databases.shared())

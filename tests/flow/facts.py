@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from coordinator.model import BucketId, Claimed, ItemId
-from coordinator.store.results import Settling
+from coordinator.store.results import CheckedSubmit
 from tests.store.bench import given
 
 
@@ -29,7 +29,7 @@ class Facts:
     """Claims that have ended."""
     lost: set[int] = field(default_factory=set)
     """Those of them whose client was cut off, or did not come back to a drained node in time."""
-    acknowledged: list[Settling] = field(default_factory=list)
+    acknowledged: list[CheckedSubmit] = field(default_factory=list)
 
     def hold(self, claimed: Claimed, *, kept: bool = False) -> None:
         """`kept`: it never went back to the pool, so that an item may have been settled in its other copy."""

@@ -15,7 +15,7 @@ from coordinator.flow.item_operation import ItemOperation
 from coordinator.model import BucketId, Claimed
 from coordinator.store import claims
 from coordinator.store.pool import Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from coordinator.wire import admin as wire
 from tests.store.bench import Bench, Worker
 
@@ -26,8 +26,8 @@ UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}),
                   split_at = split_at - make_interval(secs => {0}) WHERE service_id = {1} AND state <> 'done';
 UPDATE claim SET begun_at = begun_at - make_interval(secs => {0}), ended_at = ended_at - make_interval(secs => {0})
  WHERE service_id = {1};
-UPDATE client_service SET wait_until = wait_until - make_interval(secs => {0}) WHERE service_id = {1};
-UPDATE giveback SET until = until - make_interval(secs => {0});
+UPDATE membership SET wait_until = wait_until - make_interval(secs => {0}) WHERE service_id = {1};
+UPDATE return_block SET until = until - make_interval(secs => {0});
 UPDATE bucket SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
  WHERE service_id = {1} AND state <> 'done';
 UPDATE waiting SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
@@ -36,7 +36,7 @@ UPDATE waiting SET rank_at = rank_at - make_interval(secs => {0}), since = since
 _READY = """
 SELECT b.bucket_id, b.rank_at FROM bucket b
  WHERE b.service_id = $1 AND b.state = 'ready' AND b.split_at IS NULL
-   AND NOT EXISTS (SELECT FROM giveback g
+   AND NOT EXISTS (SELECT FROM return_block g
                     WHERE g.client_id = $2 AND g.bucket_id = b.bucket_id AND g.until > now())"""
 
 SAME_ORDER = """
@@ -46,9 +46,9 @@ UPDATE bucket b SET rank_at = b.rank_at + o.n * interval '1 microsecond'
  WHERE b.bucket_id = o.bucket_id"""
 """Takes chance out of the pool, which is among equal ranks only: an example must go the same way each time."""
 
-_REFUSED = "SELECT bucket_id FROM giveback WHERE client_id = $1 AND bucket_id = ANY ($2) AND until > now()"
+_REFUSED = "SELECT bucket_id FROM return_block WHERE client_id = $1 AND bucket_id = ANY ($2) AND until > now()"
 
-_HAS_TO_WAIT = "SELECT wait_until > now() FROM client_service WHERE client_id = $1 AND service_id = $2"
+_HAS_TO_WAIT = "SELECT wait_until > now() FROM membership WHERE client_id = $1 AND service_id = $2"
 
 _OVERTAKEN = """
 SELECT (SELECT min(rank_at) FROM waiting WHERE service_id = $1)
@@ -98,8 +98,8 @@ class Room(Bench):
     def __init__(self, database: Database, node: Node, bench: Bench) -> None:
         super().__init__(database, bench.service, node.boot)
         self.node = node
-        self.builder: BucketBuilder = node.parts.builder
-        self.operation: ItemOperation = node.parts.item_operation
+        self.builder: BucketBuilder = node.parts.work.builder
+        self.operation: ItemOperation = node.parts.administration.item_operation
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
@@ -118,7 +118,7 @@ class Room(Bench):
 
     async def tick(self) -> None:
         """One look at the clock."""
-        await self.node.parts.expiry.tick()
+        await self.node.parts.work.expiry.tick()
 
     async def later(self, seconds: float) -> None:
         """Let so much time pass for everything in this service."""
@@ -143,7 +143,7 @@ class Room(Bench):
             more = await self.claim(*[worker] * (count - len(got)))
             if not more:
                 async with self.database.connection() as db:
-                    one = await claims.claim_choosy(db, self.service, worker.demand, self.boot)
+                    one = await claims.claim_unblocked(db, self.service, worker.demand, self.boot)
                 more = [] if one is None else [one]
             if not more and not (await self.fill(wanted=True)).buckets:
                 break
@@ -157,10 +157,10 @@ class Room(Bench):
         ready = await self.rows(_READY, self.service, worker.client_id)
         return Queue(self, worker, {row["bucket_id"]: row["rank_at"] for row in ready})
 
-    async def submit(self, settling: Settling) -> Outcome:
+    async def submit(self, settling: CheckedSubmit) -> SubmitOutcome:
         """Through the node's group commit."""
         async with asyncio.timeout(10):
-            return await self.node.parts.commits.add(settling)
+            return await self.node.parts.work.commits.add(settling)
 
     async def add(self, keys: list[str], priority: int = 100) -> None:
         await self.operation.item_add(

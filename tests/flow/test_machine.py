@@ -14,6 +14,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar, get_args
@@ -35,7 +36,7 @@ from coordinator.errors import Conflict, StaleClaim, UnassignedItems
 from coordinator.model import Claimed, ItemId
 from coordinator.store import claims, statistics
 from coordinator.store.pool import Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from tests.flow.facts import Facts, in_order
 from tests.flow.outage import Moment, Outage
 from tests.flow.room import SAME_ORDER, Room, stop_clock
@@ -166,7 +167,7 @@ class Life(RuleBasedStateMachine):
     @rule(pick=PICK)
     def take_away(self, pick: int) -> None:
         if claimed := self._one_held(pick):
-            assert self.run(self.room.node.parts.releases.take(claimed.bucket_id)) == 1
+            assert self.run(self.room.node.parts.work.releases.take(claimed.bucket_id)) == 1
             self.facts.drop(claimed.bucket_id)
 
     # Clients
@@ -202,15 +203,15 @@ class Life(RuleBasedStateMachine):
         except Conflict:
             assert self._conflicts(one)
 
-    def _conflicts(self, one: Settling) -> bool:
+    def _conflicts(self, one: CheckedSubmit) -> bool:
         return any(self.facts.stored.get((item, one.claim), value) != value for item, value in one.rows)
 
-    def _fresh(self, one: Settling) -> list[ItemId]:
+    def _fresh(self, one: CheckedSubmit) -> list[ItemId]:
         """Those of its items that it is the first to settle."""
         over = self.facts.stored.keys() | self.facts.discarded
         return [item for item, _ in one.rows if item in self.facts.open and (item, one.claim) not in over]
 
-    def _settled(self, one: Settling, outcome: Outcome) -> None:
+    def _settled(self, one: CheckedSubmit, outcome: SubmitOutcome) -> None:
         assert not self._conflicts(one)
         keys, fresh = [(item, one.claim) for item, _ in one.rows], self._fresh(one)
         repeated = [key for key in keys if key in self.facts.stored]
@@ -219,7 +220,7 @@ class Life(RuleBasedStateMachine):
         assert outcome.closed or not one.final
         self._note(one, closed=outcome.closed)
 
-    def _note(self, one: Settling, *, closed: bool) -> None:
+    def _note(self, one: CheckedSubmit, *, closed: bool) -> None:
         fresh = self._fresh(one)
         self.facts.stored.update({(item, one.claim): value for item, value in one.rows if item in fresh})
         self.facts.discarded.update((item, one.claim) for item, _ in one.rows if item not in fresh)
@@ -262,7 +263,7 @@ class Life(RuleBasedStateMachine):
         for one in _picked(self.facts.acknowledged, [pick]):
             self._repeat(one)
 
-    def _repeat(self, one: Settling) -> None:
+    def _repeat(self, one: CheckedSubmit) -> None:
         held = self.facts.held.get(one.bucket_id)
         current = held is not None and held.claim == one.claim
         try:
@@ -326,7 +327,7 @@ class Life(RuleBasedStateMachine):
 
     async def _keep(self, worker: Worker) -> None:
         async with self.database.connection() as db:
-            await claims.keep(db, [worker.session_id], 60.0)
+            await claims.keep_for_reconnect(db, [worker.session_id], 60.0)
 
     @rule(picks=st.lists(PICK, max_size=3), place=st.integers(0, len(CLIENTS) - 1))
     def recollect(self, picks: list[int], place: int) -> None:
@@ -384,20 +385,20 @@ class Life(RuleBasedStateMachine):
     async def _check(self) -> None:
         room, facts = self.room, self.facts
         rows = await room.rows(
-            "SELECT bucket_id, state, claim, client_id FROM bucket WHERE service_id = $1", room.service
+            "SELECT bucket_id, state, claim_id, client_id FROM bucket WHERE service_id = $1", room.service
         )
-        holders = {row["bucket_id"]: (row["claim"], row["client_id"]) for row in rows if row["client_id"]}
+        holders = {row["bucket_id"]: (row["claim_id"], row["client_id"]) for row in rows if row["client_id"]}
         assert holders == {bucket: (one.claim, one.client_id) for bucket, one in facts.held.items()}
         for row in rows:
-            assert row["claim"] == facts.numbers.get(row["bucket_id"], 0)
+            assert row["claim_id"] == facts.numbers.get(row["bucket_id"], 0)
         open_claims = await room.rows(
-            "SELECT claim FROM claim WHERE service_id = $1 AND ended_at IS NULL", room.service
+            "SELECT claim_id FROM claim WHERE service_id = $1 AND ended_at IS NULL", room.service
         )
-        assert {row["claim"] for row in open_claims} == {one.claim for one in facts.held.values()}
+        assert {row["claim_id"] for row in open_claims} == {one.claim for one in facts.held.values()}
         stored = await room.rows(
-            "SELECT item_id, claim, value->>'dm' AS dm FROM result WHERE service_id = $1", room.service
+            "SELECT item_id, claim_id, value->>'dm' AS dm FROM result WHERE service_id = $1", room.service
         )
-        assert {(row["item_id"], row["claim"]): f'{{"dm":"{row["dm"]}"}}' for row in stored} == facts.stored
+        assert {(row["item_id"], row["claim_id"]): f'{{"dm":"{row["dm"]}"}}' for row in stored} == facts.stored
         await self._check_places()
         self.checks += 1
         if self.checks % 4 == 0:  # they look at all services, those of the examples before too
@@ -471,14 +472,16 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.long
 def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Life.chance = random.Random()
     monkeypatch.setattr("coordinator.flow.bucket_builder._random", Life.chance)
     with asyncio.Runner() as runner:
         database = Database(dsn_for_machine)
         runner.run(database.open())
+        stack = AsyncExitStack()
         node = Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn_for_machine)
-        runner.run(node.__aenter__())
+        runner.run(stack.enter_async_context(node))
         try:
             runner.run(stop_clock(node))
             node.parts.core.signals._lost_track = (
@@ -488,7 +491,7 @@ def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch
             Life.outage = Outage(dsn_for_machine)
             run_state_machine_as_test(Life, settings=_chosen())
         finally:
-            runner.run(node.__aexit__(None, None, None))
+            runner.run(stack.aclose())
             runner.run(database.close())
 
 

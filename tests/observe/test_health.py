@@ -173,6 +173,7 @@ def test_what_changes_with_the_hour_is_nobodys_fault() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(3, 12), st.floats(0.0, 1.0), st.integers(1, 6))
+@pytest.mark.long
 def test_clients_that_are_alike_are_never_out_of_line(random: Random, others: int, share: float, hours: int) -> None:
     mixes = [{"a": share, "b": 1 - share}, {"a": 1 - share, "b": share}]
     chosen = [mixes[n % 2] for n in range(hours)]

@@ -1,4 +1,4 @@
-"""What several tests of the client channel begin with."""
+"""Fixtures that several tests of the client channel share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tests.harness import Admin, Message, Volunteer
 
 @pytest.fixture
 async def bucket(admin: Admin, volunteer: Volunteer) -> Message:
-    """Four items in the hands of the volunteer."""
+    """A bucket of four items that the volunteer holds."""
     await admin.add(4)
     return await volunteer.bucket()

@@ -1,4 +1,4 @@
-"""A client in a process of its own, to be killed: holds a bucket on each of some connections, and says so."""
+"""A client in a process of its own, to be killed: it holds a bucket on each connection, and prints each bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.harness import secret_of
 
 
 async def hold(url: str, client_id: str) -> None:
-    """One connection."""
+    """Hold a bucket on one connection."""
     async with connect(url) as connection:
 
         async def say(kind: str, **fields: object) -> None:
@@ -29,7 +29,7 @@ async def hold(url: str, client_id: str) -> None:
 
 
 async def main(url: str, *client_ids: str) -> None:
-    """All connections."""
+    """Open all connections."""
     await asyncio.gather(*(hold(url, client_id) for client_id in client_ids))
 
 

@@ -1,4 +1,4 @@
-"""The activity log: by months, newest first, with what the node itself notes."""
+"""The activity log: by months, newest first, with the node's own entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_inherits i JOIN pg_
 
 
 async def lines(admin: Admin, **which: object) -> list[Message]:
-    """All lines, in small pages."""
+    """Return all lines, read in small pages."""
     found: list[Message] = []
     after: dict[str, str] = {}
     while True:
@@ -78,14 +78,14 @@ async def test_pages_over_months_newest_first(server: Server, admin: Admin, data
     assert await admin.refused("activity.list", after="7") == "bad_message"
 
 
-@pytest.mark.parametrize("statement", ["_ALL", "_BY_ACTION", "_BY_TARGET"])
+@pytest.mark.parametrize("statement", ["_NEWEST", "_BY_ACTION", "_BY_TARGET"])
 async def test_a_page_reads_an_index_of_each_month_and_sorts_nothing(database: Database, statement: str) -> None:
     await execute(
         database,
         "INSERT INTO activity (at, who, action, target, outcome) "
         "SELECT now() - n * interval '1 minute', 'me', 'a' || n % 9, 'c' || n % 9, '' FROM generate_series(1, 20000) n",
     )
-    more = {"_ALL": "", "_BY_ACTION": ", 'a1'", "_BY_TARGET": ", 'c1', NULL"}[statement]
+    more = {"_NEWEST": "", "_BY_ACTION": ", 'a1'", "_BY_TARGET": ", 'c1', NULL"}[statement]
     types = "timestamptz, bigint, timestamptz, bigint" + ", text" * more.count(",")
     async with database.connection() as db:
         await db.execute(f"PREPARE page ({types}) AS {getattr(activity, statement)}")

@@ -1,4 +1,4 @@
-"""Every admin request, for an admin and an operator: good, with something missing, wrong, and of what is not there."""
+"""Every admin request, for an admin and an operator: good, with a field missing or wrong, about something unknown."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.harness import Admin, Message, Server
 
 @dataclass(frozen=True)
 class Row:
-    """One request: its good fields, and for each way of being wrong the fields that are others, and the answer.
+    """One request: its good fields, and for each fault the fields that change, and the answer.
 
-    `needs` are the fields whose absence is `bad_message`; `unknown` names what is not there, and is answered as
-    `unknown_is` says (None: with `ok`, since a list of nothing is a list).
+    `needs` are the fields whose absence is `bad_message`; `unknown` names something that does not exist, and is
+    answered as `unknown_is` says (None: with `ok`, since a list of nothing is a list).
     """
 
     good: Message
@@ -188,7 +188,7 @@ def test_what_an_operator_may_not() -> None:
 
 
 async def stage(server: Server, good: Message) -> Message:
-    """The good fields, with what they name made first."""
+    """Return the good fields, after making the things that they name."""
     if "$bucket" in good.values():
         peer = await server.volunteer("holder")
         return {"bucket_id": (await peer.bucket())["bucket_id"]}
@@ -251,7 +251,7 @@ async def test_the_limits_tell_what_is_set_and_what_a_node_carries(start_server:
 
 
 def shape_only(request: type[Any], fields: Message) -> bool:
-    """Whether the fields are refused for their shape, before anyone asks who sent them."""
+    """Return whether the fields are refused for their shape, before the sender's rights are checked."""
     try:
         msgspec.convert({"type": tag_of(request), **fields}, request)
     except msgspec.ValidationError:

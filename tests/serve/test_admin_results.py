@@ -1,4 +1,4 @@
-"""Results are taken back and given back, and go out."""
+"""Results are invalidated, reinstated and exported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def sizes(admin: Admin, size: int) -> None:
 
 
 async def state(admin: Admin, key: str, service: str = "dm_check") -> tuple[str, list[tuple[str, bool]]]:
-    """An item's state, and client and validity of each result, newest first."""
+    """Return an item's state, and client and validity of each result, newest first."""
     shown = await admin.ok("item.show", key=key)
     found = next(one for one in shown["services"] if one["service"] == service)
     return found["state"], [(row["client_id"], row["valid"]) for row in found["results"]]
@@ -141,7 +141,9 @@ async def test_a_claim_under_way_is_ended_so_that_no_later_result_is_taken_back_
         await other.submit(again)
     assert seen == set(items)
     async with server.database.connection() as db:
-        valid = await db.fetchval("SELECT count(*) FROM result JOIN claim USING (claim) WHERE invalidated_by IS NULL")
+        valid = await db.fetchval(
+            "SELECT count(*) FROM result JOIN claim USING (claim_id) WHERE invalidated_by IS NULL"
+        )
     assert valid == 4
 
 
@@ -213,30 +215,30 @@ finally:
 
 
 def peak() -> int:
-    """The most memory (KiB) that this process has had."""
+    """Return the most memory (KiB) that this process has had."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def forget_peak() -> None:
-    """What other tests took before does not hide what is taken from now on."""
+    """Reset the peak, so that the memory of earlier tests does not count."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 FILL = """
 WITH made AS (INSERT INTO item (key) SELECT 'k' || n || CASE WHEN n = 5 THEN ', "quoted"' ELSE '' END
                 FROM generate_series($1::int, $2::int) n RETURNING item_id),
-b AS (INSERT INTO claim (claim, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
+b AS (INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, ended, ended_at)
       SELECT DISTINCT item_id / 180 + 1000000::bigint * $1, gen_random_uuid(), 1, 'peer', gen_random_uuid(),
              1, B'1', 180, 'settled', now()
         FROM (SELECT DISTINCT item_id / 180 * 180 AS item_id FROM made) m)
-INSERT INTO result (item_id, service_id, claim, value)
+INSERT INTO result (item_id, service_id, claim_id, value)
 SELECT item_id, 1, item_id / 180 + 1000000::bigint * $1, '{"dm": "DM"}' FROM made"""
 
 
 async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
-    """What `result export` says on standard error, and how much memory (KiB) it took at most.
+    """Run `result export`; returns the most memory (KiB) that it took, and its standard error.
 
-    That is not its ru_maxrss, which begins with what the process had that started it.
+    That memory is not its ru_maxrss, which begins with that of the process that started it.
     """
     with path.open("wb") as out:
         command = [
@@ -250,6 +252,8 @@ async def export(server: Server, path: Path, *words: str) -> tuple[int, str]:
     return int(memory), "\n".join(lines)
 
 
+@pytest.mark.long
+@pytest.mark.measured
 async def test_export_of_a_million_results_takes_no_more_memory(
     server: Server, database: Database, tmp_path: Path
 ) -> None:
@@ -259,7 +263,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
     few, _ = await export(server, tmp_path / "few", "--format", "jsonl")
     of_node = peak()
     async with database.connection() as db:
-        await db.execute(FILL, 60_001, 1_000_000)
+        await db.execute(FILL, 60_001, 1_000_000, timeout=100)
         await db.execute("SELECT brin_summarize_new_values('result_claim')")  # as autovacuum does behind usual work
     begun = time.monotonic()
     many, _ = await export(server, tmp_path / "many", "--format", "jsonl")
@@ -284,7 +288,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
 async def test_an_export_has_the_rows_of_the_list_wherever_its_pages_end(
     server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch, window: int, enough: int, most: int, limit: int
 ) -> None:
-    for name, bound in (("WINDOW", window), ("ENOUGH", enough), ("MOST", most)):
+    for name, bound in (("WINDOW_RESULTS", window), ("FULL_PAGE_BYTES", enough), ("MAX_PAGE_BYTES", most)):
         monkeypatch.setattr(store_export, name, bound)
     await sizes(admin, 5)
     await admin.add(40, prefix='"é\\', services=["dm_check"])

@@ -1,4 +1,4 @@
-"""Services come, change, rest, go and come back while clients are connected."""
+"""Services are added, changed, paused, revoked and restored while clients are connected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def state_of(admin: Admin, service: str) -> Message:
 
 
 async def until_waiting(admin: Admin, service: str, count: int) -> None:
-    """Until so many items of a service are waiting or in ready buckets."""
+    """Wait until so many items of a service are waiting or in ready buckets."""
     async with asyncio.timeout(20):
         while True:
             shown = await admin.ask_for("service.show", service=service)
@@ -50,7 +50,7 @@ async def test_a_new_data_folder_has_the_three_services(admin: Admin) -> None:
 async def test_items_for_all_services_pass_over_one_that_another_node_has_just_stopped(
     admin: Admin, database: Database, state: str
 ) -> None:
-    """This node may not have heard of it yet; the catalogue has."""
+    """The node may not have received the signal yet; the database has the new state."""
     async with database.connection() as db:
         await db.execute("UPDATE service SET state = $1 WHERE name = 'dm_check'", state)
         await admin.add(2)

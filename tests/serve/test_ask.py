@@ -20,7 +20,7 @@ def ids(bucket: Message) -> list[int]:
 
 
 async def ask(peer: Volunteer, count: int, service: str = "dm_check") -> tuple[int, int]:
-    """What was granted, and what is pending."""
+    """Ask; returns the buckets granted and pending."""
     asked = await peer.ok("ask", service=service, count=count)
     assert asked["limit"] == 10
     return asked["count"], asked["pending"]

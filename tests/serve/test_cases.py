@@ -1,4 +1,4 @@
-"""Each thing a client may do or be, once: registration, fetching, updating, too slow."""
+"""Each case of a client once: registration, fetching, updating, too slow."""
 
 from __future__ import annotations
 

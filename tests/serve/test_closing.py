@@ -1,16 +1,18 @@
-"""What closes a connection, with which code, and that nobody else notices."""
+"""The reasons for closing a connection, each with its code; other clients are not affected."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from coordinator.serve import pinger
 from coordinator.wire.frames import SUBPROTOCOL
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Peer, Server, Volunteer, secret_of, submission
@@ -21,7 +23,7 @@ KIB = 1024
 
 @dataclass
 class Neighbourhood:
-    """A node, and a client on it that should notice nothing."""
+    """A node, and a client on it that must not be affected."""
 
     server: Server
     admin: Admin
@@ -37,7 +39,7 @@ async def neighbourhood(server: Server) -> Neighbourhood:
 
 @pytest.fixture
 async def here(server: Server) -> AsyncIterator[Neighbourhood]:
-    """On a node with the defaults; checked again at the end of the test."""
+    """A neighbourhood on a node with the defaults; checked again at the end of the test."""
     made = await neighbourhood(server)
     yield made
     await made.notices_nothing()
@@ -274,7 +276,7 @@ async def test_nested_too_deep(here: Neighbourhood) -> None:
     bucket = await client.bucket()
 
     def nested(depth: int) -> object:
-        """Of that depth in a message: the message itself is the first level."""
+        """Return a value of that depth in a message: the message itself is the first level."""
         value: object = 1
         for _ in range(depth - 1):
             value = [value]
@@ -352,32 +354,55 @@ async def test_sessions_of_a_node(start_server: StartServer) -> None:
     await here.notices_nothing()
 
 
-async def test_slow_readers_are_cut_off(start_server: StartServer) -> None:
-    here = await neighbourhood(await start_server(messages_per_minute=10_000_000))
+@pytest.mark.long
+@pytest.mark.measured
+async def test_nothing_more_is_read_from_who_does_not_read_and_it_is_cut_off(start_server: StartServer) -> None:
+    server = await start_server(messages_per_minute=10_000_000)
+    here = await neighbourhood(server)
     loop = asyncio.get_running_loop()
 
-    async def connected(client: str) -> bool:
-        return bool((await here.admin.ok("client.show", client_id=client))["connected"])
-
-    async def cut_off(client: str, requests: int, patience: float) -> int:
-        reader = await RawPeer.open(here.server, receive_buffer=4 * KIB)
+    async def cut_off(client: str) -> int:
+        reader = await RawPeer.open(server, receive_buffer=4 * KIB)
         await reader.hello(client)
+        (session,) = [peer for peer in server.node.parts.sessions.clients if peer.client_id == client]
         begun = loop.time()
-        for _ in range(requests):
-            reader.frame(b'{"type":"services"}')
-            if reader.writer.transport.get_write_buffer_size() > 64 * KIB:
-                await asyncio.wait_for(reader.writer.drain(), 5)
+        with suppress(TimeoutError):  # the server does not take them any more
+            for _ in range(20_000):
+                reader.frame(b'{"type":"services"}')
+                if reader.writer.transport.get_write_buffer_size() > 64 * KIB:
+                    await asyncio.wait_for(reader.writer.drain(), 1)
+        assert session.unread() < 128 * KIB
 
         async def gone() -> bool:
-            return not await connected(client)
+            return not (await here.admin.ok("client.show", client_id=client))["connected"]
 
-        await eventually(gone, "still there", patience)
-        assert loop.time() - begun < patience
+        await eventually(gone, "still there", 15)
+        assert loop.time() - begun < 17
         return await reader.close_code()
 
-    codes = await asyncio.gather(cut_off("much", 20_000, 14), cut_off("stuck", 5_000, 17))
-    assert 4409 in codes
+    codes = await asyncio.gather(*(cut_off(f"reader{number}") for number in range(3)))
     assert set(codes) <= {4409, 1006}  # who reads the rest too late finds the connection gone
+    await here.notices_nothing()
+
+
+async def test_what_waits_for_all_peers_together_is_bounded(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinger, "MOST_UNREAD_OF_ALL", 256 * KIB)
+    server = await start_server()
+    here = await neighbourhood(server)
+    readers = [await RawPeer.open(server, receive_buffer=4 * KIB) for _ in range(3)]
+    for number, reader in enumerate(readers):
+        await reader.hello(f"reader{number}")
+    sessions = [peer for peer in server.node.parts.sessions.clients if peer.client_id.startswith("reader")]
+    for session in sessions:
+        session.push(b"{}" * 4096 * KIB)  # more than the buffers of the system take
+
+    async def bounded() -> bool:
+        return sum(session.unread() for session in server.node.parts.sessions.clients) <= 256 * KIB
+
+    await eventually(bounded, "more waits than may")
+    assert any(not session.alive for session in sessions)
     await here.notices_nothing()
 
 

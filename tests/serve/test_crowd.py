@@ -14,7 +14,7 @@ ITEMS = 2_000
 
 
 async def work(server: Server, name: str, done: asyncio.Event, chance: random.Random) -> int:
-    """Work until all is done, unreliably; returns how many items were stored for this client."""
+    """Work unreliably until all is done; returns the number of items stored for this client."""
     peer, stored = await server.volunteer(name), 0
     while not done.is_set():
         answer = await peer.ask_for("ask", service="dm_check", count=chance.randint(1, 3), wait=False)

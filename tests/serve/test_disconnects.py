@@ -1,4 +1,4 @@
-"""However a connection ends, what it held goes to whoever waits, at once."""
+"""Each kind of end of a connection: its buckets go to a waiting client at once."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ from tests.serve.tools import (
 PING, PONG = 9, 10
 """Opcodes.  RFC 6455, 5.2"""
 
+pytestmark = pytest.mark.measured
+
 AT_ONCE = 1.0
-"""Seconds; far less than any timeout of the server."""
+"""Seconds; much less than any timeout of the server."""
 
 
 def ids(bucket: Message) -> list[int]:
@@ -249,14 +251,14 @@ async def test_two_clients_asking_at_the_same_instant_never_get_the_same_bucket(
     await configure(database, bucket_size=1)
     server = await start_server()
     admin = await server.admin()
-    one, two = await server.volunteer("one"), await server.volunteer("two")
+    ada, bob = await server.volunteer("ada"), await server.volunteer("bob")
     await admin.add(400)
     seen: set[str] = set()
     for _ in range(200):
-        first, second = await asyncio.gather(one.bucket(), two.bucket())
+        first, second = await asyncio.gather(ada.bucket(), bob.bucket())
         assert first["bucket_id"] != second["bucket_id"]
         assert not set(ids(first)) & set(ids(second))
-        stored = await asyncio.gather(one.submit(first), two.submit(second))
+        stored = await asyncio.gather(ada.submit(first), bob.submit(second))
         assert [answer["stored"] for answer in stored] == [1, 1]
         seen |= {first["bucket_id"], second["bucket_id"]}
     assert len(seen) == await results(database) == 400

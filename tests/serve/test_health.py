@@ -1,6 +1,6 @@
-"""Each client that does harm, played against a real node: it is found, held short, and let go when it works again.
+"""Harmful clients on a real node: each is flagged, gets less, and recovers when it works again.
 
-And each that only looks like one: it stays ok.
+Clients that only look harmful stay ok.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def becomes(admin: Admin, client: str, state: str, word: str | None = None
 
 
 async def allowed(peer: Volunteer, count: int = 5) -> int:
-    """How many buckets an ask would get; nothing is left pending."""
+    """Return the number of buckets that an ask would get; leaves nothing pending."""
     asked = await peer.ok("ask", service="dm_check", count=0)
     limit = int(asked["limit"])
     asked = await peer.ok("ask", service="dm_check", count=count)
@@ -45,17 +45,17 @@ async def allowed(peer: Volunteer, count: int = 5) -> int:
 
 
 async def works(peer: Volunteer, times: int = 1) -> None:
-    """Take a bucket and settle it whole."""
+    """Take a bucket and settle all of it."""
     for _ in range(times):
         stored = await peer.submit(await peer.bucket())
         assert stored["closed"], stored
 
 
 async def looked_at(server: Server) -> None:
-    """What was counted until now has been judged, against the others too."""
-    await server.node.parts.recorder.write()
-    server.node.parts.health_monitor._compared = 0.0
-    await server.node.parts.health_monitor.look()
+    """Write the counters and run the health rules, the comparison with other clients too."""
+    await server.node.parts.statistics.recorder.write()
+    server.node.parts.work.health_monitor._compared = 0.0
+    await server.node.parts.work.health_monitor.look()
 
 
 # Those that do harm
@@ -314,6 +314,7 @@ async def test_an_innocent_stays_ok(start_server: StartServer, database: Databas
     assert await value(database, "SELECT count(*) FROM activity WHERE action = 'client.health'") == 0
 
 
+@pytest.mark.long
 async def test_drains_and_crashes_of_the_server_are_nobodys_fault(
     start_server: StartServer, database: Database
 ) -> None:
@@ -333,7 +334,7 @@ async def test_drains_and_crashes_of_the_server_are_nobodys_fault(
         first, server = server, await start_server(node_name=f"node{number}", drain_grace=0.2)
     await looked_at(first)
     assert await health(await first.admin(), "innocent") == ("ok", None)
-    assert await value(database, "SELECT well + died + returned + hoarded FROM client_service") == 0
+    assert await value(database, "SELECT well + died + returned + hoarded FROM membership") == 0
 
 
 async def test_who_settles_something_between_has_not_returned_it_all(
@@ -348,5 +349,5 @@ async def test_who_settles_something_between_has_not_returned_it_all(
         await works(volunteer)
         await looked_at(server)
     assert await health(admin, "volunteer") == ("ok", None)
-    given_back = await value(database, "SELECT given_back FROM client_service")
+    given_back = await value(database, "SELECT given_back FROM membership")
     assert given_back == 6

@@ -1,4 +1,4 @@
-"""The database fails in the middle of a request: what was done of it holds, and what belongs to it happens still."""
+"""The database fails in the middle of a request: its finished part stays, and its consequences still happen."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_new_items_go_to_who_waits_though_the_known_ones_beside_them_could
 async def test_what_no_session_holds_is_freed_after_the_database_was_away(
     server: Server, admin: Admin, volunteer: Volunteer, database: Database
 ) -> None:
-    """As when it crashed just after the end of a session, and had not yet written that on disk."""
+    """The database crashed just after the end of a session, before that was on disk."""
     await stop_clock(server.node)
     await admin.add(3, services=["dm_check"])
     await volunteer.ok("ask", service="dm_check", count=1)
@@ -75,7 +75,7 @@ async def test_what_no_session_holds_is_freed_after_the_database_was_away(
     await waiting.ok("ask", service="dm_check", count=1)
     await Outage(database.dsn).strike()
     assert (await waiting.push("bucket"))["bucket_id"] == str(claimed.bucket_id)
-    assert (await value(database, "SELECT ended FROM claim WHERE claim = $1", claimed.claim)) == "undelivered"
+    assert (await value(database, "SELECT ended FROM claim WHERE claim_id = $1", claimed.claim)) == "undelivered"
     held = await value(database, "SELECT client_id FROM bucket WHERE bucket_id = $1", UUID(bucket["bucket_id"]))
     assert held == "volunteer", "what a session holds stays with it"
 

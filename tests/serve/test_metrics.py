@@ -1,4 +1,4 @@
-"""/metrics: what stands there is true, says what it is, and is all that the files in deploy/ use."""
+"""/metrics: its values are true and described, and it has all that the files in deploy/ use."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.serve.tools import configure, eventually
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 LABELS = {"service", "state", "kind", "health", "statement", "channel", "le", "version", "node"}
-"""Each of few values; client, bucket and session ids, keys and addresses are none of them."""
+"""Labels with few values; ids of clients, buckets and sessions, keys and addresses must not be labels."""
 
 FROM_PROMETHEUS = {"up", "job", "instance"}
 
 
 class Page:
-    """What /metrics answered."""
+    """The answer of /metrics."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -51,7 +51,7 @@ async def scrape(server: Server) -> Page:
 
 
 async def played(start_server: StartServer, database: Database) -> Server:
-    """A node on which everything has happened that leaves a trace."""
+    """Start a node on which every event that a metric counts has happened."""
     await configure(database, bucket_size=4, dead_after=1, release_after=1)
     server = await start_server()
     admin, good, bad = await server.admin(), await server.volunteer("good-client"), await server.volunteer("bad-client")
@@ -89,7 +89,7 @@ async def test_the_numbers_are_those_of_the_database(start_server: StartServer, 
     sums: dict[str, int] = {}
     async with database.connection() as db:
         columns = "assigned", "processed", "settled", "given_back", "dead", "disconnects", "bad_submits"
-        query = f"SELECT {', '.join(f'sum({one})::int AS {one}' for one in columns)} FROM client_service"
+        query = f"SELECT {', '.join(f'sum({one})::int AS {one}' for one in columns)} FROM membership"
         sums = dict(await db.fetchrow(query))
     assert sums == {
         "assigned": page.get("coordinator_buckets_claimed_total", service=service),
@@ -189,13 +189,13 @@ WORDS = {
 
 
 def names_in(expression: str) -> set[str]:
-    """The names of metrics in PromQL: what is no word of the language, no label and no text."""
+    """Return the names of metrics in PromQL: all names but words of the language, labels and texts."""
     bare = re.sub(r'"[^"]*"|\[[^\]]*\]', "", expression)
     return set(re.findall(r"(?<![\w$])[a-z_]+(?![\w])", bare)) - WORDS
 
 
 def labels_in(expression: str) -> Iterator[tuple[str, str, str]]:
-    """Each metric with a label that is asked of it, and the value."""
+    """Yield each metric with a label that the expression selects, and the value."""
     for name, inside in re.findall(r"([a-z_]+)\{([^}]*)\}", expression):
         for label, asked in re.findall(r'([a-z_]+)\s*[=!]~?\s*"([^"]*)"', inside):
             yield name, label, asked

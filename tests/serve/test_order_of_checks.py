@@ -1,4 +1,4 @@
-"""Two faults at once: the first in the protocol's order answers.  Then deactivation, in force at once."""
+"""Requests with two faults: the first in the protocol's order is answered.  Deactivation is in force at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 
 async def leave_bucket(server: Server, volunteer: Volunteer, bucket: Message) -> Volunteer:
-    """The bucket goes on to another client; returns that one."""
+    """Let the bucket go to another client; returns that client."""
     await volunteer.ok("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
     other = await server.volunteer("other")
     again = await other.bucket()
@@ -279,8 +279,8 @@ async def test_an_idle_membership_refuses_only_ask_and_report(
     server: Server, volunteer: Volunteer, bucket: Message
 ) -> None:
     await volunteer.submit(bucket, items=ids(bucket)[:2])
-    await server.node.parts.recorder.write()  # what it did counts as access when it is written
-    await execute(server.database, "UPDATE client_service SET last_access = now() - interval '30 days'")
+    await server.node.parts.statistics.recorder.write()  # what it did counts as access when it is written
+    await execute(server.database, "UPDATE membership SET last_access = now() - interval '30 days'")
 
     async def idle() -> bool:
         services = (await volunteer.ok("services"))["services"]

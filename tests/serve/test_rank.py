@@ -1,4 +1,4 @@
-"""Who comes first, and the bound within which everybody comes.  protocol.md, "Rank" """
+"""The order of items, and the bound within which every item is handed out.  protocol.md, "Rank" """
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StartServer = Callable[..., Awaitable[Server]]
 
 
 async def settings(database: Database, **values: object) -> None:
-    """Settings of dm_check, before a node starts."""
+    """Change settings of dm_check, before a node starts."""
     async with database.connection() as db:
         await db.execute("UPDATE service SET settings = $1 WHERE name = 'dm_check'", json.dumps(values))
 
@@ -101,8 +101,8 @@ async def test_old_results_become_due_again_oldest_first(start_server: StartServ
     asked = await volunteer.ok("ask", service="dm_check", count=2)
     assert asked["pending"] == 2
     async with database.connection() as db:
-        oldest = await db.fetchval("SELECT claim FROM claim ORDER BY claim DESC LIMIT 1")
-        await db.execute("UPDATE claim SET ended_at = now() - interval '2 hours' WHERE claim = $1", oldest)
+        oldest = await db.fetchval("SELECT claim_id FROM claim ORDER BY claim_id DESC LIMIT 1")
+        await db.execute("UPDATE claim SET ended_at = now() - interval '2 hours' WHERE claim_id = $1", oldest)
     again = await volunteer.push("bucket")
     assert {item["key"] for item in again["items"]} == {"old0", "old1", "old2"}
     assert (await volunteer.submit(again, "NON_DM"))["stored"] == 3

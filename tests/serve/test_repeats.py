@@ -150,7 +150,7 @@ async def test_a_refused_submit_is_counted_and_the_bucket_stays(
     assert await code(volunteer, bucket, items=[999_999]) == "unassigned_items"
 
     async def counted() -> bool:
-        return bool(await value(server.database, "SELECT sum(bad_submits) = 2 FROM client_service"))
+        return bool(await value(server.database, "SELECT sum(bad_submits) = 2 FROM membership"))
 
     await eventually(counted, "not counted")
     half_close(volunteer)  # what was sent before the end is done

@@ -1,4 +1,4 @@
-"""The stats channel: who may, what is refused, and when snapshots come."""
+"""The stats channel: roles, refusals, and the times of snapshots."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_subscriptions_add_up_and_end(server: Server) -> None:
     await viewer.ok("subscribe", topics=["services"], interval=5)
     assert (await viewer.ok("subscribe", topics=["nodes", "services"], interval=0.5))["topics"] == ["services", "nodes"]
     assert (await viewer.ok("unsubscribe", topics=["services"]))["topics"] == ["nodes"]
-    feeds = server.node.parts.feeds.feeds
+    feeds = server.node.parts.statistics.feeds.feeds
     assert [topic for topic, feed in feeds.items() if feed._subscriptions] == ["nodes"]
     assert (await viewer.ok("unsubscribe", topics=["nodes", "events"]))["topics"] == []
     await viewer.ok("subscribe", topics=["nodes"])

@@ -27,7 +27,7 @@ CORE = 0.1
 
 
 class Growing:
-    """A topic that is different each time, and large if wanted."""
+    """A topic that is different each time, and large if asked for."""
 
     def __init__(self, size: int = 0) -> None:
         self.number = 0
@@ -39,11 +39,12 @@ class Growing:
 
 
 def replace(server: Server, topic: str, query: Any) -> feeds.Feed:
-    feed = server.node.parts.feeds.feeds[topic]
+    feed = server.node.parts.statistics.feeds.feeds[topic]
     feed._query = query
     return feed
 
 
+@pytest.mark.measured
 async def test_a_thousand_dashboards_cost_one_computation_and_little_more(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,11 +70,11 @@ async def test_a_thousand_dashboards_cost_one_computation_and_little_more(
     loop = asyncio.get_running_loop()
     dashboards = []
     for _ in range(1000):
-        _, one = await loop.create_connection(Dashboard, "127.0.0.1", server.node.port)
-        server.stack.callback(one.transport.close)
-        dashboards.append(one)
-        one.say(type="hello", protocol=1)
-        one.say(type="subscribe", topics=["overview"], interval=1)
+        _, dashboard = await loop.create_connection(Dashboard, "127.0.0.1", server.node.port)
+        server.stack.callback(dashboard.transport.close)
+        dashboards.append(dashboard)
+        dashboard.say(type="hello", protocol=1)
+        dashboard.say(type="subscribe", topics=["overview"], interval=1)
 
     async def all_have_it() -> bool:
         subscriptions = feed._subscriptions.values()
@@ -141,9 +142,10 @@ async def test_who_reads_nothing_is_cut_off(start_server: StartServer, monkeypat
             return not server.node.parts.sessions.viewers
 
         await eventually(gone, "it ends")
-        assert not server.node.parts.feeds.feeds["events"]._subscriptions
+        assert not server.node.parts.statistics.feeds.feeds["events"]._subscriptions
 
 
+@pytest.mark.measured
 async def test_a_snapshot_comes_each_second(server: Server) -> None:
     replace(server, "nodes", Growing())
     viewer = await server.viewer()
@@ -211,7 +213,7 @@ async def test_a_topic_that_fails_comes_back(server: Server, monkeypatch: pytest
 
 
 async def test_the_last_viewer_may_leave_while_its_round_runs(server: Server) -> None:
-    """As a browser does that changes pages: nothing is due any more when the round is done."""
+    """A browser that changes pages does this: when the round is done, no snapshot is due any more."""
     begun, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow() -> wire.FirstRows:

@@ -1,4 +1,4 @@
-"""What the stats channel tells is what has happened: by page, after a restart, on every node, and by SQL."""
+"""The stats channel tells the truth: by page, after a restart, on every node, and as SQL does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.serve.tools import configure, eventually, value
 
 
 async def pages(viewer: Viewer, topic: str, limit: int = 2, **which: Any) -> list[Message]:
-    """All rows of a table, page by page; each is what its type says."""
+    """Return all rows of a table, read by pages and checked against their type."""
     rows: list[Message] = []
     after = None
     while True:
@@ -41,8 +41,8 @@ async def settle(server: Server, name: str, buckets: int) -> None:
 
 
 async def recorded(server: Server) -> None:
-    """What was counted is written, without waiting for the second to pass."""
-    await server.node.parts.recorder.write()
+    """Write the counters now, not at the end of the second."""
+    await server.node.parts.statistics.recorder.write()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two at once: of one client, of two, and of any number that come and go."""
+"""Requests at the same time: of one client, of two, and of many that come and go."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.serve.tools import CHOICE, configure, ids, join_again, no_push, resul
 
 
 async def test_two_clients_with_the_same_identity_registering(server: Server) -> None:
-    one, two = await server.client(), await server.client()
-    await one.hello("twin")
-    await two.hello("twin")
+    peers = await server.client(), await server.client()
+    for peer in peers:
+        await peer.hello("twin")
     answers = await asyncio.gather(
-        *(peer.ask_for("register", screen_name="twin", services=CHOICE) for peer in (one, two) for _ in range(3))
+        *(peer.ask_for("register", screen_name="twin", services=CHOICE) for peer in peers for _ in range(3))
     )
     assert {answer["type"] for answer in answers} == {"registered"}
     assert await value(server.database, "SELECT count(*) FROM client") == 1
@@ -23,14 +23,14 @@ async def test_two_clients_with_the_same_identity_registering(server: Server) ->
 
 async def test_two_clients_of_one_name_and_different_secrets_registering(server: Server) -> None:
     for round_ in range(5):
-        one, two = await server.client(), await server.client()
-        for peer, secret in ((one, "a" * 32), (two, "b" * 32)):
+        peers = await server.client(), await server.client()
+        for peer, secret in zip(peers, ("a" * 32, "b" * 32), strict=True):
             await peer.ok("hello", protocol=1, client_id=f"name{round_}", secret=secret)
         answers = await asyncio.gather(
-            *(peer.ask_for("register", screen_name="name", services=CHOICE) for peer in (one, two))
+            *(peer.ask_for("register", screen_name="name", services=CHOICE) for peer in peers)
         )
         assert sorted(answer["type"] for answer in answers) == ["error", "registered"]
-        loser = one if answers[0]["type"] == "error" else two
+        loser = peers[0 if answers[0]["type"] == "error" else 1]
         assert {answer.get("code") for answer in answers} == {None, "unauthorized"}
         assert await loser.close_code() == 4500
 
@@ -97,22 +97,22 @@ async def test_unregister_of_one_session_takes_the_buckets_of_the_other(
 
 async def test_two_clients_joining_at_the_same_instant(server: Server, admin: Admin) -> None:
     await admin.add(400)
-    one, two = await asyncio.gather(server.volunteer("one"), server.volunteer("two"))
-    first, second = await asyncio.gather(one.bucket(), two.bucket())
+    ada, bob = await asyncio.gather(server.volunteer("ada"), server.volunteer("bob"))
+    first, second = await asyncio.gather(ada.bucket(), bob.bucket())
     assert first["bucket_id"] != second["bucket_id"]
     assert not set(ids(first)) & set(ids(second))
 
 
 async def test_two_clients_joining_at_different_times(server: Server, admin: Admin) -> None:
     await admin.add(400)
-    one = await server.volunteer("one")
-    first = await one.bucket()
-    two = await server.volunteer("two")
-    second = await two.bucket()
-    third = await one.bucket()
+    ada = await server.volunteer("ada")
+    first = await ada.bucket()
+    bob = await server.volunteer("bob")
+    second = await bob.bucket()
+    third = await ada.bucket()
     taken = ids(first) + ids(second) + ids(third)
     assert len(taken) == len(set(taken)) == 400
-    for client, bucket in ((one, first), (two, second), (one, third)):
+    for client, bucket in ((ada, first), (bob, second), (ada, third)):
         assert (await client.submit(bucket))["closed"] is True
     assert await results(server.database) == 400
 
@@ -136,8 +136,8 @@ async def test_two_clients_making_and_claiming_at_once(start_server: StartServer
                 done += ids(bucket)
 
     await admin.add(100)
-    one, two = await asyncio.gather(*map(work, clients))
-    assert len(one + two) == len(set(one + two)) == 100
+    done = [item for items in await asyncio.gather(*map(work, clients)) for item in items]
+    assert len(done) == len(set(done)) == 100
     assert await results(database) == 100
 
 

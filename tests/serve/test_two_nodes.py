@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+import pytest
+
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Message, Volunteer, secret_of
 from tests.serve.tools import configure, join_again, no_push, results
+
+pytestmark = pytest.mark.measured
 
 
 def hold(bucket: Message) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The main way: ask, bucket, submit, stored."""
+"""The main path: ask, bucket, submit, stored."""
 
 from __future__ import annotations
 

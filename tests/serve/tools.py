@@ -1,4 +1,4 @@
-"""What the tests of the client channel share: settings in the database, rough ends of connections, raw frames."""
+"""Tools of the tests of the client channel: settings in the database, rough ends of connections, raw frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coordinator.store.pool import Database
 from tests.harness import PATIENCE, Admin, Message, Peer, Server, Volunteer, secret_of, submission
 
 CHOICE = [{"service": "dm_check", "profile": {"source": "somebody"}}]
-"""What a client may choose when it registers."""
+"""The services that a client chooses when it registers."""
 
 _numbers = itertools.count(1)
 
@@ -30,7 +30,7 @@ async def configure(database: Database, service: str = "dm_check", **settings: o
 
 
 async def add_service(database: Database, name: str, state: str = "active", **settings: object) -> None:
-    """One more service of the plugin dm_check; before a node starts."""
+    """Add a service of the plugin dm_check; before a node starts."""
     async with database.connection() as db:
         await db.execute(
             "INSERT INTO service (name, plugin, title, state, settings) VALUES ($1, 'dm_check', $1, $2, $3)",
@@ -44,23 +44,23 @@ async def set_state(server: Server, state: str, service: str = "dm_check") -> No
     """Pause, resume or revoke a service under a running node."""
     async with server.database.connection() as db:
         await db.execute("UPDATE service SET state = $2 WHERE name = $1", service, state)
-    await server.node.parts.change_listener.reload_services()
+    await server.node.parts.sockets.change_listener.reload_services()
 
 
 async def value(database: Database, query: str, *arguments: object) -> Any:
-    """One value from the database."""
+    """Return one value from the database."""
     async with database.connection() as db:
         return await db.fetchval(query, *arguments)
 
 
 async def execute(database: Database, query: str, *arguments: object) -> None:
-    """One statement."""
+    """Execute one statement."""
     async with database.connection() as db:
         await db.execute(query, *arguments)
 
 
 async def eventually(good: Callable[[], Awaitable[bool]], what: str, patience: float = PATIENCE) -> None:
-    """Wait until something that cannot be waited for is so."""
+    """Wait until a condition holds, by asking again and again; `patience` in seconds."""
     end = asyncio.get_running_loop().time() + patience
     while not await good():
         assert asyncio.get_running_loop().time() < end, what
@@ -68,17 +68,17 @@ async def eventually(good: Callable[[], Awaitable[bool]], what: str, patience: f
 
 
 async def results(database: Database) -> int:
-    """How many results are stored."""
+    """Return the number of stored results."""
     return int(await value(database, "SELECT count(*) FROM result"))
 
 
 def ids(bucket: Message) -> list[int]:
-    """The items of a bucket, in its order."""
+    """Return the items of a bucket, in its order."""
     return [item["item"] for item in bucket["items"]]
 
 
 async def works_well(server: Server, admin: Admin, neighbour: Volunteer) -> None:
-    """A full cycle of a client that should notice nothing: add, ask, bucket, submit, stored."""
+    """Run a full cycle of a client that must not be affected: add, ask, bucket, submit, stored."""
     await admin.add(2, prefix=f"neighbour{next(_numbers)}_")
     stored = await neighbour.submit(await neighbour.bucket())
     assert (stored["type"], stored["closed"]) == ("stored", True), stored
@@ -86,13 +86,13 @@ async def works_well(server: Server, admin: Admin, neighbour: Volunteer) -> None
 
 
 async def join_again(server: Server, client_id: str, **hello: Any) -> tuple[Volunteer, Message]:
-    """A new session of a client that has registered, and its welcome."""
+    """Open a new session of a registered client; returns it and its welcome."""
     peer = await server.client()
     return peer, await peer.hello(client_id, **hello)
 
 
 async def report(peer: Peer, service: str = "dm_check", **more: Any) -> Message:
-    """The answer to a `report`; its field `kind` has the name of a parameter of Peer's."""
+    """Return the answer to a `report`, whose field `kind` has the name of a parameter of Peer."""
     answer = peer._answers["report"] = asyncio.get_running_loop().create_future()
     fields = {"type": "report", "ref": "report", "service": service, "kind": "cannot_work", **more}
     await peer.connection.send(json.dumps(fields))
@@ -100,7 +100,7 @@ async def report(peer: Peer, service: str = "dm_check", **more: Any) -> Message:
 
 
 async def code(peer: Volunteer, bucket: Message, dm: object = "DM", **more: Any) -> str:
-    """The code with which a submit is refused."""
+    """Return the code with which a submit is refused."""
     fields = submission(bucket, "DM", items=more.get("items"))
     for result in fields["results"]:
         result["dm"] = dm
@@ -126,13 +126,13 @@ def half_close(peer: Peer) -> None:
 
 
 async def no_push(peer: Peer) -> None:
-    """Nothing was pushed: what the server sent before the answer to one more request has come by now."""
+    """Check that nothing was pushed: all that the server sent before its answer to one more request has arrived."""
     await peer.ok("services")
     assert peer.pushes.empty(), peer.pushes.get_nowait()
 
 
 class Swallower:
-    """A TCP proxy that at some moment takes everything and passes nothing on, as a lost network does."""
+    """A TCP proxy that can stop passing bytes on while it still accepts them, as a lost network does."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -156,7 +156,7 @@ class Swallower:
         return proxy
 
     def swallow(self) -> None:
-        """From now on nothing passes."""
+        """Stop passing bytes on."""
         self._silent = True
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -203,7 +203,7 @@ class RawPeer:
         reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
         (stack or server.stack).callback(writer.close)
         writer.write(
-            f"GET {path} HTTP/1.1\r\n".encode() + b"Host: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET {path} HTTP/1.1\r\n".encode() + b"Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
@@ -232,7 +232,7 @@ class RawPeer:
         self.frame(json.dumps({"type": kind, **fields}).encode())
 
     async def read(self) -> tuple[int, bytes]:
-        """The next frame: opcode and payload."""
+        """Return the next frame: opcode and payload."""
         async with asyncio.timeout(PATIENCE):
             first, second = await self.reader.readexactly(2)
             size = second & 0x7F
@@ -241,7 +241,7 @@ class RawPeer:
             return first & 0x0F, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
-        """Read on until the close frame; its code (1006 if the connection ends without one)."""
+        """Read until the close frame; returns its code (1006 if the connection ends without one)."""
         try:
             while True:
                 opcode, payload = await self.read()
@@ -267,7 +267,7 @@ def _mask(payload: bytes, mask: bytes) -> bytes:
 
 
 class Blocked:
-    """Holds back every claim statement of the node until left: `nextval` of the claims' numbers waits."""
+    """Holds back each claim statement of the node until the block ends: `nextval` of the claim numbers waits."""
 
     def __init__(self, database: Database) -> None:
         self._dsn = database.dsn
@@ -280,7 +280,7 @@ class Blocked:
         return self
 
     async def until_one_waits(self) -> None:
-        """A claim statement is under way and waits."""
+        """Wait until a claim statement is under way and held back."""
 
         async def waits() -> bool:
             count = await value(self._database, "SELECT count(*) FROM pg_locks WHERE NOT granted")

@@ -16,7 +16,7 @@ from coordinator.services.settings import OfEveryService
 
 TESTS = Path(__file__).parents[1]
 OWN_ACCOUNT = {"selects", "checks", "stores", "labels", "built_in"}
-"""What the coordinator asks; not for plugins to override."""
+"""Properties that the coordinator reads; plugins do not override them."""
 
 HOOKS = sorted(name for name in vars(Plugin) if not name.startswith("_") and name not in OWN_ACCOUNT)
 

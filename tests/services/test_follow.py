@@ -39,10 +39,10 @@ async def test_both_fill_one_graph(server: Server, admin: Admin, database: Datab
     peer = await worker(server)
     followers, following = await peer.bucket("follower_check"), await peer.bucket("following_check")
     ada = followers["items"][0]["item"]
-    one = await submit(peer, followers, {"item": ada, "accounts": accounts("bob", "eve")})
-    assert (one["stored"], one["closed"]) == (1, True)
-    two = {"item": ada, "accounts": [{"key": "bob", "attributes": {"n": 1}}], "complete": True}
-    assert (await submit(peer, following, two))["stored"] == 1
+    stored = await submit(peer, followers, {"item": ada, "accounts": accounts("bob", "eve")})
+    assert (stored["stored"], stored["closed"]) == (1, True)
+    result = {"item": ada, "accounts": [{"key": "bob", "attributes": {"n": 1}}], "complete": True}
+    assert (await submit(peer, following, result))["stored"] == 1
     a, b = followers["claim"], following["claim"]
     assert await graph(database) == [("ada", "bob", b, b), ("bob", "ada", a, a), ("eve", "ada", a, a)]
     named = await graph(database, "SELECT key, attributes->>'n' FROM follow_account ORDER BY key")

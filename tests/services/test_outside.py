@@ -1,4 +1,4 @@
-"""Plugins that come from outside the package: one that does all that a plugin may, and one that does all wrong."""
+"""Plugins from outside the package: one that uses every hook, and one that does everything wrong."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_a_plugin_that_fails_harms_only_its_own_submits(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(plugin_runner, "DEADLINE", 0.3)
+    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 0.3)
     await admin.ok("service.add", service="bad", plugin="trouble")
     await admin.ok("item.add", items=[{"key": "a"}, {"key": "b"}], services=["bad", "dm_check"])
     peer = await worker(server, "bad")
@@ -162,7 +162,7 @@ async def test_a_plugin_that_fails_harms_only_its_own_submits(
 async def test_threads_that_never_come_back_are_used_up_and_no_more(
     server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin_runner, "DEADLINE", 0.1)
+    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 0.1)
     await admin.ok("service.add", service="bad", plugin="trouble")
     await admin.ok("item.add", items=[{"key": "a"}], services=["bad", "dm_check"])
     peer = await worker(server, "bad")

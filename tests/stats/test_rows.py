@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from coordinator.model import ServiceSettings
 from coordinator.stats.rows import client_state, filled, node_report, oldest_rows
-from coordinator.store.statistics import OldestItem, ServiceState
+from coordinator.store.statistics import OldestItem, ServiceTotals
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -52,7 +52,7 @@ def test_the_state_of_a_client(deactivated: bool, registered: bool, idle: bool, 
 
 
 def test_the_bound_on_overtaking_is_the_rank_and_the_longest_head_start() -> None:
-    state = ServiceState(2, 2, 0, oldest={100: OldestItem(NOON, NOON), 0: OldestItem(NOON, NOON - timedelta(hours=1))})
+    state = ServiceTotals(2, 2, 0, oldest={100: OldestItem(NOON, NOON), 0: OldestItem(NOON, NOON - timedelta(hours=1))})
     urgent, usual = oldest_rows(state, ServiceSettings(max_head_start=3600))
     assert (urgent.priority, urgent.since, urgent.overtaken_until) == (
         0,

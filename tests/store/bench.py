@@ -13,7 +13,7 @@ from coordinator.store import building, claims, clients, item_changes, items, no
 from coordinator.store.building import NewBucket
 from coordinator.store.claims import EndReason
 from coordinator.store.pool import Connection, Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 
 DM = '{"dm":"DM"}'
 NON_DM = '{"dm":"NON_DM"}'
@@ -50,10 +50,10 @@ def given(claimed: Claimed) -> list[ItemId]:
 
 def submit(
     claimed: Claimed, chosen: Iterable[int] | None = None, *, value: str = DM, final: bool = True, by: str | None = None
-) -> Settling:
+) -> CheckedSubmit:
     """A checked submit of the same value for all items that were handed out, or for some."""
     wanted = given(claimed) if chosen is None else [ItemId(item) for item in chosen]
-    return Settling(
+    return CheckedSubmit(
         claimed.service_id,
         claimed.bucket_id,
         claimed.claim,
@@ -115,7 +115,10 @@ class Bench:
         bucket = BucketId(uuid4())
         async with self.database.transaction() as db:
             rank = await db.fetchval("SELECT now() - make_interval(secs => $1)", age)
-            rows = await db.fetch(f"SELECT item_id, {building.FRAGMENT} FROM item i WHERE item_id = ANY ($1)", chosen)
+            rows = await db.fetch(
+                "SELECT item_id, item_json(item_id, key, attributes) AS fragment FROM item WHERE item_id = ANY ($1)",
+                chosen,
+            )
             parts = {row["item_id"]: row["fragment"] for row in rows}
             frame = "[" + ",".join(parts[item] for item in chosen) + "]"
             await building.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])
@@ -136,12 +139,12 @@ class Bench:
         assert claimed.bucket_id == bucket
         return claimed
 
-    async def settle(self, *submits: Settling, window: float = WINDOW) -> list[Outcome | None]:
+    async def settle(self, *submits: CheckedSubmit, window: float = WINDOW) -> list[SubmitOutcome | None]:
         """The fast way, in one transaction."""
         async with self.database.transaction() as db:
             return await results.settle(db, submits, window)
 
-    async def settle_one(self, one: Settling, window: float = WINDOW) -> Outcome:
+    async def settle_one(self, one: CheckedSubmit, window: float = WINDOW) -> SubmitOutcome:
         """The way by every rule, in one transaction."""
         async with self.database.transaction() as db:
             outcome, _ = await results.settle_one(db, one, window)
@@ -215,7 +218,7 @@ class Bench:
 
     async def ended(self, claim: int) -> str | None:
         """How a claim ended, if it has."""
-        row = await self.row("SELECT ended, ended_at FROM claim WHERE claim = $1", claim)
+        row = await self.row("SELECT ended, ended_at FROM claim WHERE claim_id = $1", claim)
         assert (row["ended"] is None) == (row["ended_at"] is None)
         return None if row["ended"] is None else str(row["ended"])
 
@@ -223,15 +226,15 @@ class Bench:
         """A membership's row; `wait` is for how many seconds it still has to wait."""
         return await self.row(
             """SELECT *, extract(epoch FROM wait_until - now())::float8 AS wait
-                 FROM client_service WHERE client_id = $1 AND service_id = $2""",
+                 FROM membership WHERE client_id = $1 AND service_id = $2""",
             worker.client_id,
             self.service,
         )
 
     async def stored(self) -> dict[tuple[int, int], Any]:
         """All results of the service: (item, claim) and value."""
-        found = await self.rows("SELECT item_id, claim, value FROM result WHERE service_id = $1", self.service)
-        return {(row["item_id"], row["claim"]): row["value"] for row in found}
+        found = await self.rows("SELECT item_id, claim_id, value FROM result WHERE service_id = $1", self.service)
+        return {(row["item_id"], row["claim_id"]): row["value"] for row in found}
 
     async def places(self, item: int) -> list[str]:
         """Where an item is: 'waiting', 'quarantined', or the states of the open buckets that still want it."""
@@ -248,8 +251,8 @@ class Bench:
 
     async def forgive(self) -> None:
         """Let nobody wait or be choosy any more."""
-        await self.execute("UPDATE client_service SET wait_until = NULL, report_until = NULL")
-        await self.execute("DELETE FROM giveback")
+        await self.execute("UPDATE membership SET wait_until = NULL, report_until = NULL")
+        await self.execute("DELETE FROM return_block")
 
 
 async def blocked(db: Connection, count: int = 1) -> None:

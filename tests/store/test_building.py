@@ -77,7 +77,9 @@ async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
         run = [item for other in buckets if other["priority"] == one["priority"] for item in other["items"]]
         assert one["rank_at"] == min(waiting[item]["rank_at"] for item in run)
     latest = min((one["rank_at"] for one in waiting.values()), default=None)
-    beyond = [one for one in waiting.values() if latest and one["since"] > latest + timedelta(seconds=store.DAY)]
+    beyond = [
+        one for one in waiting.values() if latest and one["since"] > latest + timedelta(seconds=store.DEFAULT_SPAN)
+    ]
     near = [one for one in waiting.values() if one not in beyond]
     assert all(one in rest for one in beyond), "it would overtake what ranks first"
     rest = [one for one in rest if one not in beyond]
@@ -180,6 +182,7 @@ async def test_no_two_runs_are_alike(bench: Bench) -> None:
     assert first != other
 
 
+@pytest.mark.measured
 async def test_a_large_run_with_items_left_over_is_quick_whatever_is_known_of_the_queue(bench: Bench) -> None:
     """A plan that compares each item with each takes a quarter of a minute."""
     for statistics in (False, True):

@@ -67,7 +67,7 @@ async def test_a_claim_says_what_it_hands_out(bench: Bench) -> None:
     await bench.execute("UPDATE bucket SET settled = B'010' WHERE bucket_id = $1", bucket)
     (claimed,) = await bench.claim(ada)
     assert (claimed.items, claimed.settled, claimed.session_id) == (tuple(items), "010", ada.session_id)
-    row = await bench.row("SELECT *, given::text AS bits FROM claim WHERE claim = $1", claimed.claim)
+    row = await bench.row("SELECT *, given::text AS bits FROM claim WHERE claim_id = $1", claimed.claim)
     assert (row["bits"], row["bucket_id"], row["client_id"], row["session_id"], row["boot"], row["ended"]) == (
         "101", bucket, "ada", ada.session_id, bench.boot, None,
     )  # fmt: skip
@@ -128,29 +128,29 @@ async def test_however_many_claim_at_once_no_bucket_goes_to_two(bench: Bench, ds
     assert sum(len(numbers) > 1 for numbers in handed.values()) > 10
     for bucket, numbers in handed.items():
         assert numbers == sorted(set(numbers))
-        assert (await bench.of(bucket))["claim"] == numbers[-1]
+        assert (await bench.of(bucket))["claim_id"] == numbers[-1]
 
 
 async def test_a_client_that_has_to_wait_is_not_served_and_told_how_long(bench: Bench) -> None:
     ada, bob, cleo = [await bench.worker(name) for name in ("ada", "bob", "cleo")]
     await bench.bucket(1)
-    await bench.execute("UPDATE client_service SET wait_until = now() + interval '50 s' WHERE client_id = 'ada'")
+    await bench.execute("UPDATE membership SET wait_until = now() + interval '50 s' WHERE client_id = 'ada'")
     await bench.execute(
-        """UPDATE client_service SET report_until = now() + interval '70 s', wait_until = now() - interval '9 s'
+        """UPDATE membership SET report_until = now() + interval '70 s', wait_until = now() - interval '9 s'
             WHERE client_id = 'bob'"""
     )
     assert await bench.claim(ada, bob) == []
     async with bench.database.connection() as db:
-        assert await claims.claim_choosy(db, bench.service, ada.demand, bench.boot) is None
+        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot) is None
         waits = {
             one.client_id: one
-            for one in await claims.waits(db, bench.service, [ada.client_id, bob.client_id, cleo.client_id])
+            for one in await claims.find_waits(db, bench.service, [ada.client_id, bob.client_id, cleo.client_id])
         }
     assert waits[ada.client_id].seconds == pytest.approx(50, abs=5)
     assert waits[bob.client_id].seconds == pytest.approx(70, abs=5)
     assert waits[cleo.client_id].seconds is None
-    assert not any(wait.choosy for wait in waits.values())
-    await bench.execute("UPDATE client_service SET wait_until = NULL WHERE client_id = 'ada'")
+    assert not any(wait.has_blocks for wait in waits.values())
+    await bench.execute("UPDATE membership SET wait_until = NULL WHERE client_id = 'ada'")
     assert len(await bench.claim(ada)) == 1
 
 
@@ -160,13 +160,13 @@ async def test_who_gave_a_bucket_back_gets_others_but_not_that_one(bench: Bench)
     await bench.release(mine)
     other = await bench.bucket(1)
     async with bench.database.connection() as db:
-        (wait,) = await claims.waits(db, bench.service, [ada.client_id])
-        assert wait.choosy
+        (wait,) = await claims.find_waits(db, bench.service, [ada.client_id])
+        assert wait.has_blocks
         assert await bench.claim(ada) == []
-        got = await claims.claim_choosy(db, bench.service, ada.demand, bench.boot)
+        got = await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot)
         assert got is not None
         assert got.bucket_id == other
-        assert await claims.claim_choosy(db, bench.service, ada.demand, bench.boot) is None
+        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot) is None
     assert [one.bucket_id for one in await bench.claim(bob)] == [mine.bucket_id]
 
 
@@ -174,7 +174,7 @@ async def test_after_the_time_a_client_is_offered_again_what_it_gave_back(bench:
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     await bench.release(mine)
-    await bench.execute("UPDATE giveback SET until = now()")
+    await bench.execute("UPDATE return_block SET until = now()")
     (again,) = await bench.claim(ada)
     assert again.bucket_id == mine.bucket_id
     assert again.claim > mine.claim
@@ -226,7 +226,7 @@ async def test_the_schema_refuses_impossible_claims(bench: Bench) -> None:
     claimed = await bench.held(await bench.worker("ada"), 3)
     for change in ("ended = 'settled'", "ended_at = now()", "ended = 'tired', ended_at = now()"):
         with pytest.raises(asyncpg.CheckViolationError):
-            await bench.execute(f"UPDATE claim SET {change} WHERE claim = $1", claimed.claim)
+            await bench.execute(f"UPDATE claim SET {change} WHERE claim_id = $1", claimed.claim)
 
 
 async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:
@@ -237,12 +237,12 @@ async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:
     async with bench.database.connection() as db:
         known = await claim_lookup.find_claim(db, first.bucket_id, first.claim)
         assert known is not None
-        assert (known.holder, known.current, known.of_claim, known.items) == (
+        assert (known.holder, known.current, known.claimed_by, known.items) == (
             "bob", second.claim, "ada", first.items,
         )  # fmt: skip
         stranger = await claim_lookup.find_claim(db, first.bucket_id, ClaimNumber(10**12))
         assert stranger is not None
-        assert (stranger.of_claim, stranger.given) == (None, "")
+        assert (stranger.claimed_by, stranger.given) == (None, "")
         assert await claim_lookup.ever_held(db, first.bucket_id, ada.client_id)
         assert not await claim_lookup.ever_held(db, first.bucket_id, (await bench.worker("cleo")).client_id)
         assert await claims.held_count(db, bob.client_id, bench.service) == 1

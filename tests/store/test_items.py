@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.model import ItemId
 from coordinator.store import claims, items, statistics
-from coordinator.store.building import START
+from coordinator.store.building import QUEUE_START
 from coordinator.store.items import ResultRow
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, blocked, submit
@@ -123,7 +123,7 @@ async def test_all_pages_of_what_waits_together_are_all_of_it_in_rank_order(benc
     expected.sort(key=lambda one: (-one[0], one[1]))
     other = await Bench.make(bench.database, "other")
     await other.waiting(3)
-    seen, after, last = [], START, None
+    seen, after, last = [], QUEUE_START, None
     while True:
         async with bench.database.connection() as db:
             page = await items.waiting(db, bench.service, after, limit)
@@ -202,7 +202,7 @@ async def test_an_item_leads_to_all_its_results_and_their_origin(bench: Bench) -
     await bench.prioritize(list(first.items))
     (second,) = await bench.claim(bob)
     await bench.settle_one(submit(second))
-    await bench.execute("UPDATE claim SET invalidated_by = 1 WHERE claim = $1", second.claim)
+    await bench.execute("UPDATE claim SET invalidated_by = 1 WHERE claim_id = $1", second.claim)
     async with bench.database.connection() as db:
         story = await items.show(db, await db.fetchval("SELECT key FROM item"))
         assert await items.show(db, "nobody") is None
@@ -241,18 +241,18 @@ async def _history(bench: Bench) -> None:
         await bench.settle(submit(mine))
         if n % 5 == 4:
             await bench.delete(mine.items)
-    await bench.execute("UPDATE result SET at = at - interval '1 h' * (1000 - claim)")
+    await bench.execute("UPDATE result SET at = at - interval '1 h' * (1000 - claim_id)")
     await bench.execute(
-        "UPDATE claim SET begun_at = begun_at - interval '1 h' * (1000 - claim), "
-        "ended_at = ended_at - interval '1 h' * (1000 - claim)"
+        "UPDATE claim SET begun_at = begun_at - interval '1 h' * (1000 - claim_id), "
+        "ended_at = ended_at - interval '1 h' * (1000 - claim_id)"
     )
 
 
 async def _expected(bench: Bench, where: str, *values: object) -> list[tuple[int, int]]:
     found = await bench.rows(
-        f"SELECT claim, item_id FROM result JOIN claim USING (claim) WHERE {where} ORDER BY 1, 2", *values
+        f"SELECT claim_id, item_id FROM result JOIN claim USING (claim_id) WHERE {where} ORDER BY 1, 2", *values
     )
-    return [(row["claim"], row["item_id"]) for row in found]
+    return [(row["claim_id"], row["item_id"]) for row in found]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])

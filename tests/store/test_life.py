@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import StaleClaim
-from coordinator.flow.life import LIFE, STATES, Event, State, drawing
+from coordinator.flow.life import LIFE, STATES, BucketEvent, State, drawing
 from coordinator.model import Claimed
 from coordinator.store import building, claims
 from coordinator.store.pool import Database
@@ -33,10 +33,10 @@ class Walk:
         self.mine, self.also, self.other = mine, also, other
         self.claimed: Claimed
 
-    async def bring_to(self, state: State, event: Event) -> None:
+    async def bring_to(self, state: State, event: BucketEvent) -> None:
         self.claimed = await self.bench.held(self.mine)
         bucket = self.claimed.bucket_id
-        if event is Event.SETTLE_NOTHING:
+        if event is BucketEvent.SETTLE_NOTHING:
             await self.bench.settle_one(submit(self.claimed, self.claimed.items[:1], final=False))
         if state == "dead":
             await self.bench.execute(
@@ -47,11 +47,13 @@ class Walk:
             await self.bench.forgive()
         elif state == "done":
             await self.bench.settle_one(submit(self.claimed))
-        if event is Event.SPLIT and state == "ready":
+        if event is BucketEvent.SPLIT and state == "ready":
             await self.bench.execute("UPDATE bucket SET attempts = 3, split_at = now() WHERE bucket_id = $1", bucket)
-        if event in (Event.KEPT_TOO_LONG,) or (event is Event.RECOLLECT and state in ("claimed", "dead")):
+        if event in (BucketEvent.KEPT_TOO_LONG,) or (event is BucketEvent.RECOLLECT and state in ("claimed", "dead")):
             async with self.database.connection() as db:
-                await claims.keep(db, [self.mine.session_id], 0.0 if event is Event.KEPT_TOO_LONG else 60.0)
+                await claims.keep_for_reconnect(
+                    db, [self.mine.session_id], 0.0 if event is BucketEvent.KEPT_TOO_LONG else 60.0
+                )
 
     async def state(self) -> tuple[State, int]:
         row = await self.bench.row("SELECT state, attempts FROM bucket WHERE bucket_id = $1", self.claimed.bucket_id)
@@ -85,7 +87,7 @@ async def _kept(walk: Walk) -> object:
 
 
 async def _crash(walk: Walk) -> object:
-    boot = await walk.bench.value("SELECT boot FROM claim WHERE claim = $1", walk.claimed.claim)
+    boot = await walk.bench.value("SELECT boot FROM claim WHERE claim_id = $1", walk.claimed.claim)
     await walk.bench.execute("UPDATE node SET state = 'gone' WHERE boot = $1", boot)
     try:
         async with walk.database.connection() as db:
@@ -106,7 +108,7 @@ async def _dead_too_long(walk: Walk) -> object:
 
 async def _drain(walk: Walk) -> None:
     async with walk.database.connection() as db:
-        await claims.keep(db, [walk.mine.session_id], 60.0)
+        await claims.keep_for_reconnect(db, [walk.mine.session_id], 60.0)
 
 
 async def _split(walk: Walk) -> object:
@@ -131,38 +133,38 @@ async def _revoke(walk: Walk) -> object:
         return await claims.release_service(db, walk.bench.service, claims.REVOKED)
 
 
-HOW: dict[Event, Do] = {
-    Event.CLAIM: _claim,
-    Event.SETTLE_SOME: lambda walk: _settle(walk, 2, final=False),
-    Event.SETTLE_REST: lambda walk: _settle(walk, None, final=True),
-    Event.SETTLE_FINAL: lambda walk: _settle(walk, 1, final=True),
-    Event.SETTLE_NOTHING: lambda walk: _settle(walk, 1, final=False),
-    Event.RELEASE: lambda walk: _free(walk, claims.RELEASED),
-    Event.DISCONNECT: lambda walk: walk.bench.cut_off(walk.mine),
-    Event.RECOLLECT: lambda walk: walk.bench.recollect(walk.also),
-    Event.TAKE_OVER: lambda walk: walk.bench.recollect(walk.also, [walk.claimed.bucket_id]),
-    Event.LEAVE: _leave,
-    Event.DRAIN: _drain,
-    Event.KEPT_TOO_LONG: _kept,
-    Event.CRASH: _crash,
-    Event.DEAD: _dead,
-    Event.DEAD_TOO_LONG: _dead_too_long,
-    Event.SPLIT: _split,
-    Event.TAKEN: lambda walk: _free(walk, claims.TAKEN),
-    Event.DEACTIVATE: _deactivate,
-    Event.REVOKE: _revoke,
-    Event.EMPTIED: lambda walk: walk.bench.delete(walk.claimed.items),
+HOW: dict[BucketEvent, Do] = {
+    BucketEvent.CLAIM: _claim,
+    BucketEvent.SETTLE_SOME: lambda walk: _settle(walk, 2, final=False),
+    BucketEvent.SETTLE_REST: lambda walk: _settle(walk, None, final=True),
+    BucketEvent.SETTLE_FINAL: lambda walk: _settle(walk, 1, final=True),
+    BucketEvent.SETTLE_NOTHING: lambda walk: _settle(walk, 1, final=False),
+    BucketEvent.RELEASE: lambda walk: _free(walk, claims.RELEASED),
+    BucketEvent.DISCONNECT: lambda walk: walk.bench.cut_off(walk.mine),
+    BucketEvent.RECOLLECT: lambda walk: walk.bench.recollect(walk.also),
+    BucketEvent.TAKE_OVER: lambda walk: walk.bench.recollect(walk.also, [walk.claimed.bucket_id]),
+    BucketEvent.LEAVE: _leave,
+    BucketEvent.DRAIN: _drain,
+    BucketEvent.KEPT_TOO_LONG: _kept,
+    BucketEvent.CRASH: _crash,
+    BucketEvent.DEAD: _dead,
+    BucketEvent.DEAD_TOO_LONG: _dead_too_long,
+    BucketEvent.SPLIT: _split,
+    BucketEvent.TAKEN: lambda walk: _free(walk, claims.TAKEN),
+    BucketEvent.DEACTIVATE: _deactivate,
+    BucketEvent.REVOKE: _revoke,
+    BucketEvent.EMPTIED: lambda walk: walk.bench.delete(walk.claimed.items),
 }
 
 
 def test_every_event_has_its_way_in_this_walk() -> None:
-    assert set(HOW) == set(Event)
+    assert set(HOW) == set(BucketEvent)
 
 
-@pytest.mark.parametrize("event", list(Event), ids=lambda event: event.name.lower())
+@pytest.mark.parametrize("event", list(BucketEvent), ids=lambda event: event.name.lower())
 @pytest.mark.parametrize("state", STATES)
 async def test_what_happens_is_what_the_table_says(
-    bench: Bench, database: Database, state: State, event: Event
+    bench: Bench, database: Database, state: State, event: BucketEvent
 ) -> None:
     mine = await bench.worker("mine")
     walk = Walk(bench, database, mine, await bench.worker("mine"), await bench.worker("other"))
@@ -172,11 +174,11 @@ async def test_what_happens_is_what_the_table_says(
     await HOW[event](walk)
     after = await walk.state()
     outcome = LIFE.get((state, event))
-    if outcome is None and not (state == "ready" and event is Event.TAKE_OVER):  # that is a plain recollect
+    if outcome is None and not (state == "ready" and event is BucketEvent.TAKE_OVER):  # that is a plain recollect
         assert after == before
         assert await walk.cost() == cost
     elif outcome is not None:
         assert after[0] == outcome.to
-        if event is not Event.RECOLLECT:  # it takes back the attempt of the disconnect before it
+        if event is not BucketEvent.RECOLLECT:  # it takes back the attempt of the disconnect before it
             assert after[1] - before[1] == outcome.attempt
             assert (await walk.cost() - cost == 1) is outcome.cost

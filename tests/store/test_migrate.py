@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from importlib.resources.abc import Traversable
 from itertools import pairwise
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -30,17 +32,46 @@ async def empty(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
     await connection.close()
 
 
-async def test_of_eight_that_migrate_together_one_applies_each_file(empty: Database) -> None:
-    applied = await asyncio.gather(*(migrate.migrate(empty) for _ in range(8)))
-    assert sorted(one.number for part in applied for one in part) == [one.number for one in migrate.shipped()]
-    assert await migrate.pending(empty) == []
+@pytest.fixture
+def several(tmp_path: Path) -> dict[str, Traversable]:
+    """Seven migrations of a plugin, each of which needs the one before."""
+    (tmp_path / "0001_begin.sql").write_text("CREATE TABLE steps (number int); INSERT INTO steps VALUES (1)")
+    for number in range(2, 8):
+        step = f"ALTER TABLE steps ADD COLUMN step_{number} int; INSERT INTO steps VALUES ({number})"
+        (tmp_path / f"{number:04}_step_{number}.sql").write_text(step)
+    (tmp_path / "notes.txt").write_text("Nothing to apply.")
+    return {"steps": tmp_path}
 
 
-async def test_what_is_pending_is_what_migrate_applies(empty: Database) -> None:
-    pending = await migrate.pending(empty)
-    assert pending == migrate.shipped()
-    assert await migrate.migrate(empty) == pending
-    assert await migrate.migrate(empty) == []
+async def test_of_eight_that_migrate_together_one_applies_each_file(
+    empty: Database, several: dict[str, Traversable]
+) -> None:
+    applied = await asyncio.gather(*(migrate.migrate(empty, several) for _ in range(8)))
+    files = migrate.shipped() + migrate.in_folder(several["steps"], "steps")
+    assert len(files) >= 8
+    assert sorted((one.plugin, one.number) for part in applied for one in part) == [
+        (one.plugin, one.number) for one in files
+    ]
+    assert await migrate.pending(empty, several) == []
+    async with empty.connection() as db:
+        assert await db.fetchval("SELECT array_agg(number) FROM steps") == list(range(1, 8))
+
+
+async def test_what_is_pending_is_what_migrate_applies(empty: Database, several: dict[str, Traversable]) -> None:
+    pending = await migrate.pending(empty, several)
+    assert pending == migrate.shipped() + migrate.in_folder(several["steps"], "steps")
+    assert await migrate.migrate(empty, several) == pending
+    assert await migrate.migrate(empty, several) == []
+
+
+async def test_a_file_that_was_added_is_applied_alone(empty: Database, several: dict[str, Traversable]) -> None:
+    await migrate.migrate(empty, several)
+    added = Path(str(several["steps"])) / "0008_more.sql"
+    added.write_text("INSERT INTO steps VALUES (8)")
+    assert [str(one) for one in await migrate.migrate(empty, several)] == ["8 of steps"]
+    added.write_text("INSERT INTO steps VALUES (9)")
+    with pytest.raises(UnknownSchema, match=r"^Migration 8 of steps "):
+        await migrate.pending(empty, several)
 
 
 async def test_a_file_that_has_changed_since_is_refused(empty: Database) -> None:

@@ -21,12 +21,12 @@ async def test_what_was_cut_off_comes_back_under_a_new_claim_as_if_nothing_had_b
     assert back.claimed.claim > mine.claim
     assert (back.claimed.settled, back.claimed.attempts, back.claimed.session_id) == ("100", 0, again.session_id)
     row = await bench.of(mine.bucket_id)
-    assert (row["state"], row["attempts"], row["claim"]) == ("claimed", 0, back.claimed.claim)
+    assert (row["state"], row["attempts"], row["claim_id"]) == ("claimed", 0, back.claimed.claim)
     assert await bench.ended(mine.claim) == "recollected"
     after = await bench.member(ada)
     for column in ("streak", "wait_until", "disconnects"):
         assert after[column] == before[column]
-    assert await bench.value("SELECT count(*) FROM giveback") == 0
+    assert await bench.value("SELECT count(*) FROM return_block") == 0
     assert await bench.recollect(again) == []
 
 
@@ -48,15 +48,15 @@ async def test_the_refund_of_one_bucket_leaves_its_earlier_givebacks(bench: Benc
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     await bench.release(mine)
-    await bench.execute("UPDATE giveback SET until = now() - interval '1 second'")
-    await bench.execute("UPDATE client_service SET wait_until = NULL")
+    await bench.execute("UPDATE return_block SET until = now() - interval '1 second'")
+    await bench.execute("UPDATE membership SET wait_until = NULL")
     (again,) = await bench.claim(ada)
     assert again.bucket_id == mine.bucket_id
     await bench.cut_off(ada)
-    assert await bench.value("SELECT times FROM giveback") == 2
+    assert await bench.value("SELECT times FROM return_block") == 2
     assert len(await bench.recollect(await bench.worker("ada"))) == 1
-    assert await bench.value("SELECT times FROM giveback") == 1
-    assert await bench.value("SELECT until <= now() + interval '30 seconds' FROM giveback")
+    assert await bench.value("SELECT times FROM return_block") == 1
+    assert await bench.value("SELECT until <= now() + interval '30 seconds' FROM return_block")
 
 
 async def test_taking_a_bucket_over_does_not_start_its_time_anew(bench: Bench) -> None:
@@ -89,7 +89,7 @@ async def test_after_the_window_it_is_too_late(bench: Bench) -> None:
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     await bench.cut_off(ada)
-    await bench.execute("UPDATE claim SET ended_at = ended_at - interval '121 s' WHERE claim = $1", mine.claim)
+    await bench.execute("UPDATE claim SET ended_at = ended_at - interval '121 s' WHERE claim_id = $1", mine.claim)
     assert await bench.recollect(await bench.worker("ada")) == []
 
 
@@ -146,7 +146,7 @@ async def test_what_is_kept_for_a_drained_nodes_client_comes_back(bench: Bench) 
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        await claims.keep(db, [ada.session_id], 60)
+        await claims.keep_for_reconnect(db, [ada.session_id], 60)
     (back,) = await bench.recollect(await bench.worker("ada"))
     assert (back.claimed.bucket_id, back.taken_from) == (mine.bucket_id, None)
     row = await bench.of(mine.bucket_id)
@@ -169,8 +169,8 @@ async def test_nothing_comes_back_in_a_service_that_was_left_or_revoked(bench: B
     await bench.held(ada)
     await bench.cut_off(ada)
     for change, undo in (
-        ("client_service SET joined = false", "client_service SET joined = true"),
-        ("client_service SET inactive = 'admin'", "client_service SET inactive = NULL"),
+        ("membership SET joined = false", "membership SET joined = true"),
+        ("membership SET inactive = 'admin'", "membership SET inactive = NULL"),
         ("service SET state = 'revoked'", "service SET state = 'active'"),
     ):
         await bench.execute(f"UPDATE {change}")
@@ -186,4 +186,4 @@ async def test_items_that_were_settled_or_deleted_are_not_given_back(bench: Benc
     await bench.execute("UPDATE bucket SET settled = B'010' WHERE bucket_id = $1", mine.bucket_id)
     (back,) = await bench.recollect(await bench.worker("ada"))
     assert back.claimed.settled == "010"
-    assert await bench.value("SELECT given::text FROM claim WHERE claim = $1", back.claimed.claim) == "101"
+    assert await bench.value("SELECT given::text FROM claim WHERE claim_id = $1", back.claimed.claim) == "101"

@@ -41,11 +41,13 @@ async def test_each_way_back(bench: Bench, way: EndReason) -> None:
         mine.bucket_id, mine.claim, "ada", ada.session_id, 3,
     )  # fmt: skip
     row = await bench.of(mine.bucket_id)
-    assert (row["state"], row["bits"], row["claim"], row["split_at"]) == ("ready", "1000", mine.claim, None)
+    assert (row["state"], row["bits"], row["claim_id"], row["split_at"]) == ("ready", "1000", mine.claim, None)
     failed = way.ended in ("cut_off", "dead", "partial")
     assert row["attempts"] == (1 if failed else 0)
     assert await bench.ended(mine.claim) == way.ended
-    kept_off = await bench.rows("SELECT client_id, times, extract(epoch FROM until - now())::float8 AS s FROM giveback")
+    kept_off = await bench.rows(
+        "SELECT client_id, times, extract(epoch FROM until - now())::float8 AS s FROM return_block"
+    )
     costs = way.ended in ("cut_off", "released", "partial")
     if costs:
         assert [(one["client_id"], one["times"]) for one in kept_off] == [("ada", 1)]
@@ -80,7 +82,7 @@ async def test_the_former_holder_cannot_release_what_another_holds(bench: Bench)
     assert await bench.release(mine) == []
     assert await bench.cut_off(ada) == []
     row = await bench.of(mine.bucket_id)
-    assert (row["client_id"], row["claim"]) == ("bob", theirs.claim)
+    assert (row["client_id"], row["claim_id"]) == ("bob", theirs.claim)
 
 
 async def test_the_end_of_one_session_leaves_what_another_session_of_its_client_holds(bench: Bench) -> None:
@@ -114,11 +116,11 @@ async def test_giving_the_same_bucket_back_keeps_it_away_twice_as_long_each_time
     await bench.bucket(1)
     seconds = []
     for _ in range(9):
-        await bench.execute("UPDATE giveback SET until = now()")
-        await bench.execute("UPDATE client_service SET wait_until = NULL")
+        await bench.execute("UPDATE return_block SET until = now()")
+        await bench.execute("UPDATE membership SET wait_until = NULL")
         (mine,) = await bench.claim(ada)
         await bench.release(mine)
-        seconds.append(await bench.value("SELECT extract(epoch FROM until - now())::float8 FROM giveback"))
+        seconds.append(await bench.value("SELECT extract(epoch FROM until - now())::float8 FROM return_block"))
     assert seconds == pytest.approx([30, 60, 120, 240, 480, 960, 1920, 3600, 3600], abs=5)
 
 
@@ -128,9 +130,9 @@ async def test_giving_back_in_a_row_makes_the_client_wait_longer_and_longer(benc
     for _ in range(11):
         mine = await bench.held(ada)
         await bench.release(mine)
-        await bench.execute("DELETE FROM giveback")
+        await bench.execute("DELETE FROM return_block")
         waits.append((await bench.member(ada))["wait"] or 0)
-        await bench.execute("UPDATE client_service SET wait_until = NULL")
+        await bench.execute("UPDATE membership SET wait_until = NULL")
         await bench.execute("UPDATE bucket SET rank_at = rank_at + interval '1 hour'")
     assert waits == pytest.approx([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300], abs=0.9)
 
@@ -138,9 +140,9 @@ async def test_giving_back_in_a_row_makes_the_client_wait_longer_and_longer(benc
 async def test_settling_something_ends_the_row_of_givebacks(bench: Bench) -> None:
     ada = await bench.worker("ada")
     for settle in (bench.settle, bench.settle_one):
-        await bench.execute("UPDATE client_service SET streak = 5, wait_until = NULL")
+        await bench.execute("UPDATE membership SET streak = 5, wait_until = NULL")
         mine = await bench.held(ada)
-        await bench.execute("UPDATE client_service SET wait_until = now() + interval '1 minute'")
+        await bench.execute("UPDATE membership SET wait_until = now() + interval '1 minute'")
         await settle(submit(mine))
         member = await bench.member(ada)
         assert (member["streak"], member["wait_until"]) == (0, None)
@@ -165,7 +167,7 @@ async def test_at_the_end_of_a_session_what_was_never_delivered_costs_nothing(be
     assert {one.bucket_id for one in freed} == {mine.bucket_id, lost.bucket_id}
     assert [(await bench.of(one.bucket_id))["attempts"] for one in (mine, lost)] == [1, 0]
     assert [await bench.ended(one.claim) for one in (mine, lost)] == ["cut_off", "undelivered"]
-    assert await bench.rows("SELECT bucket_id FROM giveback") == [{"bucket_id": mine.bucket_id}]
+    assert await bench.rows("SELECT bucket_id FROM return_block") == [{"bucket_id": mine.bucket_id}]
     member = await bench.member(ada)
     assert (member["streak"], member["disconnects"]) == (1, 1)
 
@@ -203,7 +205,7 @@ async def test_the_end_of_a_node_frees_what_its_sessions_held_but_not_what_is_ke
     async with bench.database.connection() as db:
         dead, bench.boot = bench.boot, await nodes.begin(db, "other", "1", 60)
         alive = await bench.held(ada)
-        await claims.keep(db, [bob.session_id], 60)
+        await claims.keep_for_reconnect(db, [bob.session_id], 60)
         assert await claims.claims_of_boot(db, dead) == [(crashed.bucket_id, crashed.claim, ada.session_id)]
         assert await claims.release_crashed(db) == []
         await nodes.set_state(db, dead, "gone")
@@ -220,7 +222,7 @@ async def test_what_is_kept_is_freed_when_its_client_does_not_come_in_time(bench
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        await claims.keep(db, [ada.session_id], 60)
+        await claims.keep_for_reconnect(db, [ada.session_id], 60)
         row = await bench.of(mine.bucket_id)
         assert (row["state"], row["client_id"], row["session_id"]) == ("claimed", "ada", None)
         assert await bench.cut_off(ada) == []

@@ -9,7 +9,7 @@ import pytest
 from coordinator.errors import Conflict, NotOwner, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, Claimed
 from coordinator.store.pool import Database
-from coordinator.store.results import Outcome, Settling
+from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from tests.store.bench import NON_DM, WINDOW, Bench, Worker, submit
 
 
@@ -18,7 +18,7 @@ async def ada(bench: Bench) -> Worker:
     return await bench.worker("ada")
 
 
-def rows_of(*submits: Settling) -> dict[tuple[int, int], object]:
+def rows_of(*submits: CheckedSubmit) -> dict[tuple[int, int], object]:
     return {(item, one.claim): {"dm": "DM"} for one in submits for item, _ in one.rows}
 
 
@@ -31,9 +31,9 @@ async def test_many_submits_are_stored_together_each_with_its_own_answer(bench: 
     submits = submit(whole), submit(part, part.items[:1], final=False), submit(last, last.items[1:3])
     outcomes = await bench.settle(*submits)
     assert outcomes == [
-        Outcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
-        Outcome(stored=1, discarded=0, remaining=3, closed=False, duplicate=False, freed=False),
-        Outcome(stored=2, discarded=0, remaining=3, closed=True, duplicate=False, freed=True),
+        SubmitOutcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
+        SubmitOutcome(stored=1, discarded=0, remaining=3, closed=False, duplicate=False, freed=False),
+        SubmitOutcome(stored=2, discarded=0, remaining=3, closed=True, duplicate=False, freed=True),
     ]
     assert await bench.stored() == rows_of(*submits)
     found = [await bench.of(one.bucket_id) for one in (whole, part, last)]
@@ -43,7 +43,7 @@ async def test_many_submits_are_stored_together_each_with_its_own_answer(bench: 
         ("ready", "01100", 1),
     ]
     assert [await bench.ended(one.claim) for one in (whole, part, last)] == ["settled", None, "partial"]
-    counted = await bench.rows("SELECT settled FROM claim ORDER BY claim")
+    counted = await bench.rows("SELECT settled FROM claim ORDER BY claim_id")
     assert [row["settled"] for row in counted] == [3, 1, 2]
 
 
@@ -90,13 +90,13 @@ async def test_one_submit_alone_ends_as_it_would_among_many(bench: Bench, ada: W
     whole, part, last = [await bench.held(ada, 3) for _ in range(3)]
     submits = submit(whole), submit(part, part.items[:1], final=False), submit(last, last.items[:2])
     assert [await bench.settle_one(one) for one in submits] == [
-        Outcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
-        Outcome(stored=1, discarded=0, remaining=2, closed=False, duplicate=False, freed=False),
-        Outcome(stored=2, discarded=0, remaining=1, closed=True, duplicate=False, freed=True),
+        SubmitOutcome(stored=3, discarded=0, remaining=0, closed=True, duplicate=False, freed=False),
+        SubmitOutcome(stored=1, discarded=0, remaining=2, closed=False, duplicate=False, freed=False),
+        SubmitOutcome(stored=2, discarded=0, remaining=1, closed=True, duplicate=False, freed=True),
     ]
     assert await bench.stored() == rows_of(*submits)
     assert [await bench.ended(one.claim) for one in (whole, part, last)] == ["settled", None, "partial"]
-    assert [row["settled"] for row in await bench.rows("SELECT settled FROM claim ORDER BY claim")] == [3, 1, 2]
+    assert [row["settled"] for row in await bench.rows("SELECT settled FROM claim ORDER BY claim_id")] == [3, 1, 2]
 
 
 async def test_a_repeat_is_a_duplicate_also_when_the_claim_has_ended(bench: Bench, ada: Worker) -> None:
@@ -185,14 +185,16 @@ async def test_who_may_submit(bench: Bench, ada: Worker) -> None:
     assert await bench.stored() == {}
 
 
-def _numbered(claimed: Claimed, number: int, by: str | None = None) -> Settling:
+def _numbered(claimed: Claimed, number: int, by: str | None = None) -> CheckedSubmit:
     one = submit(claimed, by=by)
-    return Settling(one.service_id, one.bucket_id, type(one.claim)(number), one.client_id, one.rows, one.mask, True)
+    return CheckedSubmit(
+        one.service_id, one.bucket_id, type(one.claim)(number), one.client_id, one.rows, one.mask, True
+    )
 
 
-def _of_bucket(claimed: Claimed, bucket: BucketId) -> Settling:
+def _of_bucket(claimed: Claimed, bucket: BucketId) -> CheckedSubmit:
     one = submit(claimed)
-    return Settling(one.service_id, bucket, one.claim, one.client_id, one.rows, one.mask, True)
+    return CheckedSubmit(one.service_id, bucket, one.claim, one.client_id, one.rows, one.mask, True)
 
 
 async def test_items_that_were_not_handed_out_are_refused_by_name(bench: Bench, ada: Worker) -> None:
@@ -233,7 +235,7 @@ async def test_settling_in_one_service_does_not_end_the_waits_of_another(bench: 
     await other.worker("ada")
     for settle in (bench.settle_one, bench.settle):
         mine = await bench.held(ada)
-        await bench.execute("UPDATE client_service SET streak = 4")
+        await bench.execute("UPDATE membership SET streak = 4")
         await settle(submit(mine))
         assert (await bench.member(ada))["streak"] == 0
         assert (await other.member(ada))["streak"] == 4
@@ -246,11 +248,11 @@ async def test_the_same_submit_from_many_connections_is_stored_once(bench: Bench
     for _ in range(10):
         mine = await bench.held(ada)
         await asyncio.gather(*(_like_commits(bench, submit(mine)) for _ in range(6)))
-        assert await bench.value("SELECT count(*) FROM result WHERE claim = $1", mine.claim) == 3
-        assert await bench.value("SELECT settled FROM claim WHERE claim = $1", mine.claim) == 3
+        assert await bench.value("SELECT count(*) FROM result WHERE claim_id = $1", mine.claim) == 3
+        assert await bench.value("SELECT settled FROM claim WHERE claim_id = $1", mine.claim) == 3
 
 
-async def _like_commits(bench: Bench, one: Settling) -> Outcome:
+async def _like_commits(bench: Bench, one: CheckedSubmit) -> SubmitOutcome:
     (outcome,) = await bench.settle(one)
     return outcome or await bench.settle_one(one)
 
@@ -268,7 +270,7 @@ async def test_parts_of_a_bucket_that_arrive_together_are_all_stored(bench: Benc
         await asyncio.gather(*parts)
         last = await bench.settle_one(submit(mine, mine.items[9:], final=final))
         assert (last.stored, last.remaining, last.closed) == (3, 0, True)
-        assert await bench.value("SELECT count(*) FROM result WHERE claim = $1", mine.claim) == 12
+        assert await bench.value("SELECT count(*) FROM result WHERE claim_id = $1", mine.claim) == 12
 
 
 async def test_of_a_release_and_a_submit_at_once_one_comes_first(bench: Bench, database: Database) -> None:
@@ -277,7 +279,7 @@ async def test_of_a_release_and_a_submit_at_once_one_comes_first(bench: Bench, d
         mine = await bench.held(ada)
         steps = [bench.settle(submit(mine)), bench.cut_off(ada)]
         await asyncio.gather(*(steps if turn % 2 else steps[::-1]))
-        stored = await bench.value("SELECT count(*) FROM result WHERE claim = $1", mine.claim)
+        stored = await bench.value("SELECT count(*) FROM result WHERE claim_id = $1", mine.claim)
         row = await bench.of(mine.bucket_id)
         assert (stored, row["state"]) in ((3, "done"), (0, "ready"))
         await bench.execute("UPDATE bucket SET rank_at = rank_at + interval '1 hour'")

@@ -13,7 +13,7 @@ from coordinator.model import Boot, ServiceId
 from coordinator.store import events, history, people, statistics
 from coordinator.store.history import Counts
 from coordinator.store.pool import Database
-from coordinator.store.statistics import ServiceState
+from coordinator.store.statistics import ServiceTotals
 from tests.store.bench import Bench, submit
 
 SCAN = """
@@ -22,7 +22,7 @@ SELECT (SELECT count(*) FROM item_service WHERE service_id = $1) AS joined,
        (SELECT count(*) FROM quarantine WHERE service_id = $1) AS quarantined"""
 
 
-async def state_of(bench: Bench) -> ServiceState:
+async def state_of(bench: Bench) -> ServiceTotals:
     async with bench.database.connection() as db:
         return (await statistics.state(db))[bench.service]
 
@@ -158,7 +158,7 @@ async def test_counts_of_all_nodes_come_together(bench: Bench) -> None:
             group.create_task(add(bench, (180, 1, 2, 3, 4, 5)))
     for step in ("second", "minute", "hour"):
         (row,) = await bench.rows(
-            """SELECT sum(settled) AS settled, sum(buckets) AS buckets, sum(given_back) AS given_back,
+            """SELECT sum(settled) AS settled, sum(submits) AS submits, sum(given_back) AS given_back,
                       sum(dead) AS dead, sum(disconnects) AS disconnects, sum(bad_submits) AS bad_submits
                  FROM history WHERE step = $1""",
             step,
@@ -172,7 +172,7 @@ async def test_seconds_are_read_from_any_time_on(bench: Bench) -> None:
         await history.add(db, [(bench.service, (7, 1, 0, 0, 0, 0))])
         await bench.execute("UPDATE history SET at = at - interval '20 s' WHERE step = 'second'")
         now, found = await history.seconds(db, 300)
-        assert [(one.settled, one.buckets) for one in found] == [(7, 1)]
+        assert [(one.settled, one.submits) for one in found] == [(7, 1)]
         assert now - found[0].at == pytest.approx(20.5, abs=2)
         assert (await history.seconds(db, 10))[1] == []
 
@@ -227,8 +227,8 @@ async def test_history_in_pages_newest_first(bench: Bench) -> None:
 async def test_leaders_of_the_day_and_of_all_time(bench: Bench) -> None:
     for name in ("ada", "bob", "cleo", "dan"):
         await bench.worker(name)
-    await bench.execute("UPDATE client_service SET settled = 10 WHERE client_id = 'ada'")
-    await bench.execute("UPDATE client_service SET settled = 30 WHERE client_id = 'bob'")
+    await bench.execute("UPDATE membership SET settled = 10 WHERE client_id = 'ada'")
+    await bench.execute("UPDATE membership SET settled = 30 WHERE client_id = 'bob'")
     async with bench.database.connection() as db:
         await history.add_days(db, [(name, bench.service, settled) for name, settled in (("ada", 2), ("cleo", 5))])
         await history.add_days(db, [("ada", bench.service, 3), ("bob", bench.service, 1)])
@@ -271,7 +271,7 @@ async def test_events_by_client_service_and_kind(bench: Bench) -> None:
 
 
 async def test_only_the_newest_events_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEEP", 3)
+    monkeypatch.setattr(events, "EVENTS_KEPT", 3)
     async with bench.database.connection() as db:
         await events.write(db, Boot(1), [(0.0, "connect", None, None, None, str(n)) for n in range(5)])
         await events.forget(db)
@@ -283,12 +283,12 @@ async def test_only_the_newest_events_are_kept(bench: Bench, monkeypatch: pytest
 
 
 async def names(
-    bench: Bench, which: people.Which, sort: people.Sort, limit: int = 2
+    bench: Bench, which: people.ClientFilter, sort: people.Sort, limit: int = 2
 ) -> tuple[list[str], dict[str, dict[str, object]]]:
     """The clients of all pages in order, and their rows."""
     found: dict[str, dict[str, object]] = {}
     order: list[str] = []
-    after: people.Place | None = None
+    after: people.ClientPlace | None = None
     async with bench.database.connection() as db:
         while True:
             rows, after = await people.page(db, which, sort, after, limit)
@@ -307,17 +307,17 @@ async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
         ("dan", 0, 0, 0, 5),
     ):
         await bench.execute(
-            """UPDATE client_service SET settled = $2, dead = $3, given_back = $4,
+            """UPDATE membership SET settled = $2, dead = $3, given_back = $4,
                       last_access = now() - make_interval(hours => $5) WHERE client_id = $1""",
             name, settled, dead, given_back, age,
         )  # fmt: skip
     await bench.execute("UPDATE client SET deactivated = 'x' WHERE client_id = 'bob'")
     await bench.execute("UPDATE client SET registered = false WHERE client_id = 'cleo'")
-    await bench.execute("UPDATE client_service SET inactive = 'idle' WHERE client_id = 'dan'")
-    await bench.execute("UPDATE client_service SET joined = false WHERE client_id = 'eve'")
+    await bench.execute("UPDATE membership SET inactive = 'idle' WHERE client_id = 'dan'")
+    await bench.execute("UPDATE membership SET joined = false WHERE client_id = 'eve'")
     await bench.execute("UPDATE client SET screen_name = 'Lovelace_100' WHERE client_id = 'ada'")
     await bench.held(workers["ada"], 3)
-    every = people.Which()
+    every = people.ClientFilter()
     assert (await names(bench, every, "client_id"))[0] == ["ada", "bob", "cleo", "dan", "eve"]
     assert (await names(bench, every, "settled"))[0] == ["bob", "ada", "cleo", "dan", "eve"]
     assert (await names(bench, every, "dead"))[0][0] == "ada"
@@ -328,28 +328,28 @@ async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
     assert [rows[name]["held"] for name in ("ada", "bob")] == [1, 0]
     assert rows["ada"]["services"][0]["held"] == 1  # type: ignore[index]
     for sort in ("client_id", "settled"):
-        assert (await names(bench, people.Which(state="deactivated"), sort))[0] == ["bob"]
-        assert (await names(bench, people.Which(state="unregistered"), sort))[0] == ["cleo"]
-        assert (await names(bench, people.Which(state="inactive"), sort))[0] == ["dan"]
-        assert set((await names(bench, people.Which(state="active"), sort))[0]) == {"ada", "eve"}
-        assert (await names(bench, people.Which(search="LOVE"), sort))[0] == ["ada"]
-        assert (await names(bench, people.Which(search="e_1"), sort))[0] == ["ada"]
-        assert "eve" not in (await names(bench, people.Which(service=bench.service), sort))[0]
-        assert (await names(bench, people.Which(health="flagged"), sort))[0] == []
-        assert len((await names(bench, people.Which(health="ok"), sort))[0]) == 5
+        assert (await names(bench, people.ClientFilter(state="deactivated"), sort))[0] == ["bob"]
+        assert (await names(bench, people.ClientFilter(state="unregistered"), sort))[0] == ["cleo"]
+        assert (await names(bench, people.ClientFilter(state="inactive"), sort))[0] == ["dan"]
+        assert set((await names(bench, people.ClientFilter(state="active"), sort))[0]) == {"ada", "eve"}
+        assert (await names(bench, people.ClientFilter(search="LOVE"), sort))[0] == ["ada"]
+        assert (await names(bench, people.ClientFilter(search="e_1"), sort))[0] == ["ada"]
+        assert "eve" not in (await names(bench, people.ClientFilter(service=bench.service), sort))[0]
+        assert (await names(bench, people.ClientFilter(health="flagged"), sort))[0] == []
+        assert len((await names(bench, people.ClientFilter(health="ok"), sort))[0]) == 5
 
 
 async def test_how_many_clients_there_are(bench: Bench) -> None:
     for name in ("ada", "bob", "cleo"):
         await bench.worker(name)
     await bench.execute("UPDATE client SET deactivated = 'x' WHERE client_id = 'bob'")
-    await bench.execute("UPDATE client_service SET last_access = now() - interval '1 hour' WHERE client_id = 'cleo'")
+    await bench.execute("UPDATE membership SET last_access = now() - interval '1 hour' WHERE client_id = 'cleo'")
     await bench.execute(
         "INSERT INTO session (session_id, client_id, boot, address) SELECT gen_random_uuid(), 'ada', $1, 'here'"
         " FROM generate_series(1, 2)",
         bench.boot,
     )
     async with bench.database.connection() as db:
-        found = await people.people(db)
+        found = await people.count_clients(db)
     assert (found.registered, found.connected, found.active, found.deactivated) == (3, 1, 2, 1)
     assert (found.watched, found.flagged, found.active_in[bench.service]) == (0, 0, 2)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from math import sqrt
 
+import pytest
+
 from coordinator.model import BucketId
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -40,6 +42,7 @@ async def ask_and_return(bench: Bench, database: Database, worker: Worker, way: 
     return claimed.bucket_id
 
 
+@pytest.mark.long
 async def test_the_chosen_bucket_comes_no_more_often_than_any_other(bench: Bench, database: Database) -> None:
     target = (await a_pool(bench))[0]
     worker = await bench.worker("hunter")
@@ -47,6 +50,7 @@ async def test_the_chosen_bucket_comes_no_more_often_than_any_other(bench: Bench
     assert_by_chance(got.count(target), TRIES, 1 / POOL)
 
 
+@pytest.mark.long
 async def test_what_was_returned_tells_nothing_of_what_comes_next(bench: Bench, database: Database) -> None:
     await a_pool(bench)
     worker = await bench.worker("hunter")
@@ -55,6 +59,7 @@ async def test_what_was_returned_tells_nothing_of_what_comes_next(bench: Bench, 
     assert_by_chance(sum(a == b for a, b in zip(got, got[2:], strict=False)), TRIES - 2, 1 / POOL)
 
 
+@pytest.mark.long
 async def test_another_client_does_not_get_what_this_one_returned(bench: Bench, database: Database) -> None:
     """Two that work together cannot pass a bucket on to each other."""
     await a_pool(bench)
@@ -72,9 +77,9 @@ async def test_within_the_time_of_its_block_a_client_gets_each_bucket_once(bench
     worker = await bench.worker("hunter")
     seen = []
     for turn in range(POOL):
-        await bench.execute("UPDATE client_service SET wait_until = NULL WHERE client_id = $1", worker.client_id)
+        await bench.execute("UPDATE membership SET wait_until = NULL WHERE client_id = $1", worker.client_id)
         async with database.connection() as db:
-            claimed = await claims.claim_choosy(db, bench.service, worker.demand, bench.boot)
+            claimed = await claims.claim_unblocked(db, bench.service, worker.demand, bench.boot)
             assert claimed is not None
             await claims.release_claim(db, claimed.bucket_id, claimed.claim, claims.RELEASED, WINDOW)
         seen.append(claimed.bucket_id)

@@ -148,7 +148,7 @@ async def test_who_is_cut_off_with_copies_and_other_buckets_pays_once(bench: Ben
     assert len(await bench.cut_off(ada)) == 3
     member = await bench.member(ada)
     assert (member["streak"], member["disconnects"]) == (1, 1)
-    assert await bench.value("SELECT sum(times) FROM giveback") == 3
+    assert await bench.value("SELECT sum(times) FROM return_block") == 3
 
 
 async def test_both_copies_back_at_once_after_one_was_settled_leave_it_in_none(bench: Bench, ada: Worker) -> None:
@@ -212,7 +212,7 @@ async def test_what_was_settled_meanwhile_is_not_handed_out_again_by_a_recollect
     await bench.settle_one(submit(pair.second, [pair.item]))
     if way == "kept":
         async with bench.database.connection() as db:
-            await claims.keep(db, [ada.session_id], 60.0)
+            await claims.keep_for_reconnect(db, [ada.session_id], 60.0)
     (back,) = await bench.recollect(await bench.worker("ada"), [pair.first.bucket_id])
     assert back.claimed.settled == "010"
     assert await bench.value("SELECT count(*) FROM twin") == 0

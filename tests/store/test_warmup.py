@@ -11,12 +11,12 @@ from tests.store.bench import Bench
 
 WAITED_FOR = (
     claims._CLAIM,
-    claims._WAITS,
+    claims._FIND_WAITS,
     claims._RELEASE_SESSION,
     items._ADD,
-    building._MAKE_FEW,
+    building._MAKE,
     building._PUT,
-    item_changes._LOCK_TO_PRIORITISE,
+    item_changes._LOCK,
     item_changes._TAKE,
     results._SETTLE,
 )

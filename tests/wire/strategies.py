@@ -1,4 +1,4 @@
-"""Messages out of their types, for the property tests."""
+"""Strategies that make messages from their types, for the property tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ plain = st.recursive(
 
 
 def messages(message: type[msgspec.Struct]) -> st.SearchStrategy[msgspec.Struct]:
-    """Every value of a message type, its open fields as they are published."""
+    """Return a strategy for the values of a message type, its open fields as they are published."""
     kind = shape.type_info(message)
     assert isinstance(kind, shape.StructType)
     return _struct(kind)

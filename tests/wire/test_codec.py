@@ -1,4 +1,4 @@
-"""Good frames, bad frames, and what is said about the bad ones."""
+"""Good frames, bad frames, and the errors that answer bad ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def path_of(error: PeerError) -> str:
 
 
 def nested(levels: int) -> str:
-    """A value that many levels deep."""
+    """Return a value with that many levels."""
     return "[" * levels + "]" * levels
 
 

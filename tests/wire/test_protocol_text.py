@@ -30,33 +30,33 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Section:
-    """What stands below one heading, down to the next of its rank."""
+    """The text below one heading, down to the next of its rank."""
 
     text: str
 
     def rows(self, first: str) -> list[Row]:
-        """The table whose first heading that is, without its headings; empty if there is none."""
+        """Return the rows of the table with that first heading; empty if there is none."""
         table = re.search(rf"^\| {re.escape(first)} \|[^\n]*\n\|[-|]+\n((?:\|[^\n]*\n)*)", self.text, re.MULTILINE)
         if table is None:
             return []
         return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table[1].splitlines()]
 
     def names(self, first: str) -> list[str]:
-        """The first column of that table, without its quotes."""
+        """Return the first column of that table, without its quotes."""
         return [row[0].strip("`| ") for row in self.rows(first)]
 
     def words(self) -> set[str]:
-        """All that is named in code and examples."""
+        """Return all names in code and examples."""
         code = re.findall(r"```.*?```|`[^`\n]+`", self.text, re.DOTALL)
         return {word for one in code for word in re.findall(r"[A-Za-z_][\w.]*", one)}
 
     def refusals(self) -> list[str]:
-        """The codes in the section's list of errors."""
+        """Return the codes in the section's list of errors."""
         lines = re.findall(r"^- (`[a-z_]+`[^:\n]*)", self.text, re.MULTILINE)
         return [code for line in lines for code in re.findall(r"`([a-z_]+)`", line)]
 
     def examples(self) -> list[list[Any]]:
-        """The frames of each example."""
+        """Return the frames of each example."""
         return [list(_frames(block)) for block in _blocks(self.text)]
 
 
@@ -73,7 +73,7 @@ def _frames(block: str) -> Iterator[Any]:
 
 
 def sections(marks: str, text: str) -> dict[str, Section]:
-    """The sections below headings of that rank, by their title without quotes."""
+    """Return the sections below headings of that rank, by title without quotes."""
     parts = re.split(rf"^{marks} (.+)$", text, flags=re.MULTILINE)
     titles = [title.strip("`") for title in parts[1::2]]
     assert len(titles) == len(set(titles)), "two sections of one title"
@@ -106,14 +106,14 @@ def validator(message: Message) -> Any:
 
 
 def fields_of(message: Message) -> dict[str, shape.Field]:
-    """The fields of a message, without `ref`, which all share."""
+    """Return the fields of a message, without `ref`, which all messages have."""
     kind = shape.type_info(message)
     assert isinstance(kind, shape.StructType)
     return {field.encode_name: field for field in kind.fields if field.encode_name != "ref"}
 
 
 def nested_names(message: Message) -> Iterator[str]:
-    """The fields of the types inside a message's fields."""
+    """Yield the fields of the types inside a message's fields."""
 
     def inside(kind: shape.Type) -> Iterator[str]:
         match kind:
@@ -122,8 +122,8 @@ def nested_names(message: Message) -> Iterator[str]:
                     yield field.encode_name
                     yield from inside(field.type)
             case shape.UnionType():
-                for one in kind.types:
-                    yield from inside(one)
+                for member in kind.types:
+                    yield from inside(member)
             case shape.ListType():
                 yield from inside(kind.item_type)
 
@@ -132,11 +132,11 @@ def nested_names(message: Message) -> Iterator[str]:
 
 
 def bounds(kind: shape.Type) -> Iterator[int]:
-    """The upper limits that a client must know."""
+    """Yield the upper limits that a client must know."""
     match kind:
         case shape.UnionType():
-            for one in kind.types:
-                yield from bounds(one)
+            for member in kind.types:
+                yield from bounds(member)
         case shape.StrType() | shape.ListType() if kind.max_length is not None:
             yield kind.max_length
         case shape.IntType() | shape.FloatType() if kind.le is not None:
@@ -146,8 +146,8 @@ def bounds(kind: shape.Type) -> Iterator[int]:
 def choices(kind: shape.Type) -> Iterator[str]:
     match kind:
         case shape.UnionType():
-            for one in kind.types:
-                yield from choices(one)
+            for member in kind.types:
+                yield from choices(member)
         case shape.LiteralType():
             yield from map(str, kind.values)
 
@@ -262,7 +262,7 @@ def test_examples_of_a_push(push: Message, section: Section) -> None:
 
 
 def test_examples_elsewhere() -> None:
-    """Those outside the sections of messages: a request of the client channel and what it is answered."""
+    """Each example outside the sections of messages is a request of the client channel and its answer."""
     elsewhere = "".join(part.text for title, part in PARTS.items() if title not in SECTIONS_OF_MESSAGES)
     codec = Codec(*CLIENT.answers)
     blocks = _blocks(elsewhere)
@@ -277,15 +277,15 @@ def test_examples_elsewhere() -> None:
 
 
 def names_within(kind: shape.Type) -> Iterator[str]:
-    """The fields of a type and of the types inside it."""
+    """Yield the fields of a type and of the types inside it."""
     match kind:
         case shape.StructType():
             for field in kind.fields:
                 yield field.encode_name
                 yield from names_within(field.type)
         case shape.UnionType():
-            for one in kind.types:
-                yield from names_within(one)
+            for member in kind.types:
+                yield from names_within(member)
         case shape.ListType():
             yield from names_within(kind.item_type)
 

@@ -1,4 +1,4 @@
-"""The published schemas and the AsyncAPI document tell the same as the types."""
+"""The published schemas and the AsyncAPI document agree with the types."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ CODEC_OF: dict[type[msgspec.Struct], Codec[frames.Request]] = {
 
 
 def any_of(kind: type[msgspec.Struct]) -> st.SearchStrategy[msgspec.Struct]:
-    """Every message of that kind."""
+    """Return every message type of that kind."""
     return st.sampled_from([one for one in SCHEMAS if issubclass(one, kind)]).flatmap(messages)
 
 
@@ -223,21 +223,21 @@ def test_asyncapi_operations() -> None:
     for channel in CHANNELS:
         place = f"#/channels/{channel.name}"
         for request, answer in channel.answers.items():
-            one = operations[f"{channel.name}.{tag_of(request)}"]
-            assert (one["action"], one["channel"]["$ref"]) == ("receive", place)
-            assert [ref["$ref"] for ref in one["messages"]] == [f"{place}/messages/{request.__name__}"]
-            assert [ref["$ref"] for ref in one["reply"]["messages"]] == [
+            operation = operations[f"{channel.name}.{tag_of(request)}"]
+            assert (operation["action"], operation["channel"]["$ref"]) == ("receive", place)
+            assert [ref["$ref"] for ref in operation["messages"]] == [f"{place}/messages/{request.__name__}"]
+            assert [ref["$ref"] for ref in operation["reply"]["messages"]] == [
                 f"{place}/messages/{answer.__name__}",
                 f"{place}/messages/Error",
             ]
         for push in channel.pushes:
-            one = operations[f"{channel.name}.{tag_of(push)}"]
-            assert one["action"] == "send"
-            assert "reply" not in one
+            operation = operations[f"{channel.name}.{tag_of(push)}"]
+            assert operation["action"] == "send"
+            assert "reply" not in operation
 
 
 def test_asyncapi_schemas_judge_as_the_messages_own() -> None:
-    """References led to the components must still reach the nested types."""
+    """References to components must still reach the nested types."""
     document = asyncapi()
     root = {"$ref": "#/components/schemas/client.Hello", "components": document["components"]}
     validator = jsonschema_rs.validator_for(root)

@@ -1,4 +1,4 @@
-"""The legality table, walked whole."""
+"""Each state and message of the legality table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coordinator.wire import client
 from coordinator.wire.client import ANSWERS
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
-from coordinator.wire.session import LEGAL, MOVES, NEEDS_REGISTRATION, Event, Life, State
+from coordinator.wire.session import LEGAL, MOVES, NEEDS_REGISTRATION, Life, SessionEvent, State
 
 REQUESTS = list(ANSWERS)
 
@@ -22,11 +22,11 @@ MAY: dict[State, set[type[Request]]] = {
     State.CLOSED: set(),
 }
 GOES = {
-    (State.CONNECTED, Event.WELCOMED): State.OPEN,
-    (State.OPEN, Event.DRAIN): State.DRAINING,
-    **{(state, Event.END): State.CLOSED for state in State},
+    (State.CONNECTED, SessionEvent.WELCOMED): State.OPEN,
+    (State.OPEN, SessionEvent.DRAIN): State.DRAINING,
+    **{(state, SessionEvent.END): State.CLOSED for state in State},
 }
-STAYS = {(state, Event.DRAIN) for state in State if state is not State.OPEN}
+STAYS = {(state, SessionEvent.DRAIN) for state in State if state is not State.OPEN}
 
 
 def _at(state: State) -> Life:
@@ -53,9 +53,9 @@ def test_every_request_in_every_state(state: State, request_type: type[Request])
     assert life.state is state
 
 
-@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("event", SessionEvent)
 @pytest.mark.parametrize("state", State)
-def test_every_event_in_every_state(state: State, event: Event) -> None:
+def test_every_event_in_every_state(state: State, event: SessionEvent) -> None:
     life = _at(state)
     if (state, event) in GOES:
         life.move(event)
@@ -80,13 +80,13 @@ def test_a_session_from_beginning_to_end() -> None:
     with pytest.raises(OutOfOrder):
         life.admit(client.Ask)
     life.admit(client.Hello)
-    life.move(Event.WELCOMED)
+    life.move(SessionEvent.WELCOMED)
     with pytest.raises(OutOfOrder):
         life.admit(client.Hello)
     life.admit(client.Ask)
-    life.move(Event.DRAIN)
+    life.move(SessionEvent.DRAIN)
     life.admit(client.Submit)
-    life.move(Event.END)
+    life.move(SessionEvent.END)
     with pytest.raises(OutOfOrder):
         life.admit(client.Submit)
 

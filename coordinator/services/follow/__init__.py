@@ -1,1 +1,1 @@
-"""Who follows whom: two checks that fill one graph."""
+"""The graph of followers: two checks that fill it."""

@@ -1,4 +1,4 @@
-"""Who follows an account, and whom it follows."""
+"""The services that check the followers of an account, and the accounts that it follows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from coordinator.services.contract import Connection, Item, Plugin, Settled, Tab
 from coordinator.services.dm_check import ScreenName
 from coordinator.services.follow import graph
 
-MOST = 1000
-"""Accounts known to have more to find are left out: an outside API gives a few hundred a call, and few calls."""
+MAX_ACCOUNTS = 1000
+"""Accounts to find for one item; items known to have more are left out: an API gives a few hundred a call."""
 
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
@@ -28,14 +28,14 @@ class FollowProfile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Account(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One account that was found."""
+    """One account found."""
 
     key: Key
     attributes: dict[str, Any] | UnsetType = UNSET
 
 
 class FollowResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The accounts that were found, whole or (`complete: false`) a part; or `missing` alone."""
+    """The accounts found, all or (`complete: false`) a part of them; or `missing` alone: the account does not exist."""
 
     accounts: list[Account] | UnsetType = UNSET
     complete: bool = True
@@ -50,21 +50,21 @@ class FollowResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class FollowCheck(Plugin):
-    """What both have in common."""
+    """The common part of both checks."""
 
     Profile = FollowProfile
     Result = FollowResult
     tables = Tables("follow", files(__package__).joinpath("migrations"))
     counted: ClassVar[str]
-    """The attribute of an item that says how many accounts there are to find."""
+    """The attribute of an item with the number of accounts to find."""
     found_follow: ClassVar[bool]
-    """Those that are found follow the item's account, not the other way round."""
+    """Whether the accounts found follow the item's account, not the other way round."""
 
     def select(self, item: Item) -> bool:
         count = item.attributes.get(self.counted)
         if isinstance(count, str) and count.isdecimal():  # a column of a CSV
             count = int(count)
-        return not isinstance(count, int | float) or count <= MOST
+        return not isinstance(count, int | float) or count <= MAX_ACCOUNTS
 
     def is_part(self, result: FollowResult) -> bool:
         return not result.complete
@@ -77,24 +77,25 @@ class FollowCheck(Plugin):
     async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         accounts: dict[str, str | None] = {}
         edges: list[graph.Edge] = []
-        for one in settled:
-            if one.result.missing is not UNSET:
+        for sighting in settled:
+            if sighting.result.missing is not UNSET:
                 continue
-            accounts.setdefault(one.key, None)
-            for account in one.result.accounts:
-                told = account.attributes
-                accounts[account.key] = accounts.get(account.key) if told is UNSET else _json(told)
-                edges.append((one.item, one.key, account.key))
+            accounts.setdefault(sighting.key, None)
+            for account in sighting.result.accounts:
+                given = account.attributes
+                accounts[account.key] = accounts.get(account.key) if given is UNSET else _json(given)
+                edges.append((sighting.item, sighting.key, account.key))
+
         if edges:
             claim, at = settled[0].claim, settled[0].at
-            await graph.see(connection, accounts, edges, claim, at, found_follow=self.found_follow)
+            await graph.add_edges(connection, accounts, edges, claim, at, found_follow=self.found_follow)
 
     async def forget(self, connection: Connection, items: Sequence[ItemId]) -> None:
         await graph.forget(connection, items)
 
 
 class FollowerCheck(FollowCheck):
-    """Who follows this account?"""
+    """Lists the accounts that follow an account."""
 
     name = "follower_check"
     title = "Follower check"
@@ -103,7 +104,7 @@ class FollowerCheck(FollowCheck):
 
 
 class FollowingCheck(FollowCheck):
-    """Whom does this account follow?"""
+    """Lists the accounts that an account follows."""
 
     name = "following_check"
     title = "Following check"

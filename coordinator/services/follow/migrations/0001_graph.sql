@@ -12,20 +12,20 @@ CREATE TABLE follow_account (
 CREATE TABLE follow_sighting (
     follower    bigint NOT NULL,
     followed    bigint NOT NULL,
-    claim       bigint NOT NULL,               -- through which it was told
+    claim_id    bigint NOT NULL,               -- through which it was told
     item_id     bigint NOT NULL,               -- of whom it was told: the one or the other
     at          timestamptz NOT NULL,
-    PRIMARY KEY (follower, followed, claim)
+    PRIMARY KEY (follower, followed, claim_id)
 );
 CREATE INDEX follow_sighting_followed ON follow_sighting (followed, follower);
 CREATE INDEX follow_sighting_item ON follow_sighting (item_id);
 
 CREATE VIEW follow AS
 SELECT a.key AS follower, b.key AS followed,
-       min(s.at) AS first_seen, min(s.claim) AS first_claim,
-       max(s.at) AS last_seen, max(s.claim) AS last_claim
+       min(s.at) AS first_seen, min(s.claim_id) AS first_claim,
+       max(s.at) AS last_seen, max(s.claim_id) AS last_claim
   FROM follow_sighting s
   JOIN follow_account a ON a.account_id = s.follower
   JOIN follow_account b ON b.account_id = s.followed
-  JOIN claim c ON c.claim = s.claim AND c.invalidated_by IS NULL
+  JOIN claim c ON c.claim_id = s.claim_id AND c.invalidated_by IS NULL
  GROUP BY 1, 2;

@@ -1,0 +1,107 @@
+"""Whose connection it is: addresses of peers and of the proxies before them, and the hosts that requests may name."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+IPV6_BLOCK = 64
+"""Bits of an IPv6 address that count: whoever has one address has a block of them, and counts as one."""
+
+
+def parse_address(text: str) -> Address | None:
+    """Read an address as proxies write it: alone, with a port, in brackets or quotes, after `for=`; None if it is none.
+
+    An IPv4 address that is mapped into IPv6 is the IPv4 address.  RFC 7239, 6
+    """
+    text = text.strip()
+    if text[:4].lower() == "for=":
+        text = text[4:]
+    text = text.strip('" ')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
+
+
+def block_of(address: Address) -> str:
+    """Return the block that shares its limits with an address: the address itself, or its IPv6 /64."""
+    if isinstance(address, ipaddress.IPv6Address) and not address.is_loopback:
+        return str(ipaddress.IPv6Network((address, IPV6_BLOCK), strict=False))
+    return str(address)
+
+
+def client_block(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
+    """Return the block of the client behind a connection.
+
+    `peer` is who connects; behind trusted proxies it is the last address among `forwarded`, nearest proxy last, that
+    none of them has.  What is no address there was not written by a proxy that is trusted to write one, so it is
+    passed over, and the proxy that sent it stands for its client.
+    """
+    address = parse_address(peer)
+    if address is None:
+        return peer
+    hops = list(forwarded)
+    while hops and _is_trusted(address, trusted):
+        before = parse_address(hops.pop())
+        if before is None:
+            break
+        address = before
+    return block_of(address)
+
+
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether an address is that of a trusted proxy."""
+    address = parse_address(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
+def _is_trusted(address: Address, trusted: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in trusted)
+
+
+def forwarded_for(headers: Headers) -> list[str]:
+    """Return the addresses that proxies have noted, nearest proxy last: of X-Forwarded-For, else of Forwarded."""
+    lines = headers.get_all("X-Forwarded-For")
+    if lines:
+        return [hop for line in lines for hop in line.split(",") if hop.strip()]
+    elements = [element for line in headers.get_all("Forwarded") for element in line.split(",")]
+    parts = [part.strip() for element in elements for part in element.split(";")]
+    return [part for part in parts if part[:4].lower() == "for="]
+
+
+class HostCheck:
+    """Tells which `Host` headers are served, so that a page of a stranger cannot reach this node by a name of its own.
+
+    On loopback those are the names of loopback; elsewhere any address, and the names that the operator allows.
+    """
+
+    def __init__(self, allowed: Sequence[str], *, loopback_only: bool) -> None:
+        self._allowed = frozenset(name.lower() for name in allowed)
+        self._loopback_only = loopback_only
+
+    def allows(self, host: str | None) -> bool:
+        """Whether a request with that header is served; the port in it does not matter."""
+        try:
+            name = urlsplit(f"//{host or ''}").hostname
+        except ValueError:
+            return False
+        if name is None:
+            return False
+        if name in self._allowed or name == "localhost":
+            return True
+        address = parse_address(name)
+        return address is not None and (address.is_loopback or not self._loopback_only)

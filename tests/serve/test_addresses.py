@@ -1,0 +1,114 @@
+"""Whose connection it is, and which hosts a request may name."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+from ipaddress import ip_network
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
+
+from coordinator.serve.addresses import HostCheck, client_block, forwarded_for
+from tests.conftest import StartServer
+from tests.harness import Server
+
+PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("203.0.113.7", [], "203.0.113.7"),
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["192.0.2.9", "198.51.100.1", "10.0.0.2"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
+        ("10.0.0.1", ["[2001:db8::1]:4711"], "2001:db8::/64"),
+        ("10.0.0.1", ["2001:db8::1"], "2001:db8::/64"),
+        ("10.0.0.1", ['for="[2001:db8::1]:4711"'], "2001:db8::/64"),
+        ("10.0.0.1", ["for=198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["::ffff:198.51.100.1"], "198.51.100.1"),
+        ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("::ffff:203.0.113.7", [], "203.0.113.7"),
+        ("fe80::1%eth0", [], "fe80::/64"),
+        ("10.0.0.1", ["unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1", "for=_hidden"], "10.0.0.1"),
+        ("::1", [], "::1"),
+        ("local", ["198.51.100.1"], "local"),
+    ],
+)
+def test_a_client_is_known_by_its_address_or_block(peer: str, forwarded: list[str], client: str) -> None:
+    assert client_block(peer, forwarded, PROXIES) == client
+
+
+def test_a_port_makes_no_new_address() -> None:
+    assert len({client_block("10.0.0.1", [f"198.51.100.1:{port}"], PROXIES) for port in range(1024, 1034)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "hops"),
+    [
+        ([], []),
+        ([("X-Forwarded-For", "a, b"), ("X-Forwarded-For", "c")], ["a", " b", "c"]),
+        ([("Forwarded", "for=a;proto=http, for=b"), ("Forwarded", "by=c;for=d")], ["for=a", "for=b", "for=d"]),
+        ([("Forwarded", "for=a"), ("X-Forwarded-For", "b")], ["b"]),
+    ],
+)
+def test_proxies_note_addresses_in_one_of_two_headers(lines: list[tuple[str, str]], hops: list[str]) -> None:
+    headers = Headers()
+    for name, value in lines:
+        headers[name] = value
+    assert forwarded_for(headers) == hops
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8765", "127.9.9.9", "[::1]", "[::1]:8765"])
+def test_loopback_serves_the_names_of_loopback(host: str) -> None:
+    assert HostCheck([], loopback_only=True).allows(host)
+
+
+@pytest.mark.parametrize("host", [None, "", "evil.example", "localhost.evil.example", "192.0.2.1", "[::1", "a@b"])
+def test_loopback_serves_no_other_name(host: str | None) -> None:
+    assert not HostCheck([], loopback_only=True).allows(host)
+
+
+def test_elsewhere_addresses_and_allowed_names_are_served() -> None:
+    hosts = HostCheck(["work.example"], loopback_only=False)
+    assert all(hosts.allows(host) for host in ("192.0.2.1:8765", "work.example", "WORK.example:443", "127.0.0.1"))
+    assert not any(hosts.allows(host) for host in ("evil.example", "x.work.example"))
+
+
+def get(server: Server, path: str, *headers: tuple[str, str], port: int | None = None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port or server.node.port, timeout=5)
+    connection.putrequest("GET", path, skip_host=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+async def test_a_page_of_a_stranger_reaches_no_channel_by_a_name_of_its_own(start_server: StartServer) -> None:
+    server = await start_server(allowed_hosts="work.example")
+    for path in ("/v1/stats", "/v1/admin", "/v1/client"):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://evil.example:{server.node.port}{path}", host="127.0.0.1", port=server.node.port)
+        assert refused.value.response.status_code == 403
+    assert await asyncio.to_thread(get, server, "/", ("Host", "evil.example:8765")) == 403
+    assert await asyncio.to_thread(get, server, "/", ("Host", "work.example")) == 200
+    assert await asyncio.to_thread(get, server, "/readyz", ("Host", "evil.example")) == 200
+    assert await asyncio.to_thread(get, server, "/metrics", ("Host", "any"), port=server.node.ops_port) == 200
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin", "Upgrade"])
+async def test_a_header_that_stands_there_twice_is_the_senders_fault(
+    server: Server, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines = [("Host", "localhost")] if name != "Host" else []
+    more = [("Upgrade", "websocket")] if name == "Origin" else []
+    twice = [(name, "localhost"), (name, "localhost")]
+    assert await asyncio.to_thread(get, server, "/v1/stats", *lines, *more, *twice) == 400
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,0 +1,87 @@
+"""Connections that come to do harm before they say hello: they cause no traceback, and take nobody's place."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+import uvloop
+from websockets.exceptions import InvalidMessage
+
+from coordinator.app import Node
+from coordinator.config import Settings
+from coordinator.serve import limits
+from tests.harness import PATIENCE, Server
+from tests.serve.tools import eventually
+
+UPGRADE = (
+    b"GET /v1/client HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+JUNK = (
+    b"\x16\x03\x01\x02\x00",
+    b"\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\n\r\n",
+    b"A" * 10_000,
+    b"GET / HTTP/1.1\r\n: \r\n\r\n",
+)
+
+
+def knock_and_reset(port: int, data: bytes, *, wait: bool) -> None:
+    """Send some bytes, wait for an answer or not, and end the connection with a RST."""
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.settimeout(1)
+        sock.sendall(data)
+        if wait:
+            sock.recv(100)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_resets_and_junk_cause_no_traceback(dsn: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """On uvloop, as in production: it does not know the peer of a connection any more that was reset."""
+
+    async def scenario() -> None:
+        async with Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn) as node:
+            for number in range(40):
+                await asyncio.to_thread(knock_and_reset, node.port, UPGRADE, wait=number % 2 == 0)
+            for junk in JUNK:
+                await asyncio.to_thread(knock_and_reset, node.port, junk, wait=False)
+            assert not node.events.counts["fault"]
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(scenario())
+
+    await asyncio.to_thread(run)
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err + output.out
+
+
+async def test_who_only_connects_takes_no_places_from_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_HANDSHAKES_OF_A_BLOCK", 5)
+    idle = [await asyncio.open_connection("127.0.0.1", server.node.port) for _ in range(5)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.node.port)
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(reader.readexactly(1), PATIENCE)  # it is dropped at once
+    writer.close()
+    for _, other in idle:
+        other.close()
+
+    async def served() -> bool:
+        try:
+            await server.volunteer("volunteer")
+        except (OSError, InvalidMessage):
+            return False
+        return True
+
+    await eventually(served, "the places come back")
+
+
+async def test_sessions_take_no_place_among_the_handshakes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_HANDSHAKES_OF_A_BLOCK", 2)
+    for number in range(5):
+        await server.volunteer(f"volunteer{number}")
