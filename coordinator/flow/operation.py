@@ -302,18 +302,11 @@ _WORSE = ("ok", "watched", "flagged")
 
 
 def _client_row(row: Fields) -> Fields:
-    joined = [one for one in row["services"] if one["joined"]]
-    if row["deactivated"] is not None:
-        state = "deactivated"
-    elif not row["registered"]:
-        state = "unregistered"
-    else:
-        state = "inactive" if joined and all(one["inactive"] for one in joined) else "active"
     worst = max(row["services"], key=lambda one: _WORSE.index(one["health"]), default=None)
     return {
         "client_id": row["client_id"],
         "screen_name": row["screen_name"],
-        "state": state,
+        "state": row["state"],
         "connected": row["connected"],
         "health": worst["health"] if worst else "ok",
         "reason": worst["reason"] if worst else None,

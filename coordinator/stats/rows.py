@@ -102,22 +102,12 @@ def client_row(row: Columns, catalogue: Catalogue) -> wire.ClientRow:
     """Return a client with its services; its health is the worst of theirs."""
     health = _HEALTH[row["health"] - 1]
     reason = next((one["health_reason"] for one in row["services"] if one["health"] == health != "ok"), None)
-    state = client_state(deactivated=row["deactivated"] is not None, registered=row["registered"], idle=row["idle"])
     memberships = [
         membership_row(membership, name)
         for membership in row["services"]
         if (name := catalogue.name_of(membership["service_id"])) is not None
     ]
-    return filled(wire.ClientRow, row, state=state, health=health, reason=reason, services=memberships)
-
-
-def client_state(*, deactivated: bool, registered: bool, idle: bool) -> str:
-    """Return the state of a client; `idle`: it is inactive in each service that it has joined, and has joined one."""
-    if deactivated:
-        return "deactivated"
-    if not registered:
-        return "unregistered"
-    return "inactive" if idle else "active"
+    return filled(wire.ClientRow, row, health=health, reason=reason, services=memberships)
 
 
 def membership_row(row: Columns, service: str) -> wire.ClientInService:
