@@ -70,28 +70,28 @@ def _as_text(value: object) -> object:
 
 
 def service_row(
-    service: Service, state: ServiceTotals, demand: wire.DemandCounts, items_per_second: float, eta: wire.Eta | None
+    service: Service, totals: ServiceTotals, demand: wire.DemandCounts, items_per_second: float, eta: wire.Eta | None
 ) -> wire.ServiceRow:
     """Return a service with its items and buckets by state, its demand and its rate."""
     return filled(
         wire.ServiceRow,
         service,
-        state,
+        totals,
         service=service.name,
-        items=filled(wire.Items, state),
-        buckets=wire.Buckets(**state.buckets),
+        items=filled(wire.Items, totals),
+        buckets=wire.Buckets(**totals.buckets),
         items_per_second=items_per_second,
         eta=eta,
-        oldest=oldest_rows(state, service.settings),
+        oldest=oldest_rows(totals, service.settings),
         demand=demand,
     )
 
 
-def oldest_rows(state: ServiceTotals, settings: ServiceSettings) -> list[wire.Oldest]:
+def oldest_rows(totals: ServiceTotals, settings: ServiceSettings) -> list[wire.Oldest]:
     """Return for each priority since when its oldest unclaimed item waits, and until when it can be overtaken."""
     return [
         wire.Oldest(priority, time_text(oldest.since), time_text(settings.overtaken_until(oldest.rank_at)))
-        for priority, oldest in sorted(state.oldest.items())
+        for priority, oldest in sorted(totals.oldest.items())
     ]
 
 
