@@ -9,10 +9,21 @@ from dataclasses import dataclass
 import msgspec
 
 from coordinator import __version__
+from coordinator.admin import Steps, join_steps
+from coordinator.admin.activity import Activity
+from coordinator.admin.buckets import Buckets
+from coordinator.admin.clients import Clients
+from coordinator.admin.items import Items
+from coordinator.admin.nodes import Nodes
+from coordinator.admin.results import Results
+from coordinator.admin.services import Services
+from coordinator.admin.system import System
+from coordinator.admin.tokens import Tokens
 from coordinator.config import Settings
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Catalogue
+from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.commits import Commits
 from coordinator.flow.core import Core, NodeState
@@ -20,22 +31,19 @@ from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.intake import Intake
-from coordinator.flow.item_operation import ItemOperation
 from coordinator.flow.lease import Lease
 from coordinator.flow.membership import Memberships
-from coordinator.flow.operation import Operation
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.readiness import Readiness
 from coordinator.flow.release import Releases
-from coordinator.flow.service_life import ServiceLife
+from coordinator.flow.requeue import Requeue
 from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
 from coordinator.flow.supervisor import Run, Supervisor
-from coordinator.flow.undo import Undo
 from coordinator.model import Boot
 from coordinator.observe.events import Events
 from coordinator.observe.node_load import NodeLoadMeter
-from coordinator.serve.admin_channel import AdminDependencies, admin_answers
+from coordinator.serve.admin_channel import AdminDependencies
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.change_listener import ChangeListener
 from coordinator.serve.channel import Edge
@@ -80,12 +88,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """The parts that carry out the requests of admins."""
+    """The requests of admins, and the parts that go on behind them."""
 
-    operation: Operation
-    item_operation: ItemOperation
-    service_life: ServiceLife
-    undo: Undo
+    steps: Steps
+    catalogue_fill: CatalogueFill
+    requeue: Requeue
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +133,8 @@ class Parts:
         yield "signals", self.core.signals.run
         yield "expiry", self.work.expiry.run
         yield "releases", self.work.releases.run
-        yield "services", self.administration.service_life.run
-        yield "undo", self.administration.undo.run
+        yield "catalogue fill", self.administration.catalogue_fill.run
+        yield "requeue", self.administration.requeue.run
         yield "activity", self.work.activity_log.run
         yield "load", self.work.load_meter.run
         yield "feeds", self.statistics.feeds.run
@@ -164,10 +171,12 @@ def assemble(core: Core) -> Parts:
     background = BackgroundTasks(core.events)
     sessions = OpenSessions()
 
+    edge = _edge(core, background)
+
     work = _join_work(core, sessions, supervisor)
-    administration = _join_administration(core, work)
+    administration = _join_administration(core, work, edge.limits)
     statistics = _join_statistics(core, work, sessions)
-    sockets = _join_sockets(core, background, sessions, work, administration, statistics)
+    sockets = _join_sockets(edge, sessions, work, administration, statistics)
     return Parts(core, supervisor, background, sessions, work, administration, statistics, sockets)
 
 
@@ -213,15 +222,23 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
     )
 
 
-def _join_administration(core: Core, work: Work) -> Administration:
+def _join_administration(core: Core, work: Work, limits: Limits) -> Administration:
     grant, builder, releases, plugin_runner = work.grant, work.builder, work.releases, work.plugin_runner
+    catalogue_fill = CatalogueFill(core, releases, plugin_runner)
+    requeue = Requeue(core, releases)
 
-    operation = Operation(core, grant, releases, work.memberships)
-    item_operation = ItemOperation(core, grant, builder, releases, plugin_runner)
-    service_life = ServiceLife(core, grant, releases, plugin_runner)
-    undo = Undo(core, releases, plugin_runner)
-
-    return Administration(operation, item_operation, service_life, undo)
+    steps = join_steps(
+        Services(core, grant, releases, catalogue_fill),
+        Items(core, grant, builder, releases, plugin_runner),
+        Buckets(core, releases),
+        Results(core, releases, plugin_runner, requeue),
+        Clients(core, grant, releases, work.memberships),
+        Tokens(core),
+        Activity(core),
+        Nodes(core),
+        System(core, work.readiness, limits),
+    )
+    return Administration(steps, catalogue_fill, requeue)
 
 
 def _join_statistics(core: Core, work: Work, sessions: OpenSessions) -> Statistics:
@@ -235,32 +252,18 @@ def _join_statistics(core: Core, work: Work, sessions: OpenSessions) -> Statisti
 
 
 def _join_sockets(
-    core: Core,
-    background: BackgroundTasks,
-    sessions: OpenSessions,
-    work: Work,
-    administration: Administration,
-    statistics: Statistics,
+    edge: Edge, sessions: OpenSessions, work: Work, administration: Administration, statistics: Statistics
 ) -> Sockets:
-    edge = _edge(core, background)
-    answers = admin_answers(
-        administration.operation,
-        administration.item_operation,
-        administration.service_life,
-        administration.undo,
-        edge,
-        work.readiness,
-    )
     channels = Channels(
         client=ClientDependencies(work.grant, work.intake, work.releases, work.memberships),
         stats=StatsDependencies(statistics.feeds, statistics.table_pages.page),
-        admin=AdminDependencies(answers),
+        admin=AdminDependencies(administration.steps),
     )
 
     document = StaticPage("application/json", msgspec.json.encode(asyncapi()))
     pages = HttpPages(work.readiness, {"/v1/asyncapi.json": document, **dashboard_pages()}, statistics.metrics.page)
     listener = Listener(edge, channels, pages, sessions)
-    change_listener = ChangeListener(core, work.grant, work.memberships, sessions, background)
+    change_listener = ChangeListener(edge.core, work.grant, work.memberships, sessions, edge.background)
     return Sockets(listener, change_listener)
 
 

@@ -18,6 +18,9 @@ Boot = NewType("Boot", int)
 
 ServiceState = Literal["active", "paused", "revoked"]
 BucketState = Literal["ready", "claimed", "dead", "done"]
+ItemState = Literal["waiting", "ready", "claimed", "settled", "quarantined"]
+"""An item in a dead bucket counts as `claimed`."""
+
 Ended = Literal[
     "settled",  # no item left
     "partial",  # a final submit with items left

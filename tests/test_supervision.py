@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from coordinator.flow.activity import ActivityLog
+from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.commits import Commits
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
 from coordinator.flow.lease import Lease
 from coordinator.flow.release import Releases
-from coordinator.flow.service_life import ServiceLife
+from coordinator.flow.requeue import Requeue
 from coordinator.flow.signals import Signals
-from coordinator.flow.undo import Undo
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.listener import Listener
@@ -33,8 +33,8 @@ PARTS: dict[str, type[Any]] = {
     "signals": Signals,
     "expiry": Expiry,
     "releases": Releases,
-    "services": ServiceLife,
-    "undo": Undo,
+    "catalogue fill": CatalogueFill,
+    "requeue": Requeue,
     "activity": ActivityLog,
     "load": NodeLoadMeter,
     "feeds": Feeds,

@@ -20,7 +20,7 @@ from coordinator.errors import ConfigError
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import activity, migrate, tokens
 from coordinator.store.pool import Database
-from coordinator.wire.admin import TokenIssue
+from coordinator.wire.admin.tokens import TokenIssue
 
 Dsn = Annotated[
     str | None,

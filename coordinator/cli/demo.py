@@ -27,7 +27,9 @@ from coordinator.client import x_api
 from coordinator.config import Settings
 from coordinator.errors import CoordinatorError
 from coordinator.standin import StandIn
-from coordinator.wire.admin import ItemAdd, ServiceList, Stats
+from coordinator.wire.admin.items import ItemAdd
+from coordinator.wire.admin.services import ServiceList
+from coordinator.wire.admin.system import Stats
 
 _CHECKS_PER_DAEMON = 8
 _API_REQUESTS, _API_WINDOW = 180, 3.0

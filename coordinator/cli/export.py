@@ -17,7 +17,7 @@ from msgspec import structs
 
 from coordinator.cli.admin_client import AdminClient
 from coordinator.errors import CoordinatorError
-from coordinator.wire.admin import ResultExport
+from coordinator.wire.admin.results import ResultExport
 
 EXPORT_ROWS_PER_PAGE = 20_000
 """Rows of one page; the server ends a page earlier if they are long."""

@@ -46,14 +46,6 @@ FIELD_HELP = {
     "uses": "How often it can be used; without end unless given.",
 }
 
-ANSWER_LEADS = {
-    "bucket.show": "Shows one",
-    "client.show": "Shows one",
-    "health": "Whether the server lives and can work",
-    "service.show": "Shows one",
-    "stats": "How far each service is",
-}
-
 EXAMPLES = {
     "activity.list": "coordinator activity list --client-id ada-laptop",
     "bucket.list": "coordinator bucket list --state claimed --client-id ada-laptop",

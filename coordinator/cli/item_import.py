@@ -22,7 +22,8 @@ from coordinator.cli.exits import EXIT_REFUSED, with_exit_codes
 from coordinator.cli.item_file import Format, ItemFile, ParsedItem, RejectedRecord, size_of
 from coordinator.cli.output import write_json
 from coordinator.errors import ConfigError, Refused
-from coordinator.wire.admin import ItemAdd, LimitsShow
+from coordinator.wire.admin.items import ItemAdd
+from coordinator.wire.admin.system import LimitsShow
 
 ITEMS_PER_BATCH = 1000
 """Items of one message, at most."""

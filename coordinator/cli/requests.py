@@ -21,11 +21,12 @@ from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, T
 from coordinator.cli.admin_client import AdminClient, admin_connection
 from coordinator.cli.exits import EXIT_USAGE, fail, with_exit_codes
 from coordinator.cli.export import write_export
-from coordinator.cli.help_texts import ANSWER_LEADS, EXAMPLES, FIELD_HELP, GROUP_HELP
+from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer, write_rows
-from coordinator.wire.admin import REQUESTS, AdminHello, ResultExport
+from coordinator.wire.admin import ANSWERS, AdminHello
+from coordinator.wire.admin.results import ResultExport
 from coordinator.wire.codec import tag_of
-from coordinator.wire.frames import Request
+from coordinator.wire.frames import ListedResult, Request
 
 OfflineRequest = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
 """A function that does a request on a database, given its DSN, without a server."""
@@ -85,7 +86,7 @@ def add_requests(app: typer.Typer, offline: dict[str, OfflineRequest]) -> dict[s
     `offline` has, by tag, the requests that also work on a database that no server runs on.
     """
     groups: dict[str, typer.Typer] = {}
-    for request in REQUESTS:
+    for request in ANSWERS:
         if request is AdminHello:
             continue
         tag = tag_of(request)
@@ -264,9 +265,30 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _help_text(request: type[Request]) -> str:
+    text = inspect.cleandoc(request.__doc__ or tag_of(request))
+    return f"{text}\n\nAnswers: {_answer_fields(request)}.\n\nExample: `{example_of(request)}`"
+
+
+def example_of(request: type[Request]) -> str:
+    """Return a command line that shows a request: one of `EXAMPLES`, or one of the fields that it needs."""
     tag = tag_of(request)
-    text = inspect.cleandoc(request.__doc__ or tag)
-    if text.startswith("`"):  # it begins with the answer's fields
-        text = f"{ANSWER_LEADS.get(tag, 'Lists them')}: {text}"
-    example = EXAMPLES.get(tag, f"coordinator {tag.replace('.', ' ').replace('_', '-')}")
-    return f"{text}\n\nExample: `{example}`"
+    words = ["coordinator", *tag.replace("_", "-").split(".")]
+    for field in fields_of(request):
+        value = field.name.removesuffix("s").upper()
+        if field.is_subject:
+            words.append(value)
+        elif field.required:
+            words += [field.option, value]
+    return EXAMPLES.get(tag, " ".join(words))
+
+
+def _answer_fields(request: type[Request]) -> str:
+    """Name the fields of the answer, or of the rows of a list."""
+    shape = cast(shapes.StructType, shapes.type_info(ANSWERS[request]))
+    fields = {field.name: field.type for field in shape.fields if field.name != "ref"}
+    rows = fields.get("rows")
+    if isinstance(rows, shapes.RawType):
+        rows = shapes.type_info(list[ListedResult])
+    if isinstance(rows, shapes.ListType) and isinstance(rows.item_type, shapes.StructType):
+        return f"rows of `{', '.join(field.name for field in rows.item_type.fields)}`"
+    return f"`{', '.join(fields)}`"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
@@ -31,21 +30,12 @@ class Readiness:
             reasons.append("The database cannot be reached.")
         return reachable and not draining, reasons
 
-    async def report(self) -> dict[str, Any]:
-        """Return the fields of the answer to `health`.  protocol.md, "health" """
-        reachable = await self._reachable()
-        version = None
-        if reachable:
-            async with self._core.database.connection() as db:
-                version = str(db.get_server_version().major)
-
-        draining = self._core.state.draining
-        return {
-            "live": True,
-            "ready": reachable and not draining,
-            "draining": draining,
-            "database": {"reachable": reachable, "version": version},
-        }
+    async def database_version(self) -> str | None:
+        """Return the major version of the database; None if it cannot be reached."""
+        if not await self._reachable():
+            return None
+        async with self._core.database.connection() as db:
+            return str(db.get_server_version().major)
 
     async def _reachable(self) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.wire.admin import Capacity, LimitedBy
+from coordinator.wire.admin.system import Capacity, LimitedBy
 
 _PER_BUCKET = "Processor: a bucket takes 0.6 ms of Postgres, 0.3 ms of the node and 0.1 ms of its client."
 

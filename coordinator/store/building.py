@@ -80,16 +80,17 @@ _MAKE = """
 WITH bound AS MATERIALIZED (
     SELECT rank_at + make_interval(secs => $8) AS latest
       FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),
-queue AS MATERIALIZED (
-    SELECT ctid AS place, item_id, rank_at, priority, since > (SELECT latest FROM bound) AS late
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT $2),
 front AS MATERIALIZED (
-    SELECT * FROM queue
-     WHERE NOT $9
-        OR (SELECT count(*) FROM queue) < $3
-           AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
-           AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
-           AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'),
+    SELECT ctid AS place, item_id, rank_at, priority, since > (SELECT latest FROM bound) AS late
+      FROM waiting
+     WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7)
+       AND (NOT $9
+            OR (SELECT count(*) FROM (SELECT FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7)
+                                       LIMIT $3) few) < $3
+               AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
+               AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
+               AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off')
+     ORDER BY rank_at, item_id LIMIT $2),
 first_late AS MATERIALIZED (
     SELECT rank_at, item_id FROM front WHERE late ORDER BY rank_at, item_id LIMIT 1),
 counted AS (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId, WaitingItem
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ItemState, ServiceId, SessionId, WaitingItem
 from coordinator.store.pool import Connection
 
 
@@ -153,7 +153,7 @@ class ItemStory:
     item: ItemId
     key: str
     attributes: dict[str, Any]
-    states: list[tuple[str, str]]
+    states: list[tuple[str, ItemState]]
     results: list[ResultRow]
 
 

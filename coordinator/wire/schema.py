@@ -45,7 +45,8 @@ PUBLISHED: dict[tuple[type[Struct], str], Any] = {
     (client.Register, "enrolment_token"): str | None,
     (client.Register, "services"): list[client.Choice] | None,
     (client.Unregister, "client_id"): frames.Name | None,
-    (admin.ItemAdd, "items"): list[Json],
+    (admin.items.ItemAdd, "items"): list[Json],
+    (admin.results.ResultExportPage, "rows"): list[frames.ListedResult],
 }
 """The published shape of each field whose type accepts more, because a later step reads it."""
 
@@ -70,7 +71,7 @@ ADMIN = Channel(
     "admin",
     "/v1/admin",
     "Operation, with an admin's or operator's token",
-    {one: admin.AdminWelcome if one is admin.AdminHello else admin.Ok for one in admin.REQUESTS},
+    admin.ANSWERS,
     (),
 )
 STATS = Channel("stats", "/v1/stats", "Live statistics, read only", stats.ANSWERS, stats.PUSHES)

@@ -14,15 +14,15 @@ import pytest
 
 from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer
-from coordinator.cli.requests import command_for, fields_of
+from coordinator.cli.requests import command_for, example_of, fields_of
 from coordinator.stats.capacity import MEASURED_CAPACITY
-from coordinator.wire.admin import REQUESTS, AdminHello
+from coordinator.wire.admin import ANSWERS, AdminHello
 from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
 from tests.cli.conftest import Run
 from tests.cli.scripted import TOKEN, Scripted, error
 
-ASKED = [one for one in REQUESTS if one is not AdminHello]
+ASKED = [one for one in ANSWERS if one is not AdminHello]
 
 
 def words_of(request: type[Request]) -> list[str]:
@@ -44,10 +44,24 @@ def test_each_request_has_a_command_with_each_field_as_an_option(run: Run, reque
 @pytest.mark.parametrize("request_", ASKED, ids=tag_of)
 def test_words_are_there_for_all(request_: type[Request]) -> None:
     tag = tag_of(request_)
-    assert tag in EXAMPLES
-    assert EXAMPLES[tag].startswith(" ".join(["coordinator", *words_of(request_)]))
+    assert example_of(request_).startswith(" ".join(["coordinator", *words_of(request_)]))
     assert "." not in tag or tag.split(".")[0] in GROUP_HELP
     assert {one.name for one in fields_of(request_)} <= FIELD_HELP.keys()
+
+
+def test_examples_are_of_requests_that_there_are() -> None:
+    assert EXAMPLES.keys() <= {tag_of(one) for one in ASKED}
+
+
+def test_a_request_without_an_example_of_its_own_is_shown_with_what_it_needs() -> None:
+    class Made(Request, tag="bucket.move_all"):
+        """Made up."""
+
+        bucket_id: str
+        keys: list[str]
+        reason: str | None = None
+
+    assert example_of(Made) == "coordinator bucket move-all --bucket-id BUCKET_ID KEY"
 
 
 def test_what_a_request_is_about_needs_no_name() -> None:

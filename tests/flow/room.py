@@ -11,12 +11,12 @@ from typing import Any
 from coordinator.app import Node
 from coordinator.flow.bucket_builder import BucketBuilder, Made
 from coordinator.flow.catalogue import Entry
-from coordinator.flow.item_operation import ItemOperation
 from coordinator.model import BucketId, Claimed
 from coordinator.store import claims
 from coordinator.store.pool import Database
 from coordinator.store.results import CheckedSubmit, SubmitOutcome
-from coordinator.wire import admin as wire
+from coordinator.wire.admin import items as wire
+from coordinator.wire.frames import Request
 from tests.store.bench import Bench, Worker
 
 # Everything that the clock looks at, of one service.
@@ -99,7 +99,6 @@ class Room(Bench):
         super().__init__(database, bench.service, node.boot)
         self.node = node
         self.builder: BucketBuilder = node.parts.work.builder
-        self.operation: ItemOperation = node.parts.administration.item_operation
 
     @classmethod
     async def open(cls, node: Node, database: Database, name: str, **settings: Any) -> Room:
@@ -163,18 +162,20 @@ class Room(Bench):
             return await self.node.parts.work.commits.add(settling)
 
     async def add(self, keys: list[str], priority: int = 100) -> None:
-        await self.operation.item_add(
-            wire.ItemAdd(items=[{"key": key} for key in keys], services=[self.name], priority=priority)
-        )
+        await self._ask(wire.ItemAdd(items=[{"key": key} for key in keys], services=[self.name], priority=priority))
 
     async def prioritise(self, keys: list[str], priority: int = 0) -> None:
-        await self.operation.item_prioritize(wire.ItemPrioritize(keys=keys, service=self.name, priority=priority))
+        await self._ask(wire.ItemPrioritize(keys=keys, service=self.name, priority=priority))
 
     async def remove(self, keys: list[str]) -> None:
-        await self.operation.item_delete(wire.ItemDelete(keys=keys))
+        await self._ask(wire.ItemDelete(keys=keys))
 
     async def retry(self, keys: list[str]) -> None:
-        await self.operation.item_retry(wire.ItemRetry(keys=keys, service=self.name))
+        await self._ask(wire.ItemRetry(keys=keys, service=self.name))
+
+    async def _ask(self, request: Request) -> None:
+        """Carry out a request of an admin."""
+        await self.node.parts.administration.steps[type(request)](request)
 
     async def ids(self) -> dict[str, int]:
         """The items of this service by key."""

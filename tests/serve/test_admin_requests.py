@@ -12,6 +12,7 @@ import pytest
 from coordinator.config import Settings
 from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.wire import admin as wire
+from coordinator.wire.admin import activity, buckets, clients, items, nodes, results, services, system, tokens
 from coordinator.wire.codec import tag_of
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server
@@ -40,18 +41,18 @@ SCHEMA = {"type": "object"}
 
 # "$bucket", "$token" and "$invalidation" are replaced by those of the test.
 TABLE: dict[type[Any], Row] = {
-    wire.ServiceList: Row({}, LISTED, wrong={"limit": 0}),
-    wire.ServiceShow: Row(
+    services.ServiceList: Row({}, LISTED, wrong={"limit": 0}),
+    services.ServiceShow: Row(
         {"service": "dm_check"}, SERVICE | {"counts"}, ("service",), {"service": 5}, {"service": "nothing"}
     ),
-    wire.ServiceAdd: Row(
+    services.ServiceAdd: Row(
         {"service": "links", "plugin": "generic", "settings": {"result_schema": SCHEMA}},
         SERVICE,
         ("service", "plugin"),
         {"service": "no name"},
         {"plugin": "nothing"},
     ),
-    wire.ServiceConfigure: Row(
+    services.ServiceConfigure: Row(
         {"service": "dm_check", "settings": {"bucket_size": 9}},
         SERVICE,
         ("service", "settings"),
@@ -60,9 +61,9 @@ TABLE: dict[type[Any], Row] = {
     ),
     **{
         one: Row({"service": "dm_check"}, SERVICE, ("service",), {"service": None}, {"service": "nothing"})
-        for one in (wire.ServicePause, wire.ServiceResume, wire.ServiceRevoke, wire.ServiceRestore)
+        for one in (services.ServicePause, services.ServiceResume, services.ServiceRevoke, services.ServiceRestore)
     },
-    wire.ItemAdd: Row(
+    items.ItemAdd: Row(
         {"items": [{"key": "new"}]},
         {"added", "known", "refused"},
         ("items",),
@@ -70,97 +71,97 @@ TABLE: dict[type[Any], Row] = {
         {"services": ["nothing"]},
         "unknown_service",
     ),
-    wire.ItemPrioritize: Row(
+    items.ItemPrioritize: Row(
         {"keys": ["account0"], "service": "dm_check"},
         {"prioritized", "unknown"},
         ("keys", "service"),
         {"keys": []},
         {"service": "nothing"},
     ),
-    wire.ItemDelete: Row({"keys": ["account1"]}, {"deleted", "unknown"}, ("keys",), {"keys": "account1"}),
-    wire.ItemWaiting: Row({"service": "dm_check"}, LISTED, ("service",), {"limit": 1001}, {"service": "nothing"}),
-    wire.ItemShow: Row(
+    items.ItemDelete: Row({"keys": ["account1"]}, {"deleted", "unknown"}, ("keys",), {"keys": "account1"}),
+    items.ItemWaiting: Row({"service": "dm_check"}, LISTED, ("service",), {"limit": 1001}, {"service": "nothing"}),
+    items.ItemShow: Row(
         {"key": "account0"}, {"item", "key", "attributes", "services"}, ("key",), {"key": 5}, {"key": "nobody"}
     ),
-    wire.ItemQuarantined: Row({}, LISTED, wrong={"after": 5}, unknown={"service": "nothing"}),
-    wire.ItemRetry: Row(
+    items.ItemQuarantined: Row({}, LISTED, wrong={"after": 5}, unknown={"service": "nothing"}),
+    items.ItemRetry: Row(
         {"keys": ["account0"], "service": "dm_check"},
         {"retried", "unknown"},
         ("keys", "service"),
         {"keys": [5]},
         {"service": "nothing"},
     ),
-    wire.BucketList: Row({}, LISTED, wrong={"state": "lost"}, unknown={"service": "nothing"}),
-    wire.BucketShow: Row(
+    buckets.BucketList: Row({}, LISTED, wrong={"state": "lost"}, unknown={"service": "nothing"}),
+    buckets.BucketShow: Row(
         {"bucket_id": "$bucket"},
         {"bucket_id", "service", "state", "client_id", "claim", "attempts", "remaining", "items"},
         ("bucket_id",),
         {"bucket_id": 5},
         {"bucket_id": NO_BUCKET},
     ),
-    wire.BucketRelease: Row(
+    buckets.BucketRelease: Row(
         {"bucket_id": "$bucket"}, {"released"}, ("bucket_id",), {"bucket_id": None}, {"bucket_id": NO_BUCKET}
     ),
-    wire.ResultList: Row({"service": "dm_check"}, LISTED, ("service",), {"since": "late"}, {"service": "nothing"}),
-    wire.ResultExport: Row(
+    results.ResultList: Row({"service": "dm_check"}, LISTED, ("service",), {"since": "late"}, {"service": "nothing"}),
+    results.ResultExport: Row(
         {"service": "dm_check", "format": "csv"},
         LISTED,
         ("service", "format"),
         {"format": "xml"},
         {"service": "nothing"},
     ),
-    wire.ResultInvalidate: Row(
+    results.ResultInvalidate: Row(
         {"client_id": "volunteer", "dry_run": True, "requeue": True},
         {"count", "invalidation_id"},
         ("dry_run", "requeue"),
         {"until": "late"},
         {"client_id": "nobody"},
     ),
-    wire.ResultReinstate: Row(
+    results.ResultReinstate: Row(
         {"invalidation_id": "$invalidation"},
         {"count"},
         ("invalidation_id",),
         {"invalidation_id": "7"},
         {"invalidation_id": 4711},
     ),
-    wire.ClientList: Row({}, LISTED, wrong={"state": "lost"}, unknown={"service": "nothing"}),
-    wire.ClientShow: Row(
+    clients.ClientList: Row({}, LISTED, wrong={"state": "lost"}, unknown={"service": "nothing"}),
+    clients.ClientShow: Row(
         {"client_id": "volunteer"},
         {"client_id", "screen_name", "state", "connected", "health", "services"},
         ("client_id",),
         {"client_id": ""},
         {"client_id": "nobody"},
     ),
-    wire.ClientDeactivate: Row(
+    clients.ClientDeactivate: Row(
         {"client_id": "volunteer", "service": "dm_check"},
         {"deactivated", "released"},
         ("client_id",),
         {"client_id": "x" * 65},
         {"client_id": "nobody"},
     ),
-    wire.ClientActivate: Row(
+    clients.ClientActivate: Row(
         {"client_id": "volunteer"}, {"activated"}, ("client_id",), {"service": 5}, {"client_id": "nobody"}
     ),
-    wire.ClientForgetSecret: Row(
+    clients.ClientForgetSecret: Row(
         {"client_id": "volunteer"}, {"forgotten", "released"}, ("client_id",), {"client_id": 5}, {"client_id": "nobody"}
     ),
-    wire.TokenIssue: Row(
+    tokens.TokenIssue: Row(
         {"role": "viewer", "label": "screen"},
         {"token_id", "token", "role", "label"},
         ("role", "label"),
         {"role": "king"},
     ),
-    wire.TokenList: Row({}, LISTED, wrong={"limit": "all"}),
-    wire.TokenRevoke: Row({"token_id": "$token"}, {"revoked"}, ("token_id",), {"token_id": 5}, {"token_id": "none"}),
-    wire.ActivityList: Row({}, LISTED, wrong={"since": "late"}, unknown={"client_id": "nobody"}, unknown_is=None),
-    wire.NodeList: Row({}, LISTED, wrong={"after": "x"}),
-    wire.NodeDrain: Row({"node": "second"}, {"draining"}, (), {"node": 5}, {"node": "nowhere"}),
-    wire.Stats: Row({}, {"services"}),
-    wire.LimitsShow: Row({}, {"limits", "carries"}),
-    wire.Health: Row({}, {"live", "ready", "database", "draining"}),
+    tokens.TokenList: Row({}, LISTED, wrong={"limit": "all"}),
+    tokens.TokenRevoke: Row({"token_id": "$token"}, {"revoked"}, ("token_id",), {"token_id": 5}, {"token_id": "none"}),
+    activity.ActivityList: Row({}, LISTED, wrong={"since": "late"}, unknown={"client_id": "nobody"}, unknown_is=None),
+    nodes.NodeList: Row({}, LISTED, wrong={"after": "x"}),
+    nodes.NodeDrain: Row({"node": "second"}, {"draining"}, (), {"node": 5}, {"node": "nowhere"}),
+    system.Stats: Row({}, {"services"}),
+    system.LimitsShow: Row({}, {"limits", "carries"}),
+    system.Health: Row({}, {"live", "ready", "database", "draining"}),
 }
 
-REQUESTS = [one for one in wire.REQUESTS if one is not wire.AdminHello]
+REQUESTS = [one for one in wire.ANSWERS if one is not wire.AdminHello]
 roles = pytest.mark.parametrize("role", ["admin", "operator"])
 requests = pytest.mark.parametrize("request_", REQUESTS, ids=tag_of)
 
@@ -245,7 +246,7 @@ async def test_the_limits_tell_what_is_set_and_what_a_node_carries(start_server:
     server = await start_server(max_sessions=50)
     told = await (await server.admin(role)).ok("limits")
     assert told["limits"]["max_sessions"] == 50
-    assert msgspec.convert(told["carries"], wire.Capacity) == MEASURED_CAPACITY
+    assert msgspec.convert(told["carries"], system.Capacity) == MEASURED_CAPACITY
     assert told["carries"]["sessions"] == Settings.model_fields["max_sessions"].default
     assert told["carries"]["limited_by"].keys() < told["carries"].keys()
 

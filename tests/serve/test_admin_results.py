@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from coordinator.admin import results
 from coordinator.cli.export import CSV_COLUMNS
-from coordinator.flow import undo
+from coordinator.flow import requeue
 from coordinator.store import export as store_export
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
@@ -150,9 +151,9 @@ async def test_a_claim_under_way_is_ended_so_that_no_later_result_is_taken_back_
 async def test_what_a_request_leaves_is_done_behind_it(
     start_server: StartServer, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(undo, "PATIENCE", 0.0)
-    monkeypatch.setattr(undo, "CLAIMS", 1)
-    monkeypatch.setattr(undo, "LOOK", 0.1)
+    monkeypatch.setattr(results, "REQUEUE_PATIENCE", 0.0)
+    monkeypatch.setattr(requeue, "CLAIMS_PER_TRANSACTION", 1)
+    monkeypatch.setattr(requeue, "REQUEUE_INTERVAL", 0.1)
     quick = await start_server(node_name="quick")
     admin = await quick.admin()
     await sizes(admin, 2)

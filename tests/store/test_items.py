@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.model import ItemId
+from coordinator.model import ItemId, ItemState
 from coordinator.store import claims, items, statistics
 from coordinator.store.building import QUEUE_START
 from coordinator.store.items import ResultRow
@@ -143,7 +143,7 @@ async def test_all_pages_of_what_waits_together_are_all_of_it_in_rank_order(benc
 # State
 
 
-async def _state(bench: Bench, item: int) -> list[tuple[str, str]]:
+async def _state(bench: Bench, item: int) -> list[tuple[str, ItemState]]:
     key = await bench.value("SELECT key FROM item WHERE item_id = $1", item)
     async with bench.database.connection() as db:
         story = await items.show(db, key)

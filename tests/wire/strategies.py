@@ -74,6 +74,8 @@ def _any_of(kind: shape.Type) -> st.SearchStrategy[Any]:
             return st.text(letters, min_size=low, max_size=max(low, min(kind.max_length or 64, 64)))
         case shape.ListType():
             return st.lists(_any_of(kind.item_type), min_size=kind.min_length or 0, max_size=3)
+        case shape.DictType(value_type=value) if not isinstance(value, shape.AnyType):
+            return st.dictionaries(st.text(TEXT, max_size=4), _any_of(value), max_size=3)
         case shape.DictType() | shape.AnyType():
             return st.dictionaries(st.text(TEXT, max_size=4), plain, max_size=3)
         case _:

@@ -26,7 +26,7 @@ from coordinator.wire.frames import MAX_DEPTH, Request
 from .strategies import plain
 
 CLIENT: Codec[Request] = Codec(*client.ANSWERS)
-ADMIN: Codec[Request] = Codec(*admin.REQUESTS)
+ADMIN: Codec[Request] = Codec(*admin.ANSWERS)
 HOLD = '{"bucket_id": "b", "claim": 1}'
 
 
@@ -327,8 +327,8 @@ odd_value = st.one_of(
     json_text,
     st.sampled_from(['"\\ud800"', '"\\u0000"', "1e999", "9" * 5000, nested(20), nested(3000), "NaN", "-0", "1E2"]),
 )
-FIELDS = sorted({field for one in (*client.ANSWERS, *admin.REQUESTS) for field in one.__struct_fields__})
-TYPES = sorted({tag_of(one) for one in (*client.ANSWERS, *admin.REQUESTS)})
+FIELDS = sorted({field for one in (*client.ANSWERS, *admin.ANSWERS) for field in one.__struct_fields__})
+TYPES = sorted({tag_of(one) for one in (*client.ANSWERS, *admin.ANSWERS)})
 almost_a_message = st.builds(
     lambda kind, fields: "{" + ", ".join([f'"type": "{kind}"', *(f'"{a}": {b}' for a, b in fields)]) + "}",
     st.sampled_from(TYPES),

@@ -1,0 +1,162 @@
+"""Clients are looked at, lose the right to work and get it back, and are unbound from their secrets.
+protocol.md, "client.list"
+"""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from coordinator.admin import Steps
+from coordinator.admin.buckets import bucket_row
+from coordinator.errors import NotFound
+from coordinator.flow.core import Core
+from coordinator.flow.grant import Grant
+from coordinator.flow.membership import Memberships
+from coordinator.flow.release import Releases
+from coordinator.model import ClientId, ServiceId
+from coordinator.stats.rows import Columns, filled
+from coordinator.store import buckets, claims
+from coordinator.store import clients as store
+from coordinator.wire.admin import clients as wire
+
+MAX_HELD_SHOWN = 1000
+"""Buckets that `client.show` names: more than any client may hold."""
+
+_WORSE = ("ok", "watched", "flagged")
+
+
+class Clients:
+    """Carries out the requests `client.…`."""
+
+    def __init__(self, core: Core, grant: Grant, releases: Releases, memberships: Memberships) -> None:
+        self._database = core.database
+        self._catalogue = core.catalogue
+        self._grant = grant
+        self._releases = releases
+        self._memberships = memberships
+        self._signals = core.signals
+        self._counters = core.counters
+
+    def steps(self) -> Steps:
+        """Each request with its method."""
+        return {
+            wire.ClientList: self.list,
+            wire.ClientShow: self.show,
+            wire.ClientDeactivate: self.deactivate,
+            wire.ClientActivate: self.activate,
+            wire.ClientForgetSecret: self.forget_secret,
+        }
+
+    async def list(self, request: wire.ClientList) -> wire.ClientPage:
+        """List clients by id.
+
+        Raises:
+            NotFound: there is no such service.
+        """
+        await self._counters.flush(self._database)
+        service = self._service(request.service)
+        async with self._database.connection() as db:
+            found = await store.page(
+                db, request.after or "", request.limit, request.state, service, request.search, request.flagged
+            )
+
+        rows = [client_row(row) for row in found]
+        return wire.ClientPage(rows=rows, next=rows[-1].client_id if len(rows) == request.limit else None)
+
+    async def show(self, request: wire.ClientShow) -> wire.ClientShown:
+        """Show one client with its profiles and the buckets that it holds.
+
+        Raises:
+            NotFound
+        """
+        await self._counters.flush(self._database)
+        async with self._database.connection() as db:
+            row = await store.find_with_services(db, ClientId(request.client_id))
+            if row is None:
+                raise _no_client(request.client_id, None)
+            held = await buckets.page(db, None, MAX_HELD_SHOWN, None, None, request.client_id)
+
+        return wire.ClientShown(
+            **structs.asdict(client_row(row)),
+            profiles={membership["service"]: membership["profile"] for membership in row["services"]},
+            holds=[bucket_row(bucket, self._catalogue) for bucket in held],
+        )
+
+    async def deactivate(self, request: wire.ClientDeactivate) -> wire.ClientDeactivation:
+        """Take a client's work away, in one service or wholly.
+
+        Raises:
+            NotFound: there is no such client, service or membership.
+        """
+        client, service = ClientId(request.client_id), self._service(request.service)
+        async with self._database.connection() as db:
+            done = await store.deactivate(db, client, service, request.reason or "by an admin")
+        if not done:
+            raise _no_client(client, service)
+
+        # The claim statement looks at the database, so nothing new goes out; what is out is taken, then all are told.
+        await self._grant.all_delivered()
+        released = await self._releases.free_client(client, service, claims.DEACTIVATED, "deactivated")
+        await self._tell_changed(client)
+        return wire.ClientDeactivation(deactivated=1, released=released)
+
+    async def activate(self, request: wire.ClientActivate) -> wire.ClientActivation:
+        """Undo a deactivation.
+
+        Raises:
+            NotFound: there is no such client, service or membership.
+        """
+        client, service = ClientId(request.client_id), self._service(request.service)
+        async with self._database.connection() as db:
+            done = await store.reactivate(db, client, service)
+        if not done:
+            raise _no_client(client, service)
+        await self._tell_changed(client)
+        return wire.ClientActivation(activated=1)
+
+    async def forget_secret(self, request: wire.ClientForgetSecret) -> wire.ClientForgotten:
+        """Let whoever registers next bind a secret of its own; who has the old one is not registered any more.
+
+        Raises:
+            NotFound
+        """
+        client = ClientId(request.client_id)
+        async with self._database.connection() as db:
+            if not await store.forget_secret(db, client):
+                raise _no_client(client, None)
+
+        try:
+            await self._grant.all_delivered()
+            released = await self._releases.free_client(client, None, claims.UNREGISTERED, "released")
+        finally:
+            self._signals.tell("client", client=client)
+        await self._memberships.reload(client)
+        return wire.ClientForgotten(forgotten=1, released=released)
+
+    async def _tell_changed(self, client: ClientId) -> None:
+        """Tell the other nodes, which follow soon; on this one it is in force when the admin is answered."""
+        self._signals.tell("client", client=client)
+        await self._memberships.reload(client)
+
+    def _service(self, name: str | None) -> ServiceId | None:
+        return None if name is None else self._catalogue.named(name).service.service_id
+
+
+def _no_client(client: str, service: ServiceId | None) -> NotFound:
+    return NotFound(f"There is no client {client!r}" + (" in that service." if service else "."))
+
+
+def client_row(row: Columns) -> wire.ListedClient:
+    """A client as admins see it; its health is the worst of its services."""
+    worst = max(row["services"], key=lambda membership: _WORSE.index(membership["health"]), default=None)
+    return filled(
+        wire.ListedClient,
+        row,
+        health=worst["health"] if worst else "ok",
+        reason=worst["reason"] if worst else None,
+        services=[_membership_row(membership) for membership in row["services"]],
+    )
+
+
+def _membership_row(row: Columns) -> wire.ListedMembership:
+    return filled(wire.ListedMembership, row, active=row["joined"] and row["inactive"] is None)

@@ -1,0 +1,66 @@
+"""Items whose results were taken back wait again, also behind the request.  protocol.md, "result.invalidate" """
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import structlog
+
+from coordinator.errors import Unavailable
+from coordinator.flow.core import Core
+from coordinator.flow.release import Releases
+from coordinator.store import building
+from coordinator.store import invalidations as store
+
+log = structlog.get_logger()
+
+CLAIMS_PER_TRANSACTION = 50
+"""Claims whose items wait again in one transaction: some 9,000, while the builder of that service pauses."""
+
+REQUEUE_INTERVAL = 2.0
+"""Seconds between looks for what a request, or a node that crashed, has left; and spent on each of them."""
+
+
+class Requeue:
+    """Lets the items of an invalidation wait again."""
+
+    def __init__(self, core: Core, releases: Releases) -> None:
+        self._database = core.database
+        self._releases = releases
+
+    async def run(self) -> None:
+        """Finish what requests have left, until cancelled."""
+        while True:
+            await asyncio.sleep(REQUEUE_INTERVAL)
+            try:
+                async with self._database.connection() as db:
+                    unfinished = await store.unfinished(db)
+                for invalidation in unfinished:
+                    await self.requeue(invalidation, REQUEUE_INTERVAL)
+            except Unavailable:
+                continue
+            except asyncpg.PostgresError:
+                log.exception("items could not be made to wait again; trying on")
+
+    async def requeue(self, invalidation: int, seconds: float) -> None:
+        """Let items wait again, batch by batch, for at most so many seconds; `run` does the rest.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while loop.time() < end:
+            begun = loop.time()
+            async with self._database.transaction() as db:
+                found = await store.next_claims(db, invalidation, CLAIMS_PER_TRANSACTION)
+                if found is None:
+                    return
+                await building.lock(db, found)
+                for claims in found.values():
+                    await store.requeue(db, claims)
+            self._releases.wake(found)
+
+            # Half of the time belongs to the others.
+            await asyncio.sleep(loop.time() - begun)
