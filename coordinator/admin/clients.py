@@ -14,7 +14,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
 from coordinator.model import ClientId, ServiceId
-from coordinator.stats.rows import Columns, client_state, filled
+from coordinator.stats.rows import Columns, filled
 from coordinator.store import buckets, claims
 from coordinator.store import clients as store
 from coordinator.wire.admin import clients as wire
@@ -148,13 +148,10 @@ def _no_client(client: str, service: ServiceId | None) -> NotFound:
 
 def client_row(row: Columns) -> wire.ListedClient:
     """A client as admins see it; its health is the worst of its services."""
-    joined = [membership for membership in row["services"] if membership["joined"]]
-    idle = bool(joined) and all(membership["inactive"] for membership in joined)
     worst = max(row["services"], key=lambda membership: _WORSE.index(membership["health"]), default=None)
     return filled(
         wire.ListedClient,
         row,
-        state=client_state(deactivated=row["deactivated"] is not None, registered=row["registered"], idle=idle),
         health=worst["health"] if worst else "ok",
         reason=worst["reason"] if worst else None,
         services=[_membership_row(membership) for membership in row["services"]],

@@ -19,7 +19,7 @@ MembershipKey = tuple[ClientId, ServiceId]
 
 
 @dataclass(slots=True)
-class ServiceTotals:
+class ServiceCounters:
     """Counts of one service."""
 
     assigned: int = 0
@@ -30,7 +30,7 @@ class ServiceTotals:
     dead: int = 0
     disconnects: int = 0
 
-    def add(self, other: ServiceTotals) -> None:
+    def add(self, other: ServiceCounters) -> None:
         """Add other counts of the same service."""
         self.assigned += other.assigned
         self.processed += other.processed
@@ -45,7 +45,7 @@ class ServiceTotals:
         return (self.settled, self.processed, self.given_back, self.dead, self.disconnects, self.bad_submits)
 
 
-Totals = defaultdict[ServiceId, ServiceTotals]
+Totals = defaultdict[ServiceId, ServiceCounters]
 
 
 class ClientCounters:
@@ -54,14 +54,14 @@ class ClientCounters:
     def __init__(self) -> None:
         self._counts: dict[MembershipKey, WorkCounts] = {}
         self._labels: Counter[tuple[ServiceId, ClientId, str]] = Counter()
-        self._losses: Totals = defaultdict(ServiceTotals)
+        self._losses: Totals = defaultdict(ServiceCounters)
         """Given back, dead and cut off: the statement that takes the bucket counts them for the client."""
         self._known: dict[MembershipKey, MembershipFigures] = {}
         self.items = 0
         """Items settled through this node since it started."""
         self.submits = 0
         """Submits stored through this node since it started."""
-        self.totals: Totals = defaultdict(ServiceTotals)
+        self.totals: Totals = defaultdict(ServiceCounters)
         """Counts of each service since this node started, up to the last flush."""
 
     def _of(self, client: ClientId, service: ServiceId) -> WorkCounts:
@@ -167,7 +167,7 @@ class ClientCounters:
 
         counts, self._counts = self._counts, {}
         labels, self._labels = self._labels, Counter()
-        losses, self._losses = self._losses, defaultdict(ServiceTotals)
+        losses, self._losses = self._losses, defaultdict(ServiceCounters)
         by_service = _by_service(counts, losses)
         try:
             known = await _write(database, counts, labels, by_service)
@@ -183,7 +183,7 @@ class ClientCounters:
         self,
         counts: Mapping[MembershipKey, WorkCounts],
         labels: Counter[tuple[ServiceId, ClientId, str]],
-        losses: Mapping[ServiceId, ServiceTotals],
+        losses: Mapping[ServiceId, ServiceCounters],
     ) -> None:
         """Put back what could not be written, before what was counted meanwhile."""
         for key, count in counts.items():
@@ -198,7 +198,7 @@ async def _write(
     database: Database,
     counts: Mapping[MembershipKey, WorkCounts],
     labels: Mapping[tuple[ServiceId, ClientId, str], int],
-    by_service: Mapping[ServiceId, ServiceTotals],
+    by_service: Mapping[ServiceId, ServiceCounters],
 ) -> list[MembershipFigures]:
     """Add all counts in one transaction; returns the figures of the clients that were counted."""
     steps = [(service, totals.history()) for service, totals in by_service.items() if any(totals.history())]
@@ -215,10 +215,10 @@ async def _write(
     return known
 
 
-def _by_service(counts: Mapping[MembershipKey, WorkCounts], losses: Mapping[ServiceId, ServiceTotals]) -> Totals:
-    sums: Totals = defaultdict(ServiceTotals)
+def _by_service(counts: Mapping[MembershipKey, WorkCounts], losses: Mapping[ServiceId, ServiceCounters]) -> Totals:
+    sums: Totals = defaultdict(ServiceCounters)
     for (_, service), count in counts.items():
-        sums[service].add(ServiceTotals(count.assigned, count.processed, count.settled, count.bad_submits))
+        sums[service].add(ServiceCounters(count.assigned, count.processed, count.settled, count.bad_submits))
     for service, lost in losses.items():
         sums[service].add(lost)
     return sums

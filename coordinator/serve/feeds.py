@@ -20,7 +20,7 @@ from coordinator.errors import Unavailable
 from coordinator.observe.events import Events
 from coordinator.serve.connection import PeerConnection
 from coordinator.wire.codec import encode
-from coordinator.wire.stats import BucketRow, Rows, Snapshot
+from coordinator.wire.stats import BucketRow, FirstRows, Snapshot
 
 log = structlog.get_logger()
 
@@ -179,6 +179,6 @@ def _next_due(now: float, interval: float) -> float:
 
 def _timeless(found: Struct) -> Any:
     """Return the data without what changes with time alone."""
-    if isinstance(found, Rows) and found.rows and isinstance(found.rows[0], BucketRow):
-        return Rows(found.total, [structs.replace(row, age=None) for row in found.rows])
+    if isinstance(found, FirstRows) and found.rows and isinstance(found.rows[0], BucketRow):
+        return FirstRows(found.total, [structs.replace(row, age=None) for row in found.rows])
     return found

@@ -25,7 +25,7 @@ from coordinator.model import Health, ServiceId
 from coordinator.observe.events import EVENT_KINDS
 from coordinator.observe.histogram import Histogram
 from coordinator.observe.node_load import NodeLoadMeter
-from coordinator.stats.topics import service_states
+from coordinator.stats.topics import service_totals
 from coordinator.store import health
 from coordinator.store.people import ClientTotals, count_clients
 from coordinator.store.pool import Connection
@@ -46,7 +46,7 @@ WORK_COUNTERS = (
     ("buckets_died", "Buckets taken back since they were held too long.", "dead"),
     ("disconnects", "Sessions that ended while they held something.", "disconnects"),
 )
-"""Name, description, and the field of ServiceTotals."""
+"""Name, description, and the field of ServiceCounters."""
 
 STATEMENT_COUNTERS = (
     ("calls", "How often this node ran a statement."),
@@ -65,7 +65,7 @@ SessionCounts = Mapping[str, int]
 class CoordinatorFigures:
     """Figures of the whole coordinator, the same on each node."""
 
-    states: Mapping[ServiceId, ServiceTotals]
+    totals: Mapping[ServiceId, ServiceTotals]
     clients: ClientTotals
     unwell: Mapping[tuple[ServiceId, Health], int]
 
@@ -199,14 +199,14 @@ class Metrics:
         now = datetime.now(UTC)
         for entry in self._catalogue.all():
             name, service = entry.service.name, entry.service.service_id
-            state = figures.states.get(service) or ServiceTotals(0, 0, 0)
+            totals = figures.totals.get(service) or ServiceTotals(0, 0, 0)
 
             for item_state in ITEM_STATES:
-                items.add_metric((name, item_state), getattr(state, item_state))
-            for bucket_state, count in state.buckets.items():
+                items.add_metric((name, item_state), getattr(totals, item_state))
+            for bucket_state, count in totals.buckets.items():
                 buckets.add_metric((name, bucket_state), count)
 
-            since = min((first.since for first in state.oldest.values()), default=now)
+            since = min((first.since for first in totals.oldest.values()), default=now)
             oldest.add_metric((name,), max(0.0, (now - since).total_seconds()))
             for found in ("watched", "flagged"):
                 unwell.add_metric((name, found), figures.unwell.get((service, found), 0))
@@ -230,4 +230,4 @@ class Metrics:
 
 
 async def _figures(db: Connection) -> CoordinatorFigures:
-    return CoordinatorFigures(await service_states(db), await count_clients(db), await health.unwell(db))
+    return CoordinatorFigures(await service_totals(db), await count_clients(db), await health.unwell(db))

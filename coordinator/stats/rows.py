@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -30,56 +31,67 @@ S = TypeVar("S", bound=Struct)
 
 _ABSENT = object()
 
+_PLAIN = frozenset({str, int, float, bool, NoneType})
+"""Most values, which stay as they are: pages have many of them."""
+
 _HEALTH: tuple[Health, ...] = ("ok", "watched", "flagged")
 
 
 def filled(kind: type[S], *sources: object, **given: object) -> S:
-    """Make a struct of what the sources (mappings or objects) have under the names of its fields.
+    """Make a struct of what the sources (dictionaries or objects) have under the names of its fields.
 
     `given` goes before the first source, which goes before the next.  Times and ids become text.
 
     Raises:
         LookupError: a field is in none of them.
     """
-    return kind(**{name: _value(name, given, *sources) for name in kind.__struct_fields__})
+    for name in kind.__struct_fields__:
+        if name in given:
+            continue
+
+        for source in sources:
+            value = source.get(name, _ABSENT) if isinstance(source, dict) else getattr(source, name, _ABSENT)
+            if value is not _ABSENT:
+                break
+        else:
+            raise LookupError(f"there is no {name} for {kind.__name__}")
+
+        given[name] = value if type(value) in _PLAIN else _as_text(value)
+    return kind(**given)
 
 
-def _value(name: str, *sources: object) -> object:
-    for source in sources:
-        value = source.get(name, _ABSENT) if isinstance(source, Mapping) else getattr(source, name, _ABSENT)
-        if isinstance(value, datetime):
-            return time_text(value)
-        if value is not _ABSENT:
-            return str(value) if isinstance(value, UUID) else value
-    raise LookupError(f"there is no {name}")
+def _as_text(value: object) -> object:
+    if isinstance(value, datetime):
+        return time_text(value)
+    return str(value) if isinstance(value, UUID) else value
 
 
 # Services
 
 
 def service_row(
-    service: Service, state: ServiceTotals, demand: wire.DemandCounts, items_per_second: float, eta: wire.Eta | None
+    service: Service, totals: ServiceTotals, demand: wire.DemandCounts, items_per_second: float, eta: wire.Eta | None
 ) -> wire.ServiceRow:
     """Return a service with its items and buckets by state, its demand and its rate."""
     return filled(
         wire.ServiceRow,
         service,
-        state,
+        totals,
         service=service.name,
-        items=filled(wire.Items, state),
-        buckets=wire.Buckets(**state.buckets),
+        items=filled(wire.Items, totals),
+        buckets=wire.Buckets(**totals.buckets),
         items_per_second=items_per_second,
         eta=eta,
-        oldest=oldest_rows(state, service.settings),
+        oldest=oldest_rows(totals, service.settings),
         demand=demand,
     )
 
 
-def oldest_rows(state: ServiceTotals, settings: ServiceSettings) -> list[wire.Oldest]:
+def oldest_rows(totals: ServiceTotals, settings: ServiceSettings) -> list[wire.Oldest]:
     """Return for each priority since when its oldest unclaimed item waits, and until when it can be overtaken."""
     return [
         wire.Oldest(priority, time_text(oldest.since), time_text(settings.overtaken_until(oldest.rank_at)))
-        for priority, oldest in sorted(state.oldest.items())
+        for priority, oldest in sorted(totals.oldest.items())
     ]
 
 
@@ -90,22 +102,12 @@ def client_row(row: Columns, catalogue: Catalogue) -> wire.ClientRow:
     """Return a client with its services; its health is the worst of theirs."""
     health = _HEALTH[row["health"] - 1]
     reason = next((one["health_reason"] for one in row["services"] if one["health"] == health != "ok"), None)
-    state = client_state(deactivated=row["deactivated"] is not None, registered=row["registered"], idle=row["idle"])
     memberships = [
         membership_row(membership, name)
         for membership in row["services"]
         if (name := catalogue.name_of(membership["service_id"])) is not None
     ]
-    return filled(wire.ClientRow, row, state=state, health=health, reason=reason, services=memberships)
-
-
-def client_state(*, deactivated: bool, registered: bool, idle: bool) -> str:
-    """Return the state of a client; `idle`: it is inactive in each service that it has joined, and has joined one."""
-    if deactivated:
-        return "deactivated"
-    if not registered:
-        return "unregistered"
-    return "inactive" if idle else "active"
+    return filled(wire.ClientRow, row, health=health, reason=reason, services=memberships)
 
 
 def membership_row(row: Columns, service: str) -> wire.ClientInService:

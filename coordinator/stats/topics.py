@@ -41,7 +41,7 @@ class Topics:
         self._throughput = Throughput()
 
         database = core.database
-        self._states = CachedQuery(database, service_states)
+        self._totals = CachedQuery(database, service_totals)
         self._people = CachedQuery(database, people.count_clients)
         self._nodes = CachedQuery(database, _running_nodes, pause_factor=SHORT_PAUSE_FACTOR)
         self._seconds = CachedQuery(database, self._throughput.refresh, pause_factor=SHORT_PAUSE_FACTOR)
@@ -89,14 +89,14 @@ class Topics:
 
     # Services
 
-    async def services(self) -> wire.Rows:
+    async def services(self) -> wire.FirstRows:
         """Compute topic `services`."""
         found = await self.service_rows()
-        return wire.Rows(len(found), list(found[: wire.FIRST_ROWS]))
+        return wire.FirstRows(len(found), list(found[: wire.FIRST_ROWS]))
 
     async def service_rows(self) -> list[wire.ServiceRow]:
         """Return all services, by name."""
-        states = await self._states.get()
+        all_totals = await self._totals.get()
         counted = await self._people.get()
         minutes = await self._minutes.get()
         pending = await self._pending()
@@ -106,16 +106,16 @@ class Topics:
         for entry in sorted(self._catalogue.all(), key=lambda entry: entry.service.name):
             service = entry.service.service_id
             demand = wire.DemandCounts(*pending.get(entry.service.name, (0, 0)), counted.active_in.get(service, 0))
-            state = states.get(service) or ServiceTotals(0, 0, 0)
-            found.append(self._service_row(entry, state, demand, minutes.get(service, [])))
+            totals = all_totals.get(service) or ServiceTotals(0, 0, 0)
+            found.append(self._service_row(entry, totals, demand, minutes.get(service, [])))
         return found
 
     def _service_row(
-        self, entry: Entry, state: ServiceTotals, demand: wire.DemandCounts, minutes: Sequence[tuple[int, int]]
+        self, entry: Entry, totals: ServiceTotals, demand: wire.DemandCounts, minutes: Sequence[tuple[int, int]]
     ) -> wire.ServiceRow:
         service, throughput = entry.service, self._throughput
         pace = rates(minutes, throughput.minute, throughput.recent_items(service.service_id, 60))
-        return rows.service_row(service, state, demand, throughput.items(service.service_id), eta(state.left, pace))
+        return rows.service_row(service, totals, demand, throughput.items(service.service_id), eta(totals.left, pace))
 
     async def _pending(self) -> dict[str, tuple[int, int]]:
         """Buckets asked for on all nodes, by service: of this node as it is now, of the others as they told last."""
@@ -130,27 +130,27 @@ class Topics:
 
     # The first rows of the long tables
 
-    async def clients(self) -> wire.Rows:
+    async def clients(self) -> wire.FirstRows:
         """Compute topic `clients`: those that settled most."""
         counted = await self._people.get()
-        return wire.Rows(counted.registered, list(await self._clients.get()))
+        return wire.FirstRows(counted.registered, list(await self._clients.get()))
 
-    async def buckets(self) -> wire.Rows:
+    async def buckets(self) -> wire.FirstRows:
         """Compute topic `buckets`: open ones, those that are held longest first."""
-        states = await self._states.get()
+        all_totals = await self._totals.get()
         found = await self._buckets.get()
-        total = sum(sum(state.buckets.values()) for state in states.values())
-        return wire.Rows(max(len(found), total), list(found))
+        total = sum(sum(totals.buckets.values()) for totals in all_totals.values())
+        return wire.FirstRows(max(len(found), total), list(found))
 
-    async def nodes(self) -> wire.Rows:
+    async def nodes(self) -> wire.FirstRows:
         """Compute topic `nodes`: those that run."""
         found = await self._nodes.get()
-        return wire.Rows(len(found), [node.row for node in found[: wire.FIRST_ROWS]])
+        return wire.FirstRows(len(found), [node.row for node in found[: wire.FIRST_ROWS]])
 
-    async def events(self) -> wire.Rows:
+    async def events(self) -> wire.FirstRows:
         """Compute topic `events`: the newest."""
         total, found = await self._events.get()
-        return wire.Rows(total, list(found))
+        return wire.FirstRows(total, list(found))
 
     async def _first_clients(self, db: Connection) -> list[wire.ClientRow]:
         found, _ = await people.page(db, people.ClientFilter(), "settled", None, wire.FIRST_ROWS)
@@ -161,11 +161,11 @@ class Topics:
         return [rows.bucket_row(row, self._catalogue) for row in found]
 
 
-async def service_states(db: Connection) -> dict[ServiceId, ServiceTotals]:
+async def service_totals(db: Connection) -> dict[ServiceId, ServiceTotals]:
     """Return every service with its counts and with what waits longest, also of what is in no bucket."""
-    states = await statistics.state(db)
-    await statistics.add_fronts(db, states)
-    return states
+    all_totals = await statistics.state(db)
+    await statistics.add_fronts(db, all_totals)
+    return all_totals
 
 
 async def _running_nodes(db: Connection) -> list[rows.NodeReport]:

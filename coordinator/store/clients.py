@@ -177,12 +177,12 @@ async def purge_sessions(db: Connection) -> None:
 
 
 _CLIENT = """
-SELECT client_id, screen_name, registered, deactivated,
+SELECT client_id, screen_name, state,
        EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
-  FROM client c WHERE client_id = $1"""
+  FROM client_total c WHERE client_id = $1"""
 
 _CLIENT_PAGE = """
-SELECT c.client_id, c.screen_name, c.registered, c.deactivated,
+SELECT c.client_id, c.screen_name, client_state(c.deactivated, c.registered, w.idle) AS state,
        EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
   FROM client c
  CROSS JOIN LATERAL (

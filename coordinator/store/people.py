@@ -57,8 +57,8 @@ async def count_clients(db: Connection) -> ClientTotals:
 
 # The client that $6 names, if it is chosen.
 _NAMED = """
-SELECT c.client_id, c.screen_name, c.registered, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.idle,
-       c.health, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
+SELECT c.client_id, c.screen_name, c.state, c.settled, c.given_back, c.dead, c.last_access, c.health,
+       (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM client_total c
  WHERE c.client_id = $6
    AND ($1::text IS NULL OR c.state = $1)
@@ -72,8 +72,8 @@ SELECT c.client_id, c.screen_name, c.registered, c.deactivated, c.settled, c.giv
 # name contain, $4 health (the worst in any service), $5 rows.  What can be said of a client without its sums is said
 # first, so that they are not made of those who are not wanted.
 _BY_ID = """
-SELECT c.client_id, c.screen_name, c.registered, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.idle,
-       c.health, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
+SELECT c.client_id, c.screen_name, c.state, c.settled, c.given_back, c.dead, c.last_access, c.health,
+       (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM client_total c
  WHERE c.client_id > $6
    AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
@@ -100,7 +100,7 @@ SELECT c.client_id, c.screen_name, c.registered, c.deactivated, c.settled, c.giv
 _BY_VALUE = """
 SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM (
-    SELECT c.client_id, c.screen_name, c.registered, c.deactivated, w.*,
+    SELECT c.client_id, c.screen_name, client_state(c.deactivated, c.registered, w.idle) AS state, w.*,
            CASE $8 WHEN 'settled' THEN w.settled WHEN 'dead' THEN w.dead WHEN 'given_back' THEN w.given_back
                    WHEN 'held' THEN coalesce(b.held, 0)
                    ELSE coalesce((extract(epoch FROM w.last_access) * 1000000)::bigint, 0) END AS value

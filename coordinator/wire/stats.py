@@ -345,7 +345,7 @@ class LeaderRow(Struct):
     settled: int
 
 
-class Rows(Struct):
+class FirstRows(Struct):
     """Topics `services`, `clients`, `buckets`, `nodes` and `events`: the first rows of `total`."""
 
     total: int
@@ -376,11 +376,11 @@ ROWS: dict[str, type[Struct]] = {
 
 TOPICS: dict[str, type[Struct]] = {
     "overview": Overview,
-    "services": Rows,
-    "clients": Rows,
-    "buckets": Rows,
-    "nodes": Rows,
+    "services": FirstRows,
+    "clients": FirstRows,
+    "buckets": FirstRows,
+    "nodes": FirstRows,
     "database": DatabaseLoad,
-    "events": Rows,
+    "events": FirstRows,
 }
-"""The type of `snapshot.data`; Rows are those of the table of the same name."""
+"""The type of `snapshot.data`; FirstRows are those of the table of the same name."""

@@ -33,9 +33,9 @@ class Growing:
         self.number = 0
         self.filling = "x" * size
 
-    async def __call__(self) -> wire.Rows:
+    async def __call__(self) -> wire.FirstRows:
         self.number += 1
-        return wire.Rows(self.number, [self.filling])
+        return wire.FirstRows(self.number, [self.filling])
 
 
 def replace(server: Server, topic: str, query: Any) -> feeds.Feed:
@@ -177,9 +177,9 @@ async def test_nothing_is_looked_up_while_nobody_watches(server: Server) -> None
 async def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
     computed = asyncio.Semaphore(0)
 
-    async def same() -> wire.Rows:
+    async def same() -> wire.FirstRows:
         computed.release()
-        return wire.Rows(1, ["same"])
+        return wire.FirstRows(1, ["same"])
 
     feed = replace(server, "nodes", same)
     viewer = await server.viewer()
@@ -199,10 +199,10 @@ async def test_a_topic_that_fails_comes_back(server: Server, monkeypatch: pytest
     monkeypatch.setattr(feeds, "TOPIC_FAULT_PAUSE", 0.05)
     failures: list[Exception] = [Unavailable("away"), ValueError("a bug"), Unavailable("away")]
 
-    async def shaky() -> wire.Rows:
+    async def shaky() -> wire.FirstRows:
         if failures:
             raise failures.pop()
-        return wire.Rows(0, [])
+        return wire.FirstRows(0, [])
 
     replace(server, "nodes", shaky)
     viewer = await server.viewer()
@@ -216,10 +216,10 @@ async def test_the_last_viewer_may_leave_while_its_round_runs(server: Server) ->
     """A browser that changes pages does this: when the round is done, no snapshot is due any more."""
     begun, may_end = asyncio.Event(), asyncio.Event()
 
-    async def slow() -> wire.Rows:
+    async def slow() -> wire.FirstRows:
         begun.set()
         await may_end.wait()
-        return wire.Rows(0, [])
+        return wire.FirstRows(0, [])
 
     feed = replace(server, "nodes", slow)
     viewer = await server.viewer()

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 
 from coordinator.model import ServiceSettings
-from coordinator.stats.rows import client_state, filled, node_report, oldest_rows
+from coordinator.stats.rows import filled, node_report, oldest_rows
 from coordinator.store.statistics import OldestItem, ServiceTotals
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -36,19 +36,6 @@ def test_the_first_source_that_has_a_field_gives_it() -> None:
 def test_a_field_that_nothing_gives_is_a_fault() -> None:
     with pytest.raises(LookupError, match="bucket_id"):
         filled(Row, {"name": "n", "at": None})
-
-
-@pytest.mark.parametrize(
-    ("deactivated", "registered", "idle", "expected"),
-    [
-        (True, False, True, "deactivated"),
-        (False, False, True, "unregistered"),
-        (False, True, True, "inactive"),
-        (False, True, False, "active"),
-    ],
-)
-def test_the_state_of_a_client(deactivated: bool, registered: bool, idle: bool, expected: str) -> None:
-    assert client_state(deactivated=deactivated, registered=registered, idle=idle) == expected
 
 
 def test_the_bound_on_overtaking_is_the_rank_and_the_longest_head_start() -> None:

@@ -4,7 +4,7 @@ import { useApp, useTopic } from "./context";
 import { compactCount, count, durationRange, fullTime, relativeTime } from "./format";
 import { useObservable } from "./observable";
 import { href } from "./route";
-import type { Eta, Health, Items, Rows, ServiceRow } from "./wire";
+import type { Eta, Health, Items, FirstRows, ServiceRow } from "./wire";
 
 export function Card(props: { title: string; aside?: ComponentChildren; class?: string; children: ComponentChildren }) {
   const id = `card-${props.title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
@@ -217,7 +217,7 @@ export function SelectField(props: { name: string; label: string; options: reado
 
 /** A selection of one service or of all. */
 export function ServiceSelectField() {
-  const services = useTopic<Rows<ServiceRow>>("services")?.data.rows ?? [];
+  const services = useTopic<FirstRows<ServiceRow>>("services")?.data.rows ?? [];
   return (
     <SelectField
       name="service"

@@ -228,7 +228,7 @@ export interface LeaderRow {
 }
 
 /** The first rows of a long table. */
-export interface Rows<T> {
+export interface FirstRows<T> {
   total: number;
   rows: T[];
 }

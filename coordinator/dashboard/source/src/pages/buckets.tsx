@@ -4,14 +4,14 @@ import { OperationButton, useHasRole } from "../dialog";
 import { count, duration, NO_VALUE, plural } from "../format";
 import { useObservable } from "../observable";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
-import type { BucketRow, Filter, Rows } from "../wire";
+import type { BucketRow, Filter, FirstRows } from "../wire";
 
 const BUCKETS_PER_PAGE = 100;
 const BUCKET_STATES = ["ready", "claimed", "dead"];
 
 export function BucketsPage() {
   const { query } = useObservable(useApp().router.route);
-  const firstBuckets = useTopic<Rows<BucketRow>>("buckets");
+  const firstBuckets = useTopic<FirstRows<BucketRow>>("buckets");
   const filter: Filter = {};
   if (query.service) filter.service = query.service;
   if (query.state) filter.state = query.state;

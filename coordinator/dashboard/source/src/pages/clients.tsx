@@ -3,7 +3,7 @@ import { useApp, useNow, useRows, useTopic } from "../context";
 import { count, plural } from "../format";
 import { useObservable } from "../observable";
 import { type Column, Pager, SearchField, TableView, usePagePosition } from "../table";
-import type { ClientRow, Filter, Health, Rows } from "../wire";
+import type { ClientRow, Filter, Health, FirstRows } from "../wire";
 
 const CLIENTS_PER_PAGE = 100;
 const CLIENT_STATES = ["active", "inactive", "deactivated", "unregistered"];
@@ -13,7 +13,7 @@ export function ClientsPage() {
   const { query } = useObservable(useApp().router.route);
   const position = usePagePosition();
   const now = useNow();
-  const firstClients = useTopic<Rows<ClientRow>>("clients");
+  const firstClients = useTopic<FirstRows<ClientRow>>("clients");
   const loaded = useRows<ClientRow>({
     table: "clients",
     filter: filterOf(query),

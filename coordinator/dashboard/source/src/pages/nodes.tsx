@@ -4,10 +4,10 @@ import { OperationButton, useHasRole } from "../dialog";
 import { bytes, count, duration, milliseconds, NO_VALUE, plural, rate } from "../format";
 import { useObservable } from "../observable";
 import { type Column, TableView } from "../table";
-import type { DatabaseLoad, NodeRow, Rows, StatementRow } from "../wire";
+import type { DatabaseLoad, NodeRow, FirstRows, StatementRow } from "../wire";
 
 export function NodesPage() {
-  const nodes = useTopic<Rows<NodeRow>>("nodes");
+  const nodes = useTopic<FirstRows<NodeRow>>("nodes");
   const database = useTopic<DatabaseLoad>("database");
   const offersDatabase = useObservable(useApp().connection.topics).includes("database");
   const now = useNow();

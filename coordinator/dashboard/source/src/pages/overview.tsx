@@ -15,7 +15,7 @@ import { type LoadedRows, useNow, useRows, useTopic } from "../context";
 import { compactCount, count, percent, plural, rate } from "../format";
 import { href } from "../route";
 import { ThroughputCard } from "../throughput";
-import type { EventRow, LeaderRow, Overview, Rows, ServiceRow } from "../wire";
+import type { EventRow, LeaderRow, Overview, FirstRows, ServiceRow } from "../wire";
 import { EventList } from "./events";
 import { LeaderList } from "./leaderboard";
 import { sumItems } from "./services";
@@ -25,8 +25,8 @@ const SHORT_LIST_ROWS = 8;
 
 export function OverviewPage() {
   const overview = useTopic<Overview>("overview");
-  const services = useTopic<Rows<ServiceRow>>("services");
-  const events = useTopic<Rows<EventRow>>("events");
+  const services = useTopic<FirstRows<ServiceRow>>("services");
+  const events = useTopic<FirstRows<EventRow>>("events");
   const leaders = useRows<LeaderRow>({
     table: "leaderboard",
     filter: { span: "day" },
@@ -153,7 +153,7 @@ function demandText({ buckets, items }: Overview): string {
 }
 
 /** The services with the most unsettled items, active ones first. */
-function ServiceProgress({ services }: { services: Rows<ServiceRow> | null }) {
+function ServiceProgress({ services }: { services: FirstRows<ServiceRow> | null }) {
   const rows = useMemo(
     () =>
       [...(services?.rows ?? [])]
