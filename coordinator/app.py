@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
@@ -13,6 +13,7 @@ from coordinator import __version__
 from coordinator.assembly import Parts, assemble, listen_to_signals, make_core
 from coordinator.config import Settings
 from coordinator.errors import ConfigError, Unavailable
+from coordinator.flow.signal_types import NodeDrains, NodeStarted
 from coordinator.model import Boot
 from coordinator.observe.events import Events
 from coordinator.prepare import prepared_database
@@ -124,8 +125,7 @@ class Node:
 
         parts = self._parts = await self._assemble(self._database)
         listen_to_signals(parts)
-        parts.core.signals.on("drain", self._on_drain)
-        parts.core.signals.on("node", lambda signal: None)  # to receive it is enough: this node is not alone any more
+        parts.core.signals.on(NodeDrains, self._on_drain)
         await parts.work.lease.take_over_from_former_boots()
 
         start = asyncio.get_running_loop().create_task
@@ -133,7 +133,7 @@ class Node:
         self.tasks += [start(parts.supervisor.run_vital(name, run), name=name) for name, run in parts.vital_runs()]
         self.tasks.append(start(self._warm_up(parts.core.database), name="warmup"))
         self.tasks.append(start(self._give_up_with_the_lease(parts), name="lost lease"))
-        parts.core.signals.tell("node")
+        parts.core.signals.tell(NodeStarted())
         await self._listen(parts)
 
     async def _assemble(self, database: Database) -> Parts:
@@ -187,8 +187,8 @@ class Node:
         state.failed = True
         state.stopped.set()
 
-    def _on_drain(self, signal: dict[str, Any]) -> None:
-        if signal["node"] == self.settings.node_name:
+    def _on_drain(self, drains: NodeDrains) -> None:
+        if drains.node == self.settings.node_name:
             # Not among the background tasks: the drain waits for those.
             self.tasks.append(asyncio.get_running_loop().create_task(self.drain()))
 

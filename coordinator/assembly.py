@@ -39,6 +39,7 @@ from coordinator.flow.readiness import Readiness
 from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.flow.session_registry import SessionRegistry
+from coordinator.flow.signal_types import ClaimsDied, ClaimsLost, WorkCame
 from coordinator.flow.signals import Signals
 from coordinator.flow.supervisor import Run, Supervisor
 from coordinator.model import Boot
@@ -185,9 +186,9 @@ def assemble(core: Core) -> Parts:
 def listen_to_signals(parts: Parts) -> None:
     """Subscribe the parts to the signals between nodes."""
     signals = parts.core.signals
-    signals.on("work", parts.work.grant.on_work)
-    signals.on("lost", parts.work.releases.on_lost)
-    signals.on("dead", parts.work.expiry.on_dead)
+    signals.on(WorkCame, parts.work.grant.on_work)
+    signals.on(ClaimsLost, parts.work.releases.on_lost)
+    signals.on(ClaimsDied, parts.work.expiry.on_dead)
     parts.sockets.change_listener.listen()
 
 

@@ -16,7 +16,9 @@ the connection cannot go on, `close_code`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
+
+from coordinator.model import JsonObject
 
 Scope = Literal["connection", "client", "service", "server"]
 
@@ -34,7 +36,7 @@ class PeerError(CoordinatorError):
         self,
         message: str,
         *,
-        detail: dict[str, Any] | None = None,
+        detail: JsonObject | None = None,
         retry_after: float | None = None,
         scope: Scope | None = None,
         close_code: int | None = None,
@@ -227,7 +229,7 @@ class Refused(CoordinatorError):
         self,
         code: str,
         message: str,
-        detail: dict[str, Any] | None = None,
+        detail: JsonObject | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(f"{code}: {message}")

@@ -43,6 +43,10 @@ Health = Literal["ok", "watched", "flagged"]
 """The health of a client in a service.  `watched`: unusual, without effect yet.  `flagged`: it may hold less."""
 
 
+JsonObject = dict[str, Any]
+"""A JSON object whose shape a service, an admin or a schema decides: a profile, options, the detail of an error."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """The settings of a service, which can be changed while it runs.  Times are seconds.
@@ -78,7 +82,7 @@ class Service:
     title: str
     state: ServiceState
     settings: ServiceSettings
-    options: dict[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
     """The plugin's own settings, such as `result_schema` of `generic`."""
 
 
@@ -89,7 +93,7 @@ class ClientMembership:
     service_id: ServiceId
     joined: bool
     inactive: Literal["idle", "admin"] | None
-    profile: dict[str, Any]
+    profile: JsonObject
     health: Health = "ok"
 
 

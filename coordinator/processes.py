@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -147,7 +147,7 @@ async def _supervise(settings: Settings, dsn: str, port: int) -> int:
     return 0 if all(child.exitcode == 0 for child in children.values()) else 1
 
 
-def _child(flags: dict[str, Any], dsn: str) -> None:
+def _child(flags: Mapping[str, Any], dsn: str) -> None:
     settings = Settings(**flags)
     logs.configure(settings.log_format, settings.log_level)
 

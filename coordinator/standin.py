@@ -25,6 +25,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from coordinator import sample
+from coordinator.model import JsonObject
 
 MAX_USERS_PER_PAGE = 200
 """Users of one page, at most."""
@@ -96,7 +97,7 @@ class SocialGraph:
         """Tell whether one account follows the other."""
         return (follower.lower(), followed.lower()) in self._pairs
 
-    def user(self, screen_name: str) -> dict[str, Any]:
+    def user(self, screen_name: str) -> JsonObject:
         """Return the account as lists have it."""
         account_id = self._ids.get(screen_name.lower())
         return {"screen_name": screen_name} | ({} if account_id is None else {"id": account_id})
@@ -239,7 +240,7 @@ class StandIn:
 
         return ApiReply(HTTPStatus.OK, body, headers)
 
-    def _friendship(self, query: Mapping[str, str]) -> dict[str, Any]:
+    def _friendship(self, query: Mapping[str, str]) -> JsonObject:
         source, target = _required(query, "source_screen_name"), _required(query, "target_screen_name")
         self._check_exists(target)
         there, back = self._graph.follows(source, target), self._graph.follows(target, source)
@@ -251,7 +252,7 @@ class StandIn:
             }
         }
 
-    def _list(self, kind: str, query: Mapping[str, str]) -> dict[str, Any]:
+    def _list(self, kind: str, query: Mapping[str, str]) -> JsonObject:
         name = _required(query, "screen_name")
         self._check_exists(name)
         lists = self._graph.followers if kind == "followers" else self._graph.friends

@@ -13,6 +13,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
 from coordinator.flow.release import Releases
+from coordinator.flow.signal_types import ClientChanged
 from coordinator.model import ClientId, ServiceId
 from coordinator.stats.rows import Columns, filled
 from coordinator.store import buckets, claims
@@ -129,13 +130,13 @@ class ClientRequests:
             await self._grant.all_delivered()
             released = await self._releases.free_client(client, None, claims.UNREGISTERED, "released")
         finally:
-            self._signals.tell("client", client=client)
+            self._signals.tell(ClientChanged(client))
         await self._memberships.reload(client)
         return wire.ClientForgotten(forgotten=1, released=released)
 
     async def _tell_changed(self, client: ClientId) -> None:
         """Tell the other nodes, which follow soon; on this one it is in force when the admin is answered."""
-        self._signals.tell("client", client=client)
+        self._signals.tell(ClientChanged(client))
         await self._memberships.reload(client)
 
     def _service(self, name: str | None) -> ServiceId | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from coordinator.wire.admin.fields import JsonObject
+from coordinator.model import JsonObject
 from coordinator.wire.admin.items import Refusal
 
 MAX_ATTRIBUTES = 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.admin import Steps
 from coordinator.errors import NotFound
 from coordinator.flow.core import Core
+from coordinator.flow.signal_types import NodeDrains
 from coordinator.stats.rows import filled
 from coordinator.store import nodes as store
 from coordinator.wire.admin import nodes as wire
@@ -52,5 +53,5 @@ class NodeRequests:
             found = await store.page(db, 0, ALL_NODES)
         if not any(row["node"] == name and row["state"] == "live" for row in found):
             raise NotFound(f"No node {name!r} runs.")
-        self._signals.tell("drain", node=name)
+        self._signals.tell(NodeDrains(name))
         return wire.NodeDraining(draining=name)

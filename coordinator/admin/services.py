@@ -13,6 +13,7 @@ from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
+from coordinator.flow.signal_types import ServicesChanged
 from coordinator.model import ServiceState
 from coordinator.services.settings import merged
 from coordinator.store import services as store
@@ -161,13 +162,13 @@ class ServiceRequests:
         """Read the services again here, so that the answer tells what is in force; other nodes do so soon."""
         async with self._database.connection() as db:
             await self._catalogue.load(db)
-        self._signals.tell("services")
+        self._signals.tell(ServicesChanged())
 
     def _answer(self, name: str) -> wire.ServiceAnswer:
         return wire.ServiceAnswer(**structs.asdict(service_row(self._catalogue.get(name))))
 
 
-async def _lock(db: Connection, name: str) -> store.ServiceRow:
+async def _lock(db: Connection, name: str) -> store.ServiceRecord:
     row = await store.lock(db, name)
     if row is None:
         raise NotFound(f"There is no service {name!r}.")

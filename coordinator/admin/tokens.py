@@ -6,6 +6,7 @@ from coordinator import credentials
 from coordinator.admin import Steps
 from coordinator.errors import NotFound
 from coordinator.flow.core import Core
+from coordinator.flow.signal_types import TokenEnded
 from coordinator.stats.rows import filled
 from coordinator.store import tokens as store
 from coordinator.wire.admin import tokens as wire
@@ -51,5 +52,5 @@ class TokenRequests:
         async with self._database.connection() as db:
             if not await store.revoke(db, request.token_id):
                 raise NotFound("There is no such token, or it is revoked already.")
-        self._signals.tell("token", token=request.token_id)
+        self._signals.tell(TokenEnded(request.token_id))
         return wire.TokenRevoked(revoked=1)

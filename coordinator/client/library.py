@@ -134,7 +134,7 @@ class Client:
 
     async def services(self) -> list[wire.ServiceCard]:
         """List all services, each with its schemas and settings and whether this client has joined."""
-        return (await self._reconnector.request(wire.Services(), wire.ServiceList)).services
+        return (await self._reconnector.request(wire.Services(), wire.OfferedServices)).services
 
     async def join(self, service: str, profile: dict[str, Any] | None = None) -> wire.Joined:
         """Join a service; the service sets the profile's shape."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import msgspec
 import structlog
@@ -20,7 +19,7 @@ from coordinator.errors import (
     UnknownService,
 )
 from coordinator.flow.session_registry import Identity
-from coordinator.model import Service, ServiceId, ServiceSettings
+from coordinator.model import JsonObject, Service, ServiceId, ServiceSettings
 from coordinator.services import Plugin, Reader
 from coordinator.services.contract import schema_of
 from coordinator.services.settings import configured
@@ -30,7 +29,7 @@ from coordinator.wire.client import Membership, ServiceCard
 
 log = structlog.get_logger()
 
-ITEM_SCHEMA: dict[str, Any] = {
+ITEM_SCHEMA: JsonObject = {
     "type": "object",
     "properties": {"item": {"type": "integer"}, "key": {"type": "string"}},
     "required": ["item", "key"],
@@ -45,7 +44,7 @@ class Entry:
     service: Service
     plugin: Plugin
     reader: Reader
-    card: dict[str, Any]
+    card: JsonObject
     """The fields of a ServiceCard that are the same for all clients."""
 
 
@@ -56,7 +55,7 @@ class Catalogue:
         self.plugins = plugins
         self.changed: Callable[[Entry], None] = lambda entry: None
         """Called for each service that is new or has changed."""
-        self._rows: dict[ServiceId, store.ServiceRow] = {}
+        self._rows: dict[ServiceId, store.ServiceRecord] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
         self._missing: set[str] = set()
@@ -95,13 +94,13 @@ class Catalogue:
             changed.append(entry)
         return changed
 
-    def _report_unusable(self, row: store.ServiceRow, failure: ConfigError) -> None:
+    def _report_unusable(self, row: store.ServiceRecord, failure: ConfigError) -> None:
         """Log, once for each plugin, that this node cannot work for a service that another node has added."""
         if row.plugin not in self._missing:
             self._missing.add(row.plugin)
             log.error("a service cannot be used here", service=row.name, error=str(failure))
 
-    def _entry(self, row: store.ServiceRow) -> Entry:
+    def _entry(self, row: store.ServiceRecord) -> Entry:
         kind = self.plugins.get(row.plugin)
         if kind is None:
             raise ConfigError(f"The service {row.name} needs the plugin {row.plugin}, which is not installed.")
@@ -206,7 +205,7 @@ def refuse_strangers(entry: Entry, identity: Identity, *, idle_may: bool) -> Non
         raise NotJoined(f"This client has not joined {entry.service.name}.")
 
 
-def read_profile(entry: Entry, profile: dict[str, Any] | None, path: str) -> dict[str, Any]:
+def read_profile(entry: Entry, profile: JsonObject | None, path: str) -> JsonObject:
     """Check a profile against the service's shape; returns it, or an empty one for None.
 
     Raises:
@@ -243,7 +242,7 @@ COMMON = tuple(field.name for field in dataclasses.fields(ServiceSettings))
 """Names of the settings that every service has; all others are the plugin's."""
 
 
-def _own_defaults(kind: type[Plugin]) -> dict[str, Any]:
+def _own_defaults(kind: type[Plugin]) -> JsonObject:
     """Return the defaults of a plugin's own settings, by name."""
     defaults = {}
     for setting in msgspec.structs.fields(kind.Settings):
@@ -254,7 +253,7 @@ def _own_defaults(kind: type[Plugin]) -> dict[str, Any]:
     return defaults
 
 
-def _card(service: Service, plugin: Plugin) -> dict[str, Any]:
+def _card(service: Service, plugin: Plugin) -> JsonObject:
     return {
         "title": service.title,
         "item_schema": ITEM_SCHEMA,

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -21,8 +19,8 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.release import Releases
-from coordinator.flow.signals import batches
-from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
+from coordinator.flow.signal_types import ClaimsDied, ClientChanged, batches
+from coordinator.model import ServiceId
 from coordinator.store import activity, claims, clients, rechecks
 from coordinator.store import building as store
 from coordinator.store.due import DueWork, look
@@ -106,9 +104,9 @@ class Expiry:
             self._core.events.emit("dead", text, **origin)
             log.info("bucket dead", session=str(bucket.session_id), remaining=bucket.remaining, **origin)
 
-        dead = [[bucket.client_id, str(bucket.bucket_id), bucket.claim] for bucket in marked]
+        dead = [(bucket.client_id, bucket.bucket_id, bucket.claim) for bucket in marked]
         for part in batches(dead):
-            self._core.signals.tell("dead", claims=part, release_after=settings.release_after)
+            self._core.signals.tell(ClaimsDied(part, settings.release_after))
 
         freed = []
         if due.over:
@@ -130,7 +128,7 @@ class Expiry:
         if idle:
             await activity.note_all(db, self._core.actor, "client.idle", idle, entry.service.name)
         for client in idle:
-            self._core.signals.tell("client", client=client)
+            self._core.signals.tell(ClientChanged(client))
 
     async def _recheck(self) -> None:
         """Put items back into the queue whose newest result is older than `recheck_after`."""
@@ -152,9 +150,10 @@ class Expiry:
                 if outcome.buckets:
                     self._core.signals.work(entry.service.service_id)
 
-    def on_dead(self, signal: dict[str, Any]) -> None:
-        """Push `bucket_dead` to the holders on this node."""
-        for client, bucket, claim in signal["claims"]:
-            held = self._core.registry.held(ClientId(client), BucketId(UUID(bucket)))
-            if held is not None and held.claim == ClaimNumber(claim):
-                held.holder.push(BucketDead(bucket_id=bucket, claim=claim, release_after=signal["release_after"]))
+    def on_dead(self, died: ClaimsDied) -> None:
+        """Tell the holders here of buckets that were marked dead."""
+        for client, bucket, claim in died.claims:
+            held = self._core.registry.held(client, bucket)
+            if held is not None and held.claim == claim:
+                push = BucketDead(bucket_id=str(bucket), claim=claim, release_after=died.release_after)
+                held.holder.push(push)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from typing import Any
 
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.core import Core
@@ -13,6 +12,7 @@ from coordinator.flow.delivery import Delivery
 from coordinator.flow.dispatcher import Dispatcher
 from coordinator.flow.pool_view import PoolEvent
 from coordinator.flow.session_registry import Holder
+from coordinator.flow.signal_types import WorkCame
 from coordinator.model import Claimed, ClientId, ServiceId
 from coordinator.observe.histogram import WaitTimes
 
@@ -99,9 +99,9 @@ class Grant:
         self._builder.forget(service)
         self.wake(service, waiting=waiting)
 
-    def on_work(self, signal: dict[str, Any]) -> None:
+    def on_work(self, came: WorkCame) -> None:
         """Look for work that some node has put into the pool or the queue."""
-        self.hear(ServiceId(signal["service"]), waiting=signal.get("waiting", False))
+        self.hear(came.service, waiting=came.waiting)
 
     def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
         """Look for work: something may be ready, or, if `waiting`, there are new items that are in no bucket yet."""

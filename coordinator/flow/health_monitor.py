@@ -13,6 +13,7 @@ import structlog
 
 from coordinator.flow.client_counters import MembershipKey
 from coordinator.flow.core import Core
+from coordinator.flow.signal_types import ClientChanged
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import (
     MIN_RESULTS_FOR_SHARES,
@@ -99,7 +100,7 @@ class HealthMonitor:
         service = self._catalogue.name_of(figures.service_id)
         self._events.emit("health", text, client=figures.client_id, service=service)
         log.info("health changed", client=figures.client_id, service=service, health=found.state, reason=found.reason)
-        self._signals.tell("client", client=figures.client_id)
+        self._signals.tell(ClientChanged(figures.client_id))
 
     async def _note(self, db: Connection, figures: MembershipFigures, found: Verdict) -> bool:
         client, service = figures.client_id, figures.service_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 
@@ -27,10 +26,12 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
 from coordinator.flow.session_registry import Holder, Identity
-from coordinator.model import ClientId, ClientMembership, SessionId
+from coordinator.flow.signal_types import ClientChanged
+from coordinator.model import ClientId, ClientMembership, JsonObject, SessionId
 from coordinator.store import activity, claims, clients, tokens
 from coordinator.store.pool import Connection
 from coordinator.wire import client as wire
+from coordinator.wire.client import LostReason
 from coordinator.wire.frames import NAME_PATTERN, Close
 
 _NAME = re.compile(NAME_PATTERN)
@@ -112,7 +113,7 @@ class Memberships:
                 elif membership.inactive == "admin" or not membership.joined:
                     # Something may have been claimed here while the change was made elsewhere.
                     way = claims.DEACTIVATED if membership.inactive == "admin" else claims.LEFT
-                    reason = "deactivated" if membership.inactive == "admin" else "released"
+                    reason: LostReason = "deactivated" if membership.inactive == "admin" else "released"
                     await self._grant.all_delivered()
                     if identity.held_in(service):
                         await self._releases.free_client(client, service, way, reason)
@@ -126,7 +127,7 @@ class Memberships:
 
     def changed(self, client: ClientId) -> None:
         """Let all nodes read again what the database says of a client."""
-        self._signals.tell("client", client=client)
+        self._signals.tell(ClientChanged(client))
 
     async def register(self, register: wire.Register, by: Holder) -> wire.Registered:
         """Make an identity a client; again with the same secret is success.
@@ -184,7 +185,7 @@ class Memberships:
         if not await tokens.use_enrolment(db, credentials.hash_token(token)):
             raise Unauthorized("That enrolment token is not good.")
 
-    def _choices(self, services: object) -> list[tuple[Entry, dict[str, Any]]]:
+    def _choices(self, services: object) -> list[tuple[Entry, JsonObject]]:
         """Read which services a client wants to work for, each with its profile."""
         if services is None:
             return []
@@ -227,7 +228,7 @@ class Memberships:
             raise
 
         def tell() -> None:
-            self._signals.tell("client", client=by.client_id, unregistered=True)
+            self._signals.tell(ClientChanged(by.client_id, unregistered=True))
 
         try:
             async with self._database.connection() as db:
@@ -244,9 +245,9 @@ class Memberships:
             raise
         return wire.Unregistered(released=released)
 
-    def services(self, by: Holder) -> wire.ServiceList:
+    def services(self, by: Holder) -> wire.OfferedServices:
         """List all services, with all that a client needs to know of them."""
-        return wire.ServiceList(services=[card_of(entry, by.identity) for entry in self._catalogue.all()])
+        return wire.OfferedServices(services=[card_of(entry, by.identity) for entry in self._catalogue.all()])
 
     async def join(self, join: wire.Join, by: Holder) -> wire.Joined:
         """Make a client a member of a service.

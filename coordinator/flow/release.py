@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -19,12 +17,12 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.session_registry import Holder
-from coordinator.flow.signals import batches
+from coordinator.flow.signal_types import ClaimsLost, batches
 from coordinator.model import BucketId, Claimed, ClaimNumber, ClientId, Freed, ServiceId, SessionId
 from coordinator.store import claim_lookup, claims, clients, recollects
 from coordinator.store.claims import EndReason
 from coordinator.store.pool import STATEMENT_DEADLINE
-from coordinator.wire.client import BucketLost, Hold, Recollection, Release, Released
+from coordinator.wire.client import BucketLost, Hold, LostReason, Recollection, Release, Released
 
 log = structlog.get_logger()
 
@@ -164,7 +162,7 @@ class Releases:
         client: ClientId,
         service: ServiceId | None,
         way: EndReason,
-        reason: str,
+        reason: LostReason,
         spare: Holder | None = None,
         freed: Callable[[], None] = lambda: None,
     ) -> int:
@@ -204,7 +202,7 @@ class Releases:
         self._wake(freed)
         return len(freed)
 
-    def tell_lost(self, freed: Sequence[Freed], reason: str, spare: Holder | None = None) -> None:
+    def tell_lost(self, freed: Sequence[Freed], reason: LostReason, spare: Holder | None = None) -> None:
         """Tell the holders, on whatever node, that these claims are over."""
         for bucket in freed:
             self._events.emit(
@@ -215,17 +213,16 @@ class Releases:
                 bucket=str(bucket.bucket_id),
             )
 
-        spared = None if spare is None else str(spare.session_id)
-        lost = [[bucket.client_id, str(bucket.bucket_id), bucket.claim] for bucket in freed]
+        lost = [(bucket.client_id, bucket.bucket_id, bucket.claim) for bucket in freed]
         for part in batches(lost):
-            self._signals.tell("lost", claims=part, reason=reason, spare=spared)
+            self._signals.tell(ClaimsLost(part, reason, None if spare is None else spare.session_id))
 
-    def on_lost(self, signal: dict[str, Any]) -> None:
+    def on_lost(self, lost: ClaimsLost) -> None:
         """Tell the sessions of this node which of their claims somebody took away."""
-        for client, bucket, claim in signal["claims"]:
-            held = self._registry.drop(ClientId(client), BucketId(UUID(bucket)), ClaimNumber(claim))
-            if held is not None and str(held.holder.session_id) != signal.get("spare"):
-                held.holder.push(BucketLost(bucket_id=bucket, claim=claim, reason=signal["reason"]))
+        for client, bucket, claim in lost.claims:
+            held = self._registry.drop(client, bucket, claim)
+            if held is not None and held.holder.session_id != lost.spare:
+                held.holder.push(BucketLost(bucket_id=str(bucket), claim=claim, reason=lost.reason))
 
     def wake(self, services: Iterable[ServiceId]) -> None:
         """Tell all nodes that something came back to these services."""
@@ -288,12 +285,7 @@ class Releases:
 
     def _take_over(self, by: Holder, bucket: BucketId, former: ClaimNumber) -> None:
         """Tell the other session of the client, on whatever node, that it has lost a bucket to this one."""
-        self._signals.tell(
-            "lost",
-            claims=[[by.client_id, str(bucket), former]],
-            reason="released",
-            spare=str(by.session_id),
-        )
+        self._signals.tell(ClaimsLost([(by.client_id, bucket, former)], "released", by.session_id))
 
     # When it is not known what the database did
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import orjson
+import msgspec
 import structlog
+from msgspec import Struct
 
 from coordinator.errors import Unavailable
+from coordinator.flow.signal_types import AnySignal, Signal, WorkCame
 from coordinator.model import Boot, ServiceId
 from coordinator.store import nodes
 from coordinator.store.pool import UNAVAILABLE_ERRORS, Connection, Database
@@ -30,27 +32,27 @@ MAX_PAYLOAD = 7_900
 CHECK_INTERVAL = 5.0
 """Seconds after which an idle connection is asked whether it still works."""
 
-Signal = dict[str, Any]
-"""A small object, read from JSON; `kind` says which other fields it has."""
+SignalT = TypeVar("SignalT", bound=Signal)
 
-Receiver = Callable[[Signal], None]
+
+class _Envelope(Struct, rename={"sender": "from"}):
+    sender: Boot
+    signal: AnySignal
+
+
+_DECODER = msgspec.json.Decoder(_Envelope)
 
 
 class Signals:
-    """Sends and receives signals on the nodes' channel.
-
-    A signal is a small object with its `kind`: `work {service, waiting?}` (the latter is not sent), `services {}`,
-    `client {client, reason?}`, `lost {claims: [[client, bucket, claim]], reason}`, `dead {claims, release_after}`,
-    `token {token}`, `drain {node}`, `node {}` (one has started).
-    """
+    """Sends and receives signals on the nodes' channel."""
 
     def __init__(self, database: Database, boot: Boot, lost_track: asyncio.Event) -> None:
         self._database = database
         self._boot = boot
-        self._queue: list[Signal] = []
+        self._queue: list[AnySignal] = []
         self._wake_ups: set[ServiceId] = set()
         self._ready = asyncio.Event()
-        self._receivers: dict[str, Receiver] = {}
+        self._receivers: dict[type[Signal], Callable[[Any], None]] = {}
         self._checked_at = 0.0
 
         self.resync: Callable[[], None] = lambda: None
@@ -60,23 +62,27 @@ class Signals:
         self.alone = False
         """Whether no other node runs; then wake-ups need not be sent."""
 
-    def on(self, kind: str, receiver: Receiver) -> None:
-        """Call `receiver` for each signal of that kind, of this node or another."""
+    def on(self, kind: type[SignalT], receiver: Callable[[SignalT], None]) -> None:
+        """Call `receiver` for each signal of that type, of this node or another."""
         self._receivers[kind] = receiver
 
     def work(self, service: ServiceId, *, waiting: bool = False) -> None:
         """Tell that there may be work for a service; `waiting`: new items, which are in no bucket yet."""
-        self._receivers["work"]({"kind": "work", "service": service, "waiting": waiting})
+        self._deliver(WorkCame(service, waiting))
         if not self.alone:
             self._wake_ups.add(service)
             self._ready.set()
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def tell(self, signal: AnySignal) -> None:
         """Deliver a signal to this node at once, and to the others within SEND_INTERVAL."""
-        signal = {"kind": kind, **fields}
-        self._receivers[kind](signal)
+        self._deliver(signal)
         self._queue.append(signal)
         self._ready.set()
+
+    def _deliver(self, signal: Signal) -> None:
+        receiver = self._receivers.get(type(signal))
+        if receiver is not None:
+            receiver(signal)
 
     async def run(self) -> None:
         """Send and receive until cancelled; a lost connection is opened again."""
@@ -108,7 +114,7 @@ class Signals:
             wake_ups, self._wake_ups = self._wake_ups, set()
             queue, self._queue = self._queue, []
             try:
-                await self._notify(queue + [{"kind": "work", "service": service} for service in wake_ups])
+                await self._notify([*queue, *(WorkCame(service) for service in wake_ups)])
             except Unavailable:
                 self._queue[:0] = queue
                 self._wake_ups |= wake_ups
@@ -116,14 +122,14 @@ class Signals:
                 raise
             await asyncio.sleep(SEND_INTERVAL)
 
-    async def _notify(self, signals: list[Signal]) -> None:
+    async def _notify(self, signals: Sequence[AnySignal]) -> None:
         async with self._database.connection() as db:
             for signal in signals:
-                payload = orjson.dumps({**signal, "from": self._boot}).decode()
+                payload = msgspec.json.encode(_Envelope(self._boot, signal)).decode()
                 if len(payload) <= MAX_PAYLOAD:
                     await nodes.notify(db, payload)
                 else:
-                    log.error("signal too long", kind=signal["kind"], size=len(payload))
+                    log.error("signal too long", kind=type(signal).__name__, size=len(payload))
 
     async def _check(self, connection: Connection) -> None:
         """Ask the listening connection something now and then: a half-open one receives nothing, without an error.
@@ -142,19 +148,11 @@ class Signals:
 
     def _receive(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
         try:
-            signal = orjson.loads(payload)
-        except orjson.JSONDecodeError:
+            envelope = _DECODER.decode(payload)
+        except msgspec.MsgspecError:
             log.warning("not a signal of ours", payload=payload[:100])
             return
 
-        if signal.get("from") == self._boot:
-            return
-        self.alone = False
-        receiver = self._receivers.get(signal.get("kind"))
-        if receiver is not None:
-            receiver(signal)
-
-
-def batches(claims: list[list[Any]], size: int = 60) -> list[list[list[Any]]]:
-    """Cut a list of claims so that each part fits into one signal (about 115 bytes a claim)."""
-    return [claims[at : at + size] for at in range(0, len(claims), size)]
+        if envelope.sender != self._boot:
+            self.alone = False
+            self._deliver(envelope.signal)

@@ -1,4 +1,4 @@
-"""Whose connection it is: addresses of peers and of the proxies before them, and the hosts that requests may name."""
+"""Addresses of peers and of the proxies before them, and the hosts that requests may name."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ READ_ONLY: frozenset[type[Request]] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AdminDependencies:
-    """What an admin session works with: each request and the function that carries it out."""
+    """The parts that an admin session works with: each request and the function that carries it out."""
 
     steps: Mapping[type[Request], Step]
 

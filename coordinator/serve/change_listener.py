@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
 
 from coordinator.errors import Unavailable
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
+from coordinator.flow.signal_types import ClientChanged, ServicesChanged, TokenEnded
 from coordinator.model import ClientId
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.open_sessions import OpenSessions
@@ -37,24 +37,23 @@ class ChangeListener:
     def listen(self) -> None:
         """Subscribe to the signals of changes."""
         signals = self._signals
-        signals.on("client", self._on_client)
-        signals.on("services", self._on_services)
-        signals.on("token", self._on_token)
+        signals.on(ClientChanged, self._on_client)
+        signals.on(ServicesChanged, self._on_services)
+        signals.on(TokenEnded, self._on_token)
         signals.resync = self._begin_resync
         self._catalogue.changed = self._on_service
 
-    def _on_services(self, signal: dict[str, Any]) -> None:
+    def _on_services(self, changed: ServicesChanged) -> None:
         self._background.begin(self.reload_services())
 
     def _begin_resync(self) -> None:
         self._background.begin(self._resync())
 
-    def _on_client(self, signal: dict[str, Any]) -> None:
-        client = ClientId(signal["client"])
-        if signal.get("unregistered"):
-            for identity in self._registry.identities(client):
+    def _on_client(self, changed: ClientChanged) -> None:
+        if changed.unregistered:
+            for identity in self._registry.identities(changed.client):
                 identity.registered = False
-        self._background.begin(self._reload(client))
+        self._background.begin(self._reload(changed.client))
 
     async def _reload(self, client: ClientId) -> None:
         """Read a client's memberships again, however long the database is away."""
@@ -95,6 +94,6 @@ class ChangeListener:
             self._grant.close(entry.service.service_id)
         self._grant.wake(entry.service.service_id)
 
-    def _on_token(self, signal: dict[str, Any]) -> None:
-        for session in self._sessions.of_token(signal["token"]):
+    def _on_token(self, revoked: TokenEnded) -> None:
+        for session in self._sessions.of_token(revoked.token_id):
             session.end(Close.DEACTIVATED, "the token was revoked")

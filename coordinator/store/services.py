@@ -20,7 +20,7 @@ ON CONFLICT (name) DO NOTHING RETURNING service_id"""
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceRow:
+class ServiceRecord:
     """A service as it is stored; `settings` are only those that differ from the defaults."""
 
     service_id: ServiceId
@@ -31,9 +31,9 @@ class ServiceRow:
     settings: dict[str, Any]
 
 
-async def load(db: Connection) -> list[ServiceRow]:
+async def load(db: Connection) -> list[ServiceRecord]:
     """Load all services, revoked ones too."""
-    return [ServiceRow(**row) for row in await db.fetch(_SERVICES)]
+    return [ServiceRecord(**row) for row in await db.fetch(_SERVICES)]
 
 
 async def add(db: Connection, name: str, plugin: str, title: str, settings: Mapping[str, Any]) -> ServiceId | None:
@@ -49,10 +49,10 @@ _CONFIGURE = "UPDATE service SET settings = $2 WHERE service_id = $1"
 _SET_STATE = "UPDATE service SET state = $2 WHERE service_id = $1"
 
 
-async def lock(db: Connection, name: str) -> ServiceRow | None:
+async def lock(db: Connection, name: str) -> ServiceRecord | None:
     """Lock a service against other changes until the transaction ends; None if there is none."""
     row = await db.fetchrow(_LOCK, name)
-    return None if row is None else ServiceRow(**row)
+    return None if row is None else ServiceRecord(**row)
 
 
 async def configure(db: Connection, service: ServiceId, settings: Mapping[str, Any]) -> None:

@@ -211,7 +211,7 @@ class Unregistered(Answer, tag="unregistered", kw_only=True):
     released: int
 
 
-class ServiceList(Answer, tag="services", kw_only=True):
+class OfferedServices(Answer, tag="services", kw_only=True):
     """All services, revoked ones too."""
 
     services: list[ServiceCard]
@@ -336,7 +336,7 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     Hello: Welcome,
     Register: Registered,
     Unregister: Unregistered,
-    Services: ServiceList,
+    Services: OfferedServices,
     Join: Joined,
     Leave: Left,
     Activate: Activated,
@@ -355,7 +355,7 @@ FromServer = (
     | Welcome
     | Registered
     | Unregistered
-    | ServiceList
+    | OfferedServices
     | Joined
     | Left
     | Activated

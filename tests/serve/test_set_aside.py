@@ -9,6 +9,7 @@ import asyncio
 from time import monotonic
 from uuid import UUID
 
+from coordinator.flow.signal_types import ClientChanged
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
 from coordinator.store import claims
 from coordinator.store.pool import Database
@@ -74,7 +75,7 @@ async def test_one_that_was_at_its_limit(start_server: StartServer, database: Da
         database,
         "UPDATE membership SET health = 'flagged', health_reason = 'a test' WHERE client_id = 'volunteer'",
     )
-    server.node.parts.core.signals.tell("client", client="volunteer")
+    server.node.parts.core.signals.tell(ClientChanged(ClientId("volunteer")))
 
     async def flagged() -> bool:
         (identity,) = server.node.parts.core.registry.identities(ClientId("volunteer"))

@@ -6,9 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from coordinator.model import Health
+from coordinator.model import Health, JsonObject
 from coordinator.wire.admin.buckets import ListedBucket
-from coordinator.wire.admin.fields import After, JsonObject, Ok
+from coordinator.wire.admin.fields import After, Ok
 from coordinator.wire.frames import Answer, Name, PageSize, Request, Text
 
 ClientState = Literal["active", "inactive", "deactivated", "unregistered"]

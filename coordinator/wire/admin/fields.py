@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -16,9 +16,6 @@ Priority = Annotated[int, Meta(ge=0, le=200)]
 
 After = Annotated[str, Meta(max_length=512)]
 """The `next` of the page before."""
-
-JsonObject = dict[str, Any]
-"""An object whose fields are open: a plugin, or the sender of an item, decides them."""
 
 
 class Ok(Answer, tag="ok", kw_only=True):

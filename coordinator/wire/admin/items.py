@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from coordinator.model import ItemState
-from coordinator.wire.admin.fields import After, JsonObject, Keys, Ok, Priority
+from coordinator.model import ItemState, JsonObject
+from coordinator.wire.admin.fields import After, Keys, Ok, Priority
 from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Request
 
 

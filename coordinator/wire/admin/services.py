@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.model import ServiceState
-from coordinator.wire.admin.fields import After, JsonObject, Ok
+from coordinator.model import JsonObject, ServiceState
+from coordinator.wire.admin.fields import After, Ok
 from coordinator.wire.frames import Answer, Name, PageSize, Request, Text
 
 

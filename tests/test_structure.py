@@ -1,0 +1,38 @@
+"""Nothing in the package is of a kind that makes it hard to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.structure import COUNTS, Source, sources
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Source]:
+    return sources()
+
+
+@pytest.mark.parametrize("count", COUNTS, ids=lambda count: count.__name__)
+def test_there_is_none(count: Callable[[list[Source]], Iterator[str]], found: list[Source]) -> None:
+    assert not list(count(found))
+
+
+def test_the_counts_see_what_they_count() -> None:
+    bad = (
+        "BATCH = 1\n\nclass Peer:\n    def __init__(self, a, b, c, d, e, f, g, h):\n        pass\n\n"
+        'class Other:\n    """What it is."""\n    fields: dict[str, Any]\n'
+        + "def f():\n    x = 1\n"
+        + "    x += 1\n" * 70
+        + "x = 1\n" * 400
+    )
+    sources_of_two = [Source.of("flow/one.py", bad), Source.of("flow/two.py", bad.replace("BATCH = 1", "BATCH = 2"))]
+    silent = {count.__name__ for count in COUNTS if not list(count(sources_of_two))}
+    assert silent == {"two_way_ties"}
+
+    tied = [
+        Source.of("flow/one.py", "from coordinator.serve import two\n"),
+        Source.of("serve/two.py", "from coordinator.flow import one\n"),
+    ]
+    assert "two_way_ties" in {count.__name__ for count in COUNTS if list(count(tied))}
