@@ -1,3 +1,89 @@
-"""Shares out checks among volunteers over WebSocket; Postgres keeps every result, once."""
+"""Shares out checks among volunteers over WebSocket; Postgres keeps every result, once.
+
+The way in, for whoever reads or changes the program.  `protocol.md` says what can be seen from outside.
+
+The packages
+------------
+Upper ones import lower ones, never the other way round (import-linter checks it)::
+
+    cli                     the commands
+    processes  app          one node or several; a node opens, drains, closes
+    assembly                the one place where the parts of a node are joined
+    prepare  embedded       the database made ready; the Postgres that the program brings
+    serve                   sockets: three channels, plain HTTP, limits, drain
+    admin                   the requests of admins: a file for each noun, a method for each verb
+    stats                   what is shown of the work: topics, tables, rows, metrics, history
+    flow                    the steps of the work: ask, claim, submit, release, build, expire
+    observe                 what the flow tells: events, histograms, rules of health, logs
+    wire | store | services messages | SQL | kinds of checks; none of them knows another
+    config  model  errors   settings, terms as types, the tree of errors
+
+    client                  the volunteers' library and daemon; imports `wire` and nothing of the server
+    dashboard               the page; its source is TypeScript
+
+Nearly every part of a node takes `flow/core.py: Core` first; what it needs besides is an argument of its own.
+
+Five paths
+----------
+Ask → push
+    `serve/connection.py: PeerConnection.frames` → `serve/channel.py: ChannelSession.take` (decode, admit, call) →
+    `serve/client_channel.py: ClientSession._ask` → `flow/asks.py: Asks.ask` (how many it may get) →
+    `flow/dispatcher.py: Dispatcher.ask` (a ticket in `flow/demand_queue.py: DemandQueue`) →
+    `flow/dispatcher.py: Dispatcher._serve` → `store/claims.py: claim` (one statement for all that wait) →
+    `flow/claimer.py: Claimer._hand_out` → `flow/delivery.py: Delivery.push`
+
+Submit → COPY → `stored`
+    `serve/client_channel.py: ClientSession._begin_submit` → `flow/intake.py: Intake.submit` (checks, in the order of
+    the protocol) → `flow/commits.py: Commits.add` (joins the next group commit) → `store/results.py: settle` (claims
+    checked, results copied by `store/result_copy.py: copy_results`) → after the commit `Intake.submit` answers
+
+Disconnect → free
+    `serve/client_channel.py: ClientSession.run`, its `finally` → `flow/release.py: Releases.end_session` →
+    `store/claims.py: release_session` (one statement) → `flow/signals.py: Signals.work` wakes the dispatchers of all
+    nodes
+
+An admin's request
+    `serve/admin_channel.py: AdminSession.step_for` → the table of `admin/__init__.py: join_steps` → a method such as
+    `admin/items.py: ItemRequests.add` → a function of `store` → the typed answer in `wire/admin/items.py: ItemsAdded`;
+    `serve/admin_channel.py: AdminSession.note` writes the activity log
+
+A figure → dashboard
+    `flow/client_counters.py: ClientCounters.stored` counts in memory → `stats/recorder.py: Recorder.write`, once a
+    second → `store/history.py: add` → `stats/throughput.py: Throughput.refresh`, while somebody watches →
+    `stats/topics.py: Topics.overview` → `serve/feeds.py: Feed._compute` (one encoding for all viewers) →
+    `dashboard/source/src/connection.ts` → a page
+
+Glossary
+--------
+item        one thing to check, such as an account; `key` is its name for people
+service     a kind of check, made of a plugin and settings
+client      a volunteer's identity; `membership`: the client in a service
+session     one connection of a client
+bucket      about 180 items of one service, handed out together: `ready`, `claimed`, `dead`, `done`
+claim       one handing-out of a bucket; its number grows, and everything sent with an older one is refused
+settled     of an item: a result came through a claim and is stored
+waiting     of an item: it is in no bucket yet
+rank        when an item waits since, less the head start of its priority; older ranks go first
+pool        the ready buckets of a service; the builder keeps it filled
+ticket      one bucket that a session asked for
+twin        an item that is in two open buckets, after it was prioritised
+boot        one start of one node; its lease tells others that it is alive
+health      how a client's work in a service is judged: `ok`, `watched`, `flagged`
+
+To add …, touch
+---------------
+a service           a package of your own; `services/example/` is one, `services/contract.py` describes the hooks
+a client message    `wire/client.py` (types and `ANSWERS`), `wire/session.py` (when it is legal),
+                    `serve/client_channel.py` (a method and its line in `ANSWERS`), a step in `flow/`
+an admin request    `wire/admin/<noun>.py` (types and `ANSWERS`), `admin/<noun>.py` (a method and its line in `steps`),
+                    perhaps a function in `store/`; the command comes by itself
+a statistic         a statement in `store/`, a field in `wire/stats.py` and in `dashboard/source/src/wire.ts`, a page;
+                    `stats/rows.py` fills fields from columns of the same name
+a setting           `config.py`, and where it is read; of a service: `model.py: ServiceSettings`
+a table             `store/migrations/`, a function with its statement in `store/`, its bound in `flow/expiry.py`
+a part that runs    a class with `run()`, joined and named in `assembly.py: Parts.runs`
+
+Each of them is told in `protocol.md` too, where it can be seen from outside, and tests hold that.
+"""
 
 __version__ = "0.1.0"
