@@ -18,16 +18,14 @@ from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.session_registry import HeldClaim, Holder
-from coordinator.model import BucketId, ClaimNumber, ItemId, ServiceId
+from coordinator.model import BucketId, ClaimNumber, ItemId, JsonObject, ServiceId
 from coordinator.services import DecodedResults, Item
+from coordinator.services.reader import MAX_NAMED_ERRORS
 from coordinator.store import claim_lookup
 from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
 from coordinator.wire.frames import MAX_DEPTH
-
-MOST_ITEMS_NAMED = 1000
-"""Items that an error names; a bad submit must not be answered by something larger than itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +160,10 @@ class Intake:
         given = {item for item, bit in zip(target.items, target.given, strict=True) if bit == "1"}
         strangers = [item for item in items if item not in given]
         if strangers:
-            raise UnassignedItems(
-                f"{len(strangers)} of the items are not in this bucket.",
-                detail={"items": strangers[:MOST_ITEMS_NAMED], "count": len(strangers)},
-            )
+            detail: JsonObject = {"items": strangers[:MAX_NAMED_ERRORS], "count": len(strangers)}
+            if len(strangers) > MAX_NAMED_ERRORS:
+                detail["more"] = len(strangers) - MAX_NAMED_ERRORS
+            raise UnassignedItems(f"{len(strangers)} of the items are not in this bucket.", detail=detail)
 
 
 def _mask(items: Sequence[ItemId], chosen: Sequence[ItemId]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -27,7 +29,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.release import Releases
 from coordinator.flow.session_registry import Holder, Identity
 from coordinator.flow.signal_types import ClientChanged
-from coordinator.model import ClientId, ClientMembership, JsonObject, SessionId
+from coordinator.model import ClientId, ClientMembership, JsonObject, ServiceId, SessionId
 from coordinator.store import activity, claims, clients, tokens
 from coordinator.store.pool import Connection
 from coordinator.wire import client as wire
@@ -41,6 +43,10 @@ REPORT_PAUSE = 60.0
 
 LONGEST_REPORT = 30 * 86_400.0
 """Seconds that a `report` may ask for at most: a client that cannot work for longer had better leave."""
+
+
+_Choices = Annotated[list[wire.Choice], msgspec.Meta(max_length=100)]
+"""The services of one `register`."""
 
 
 class Memberships:
@@ -154,8 +160,8 @@ class Memberships:
                 await self._check_enrolment(db, register.enrolment_token)
             if not await clients.register(db, by.client_id, identity.secret_hash, screen_name):
                 raise Unauthorized("That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS)
-            for entry, profile in choices:
-                await clients.join(db, by.client_id, entry.service.service_id, msgspec.json.encode(profile).decode())
+            if choices:
+                await clients.join(db, by.client_id, _as_json(choices))
             await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, None)
             if not again:
                 await activity.note(db, by.client_id, "client.register", by.client_id, "ok")
@@ -190,10 +196,14 @@ class Memberships:
         if services is None:
             return []
         try:
-            choices = msgspec.convert(services, list[wire.Choice])
+            choices = msgspec.convert(services, _Choices)
         except msgspec.ValidationError as failure:
             what, _, inner = str(failure).partition(" - at `$")
             raise BadRegistration(f"services: {what}.", detail={"path": "$.services" + inner.rstrip("`")}) from None
+
+        names = [choice.service for choice in choices]
+        if len(set(names)) < len(names):
+            raise BadRegistration("A service stands twice.", detail={"path": "$.services"})
 
         found = []
         for place, choice in enumerate(choices):
@@ -270,7 +280,7 @@ class Memberships:
 
         profile = read_profile(entry, join.profile, "$.profile")
         async with self._database.connection() as db:
-            await clients.join(db, by.client_id, service, msgspec.json.encode(profile).decode())
+            await clients.join(db, by.client_id, _as_json([(entry, profile)]))
             await self._load(db, by.identity)
         self.changed(by.client_id)
         self._grant.wake(service)
@@ -330,6 +340,10 @@ class Memberships:
             await clients.report(db, by.client_id, entry.service.service_id, seconds)
         self._grant.wait_ended(by.client_id, entry.service.service_id)  # it may be shorter than the one before
         return wire.Reported(service=report.service, retry_after=seconds)
+
+
+def _as_json(choices: Sequence[tuple[Entry, JsonObject]]) -> dict[ServiceId, str]:
+    return {entry.service.service_id: msgspec.json.encode(profile).decode() for entry, profile in choices}
 
 
 def _name(value: object, path: str) -> str:

@@ -23,7 +23,7 @@ from coordinator.flow.catalogue import Entry
 from coordinator.model import ClaimNumber, ClientId, ItemId
 from coordinator.services import DecodedResults, Item, Settled
 from coordinator.services.contract import Plugin
-from coordinator.services.reader import Raw, bad_results
+from coordinator.services.reader import Raw, ResultErrors
 from coordinator.store import item_changes
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import PluginStore
@@ -78,7 +78,7 @@ class PluginRunner:
         if plugin.checks:
             errors = await self._apart(entry, "check", lambda: _errors(plugin, rows, items))
             if errors:
-                raise bad_results(entry.service.name, errors)
+                raise errors.error()
         return rows, items
 
     def keep(
@@ -224,8 +224,8 @@ def _selected(plugin: Plugin, items: Sequence[Item]) -> list[ItemId]:
     return chosen
 
 
-def _errors(plugin: Plugin, rows: DecodedResults, items: Mapping[ItemId, Item]) -> list[dict[str, object]]:
-    errors: list[dict[str, object]] = []
+def _errors(plugin: Plugin, rows: DecodedResults, items: Mapping[ItemId, Item]) -> ResultErrors:
+    errors = ResultErrors(plugin.service)
     for place, (item, result) in enumerate(rows.decoded):
         if item not in items:
             continue
@@ -234,7 +234,7 @@ def _errors(plugin: Plugin, rows: DecodedResults, items: Mapping[ItemId, Item]) 
         try:
             answer = plugin.check(items[item], result)  # type: ignore[func-returns-value]  # it is checked below
         except (ValueError, BadResult) as refusal:
-            errors.append({"item": item, "reason": str(refusal)[:500], "path": f"$.results[{place}]"})
+            errors.add(item, f"$.results[{place}]", str(refusal))
         if answer is not None:
             raise TypeError(f"check answered {answer!r}; it raises or returns nothing")
     return errors

@@ -176,13 +176,15 @@ class ClientSession(ChannelSession):
             raise other_version(hello.protocol)
         if self._state.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, close_code=Close.RESTART)
+        _refuse_repeated(hello.holds or ())
 
         core = self._edge.core
         identity, counters = await self._memberships.hello(hello, self.session_id, self.address)
         self.identity, self.client_id = identity, ClientId(hello.client_id)
         core.registry.enter(self)
         self._life.move(SessionEvent.WELCOMED)
-        self.connection.protocol.max_message_size = self._edge.limits.max_message_bytes
+        if identity.registered:
+            self._take_large_frames()
 
         welcome = self._welcome(counters)
         regranted: list[Claimed] = []
@@ -241,7 +243,13 @@ class ClientSession(ChannelSession):
             )
 
         self._registrations_refused = 0
-        return await self._memberships.register(register, self)
+        registered = await self._memberships.register(register, self)
+        self._take_large_frames()
+        return registered
+
+    def _take_large_frames(self) -> None:
+        """Let a client send what `max_message_bytes` allows, now that it is one that is known."""
+        self.connection.protocol.max_message_size = self._edge.limits.max_message_bytes
 
     async def _unregister(self, unregister: wire.Unregister) -> Answer:
         return await self._memberships.unregister(unregister, self)
@@ -299,6 +307,7 @@ class ClientSession(ChannelSession):
         return await self._releases.give_back(release, self)
 
     async def _recollect(self, recollect: wire.Recollect) -> None:
+        _refuse_repeated(recollect.holds or ())
         if self.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, scope="server")
 
@@ -307,6 +316,11 @@ class ClientSession(ChannelSession):
         self.answer(answer, ref_of(recollect))
         for claimed in regranted:
             self._grant.push(claimed, self)
+
+
+def _refuse_repeated(holds: Sequence[wire.Hold]) -> None:
+    if len({hold.bucket_id for hold in holds}) < len(holds):
+        raise BadMessage("A bucket stands twice among `holds`.", detail={"path": "$.holds"})
 
 
 ANSWERS: Mapping[type[Request], Callable[[ClientSession, Any], Awaitable[Answer | None]]] = {

@@ -29,7 +29,7 @@ from coordinator.serve.limits import Handshakes
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pinger import Pinger
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
-from coordinator.wire.frames import BYTES_BEFORE_HELLO, SUBPROTOCOL, Close
+from coordinator.wire.frames import BYTES_BEFORE_REGISTRATION, SUBPROTOCOL, Close
 
 log = structlog.get_logger()
 
@@ -89,7 +89,7 @@ class Listener:
             ping_interval=None,  # Pinger does this without a close handshake
             close_timeout=2,
             open_timeout=10,
-            max_size=BYTES_BEFORE_HELLO,
+            max_size=BYTES_BEFORE_REGISTRATION,
             max_queue=16,
             server_header=None,
             ssl=tls,

@@ -10,10 +10,14 @@ import msgspec
 
 from coordinator.model import ItemId
 from coordinator.services.contract import Plugin
-from coordinator.services.reader import DecodedResults, Raw, Reader, bad_results, refuse_repeated_items
-
-MAX_LISTED_ERRORS = 100
-"""Bad results that one refusal names."""
+from coordinator.services.reader import (
+    MAX_EXPLAINED,
+    DecodedResults,
+    Raw,
+    Reader,
+    ResultErrors,
+    refuse_repeated_items,
+)
 
 
 class GenericSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -64,21 +68,23 @@ class SchemaReader(Reader):
     def read(self, raw: Raw) -> DecodedResults:
         items = self.items(raw)
         rows: list[tuple[ItemId, str]] = []
-        errors: list[dict[str, Any]] = []
+        errors = ResultErrors(self.plugin.service)
 
         for place, (item, result) in enumerate(zip(items, self._generic(raw), strict=True)):
             value = {name: field for name, field in result.items() if name != "item"}
-            error = next(iter(self._validator.iter_errors(value)), None)
-            if error is None:
-                rows.append((ItemId(item), self._encode(value).decode()))
-            elif len(errors) < MAX_LISTED_ERRORS:
-                path = f"$.results[{place}]" + "".join(
-                    f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path
-                )
-                errors.append({"item": item, "reason": error.message[:500], "path": path})
+            if self._validator.is_valid(value):
+                rows.append((item, self._encode(value).decode()))
+            elif errors.full:
+                errors.count()
+            else:
+                error = next(iter(self._validator.iter_errors(value)))
+                steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
+                errors.add(item, f"$.results[{place}]{''.join(steps)}", error.message)
+            if errors and place >= MAX_EXPLAINED:
+                break
 
         if errors:
-            raise bad_results(self.plugin.service, errors)
+            raise errors.error()
         refuse_repeated_items(rows)
         return DecodedResults(rows)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from coordinator.errors import BadMessage, BadResult
-from coordinator.model import ItemId
+from coordinator.model import ItemId, JsonObject
 
 MAX_CACHED_VALUES = 1000
 """Different values of a result up to which the JSON texts of all are kept."""
@@ -21,6 +21,15 @@ MAX_CACHED_VALUES = 1000
 Raw = bytes | memoryview | msgspec.Raw
 
 _ItemId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+MAX_NAMED_ERRORS = 100
+"""Bad results, or items, of a submit that an error names; it counts the rest, so that it stays small."""
+
+MAX_REASON_LENGTH = 500
+"""Characters of the reason that an error gives for a bad result."""
+
+MAX_EXPLAINED = 10_000
+"""Results of a bad submit that are looked at one by one, which takes some milliseconds for a thousand."""
 
 MAX_LABELS = 16
 """Different labels that a plugin may give to results."""
@@ -182,19 +191,18 @@ class Reader:
     def _explain(self, raw: Raw) -> list[Any]:
         """Name each bad result of a submit that could not be decoded in one pass."""
         self.items(raw)
-        errors = []
-        for place, result in enumerate(self._generic(raw)):
+        errors = ResultErrors(self.plugin.service)
+        for place, result in enumerate(self._generic(raw)[:MAX_EXPLAINED]):
             value = {name: field for name, field in result.items() if name != "item"}
             try:
                 msgspec.convert(value, self.plugin.Result)
             except msgspec.ValidationError as failure:
                 reason, _, inner = str(failure).partition(" - at `$")
-                path = f"$.results[{place}]{inner.rstrip('`')}"
-                errors.append({"item": result["item"], "reason": reason, "path": path})
+                errors.add(result["item"], f"$.results[{place}]{inner.rstrip('`')}", reason)
 
-        if not errors:  # the whole is wrong though each result is right: impossible, and must not pass
+        if not errors:  # beyond the explained ones, or the whole is wrong though each result is right
             raise BadMessage("The results cannot be read.", detail={"path": "$.results"})
-        raise bad_results(self.plugin.service, errors)
+        raise errors.error()
 
 
 def _whole(
@@ -205,12 +213,40 @@ def _whole(
     return values, [result for item, result in results if item not in parts]
 
 
-def bad_results(service: str, errors: Sequence[dict[str, Any]]) -> BadResult:
-    """Return the error that refuses a submit and names each bad result with its reason."""
-    return BadResult(
-        f"{len(errors)} of the results are not as {service} wants them.",
-        detail={"errors": list(errors), "path": errors[0]["path"]},
-    )
+class ResultErrors:
+    """The bad results of one submit: so many are named, with their reasons, and the rest is counted."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._named: list[JsonObject] = []
+        self._more = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._named)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many are named as may be, so that the reason of another one need not be found out."""
+        return len(self._named) >= MAX_NAMED_ERRORS
+
+    def add(self, item: ItemId, path: str, reason: str) -> None:
+        """Name a bad result, or count it if enough are named."""
+        if self.full:
+            self._more += 1
+        else:
+            self._named.append({"item": item, "reason": reason[:MAX_REASON_LENGTH], "path": path})
+
+    def count(self) -> None:
+        """Count a bad result whose reason was not found out."""
+        self._more += 1
+
+    def error(self) -> BadResult:
+        """Return the error that refuses the submit."""
+        detail: JsonObject = {"errors": self._named, "path": self._named[0]["path"]}
+        if self._more:
+            detail["more"] = self._more
+        count = len(self._named) + self._more
+        return BadResult(f"{count} of the results are not as {self._service} wants them.", detail=detail)
 
 
 def _without_item(row: str) -> str:

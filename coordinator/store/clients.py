@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,9 @@ async def unregister(db: Connection, client: ClientId) -> None:
 
 
 _JOIN = """
-INSERT INTO membership (client_id, service_id, profile) VALUES ($1, $2, $3)
+INSERT INTO membership (client_id, service_id, profile)
+SELECT $1, service_id, profile FROM unnest($2::int[], $3::jsonb[]) AS chosen (service_id, profile)
+ ORDER BY service_id
 ON CONFLICT (client_id, service_id) DO UPDATE
    SET joined = true, profile = excluded.profile, last_access = now(),
        inactive = CASE WHEN membership.inactive = 'admin' THEN 'admin' END"""
@@ -90,9 +92,9 @@ UPDATE membership SET inactive = NULL, last_access = now()
  WHERE client_id = $1 AND service_id = $2 AND inactive IS DISTINCT FROM 'admin'"""
 
 
-async def join(db: Connection, client: ClientId, service: ServiceId, profile: str) -> None:
-    """Make a membership (`profile` is JSON), or make it active again unless an admin made it inactive."""
-    await db.execute(_JOIN, client, service, profile)
+async def join(db: Connection, client: ClientId, profiles: Mapping[ServiceId, str]) -> None:
+    """Make memberships (each profile is JSON), or make them active again unless an admin made them inactive."""
+    await db.execute(_JOIN, client, list(profiles), list(profiles.values()))
 
 
 async def leave(db: Connection, client: ClientId, service: ServiceId) -> None:

@@ -34,6 +34,10 @@ class Hold(Struct, frozen=True, forbid_unknown_fields=True):
     claim: Claim
 
 
+Holds = Annotated[list[Hold], Meta(max_length=1000)]
+"""The buckets that a client believes it still holds, each once."""
+
+
 class Choice(Struct, frozen=True, forbid_unknown_fields=True):
     """A service to join while registering."""
 
@@ -92,7 +96,7 @@ class Hello(Request, tag="hello"):
     client_id: Name
     secret: Secret
     agent: Text | None = None
-    holds: list[Hold] | None = None
+    holds: Holds | None = None
 
 
 class Register(Request, tag="register"):
@@ -166,7 +170,7 @@ class Release(Request, tag="release"):
 class Recollect(Request, tag="recollect"):
     """Takes back the buckets that the end of a connection released, if nobody has claimed them since."""
 
-    holds: list[Hold] | None = None
+    holds: Holds | None = None
 
 
 class Report(Request, tag="report"):

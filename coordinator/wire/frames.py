@@ -13,8 +13,8 @@ SUBPROTOCOL = "coordinator.v1"
 MAX_DEPTH = 16
 """Levels of nesting; a deeper frame is refused (`bad_message`)."""
 
-BYTES_BEFORE_HELLO = 64 * 1024
-"""Largest frame that a peer may send before its `hello` is accepted."""
+BYTES_BEFORE_REGISTRATION = 64 * 1024
+"""Largest frame that a peer may send before it is a registered client, or the `hello` of another one is accepted."""
 
 Ref = Annotated[str, Meta(max_length=64)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """A mark that a request may carry; its answer carries it back."""

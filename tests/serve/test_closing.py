@@ -176,9 +176,10 @@ async def test_too_large_before_hello(here: Neighbourhood) -> None:
     assert await client.close_code() == 1009
 
 
-async def test_too_large_after_hello(here: Neighbourhood) -> None:
+async def test_too_large_once_registered(here: Neighbourhood) -> None:
     client = await here.server.client()
     assert (await client.hello("large"))["limits"]["max_message_bytes"] == 1024 * KIB
+    await client.ok("register", screen_name="large")
     assert (await raw(client, '{"type": "services"}'.ljust(1024 * KIB)))["type"] == "services"
     await client.connection.send('{"type": "services"}'.ljust(1024 * KIB + 1))
     assert await client.close_code() == 1009
@@ -192,8 +193,7 @@ async def test_too_large_after_hello_was_refused(here: Neighbourhood) -> None:
 
 
 async def test_messages_that_are_none_do_not_close(here: Neighbourhood) -> None:
-    client = await here.server.client()
-    await client.hello("confused")
+    client = await here.server.volunteer("confused")
     for text in (
         "",
         "{",

@@ -86,7 +86,7 @@ class Bench:
         """A new session of that client, which is registered and has joined."""
         async with self.database.connection() as db:
             await clients.register(db, ClientId(name), name.encode(), name)
-            await clients.join(db, ClientId(name), self.service, "{}")
+            await clients.join(db, ClientId(name), {self.service: "{}"})
         return Worker(ClientId(name), SessionId(uuid4()))
 
     # Putting things in place

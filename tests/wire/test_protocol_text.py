@@ -345,7 +345,7 @@ def test_close_codes() -> None:
 def test_limits() -> None:
     limits = PARTS["Framing and limits"]
     assert limits.names("limit") == list(client.Limits.__struct_fields__)
-    assert f"{frames.BYTES_BEFORE_HELLO:,} bytes" in limits.text
+    assert f"{frames.BYTES_BEFORE_REGISTRATION:,} bytes" in limits.text
     assert f"no deeper than {frames.MAX_DEPTH};" in limits.text
     (welcome,) = [frame for block in CLIENT_REQUESTS["hello"].examples() for frame in block[1:]]
     told = {row[0].strip("`| "): int(row[1].replace(",", "")) for row in limits.rows("limit")}
