@@ -23,8 +23,8 @@ Upper ones import lower ones, never the other way round (import-linter checks it
 
 Nearly every part of a node takes `flow/core.py: Core` first; what it needs besides is an argument of its own.
 
-Five paths
-----------
+Paths
+-----
 Ask → push
     `serve/connection.py: PeerConnection.frames` → `serve/channel.py: ChannelSession.take` (decode, admit, call) →
     `serve/client_channel.py: ClientSession._ask` → `flow/asks.py: Asks.ask` (how many it may get) →
@@ -47,11 +47,30 @@ An admin's request
     `admin/items.py: ItemRequests.add` → a function of `store` → the typed answer in `wire/admin/items.py: ItemsAdded`;
     `serve/admin_channel.py: AdminSession.note` writes the activity log
 
+A change → all nodes
+    `admin/services.py: ServiceRequests.configure` → `flow/signals.py: Signals.tell` (at once here, elsewhere by NOTIFY)
+    → `serve/change_listener.py: ChangeListener` → `flow/catalogue.py: Catalogue.load` → the push `service`; a signal
+    that is lost is made good by `flow/catalogue_fill.py: CatalogueFill.run`, which reads the services each second
+
+A lease is lost → the node ends
+    `flow/lease.py: Lease.run` → `app.py: Node` → `serve/listener.py: Listener.cut_off_clients`; the other nodes free
+    what it held, in their `flow/lease.py: Lease.run`
+
 A figure → dashboard
     `flow/client_counters.py: ClientCounters.stored` counts in memory → `stats/recorder.py: Recorder.write`, once a
     second → `store/history.py: add` → `stats/throughput.py: Throughput.refresh`, while somebody watches →
     `stats/topics.py: Topics.overview` → `serve/feeds.py: Feed._compute` (one encoding for all viewers) →
     `dashboard/source/src/connection.ts` → a page
+
+Rules that stand in one place
+-----------------------------
+states of a bucket          `flow/life.py`, carried out by the SQL of `store/`
+when a session may say what `wire/session.py`
+whose turn it is            `flow/demand_queue.py`
+what a client may hold      `flow/hold_limits.py`, by its health: `observe/health.py: limits`
+what giving back costs      the function `free_buckets` in `store/migrations/0001_schema.sql`
+what a peer may use up      `serve/limits.py`; `serve/connection.py` and `serve/pinger.py` for what it does not read
+what ends a claim           `store/claims.py: EndReason`
 
 Glossary
 --------
@@ -79,6 +98,7 @@ an admin request    `wire/admin/<noun>.py` (types and `ANSWERS`), `admin/<noun>.
                     perhaps a function in `store/`; the command comes by itself
 a statistic         a statement in `store/`, a field in `wire/stats.py` and in `dashboard/source/src/wire.ts`, a page;
                     `stats/rows.py` fills fields from columns of the same name
+a metric            `stats/metrics.py`
 a setting           `config.py`, and where it is read; of a service: `model.py: ServiceSettings`
 a table             `store/migrations/`, a function with its statement in `store/`, its bound in `flow/expiry.py`
 a part that runs    a class with `run()`, joined and named in `assembly.py: Parts.runs`

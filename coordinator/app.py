@@ -52,6 +52,7 @@ class Node:
         self._shared_port = shared_port
         self._home = contextlib.AsyncExitStack()
         self._database: Database | None = None
+        self._boot: Boot | None = None
         self._parts: Parts | None = None
         self.tasks: list[asyncio.Task[None]] = []
         """The tasks that run as long as the node does, each with its name."""
@@ -140,9 +141,9 @@ class Node:
         plugins = load_plugins()
         settings = self.settings
         async with database.connection() as db:
-            boot = await nodes.begin(db, settings.node_name, __version__, settings.node_lease)
+            self._boot = await nodes.begin(db, settings.node_name, __version__, settings.node_lease)
 
-        core = make_core(settings, database, boot, plugins, self.events)
+        core = make_core(settings, database, self._boot, plugins, self.events)
         async with database.connection() as db:
             await core.catalogue.load(db)
         return assemble(core)
@@ -183,9 +184,11 @@ class Node:
 
         state.draining = state.crashed = True
         log.error("the lease cannot be renewed: closing all sessions")
-        parts.sockets.listener.cut_off_clients("the node lost its lease")
-        state.failed = True
-        state.stopped.set()
+        try:
+            parts.sockets.listener.cut_off_clients("the node lost its lease")
+        finally:
+            state.failed = True
+            state.stopped.set()
 
     def _on_drain(self, drains: NodeDrains) -> None:
         if drains.node == self.settings.node_name:
@@ -208,15 +211,17 @@ class Node:
         if parts is not None:
             parts.background.cancel()
         if self._database is not None:
-            if parts is not None:
-                with contextlib.suppress(Unavailable):
-                    await self._say_goodbye(parts)
+            with contextlib.suppress(Unavailable):
+                await self._say_goodbye(self._database)
             await self._database.close()
         await self._home.aclose()
 
-    async def _say_goodbye(self, parts: Parts) -> None:
-        await parts.statistics.recorder.write()
-        await parts.work.activity_log.flush()
-        async with parts.core.database.connection() as db:
-            await nodes.set_state(db, parts.core.boot, "gone")
-            await nodes.end_sessions(db)
+    async def _say_goodbye(self, database: Database) -> None:
+        """Write what was not written yet, and tell the others that this node is gone."""
+        if self._parts is not None:
+            await self._parts.statistics.recorder.write()
+            await self._parts.work.activity_log.flush()
+        if self._boot is not None:
+            async with database.connection() as db:
+                await nodes.set_state(db, self._boot, "gone")
+                await nodes.end_sessions(db)

@@ -142,6 +142,7 @@ class Parts:
         yield "load", self.work.load_meter.run
         yield "feeds", self.statistics.feeds.run
         yield "recorder", self.statistics.recorder.run
+        yield "change listener", self.sockets.change_listener.run
 
     def vital_runs(self) -> Iterator[tuple[str, Run]]:
         """Name what works as long as the node does, and ends it by failing."""

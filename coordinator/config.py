@@ -147,7 +147,8 @@ def _own_name(so_far: dict[str, Any]) -> str:
 
 
 def _open_here(so_far: dict[str, Any]) -> Access:
-    return "open" if is_loopback(so_far.get("host", "")) else "token"
+    alone = is_loopback(so_far.get("host", "")) and not so_far.get("trusted_proxies")
+    return "open" if alone else "token"
 
 
 class _CredentialsFolder(PydanticBaseSettingsSource):
@@ -206,6 +207,12 @@ class Settings(BaseSettings):
         _own_name, "Name of this node; one database must not have two of a name.",
         "1 to 64 of the characters A-Z a-z 0-9 _ . -", pattern=r"^[A-Za-z0-9_.-]{1,64}$",
     )  # fmt: skip
+    trusted_proxies: Annotated[
+        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+    ] = _setting(
+        (), "Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
+        "addresses or networks like 10.0.0.0/8, separated by commas",
+    )  # fmt: skip
     registration: Access = _setting(
         _open_here, "Who may register: everyone, who has an enrolment token, nobody new.",
         "one of open, token, closed",
@@ -218,12 +225,6 @@ class Settings(BaseSettings):
     ] = _setting(
         (), "Origins of web pages that may connect, separated by commas.",
         "origins like https://example.org, separated by commas",
-    )  # fmt: skip
-    trusted_proxies: Annotated[
-        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
-    ] = _setting(
-        (), "Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
-        "addresses or networks like 10.0.0.0/8, separated by commas",
     )  # fmt: skip
     allowed_hosts: Annotated[
         tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)
@@ -301,6 +302,15 @@ class Settings(BaseSettings):
     def tls(self) -> bool:
         """Whether the port speaks TLS."""
         return self.tls_cert is not None
+
+    def access_to(self, setting: Literal["registration", "viewers"], *, behind_proxy: bool) -> Access:
+        """Return a setting as it holds for one connection.
+
+        Open by default means open to this machine; what a proxy passes on comes from elsewhere.
+        """
+        access: Access = getattr(self, setting)
+        by_default = setting not in self.model_fields_set
+        return "token" if access == "open" and by_default and behind_proxy else access
 
     def public(self) -> dict[str, str | int | float | bool | list[str] | None]:
         """Return every setting in force, with secrets masked, so that all of it may be shown."""

@@ -10,8 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import structlog
 import uvloop
@@ -114,13 +113,16 @@ async def _supervise(settings: Settings, dsn: str, port: int) -> int:
     children: dict[int, multiprocessing.process.BaseProcess] = {}
 
     def start(index: int) -> None:
-        flags = settings.model_dump() | {
-            "port": port,
-            "ops_port": settings.ops_port + index if settings.ops_port else 0,
-            "node_name": f"{settings.node_name[:60]}-{index}",
-            "processes": 1,
-        }
-        children[index] = context.Process(target=_child, args=(flags, dsn), name=f"coordinator-{index}")
+        # A copy keeps which settings were given, and which are defaults.
+        own = settings.model_copy(
+            update={
+                "port": port,
+                "ops_port": settings.ops_port + index if settings.ops_port else 0,
+                "node_name": f"{settings.node_name[:60]}-{index}",
+                "processes": 1,
+            }
+        )
+        children[index] = context.Process(target=_child, args=(own, dsn), name=f"coordinator-{index}")
         children[index].start()
 
     def on_signal(number: int) -> None:
@@ -147,8 +149,7 @@ async def _supervise(settings: Settings, dsn: str, port: int) -> int:
     return 0 if all(child.exitcode == 0 for child in children.values()) else 1
 
 
-def _child(flags: Mapping[str, Any], dsn: str) -> None:
-    settings = Settings(**flags)
+def _child(settings: Settings, dsn: str) -> None:
     logs.configure(settings.log_format, settings.log_level)
 
     async def serve() -> int:

@@ -13,7 +13,7 @@ import coordinator
 PACKAGE = Path(coordinator.__file__).parent
 MAP = coordinator.__doc__ or ""
 
-PLACES = sorted(set(re.findall(r"`([a-z_/]+\.(?:py|ts))(?:: ([A-Za-z_.]+))?`", MAP)))
+PLACES = sorted(set(re.findall(r"`([a-z0-9_/]+\.(?:py|ts|sql))(?:: ([A-Za-z_.]+))?`", MAP)))
 FOLDERS = sorted(set(re.findall(r"`([a-z_/]+/)`", MAP)))
 
 
@@ -44,6 +44,6 @@ def test_the_map_names_places() -> None:
 
 
 def test_all_packages_are_drawn() -> None:
-    drawing = MAP.partition("The packages")[2].partition("Five paths")[0]
+    drawing = MAP.partition("The packages")[2].partition("Paths")[0]
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"sample"}
     assert packages <= set(re.findall(r"[a-z]+", drawing))

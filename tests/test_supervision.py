@@ -20,6 +20,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.flow.signals import Signals
 from coordinator.observe.node_load import NodeLoadMeter
+from coordinator.serve.change_listener import ChangeListener
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.listener import Listener
 from coordinator.stats.recorder import Recorder
@@ -39,6 +40,7 @@ PARTS: dict[str, type[Any]] = {
     "load": NodeLoadMeter,
     "feeds": Feeds,
     "recorder": Recorder,
+    "change listener": ChangeListener,
 }
 VITAL: dict[str, type[Any]] = {"lease": Lease, "listener": Listener}
 

@@ -1,4 +1,4 @@
-"""The activity log is looked at.  protocol.md, "activity.list" """
+"""The request `activity.list`.  protocol.md, "activity.list" """
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buckets are looked at, and taken from their holders.  protocol.md, "bucket.list" """
+"""The requests `bucket.…`: list, show, release.  protocol.md, "bucket.list" """
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients are looked at, lose the right to work and get it back, and are unbound from their secrets.
+"""The requests `client.…`: list, show, activate, deactivate, forget_secret.
 protocol.md, "client.list"
 """
 

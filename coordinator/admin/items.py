@@ -1,4 +1,4 @@
-"""Items are added, put first, deleted, looked at, and let out of quarantine.  protocol.md, "item.add" """
+"""The requests `item.…`: add, prioritize, delete, retry, and what is known of items.  protocol.md, "item.add" """
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes are looked at, and told to end.  protocol.md, "node.list" """
+"""The requests `node.…`: list, drain.  protocol.md, "node.list" """
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from coordinator.stats.rows import filled
 from coordinator.store import nodes as store
 from coordinator.wire.admin import nodes as wire
 from coordinator.wire.paging import number
-
-ALL_NODES = 100_000
-"""More starts of nodes than there are."""
 
 
 class NodeRequests:
@@ -50,8 +47,8 @@ class NodeRequests:
         """
         name = request.node or self._node
         async with self._database.connection() as db:
-            found = await store.page(db, 0, ALL_NODES)
-        if not any(row["node"] == name and row["state"] == "live" for row in found):
+            live = await store.is_live(db, name)
+        if not live:
             raise NotFound(f"No node {name!r} runs.")
         self._signals.tell(NodeDrains(name))
         return wire.NodeDraining(draining=name)

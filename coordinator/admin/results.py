@@ -1,4 +1,4 @@
-"""Results are looked at, go out, are taken back and given back.  protocol.md, "result.list" """
+"""The requests `result.…`: list, export, invalidate, reinstate.  protocol.md, "result.list" """
 
 from __future__ import annotations
 

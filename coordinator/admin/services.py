@@ -1,4 +1,7 @@
-"""Services come, change, pause, end and come back, while clients are connected.  protocol.md, "service.list" """
+"""The requests `service.…`: list, show, add, configure, pause and resume, revoke and restore.
+
+protocol.md, "service.list"
+"""
 
 from __future__ import annotations
 

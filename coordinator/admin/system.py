@@ -10,6 +10,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.readiness import Readiness
 from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.stats.rows import oldest_rows
+from coordinator.stats.topics import service_totals
 from coordinator.store import statistics
 from coordinator.store.statement_stats import StatementSnapshot
 from coordinator.wire.admin import system as wire
@@ -21,7 +22,6 @@ class SystemRequests:
     """Carries out the requests `stats`, `limits` and `health`."""
 
     def __init__(self, core: Core, readiness: Readiness, limits: Limits) -> None:
-        self._state = core.state
         self._database = core.database
         self._catalogue = core.catalogue
         self._readiness = readiness
@@ -38,8 +38,7 @@ class SystemRequests:
     async def stats(self, request: wire.Stats) -> wire.ServerStats:
         """Tell how far each service is, what waits longest in it, and what this node asks of the database."""
         async with self._database.connection() as db:
-            states = await statistics.state(db)
-            await statistics.add_fronts(db, states)
+            states = await service_totals(db)
 
         services = []
         for entry in sorted(self._catalogue.all(), key=lambda entry: entry.service.name):
@@ -54,12 +53,12 @@ class SystemRequests:
 
     async def health(self, request: wire.Health) -> wire.ServerHealth:
         """Tell whether this node can work."""
-        version = await self._readiness.database_version()
-        draining = self._state.draining
+        report = await self._readiness.report()
+        version = report.database_version
         return wire.ServerHealth(
             live=True,
-            ready=version is not None and not draining,
-            draining=draining,
+            ready=report.ready,
+            draining=report.draining,
             database=wire.DatabaseHealth(reachable=version is not None, version=version),
         )
 

@@ -1,4 +1,4 @@
-"""Tokens are made, listed and ended.  protocol.md, "token.issue" """
+"""The requests `token.…`: issue, list, revoke.  protocol.md, "token.issue" """
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 from msgspec import structs
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 
 from coordinator import __version__
-from coordinator.client.address import CLIENT_PATH, client_url, is_loopback
+from coordinator.client.address import CLIENT_PATH, DirectConnect, client_url, is_loopback
 from coordinator.errors import ConfigError, CoordinatorError, Refused
 from coordinator.wire.admin import AdminHello
 from coordinator.wire.codec import encode
@@ -229,7 +229,7 @@ async def open_channel(url: str) -> ClientConnection:
     """
     here = is_loopback(url)
     try:
-        return await connect(
+        return await DirectConnect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             open_timeout=_CHANNEL_OPEN_TIMEOUT,

@@ -89,6 +89,9 @@ ClientDataOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Where identities and unsent results are kept. Default: a per-user folder."),
 ]
+PlaintextOption = Annotated[
+    bool, typer.Option("--plaintext", help="Send the secret without TLS beyond this machine, on a network of your own.")
+]
 LogLevelOption = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 
 
@@ -104,6 +107,7 @@ def work(
     screen_name: ScreenNameOption = None,
     enrolment_token: EnrolmentTokenOption = None,
     data: ClientDataOption = None,
+    plaintext: PlaintextOption = False,
     log_level: LogLevelOption = "info",
 ) -> None:
     """Work for a server: take items, check them, send the results, until Ctrl-C.
@@ -121,7 +125,7 @@ def work(
         checkers = _checkers(services, checker, option, program)
         profiles = {name: _profile(text) for name, text in _value_of_each(profile, services, "--profile").items()}
         works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
-        client = Client(server, client_id=client_id, data=data)
+        client = Client(server, client_id=client_id, data=data, plaintext=plaintext)
     except ConfigError as failure:
         typer.echo(f"coordinator work: {failure}", err=True)
         raise typer.Exit(2) from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit, urlunsplit
+
+from websockets.asyncio.client import connect
 
 from coordinator.errors import ConfigError
 
 CLIENT_PATH = "/v1/client"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-_LOOPBACK = ("localhost", "127.", "::1")
 
 
 def client_url(text: str) -> str:
@@ -38,4 +40,30 @@ def client_url(text: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """Tell whether the server is on this machine: no proxy stands in between then."""
-    return (urlsplit(url).hostname or "").startswith(_LOOPBACK)
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_secrecy(url: str, *, plaintext: bool) -> None:
+    """Refuse to send a secret where everybody on the way can read it.
+
+    `url` is that of a channel; with `plaintext` it may go anywhere.
+
+    Raises:
+        ConfigError: the URL is beyond this machine, and without TLS.
+    """
+    if url.startswith("ws://") and not plaintext and not is_loopback(url):
+        raise ConfigError(
+            f"{url} is beyond this machine and without TLS, so the secret could be read on the way; "
+            "expected a wss:// address, or --plaintext if the network in between is your own."
+        )
+
+
+class DirectConnect(connect):
+    """Connects to the address that was given and to no other: it is there that the secret is for."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from coordinator import __version__
-from coordinator.client.address import client_url
+from coordinator.client.address import check_secrecy, client_url
 from coordinator.client.backoff import Backoff
 from coordinator.client.bucket_stream import BucketStream
 from coordinator.client.held_bucket import HeldBucket
@@ -62,11 +62,13 @@ class Client:
         flush_every: float = FLUSH_EVERY,
         backoff: Backoff | None = None,
         open_timeout: float = OPEN_TIMEOUT,
+        plaintext: bool = False,
     ) -> None:
         folder = data if data is not None else default_folder()
         self.identity = load_identity(folder, client_id)
 
         self._url = client_url(url)
+        check_secrecy(self._url, plaintext=plaintext)
         self._spool_folder = folder / "spool"
         self._flush_every = flush_every
         self._backoff = backoff if backoff is not None else Backoff()

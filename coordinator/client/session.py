@@ -10,11 +10,11 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 
-from coordinator.client.address import is_loopback
+from coordinator.client.address import DirectConnect, is_loopback
 from coordinator.errors import CoordinatorError, Refused
 from coordinator.wire.client import Drain, FromServer, Hello, Welcome
 from coordinator.wire.codec import tag_of
@@ -211,7 +211,7 @@ def refusal(error: Error) -> Refused:
 
 async def _connect(url: str, open_timeout: float) -> ClientConnection:
     try:
-        return await connect(
+        return await DirectConnect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             proxy=None if is_loopback(url) else True,

@@ -77,7 +77,7 @@ class CatalogueFill:
                 return
             self._signals.work(entry.service.service_id)
 
-            # Half of the time belongs to the others.
+            # It works half of the time at most, so that it does not hold up other work.
             await asyncio.sleep(loop.time() - begun)
             entry = self._catalogue.by_id(entry.service.service_id)
 

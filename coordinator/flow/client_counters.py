@@ -149,7 +149,7 @@ class ClientCounters:
         """Return how many items were settled through this node since it started."""
         return self.items
 
-    def known(self) -> dict[MembershipKey, MembershipFigures]:
+    def take_flushed(self) -> dict[MembershipKey, MembershipFigures]:
         """Return the figures of the clients that were flushed since the last call."""
         known, self._known = self._known, {}
         return known

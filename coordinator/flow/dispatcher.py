@@ -180,6 +180,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Serve who asks, until cancelled."""
         self.queue.put_back(self.queue.in_flight)  # if it ran before
+        self._building_ahead = None
         async with asyncio.TaskGroup() as self._group:
             while True:
                 try:
@@ -371,6 +372,7 @@ class Dispatcher:
             outcome = await self._build(entry, BuildReason.AHEAD)
             if outcome.buckets:
                 self.queue.something_came()
+                self._changed.set()
         except Unavailable:
             pass  # whoever asks next finds out
         except Exception:

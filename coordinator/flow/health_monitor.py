@@ -59,7 +59,7 @@ class HealthMonitor:
         Raises:
             Unavailable: the database is away; they are judged when they do something again.
         """
-        known = self._counters.known()
+        known = self._counters.take_flushed()
         for figures in known.values():
             await self._judge(figures, Comparison(), only_worse=True)
         self._waiting |= known

@@ -39,7 +39,7 @@ class Lease:
             Unavailable: the database is away.
         """
         async with self._core.database.connection() as db:
-            former = await nodes.former_boots(db, self._core.settings.node_name, self._core.boot)
+            former = await nodes.end_former_boots(db, self._core.settings.node_name, self._core.boot)
             if former:
                 await activity.note_nodes(db, self._core.actor, former, "it started again")
             await self._free_crashed(db)
@@ -70,7 +70,7 @@ class Lease:
                 core.state.lease_lost.set()
 
             core.signals.alone = await nodes.others(db, core.boot) == 0
-            gone = await nodes.expired(db, core.boot)
+            gone = await nodes.declare_expired_gone(db, core.boot)
             if gone:
                 await activity.note_nodes(db, core.actor, gone, "its lease ran out")
                 core.events.emit("node", f"{len(gone)} gone: the lease ran out")

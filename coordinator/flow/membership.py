@@ -60,7 +60,7 @@ class Memberships:
         self._releases = releases
         self._signals = core.signals
         self._boot = core.boot
-        self._registration = core.settings.registration
+        self._settings = core.settings
         self._events = core.events
 
     async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
@@ -157,7 +157,7 @@ class Memberships:
                 and credentials.same(known.secret_hash, identity.secret_hash)
             )
             if not again:
-                await self._check_enrolment(db, register.enrolment_token)
+                await self._check_enrolment(db, register.enrolment_token, by)
             if not await clients.register(db, by.client_id, identity.secret_hash, screen_name):
                 raise Unauthorized("That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS)
             if choices:
@@ -178,11 +178,12 @@ class Memberships:
             services=[membership_of(entry, identity) for entry in self._catalogue.all()],
         )
 
-    async def _check_enrolment(self, db: Connection, token: object) -> None:
+    async def _check_enrolment(self, db: Connection, token: object, by: Holder) -> None:
         """Refuse a new client that may not register here; an enrolment token is used up."""
-        if self._registration == "open":
+        registration = self._settings.access_to("registration", behind_proxy=by.behind_proxy)
+        if registration == "open":
             return
-        if self._registration == "closed":
+        if registration == "closed":
             raise Forbidden("Registration is closed here.")
         if token is None:
             raise BadRegistration("An enrolment token is needed.", detail={"path": "$.enrolment_token"})

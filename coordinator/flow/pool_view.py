@@ -37,7 +37,7 @@ from coordinator.flow.bucket_builder import BuildOutcome, BuildStatus
 from coordinator.store.claims import FRONT_BUCKETS
 
 LOOK_AT_EMPTY_POOL_AFTER = 2.0
-"""Seconds after which an empty pool is looked at again though nothing was heard: the net below the signals."""
+"""Seconds after which an empty pool is looked at again though nothing was heard, in case a signal was lost."""
 
 
 class PoolState(Enum):

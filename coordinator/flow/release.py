@@ -48,6 +48,8 @@ class Releases:
         self._events = core.events
         self._counters = core.counters
         self._lost_track = core.lost_track
+
+        self._ran_before = False
         self._ended: asyncio.Queue[SessionId] = asyncio.Queue()
         """Sessions whose end is not noted yet."""
         self._moving: set[SessionId] = set()
@@ -291,6 +293,9 @@ class Releases:
 
     async def run(self) -> None:
         """Note the ends of sessions, and resolve doubts; until cancelled."""
+        if self._ran_before:
+            self._lost_track.set()  # what was in doubt when it failed is in doubt still
+        self._ran_before = True
         async with asyncio.TaskGroup() as group:
             group.create_task(self._note_ends())
             group.create_task(self._resolve_doubts())

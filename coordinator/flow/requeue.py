@@ -62,5 +62,5 @@ class Requeue:
                     await store.requeue(db, claims)
             self._releases.wake(found)
 
-            # Half of the time belongs to the others.
+            # It works half of the time at most, so that it does not hold up other work.
             await asyncio.sleep(loop.time() - begun)

@@ -35,11 +35,15 @@ CHECK_INTERVAL = 5.0
 SignalT = TypeVar("SignalT", bound=Signal)
 
 
-class _Envelope(Struct, rename={"sender": "from"}):
+class _Sender(Struct, rename={"sender": "from"}):
     sender: Boot
+
+
+class _Envelope(_Sender):
     signal: AnySignal
 
 
+_SENDER_DECODER = msgspec.json.Decoder(_Sender)
 _DECODER = msgspec.json.Decoder(_Envelope)
 
 
@@ -148,11 +152,11 @@ class Signals:
 
     def _receive(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
         try:
+            if _SENDER_DECODER.decode(payload).sender == self._boot:
+                return
+            self.alone = False
             envelope = _DECODER.decode(payload)
         except msgspec.MsgspecError:
-            log.warning("not a signal of ours", payload=payload[:100])
-            return
-
-        if envelope.sender != self._boot:
-            self.alone = False
+            log.warning("not a signal that this version knows", payload=payload[:100])
+        else:
             self._deliver(envelope.signal)

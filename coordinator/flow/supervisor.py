@@ -61,6 +61,11 @@ class Supervisor:
         try:
             await run()
             log.error("a part of the node ended by itself", part=name)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.exception("a part of the node failed: it was cancelled, and nobody did it", part=name)
         except Exception:
             log.exception("a part of the node failed", part=name)
         self._failed_at[name] = monotonic()

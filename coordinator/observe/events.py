@@ -1,4 +1,4 @@
-"""Events of this node, told by the steps after their commit; never awaited, never a reason for anything.
+"""Events of this node, emitted by the steps after their commit; for display only, no step may depend on them.
 
 They stand in a ring in memory: the oldest fall out.  The counts are of this node since it started.
 """

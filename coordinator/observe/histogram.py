@@ -1,4 +1,4 @@
-"""Durations of what clients wait for, sorted into spans as they end: two additions each."""
+"""Histograms of how long clients wait, by service; a sample costs a bisection and two additions."""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ import json
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections import Counter
+from collections.abc import Callable, MutableMapping
+from time import monotonic
 from typing import Any, Literal
 
 import orjson
@@ -27,10 +29,59 @@ TRACE_MARGIN = "    | "
 LogEntry = MutableMapping[str, Any]
 
 
+MAX_ENTRIES_A_SECOND = 50
+"""Entries of one kind that are written in one second: whoever causes them must not fill the disk."""
+
+MAX_KINDS = 1000
+"""Kinds of entries that are counted in one second; further ones share a count."""
+
+
+class EntryLimiter:
+    """Counts the entries of each kind in the running second."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._second = 0
+        self._counts: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def admit(self, kind: str) -> int | None:
+        """Count an entry; returns how many of its kind were left out before it, or None to leave it out too."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._counts.clear()
+        if kind not in self._counts and len(self._counts) >= MAX_KINDS:
+            kind = ""
+
+        self._counts[kind] += 1
+        if self._counts[kind] <= MAX_ENTRIES_A_SECOND:
+            return self._left_out.pop(kind, 0)
+        self._left_out[kind if kind in self._left_out or len(self._left_out) < MAX_KINDS else ""] += 1
+        return None
+
+    def process(self, logger: object, method: str, entry: LogEntry) -> LogEntry:
+        """Leave out an entry of structlog, or let it tell how many were left out before it."""
+        left_out = self.admit(str(entry.get("event")))
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            entry["left_out"] = left_out
+        return entry
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Do the same for a record of the standard library; its kind is its text before it is filled in."""
+        left_out = self.admit(str(record.msg))
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} such entries were left out before)"
+        return left_out is not None
+
+
 def configure(style: Literal["json", "console"], level: str) -> None:
     """Log to standard error from now on; the loggers and warnings of libraries go the same way."""
     least = logging.getLevelNamesMapping()[level.upper()]
 
+    limiter = EntryLimiter()
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -49,13 +100,14 @@ def configure(style: Literal["json", "console"], level: str) -> None:
     )
 
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[limiter.process, *shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
 
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(limiter.filter)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],

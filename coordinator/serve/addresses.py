@@ -83,6 +83,15 @@ def forwarded_for(headers: Headers) -> list[str]:
     return [part for part in parts if part[:4].lower() == "for="]
 
 
+FORWARDING_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+"""Headers by which proxies tell that a request is not their own."""
+
+
+def is_forwarded(headers: Headers) -> bool:
+    """Tell whether a proxy has passed a request on."""
+    return any(name in headers for name in FORWARDING_HEADERS)
+
+
 class HostCheck:
     """Tells which `Host` headers are served, so that a page of a stranger cannot reach this node by a name of its own.
 

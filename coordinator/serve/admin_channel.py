@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from coordinator import credentials
-from coordinator.errors import Forbidden, OutOfOrder, PeerError, Unauthorized, Unavailable
-from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
+from coordinator.errors import Forbidden, PeerError, Unavailable
+from coordinator.serve.channel import Edge, Step
 from coordinator.serve.connection import TimestampedConnection
-from coordinator.store import activity, tokens
+from coordinator.serve.token_session import TokenSession, check_protocol
+from coordinator.store import activity
 from coordinator.wire import admin as wire
 from coordinator.wire.admin.system import Health, LimitsShow, Stats
 from coordinator.wire.codec import Codec, tag_of
@@ -41,10 +41,11 @@ class AdminDependencies:
     steps: Mapping[type[Request], Step]
 
 
-class AdminSession(ChannelSession):
+class AdminSession(TokenSession):
     """One session of one admin or operator."""
 
     codec = CODEC
+    hello_type = wire.AdminHello
     refusals_logged_at = logging.INFO
 
     def __init__(
@@ -52,7 +53,6 @@ class AdminSession(ChannelSession):
     ) -> None:
         super().__init__(connection, address, edge)
         self._database = edge.core.database
-        self._token: tokens.Token | None = None
         self._steps = dependencies.steps
 
     async def run(self) -> None:
@@ -61,41 +61,27 @@ class AdminSession(ChannelSession):
 
     @property
     def welcomed(self) -> bool:
-        return self._token is not None
+        return self.token is not None
 
     @property
     def log_fields(self) -> dict[str, str]:
-        return {"address": self.address, **({} if self._token is None else {"token": self._token.token_id})}
-
-    @property
-    def token_id(self) -> str | None:
-        """Name the token that this session lives by."""
-        return None if self._token is None else self._token.token_id
+        return {"address": self.address, **({} if self.token is None else {"token": self.token.token_id})}
 
     async def admit(self, request: Request) -> None:
-        if isinstance(request, wire.AdminHello):
-            if self._token is not None:
-                raise OutOfOrder("hello is the first message, and comes once.")
-        elif self._token is None:
-            raise OutOfOrder("The first message is hello.")
-        elif self._token.role != "admin" and type(request) in wire.ADMIN_ONLY:
+        await super().admit(request)
+        if self.token is not None and self.token.role != "admin" and type(request) in wire.ADMIN_ONLY:
             raise Forbidden(f"{tag_of(type(request))} needs an admin's token.")
 
     def step_for(self, request: Request) -> Step:
         return self._hello if isinstance(request, wire.AdminHello) else self._steps[type(request)]
 
     async def _hello(self, hello: wire.AdminHello) -> Answer:
-        if hello.protocol != PROTOCOL:
-            raise other_version(hello.protocol)
-
-        async with self._database.connection() as db:
-            token = await tokens.find(db, credentials.hash_token(hello.token))
-        if token is None:
-            raise Unauthorized("That token is not good.", close_code=Close.BAD_CREDENTIALS)
+        check_protocol(hello.protocol)
+        token = await self.find_token(hello.token)
         if token.role not in ("admin", "operator"):
             raise Forbidden(f"A token for {token.role} does not open this channel.", close_code=Close.FORBIDDEN)
 
-        self._token = token
+        self.token = token
         self.connection.protocol.max_message_size = max(MAX_ADMIN_FRAME_BYTES, self._edge.limits.max_message_bytes)
         return wire.AdminWelcome(
             role="admin" if token.role == "admin" else "operator",
@@ -105,12 +91,12 @@ class AdminSession(ChannelSession):
         )
 
     async def note(self, request: Request, error: PeerError | None) -> None:
-        if type(request) in NOT_LOGGED or self._token is None:
+        if type(request) in NOT_LOGGED or self.token is None:
             return
         if isinstance(request, wire.AdminHello) and error is None:
             return  # a session that begins has done nothing yet
 
-        who = f"{self._token.role}:{self._token.label or self._token.token_id}"
+        who = f"{self.token.role}:{self.token.label or self.token.token_id}"
         if type(request) not in READ_ONLY:
             self._emit_event(request, who, error)
 

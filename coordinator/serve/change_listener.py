@@ -18,6 +18,9 @@ from coordinator.store import tokens
 from coordinator.wire.client import ServiceChanged
 from coordinator.wire.frames import Close
 
+TOKEN_CHECK_INTERVAL = 2.0
+"""Seconds between two looks at whether the tokens by which sessions live are still good."""
+
 
 class ChangeListener:
     """Reads clients and services again after a signal that they have changed, and closes sessions of revoked tokens."""
@@ -42,6 +45,24 @@ class ChangeListener:
         signals.on(TokenEnded, self._on_token)
         signals.resync = self._begin_resync
         self._catalogue.changed = self._on_service
+
+    async def run(self) -> None:
+        """End sessions whose tokens expire, or were revoked while a signal was lost; until cancelled."""
+        while True:
+            await asyncio.sleep(TOKEN_CHECK_INTERVAL)
+            with contextlib.suppress(Unavailable):
+                await self._end_sessions_of_ended_tokens()
+
+    async def _end_sessions_of_ended_tokens(self) -> None:
+        sessions = self._sessions.of_token()
+        if not sessions:
+            return
+
+        async with self._database.connection() as db:
+            good = await tokens.good_among(db, [session.token_id for session in sessions if session.token_id])
+        for session in sessions:
+            if session.token_id not in good:
+                session.end(Close.DEACTIVATED, "the token has expired or was revoked")
 
     def _on_services(self, changed: ServicesChanged) -> None:
         self._background.begin(self.reload_services())
@@ -71,11 +92,7 @@ class ChangeListener:
             await self._reload(client)
 
         with contextlib.suppress(Unavailable):
-            for session in self._sessions.of_token():
-                async with self._database.connection() as db:
-                    good = session.token_id is not None and await tokens.still_good(db, session.token_id)
-                if not good:
-                    session.end(Close.DEACTIVATED, "the token was revoked")
+            await self._end_sessions_of_ended_tokens()
 
         await self.reload_services()
 

@@ -143,8 +143,10 @@ class ClientSession(ChannelSession):
 
     async def admit(self, request: Request) -> None:
         self._life.admit(type(request))
-        if type(request) in NEEDS_REGISTRATION and not self.identity.registered:
-            raise NotRegistered("Register first.", scope="client")
+        if type(request) in NEEDS_REGISTRATION:
+            if not self.identity.registered:
+                raise NotRegistered("Register first.", scope="client")
+            self._take_large_frames()  # another session of the client may have registered it
         if self._submits and type(request) in WAITS_FOR_SUBMITS:
             await asyncio.wait(self._submits.values())
 
@@ -319,7 +321,7 @@ class ClientSession(ChannelSession):
 
 
 def _refuse_repeated(holds: Sequence[wire.Hold]) -> None:
-    if len({hold.bucket_id for hold in holds}) < len(holds):
+    if len({hold.bucket_id.lower() for hold in holds}) < len(holds):
         raise BadMessage("A bucket stands twice among `holds`.", detail={"path": "$.holds"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from msgspec import Struct, UnsetType
@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from coordinator.errors import PeerError, RateLimited
+from coordinator.serve.addresses import is_forwarded
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW, Handshakes, TokenBucket
 from coordinator.wire.client import Limits
@@ -54,8 +55,7 @@ class TimestampedConnection(ServerConnection):
             self.peer = str(peer[0])
         self._place = self._handshakes.enter(self.peer)
         if self._place is None:
-            assert isinstance(transport, asyncio.Transport)
-            transport.abort()
+            cast(asyncio.Transport, transport).abort()  # uvloop's are none by their class
             return
         super().connection_made(transport)
 
@@ -90,11 +90,19 @@ class PeerConnection:
         self._refused = 0
         self._closing: tuple[int, str] | None = None
         self._receiving: asyncio.Task[Any] | None = None
+        """The task that `end` may cancel, since no frame is being answered."""
+        self._reading = False
 
     @property
     def log_fields(self) -> dict[str, str]:
         """The fields that identify this connection in the log."""
         return {"address": self.address}
+
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether the connection was passed on by a proxy, by the headers of its request."""
+        request = self.connection.request
+        return request is not None and is_forwarded(request.headers)
 
     @property
     def welcomed(self) -> bool:
@@ -112,14 +120,16 @@ class PeerConnection:
             while self._closing is None:
                 self._receiving = asyncio.current_task()
                 await self.connection.drain()  # nothing more is read from a peer that does not read
+                self._reading = True
                 frame = await self.connection.recv()
+                self._reading = False
                 self._receiving = None
 
                 if not isinstance(frame, str):
                     self.end(Close.UNSUPPORTED_DATA, "text frames only")
                 elif self._within_rate(frame):
                     await self.take(frame)
-        except (ConnectionClosed, ConnectionError):
+        except (ConnectionClosed, OSError):
             pass
         except asyncio.CancelledError:
             if self._closing is None:
@@ -129,6 +139,7 @@ class PeerConnection:
             task.uncancel()
         finally:
             self._receiving = None
+            self._reading = False
             timer.cancel()
 
     def _no_hello(self) -> None:
@@ -156,7 +167,7 @@ class PeerConnection:
     @property
     def at_work(self) -> bool:
         """Whether a frame is being answered; what the peer sends meanwhile, pongs too, may not be read yet."""
-        return self._receiving is None and self._closing is None
+        return not self._reading and self._closing is None
 
     # Writing
 

@@ -47,9 +47,11 @@ class HttpPages:
         if path == "/healthz":
             return plain(http.HTTPStatus.OK, "ok\n")
         if path == "/readyz":
-            ready, reasons = await self._readiness.probe()
-            status = http.HTTPStatus.OK if ready else http.HTTPStatus.SERVICE_UNAVAILABLE
-            return response(status, "application/json", msgspec.json.encode({"ready": ready, "reasons": reasons}))
+            report = await self._readiness.report()
+            status = http.HTTPStatus.OK if report.ready else http.HTTPStatus.SERVICE_UNAVAILABLE
+            return response(
+                status, "application/json", msgspec.json.encode({"ready": report.ready, "reasons": report.reasons})
+            )
         return plain(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
 
 

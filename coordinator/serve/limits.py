@@ -77,10 +77,10 @@ class Addresses:
         return bucket.take()
 
 
-MOST_HANDSHAKES = 2000
+MAX_HANDSHAKES = 2000
 """Connections that may be between their accept and the end of their handshake."""
 
-MOST_HANDSHAKES_OF_A_BLOCK = 500
+MAX_HANDSHAKES_OF_A_BLOCK = 500
 """The same of one address, or of one IPv6 /64; a restart lets all clients behind one address come at once."""
 
 
@@ -99,8 +99,8 @@ class Handshakes:
         """
         block = client_block(peer, (), ())
         taken = self._places.get(block, 0)
-        crowded = taken >= MOST_HANDSHAKES_OF_A_BLOCK and not is_trusted(peer, self._trusted)
-        if crowded or self._total >= MOST_HANDSHAKES:
+        crowded = taken >= MAX_HANDSHAKES_OF_A_BLOCK and not is_trusted(peer, self._trusted)
+        if crowded or self._total >= MAX_HANDSHAKES:
             return None
         self._places[block] = taken + 1
         self._total += 1

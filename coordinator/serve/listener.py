@@ -19,11 +19,12 @@ from websockets.typing import Subprotocol
 
 from coordinator.config import is_loopback
 from coordinator.errors import ConfigError
+from coordinator.flow.core import RETRY_AFTER_DRAIN
 from coordinator.serve.addresses import HostCheck, client_block, forwarded_for
 from coordinator.serve.admin_channel import AdminDependencies, AdminSession
 from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
-from coordinator.serve.connection import TimestampedConnection
+from coordinator.serve.connection import CLOSE_TIMEOUT, TimestampedConnection
 from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages, plain
 from coordinator.serve.limits import Handshakes
 from coordinator.serve.open_sessions import OpenSessions
@@ -62,7 +63,7 @@ class Listener:
         self._sessions = sessions
         self._state = edge.core.state
         self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
-        self._hosts = HostCheck(settings.allowed_hosts, loopback_only=is_loopback(settings.host))
+        self._hosts = HostCheck((*settings.allowed_hosts, settings.host), loopback_only=is_loopback(settings.host))
         self._handshakes = Handshakes(settings.trusted_proxies)
         self._pinger = Pinger(settings.ping_interval, settings.ping_timeout)
         self._servers: list[Server] = []
@@ -87,7 +88,7 @@ class Listener:
             select_subprotocol=_choose,
             compression=None,  # a compressor takes ten times the memory of a session
             ping_interval=None,  # Pinger does this without a close handshake
-            close_timeout=2,
+            close_timeout=CLOSE_TIMEOUT,
             open_timeout=10,
             max_size=BYTES_BEFORE_REGISTRATION,
             max_queue=16,
@@ -131,7 +132,7 @@ class Listener:
         if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
             return plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
         if self._state.draining:
-            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=5)
+            return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=int(RETRY_AFTER_DRAIN))
 
         # Clients and viewers are counted separately, so that viewers take no places from clients.
         sessions, limits = self._sessions, self._edge.limits

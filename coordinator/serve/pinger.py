@@ -14,7 +14,7 @@ from coordinator.wire.frames import Close
 
 log = structlog.get_logger()
 
-MOST_UNREAD_OF_ALL = 256 * 1024 * 1024
+MAX_UNREAD_BYTES_OF_ALL = 256 * 1024 * 1024
 """Bytes that may wait on this node for all its peers together to read them."""
 
 STUCK_AFTER = 10.0
@@ -85,13 +85,13 @@ class Pinger:
         """Cut off those for whom most waits, while too much waits on this node."""
         waiting = [(peer.unread(), peer) for peer in self._due]
         total = sum(unread for unread, _ in waiting)
-        if total <= MOST_UNREAD_OF_ALL:
+        if total <= MAX_UNREAD_BYTES_OF_ALL:
             return
 
         for unread, peer in sorted(waiting, key=itemgetter(0), reverse=True):
             peer.end(Close.SLOW_READER, "too slow a reader")
             total -= unread
-            if total <= MOST_UNREAD_OF_ALL:
+            if total <= MAX_UNREAD_BYTES_OF_ALL:
                 return
 
     def _sweep(self, now: float) -> None:

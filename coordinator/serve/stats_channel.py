@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from coordinator import credentials
-from coordinator.errors import Draining, Forbidden, OutOfOrder, Unauthorized
+from coordinator.errors import Draining, Forbidden, Unauthorized
 from coordinator.flow.core import RETRY_AFTER_DRAIN
-from coordinator.serve.channel import ChannelSession, Edge, Step, other_version
+from coordinator.serve.channel import Edge, Step
 from coordinator.serve.connection import TimestampedConnection, ref_of
 from coordinator.serve.feeds import Feeds
-from coordinator.store import tokens
+from coordinator.serve.token_session import TokenSession, check_protocol
 from coordinator.wire import stats as wire
 from coordinator.wire.codec import Codec
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Request
@@ -34,10 +33,11 @@ class StatsDependencies:
     table: Table
 
 
-class StatsSession(ChannelSession):
+class StatsSession(TokenSession):
     """The session of one dashboard or script."""
 
     codec = CODEC
+    hello_type = wire.StatsHello
 
     def __init__(
         self, connection: TimestampedConnection, address: str, edge: Edge, dependencies: StatsDependencies
@@ -48,8 +48,6 @@ class StatsSession(ChannelSession):
         self._role: Role | None = None
         self._topics: list[str] = []
         self._interval = 1.0
-        self.token_id: str | None = None
-        """The token with which the session was opened, if with one; the session ends when it is revoked."""
 
     @property
     def welcomed(self) -> bool:
@@ -62,19 +60,11 @@ class StatsSession(ChannelSession):
         finally:
             self._feeds.leave(self)
 
-    async def admit(self, request: Request) -> None:
-        if isinstance(request, wire.StatsHello):
-            if self._role is not None:
-                raise OutOfOrder("hello is the first message, and comes once.")
-        elif self._role is None:
-            raise OutOfOrder("The first message is hello.")
-
     def step_for(self, request: Request) -> Step:
         return partial(ANSWERS[type(request)], self)
 
     async def _hello(self, hello: wire.StatsHello) -> Answer:
-        if hello.protocol != PROTOCOL:
-            raise other_version(hello.protocol)
+        check_protocol(hello.protocol)
         if self._state.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, close_code=Close.RESTART)
         self._role = await self._role_of(hello.token)
@@ -90,18 +80,15 @@ class StatsSession(ChannelSession):
             Forbidden: it is a token for enrolment.
         """
         if token is None:
-            if self._edge.core.settings.viewers == "open":
+            if self._edge.core.settings.access_to("viewers", behind_proxy=self.behind_proxy) == "open":
                 return "viewer"
             raise Unauthorized("Viewers need a token here.", close_code=Close.BAD_CREDENTIALS)
 
-        async with self._edge.core.database.connection() as db:
-            known = await tokens.find(db, credentials.hash_token(token))
-        if known is None:
-            raise Unauthorized("That token is not good.", close_code=Close.BAD_CREDENTIALS)
+        known = await self.find_token(token)
         if known.role == "enrolment":
             raise Forbidden("A token for enrolment does not open this channel.", close_code=Close.FORBIDDEN)
 
-        self.token_id = known.token_id
+        self.token = known
         return "admin" if known.role == "admin" else "operator" if known.role == "operator" else "viewer"
 
     async def _subscribe(self, subscribe: wire.Subscribe) -> None:

@@ -169,7 +169,7 @@ async def service_totals(db: Connection) -> dict[ServiceId, ServiceTotals]:
 
 
 async def _running_nodes(db: Connection) -> list[rows.NodeReport]:
-    return [rows.node_report(row) for row in await nodes.here(db)]
+    return [rows.node_report(row) for row in await nodes.running(db)]
 
 
 async def _active_minutes(db: Connection) -> dict[ServiceId, list[tuple[int, int]]]:

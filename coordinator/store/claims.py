@@ -1,7 +1,7 @@
 """Claiming and releasing buckets, and the marks that the clock sets on them.
 
 Every statement here moves whole buckets and is one statement, so that all or nothing happens however many nodes
-run it at once.  The table of states is beside `bucket` in the schema.
+run it at once.  The states of a bucket, and what changes them, stand in `flow/life.py`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from coordinator.model import (
     SessionId,
 )
 from coordinator.store.pool import Connection
-
-MAX_ATTEMPTS = 3
-"""After so many claims that ended without settling it, a bucket is cut up.  protocol.md, "Give-backs" """
 
 FRONT_BUCKETS = 128
 """Buckets at the front of the pool, beside those that are asked for, of which each may be the next of its rank."""

@@ -14,14 +14,14 @@ NOTIFY_CHANNEL = "coordinator"
 _BEGIN = """
 INSERT INTO node (name, version, lease_until) VALUES ($1, $2, now() + make_interval(secs => $3)) RETURNING boot"""
 
-_FORMER = """
+_END_FORMER_BOOTS = """
 UPDATE node SET state = 'gone' WHERE name = $1 AND boot <> $2 AND state <> 'gone' RETURNING boot"""
 
 _RENEW = """
 UPDATE node SET lease_until = now() + make_interval(secs => $2), load = $3
  WHERE boot = $1 AND state <> 'gone' RETURNING boot"""
 
-_EXPIRED = """
+_DECLARE_EXPIRED_GONE = """
 UPDATE node SET state = 'gone'
  WHERE boot IN (SELECT boot FROM node WHERE state <> 'gone' AND lease_until < now() AND boot <> $1
                  ORDER BY boot FOR UPDATE SKIP LOCKED)
@@ -46,9 +46,9 @@ async def begin(db: Connection, name: str, version: str, lease: float) -> Boot:
     return Boot(await db.fetchval(_BEGIN, name, version, lease))
 
 
-async def former_boots(db: Connection, name: str, boot: Boot) -> list[Boot]:
+async def end_former_boots(db: Connection, name: str, boot: Boot) -> list[Boot]:
     """End the former starts of the same name; returns those that had not ended."""
-    return [Boot(row["boot"]) for row in await db.fetch(_FORMER, name, boot)]
+    return [Boot(row["boot"]) for row in await db.fetch(_END_FORMER_BOOTS, name, boot)]
 
 
 async def renew(db: Connection, boot: Boot, lease: float, load: str = "{}") -> bool:
@@ -56,19 +56,27 @@ async def renew(db: Connection, boot: Boot, lease: float, load: str = "{}") -> b
     return await db.fetchval(_RENEW, boot, lease, load) is not None
 
 
-_HERE = """
+_RUNNING = """
 SELECT name AS node, boot, state, lease_until, version, started_at, load
   FROM node WHERE state <> 'gone' ORDER BY boot"""
 
 
-async def here(db: Connection) -> list[dict[str, Any]]:
+async def running(db: Connection) -> list[dict[str, Any]]:
     """List the nodes that run, each with the load that it told last."""
-    return [dict(row) for row in await db.fetch(_HERE)]
+    return [dict(row) for row in await db.fetch(_RUNNING)]
 
 
-async def expired(db: Connection, boot: Boot) -> list[Boot]:
+_IS_LIVE = "SELECT EXISTS (SELECT FROM node WHERE name = $1 AND state = 'live')"
+
+
+async def is_live(db: Connection, name: str) -> bool:
+    """Whether a node of that name runs and does not drain."""
+    return bool(await db.fetchval(_IS_LIVE, name))
+
+
+async def declare_expired_gone(db: Connection, boot: Boot) -> list[Boot]:
     """Declare nodes gone whose lease has run out; returns their starts, each to one caller only."""
-    return [Boot(row["boot"]) for row in await db.fetch(_EXPIRED, boot)]
+    return [Boot(row["boot"]) for row in await db.fetch(_DECLARE_EXPIRED_GONE, boot)]
 
 
 async def end_sessions(db: Connection) -> None:

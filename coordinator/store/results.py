@@ -96,7 +96,7 @@ stored AS (
            kept_until = CASE WHEN NOT (c.whole OR c.final) THEN b.kept_until END,
            shuffle = CASE WHEN c.final THEN gen_random_uuid() ELSE b.shuffle END,
            attempts = b.attempts + CASE WHEN c.final AND NOT c.whole THEN 1 ELSE 0 END,
-           split_at = CASE WHEN c.final AND NOT c.whole AND b.attempts >= 2
+           split_at = CASE WHEN c.final AND NOT c.whole AND attempts_spent(b.attempts + 1)
                            THEN now() + make_interval(secs => $7) END
       FROM current c WHERE b.bucket_id = c.bucket_id
     RETURNING b.service_id, b.bucket_id, b.claim_id, c.client_id, c.n, c.final, items_left(b.settled) AS remaining),
@@ -214,7 +214,7 @@ stored AS (
            kept_until = CASE WHEN NOT (a.whole OR $4) THEN b.kept_until END,
            shuffle = CASE WHEN $4 AND NOT a.whole THEN gen_random_uuid() ELSE b.shuffle END,
            attempts = b.attempts + CASE WHEN $4 AND NOT a.whole THEN 1 ELSE 0 END,
-           split_at = CASE WHEN $4 AND NOT a.whole AND b.attempts >= 2
+           split_at = CASE WHEN $4 AND NOT a.whole AND attempts_spent(b.attempts + 1)
                            THEN now() + make_interval(secs => $6) END
       FROM after a WHERE b.bucket_id = a.bucket_id
     RETURNING a.whole OR $4 AS closed, a.whole, items_left(b.settled) AS remaining),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,14 +59,14 @@ async def find(db: Connection, token_hash: bytes) -> Token | None:
     return None if row is None else Token(**row)
 
 
-_STILL_GOOD = """
-SELECT EXISTS (SELECT FROM token WHERE token_id = $1 AND revoked_at IS NULL
-                  AND (expires_at IS NULL OR expires_at > now()))"""
+_GOOD_AMONG = """
+SELECT token_id FROM token
+ WHERE token_id = ANY ($1::text[]) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"""
 
 
-async def still_good(db: Connection, token_id: str) -> bool:
-    """Tell whether a token that a session lives by has neither expired nor been revoked."""
-    return bool(await db.fetchval(_STILL_GOOD, token_id))
+async def good_among(db: Connection, token_ids: Sequence[str]) -> set[str]:
+    """Return those of the tokens, by which sessions live, that have neither expired nor been revoked."""
+    return {row["token_id"] for row in await db.fetch(_GOOD_AMONG, list(token_ids))}
 
 
 async def use_enrolment(db: Connection, token_hash: bytes) -> bool:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
-from coordinator.client.address import client_url
+from coordinator.client.address import check_secrecy, client_url, is_loopback
 from coordinator.client.backoff import Backoff
 from coordinator.client.identity import load_identity
+from coordinator.client.session import Session, SessionEnded
 from coordinator.errors import ConfigError
+from coordinator.wire.client import Hello
 
 
 def test_backoff_doubles_up_to_its_most() -> None:
@@ -50,6 +56,47 @@ def test_addresses(text: str, url: str) -> None:
 def test_no_addresses(text: str) -> None:
     with pytest.raises(ConfigError):
         client_url(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("ws://127.0.0.1:1", True),
+        ("ws://127.9.9.9", True),
+        ("ws://[::1]:1", True),
+        ("ws://LOCALHOST:1", True),
+        ("ws://127.evil.example", False),
+        ("ws://localhost.evil.example", False),
+        ("ws://192.0.2.1", False),
+    ],
+)
+def test_a_secret_stays_on_this_machine_without_tls(url: str, here: bool) -> None:
+    assert is_loopback(url) is here
+    check_secrecy(url.replace("ws://", "wss://"), plaintext=False)
+    check_secrecy(url, plaintext=True)
+    with nullcontext() if here else pytest.raises(ConfigError, match="--plaintext"):
+        check_secrecy(url, plaintext=False)
+
+
+async def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+    """The secret is for the server that was named, not for where it sends the daemon."""
+    visitors: list[str] = []
+
+    async def elsewhere(connection: ServerConnection) -> None:
+        visitors.append(str(await connection.recv()))
+
+    async with serve(elsewhere, "127.0.0.1", 0) as other:
+        there = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}/v1/client"
+
+        def redirect(connection: ServerConnection, request: Request) -> Response:
+            return Response(307, "Temporary Redirect", Headers({"Location": there}))
+
+        async with serve(elsewhere, "127.0.0.1", 0, process_request=redirect) as named:
+            url = f"ws://127.0.0.1:{named.sockets[0].getsockname()[1]}/v1/client"
+            hello = Hello(protocol=1, client_id="ada", secret="s" * 32)
+            with pytest.raises(SessionEnded, match="HTTP 307"):
+                await Session.open(url, hello)
+    assert visitors == []
 
 
 def test_identity_is_made_once(tmp_path: Path) -> None:

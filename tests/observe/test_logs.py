@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from coordinator import credentials
+from coordinator.observe import logs
 from coordinator.store import tokens
 from coordinator.store.pool import Database
 from tests.harness import Admin, Message, Peer, Volunteer
@@ -226,3 +227,41 @@ async def test_a_whole_run_tells_no_secret_and_what_it_is_about(database: Databa
     assert {one["client"] for one in ended} == {"ada"}
     refused = {(one["request"], one["code"]) for one in events if one["event"].endswith("refused")}
     assert {("hello", "unauthorized"), ("register", "unauthorized"), ("release", "unknown_bucket")} <= refused
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_entries_of_one_kind_are_limited_and_counted() -> None:
+    clock = Clock()
+    limiter = logs.EntryLimiter(clock)
+    admitted = [limiter.admit("refused") for _ in range(3 * logs.MAX_ENTRIES_A_SECOND)]
+    assert admitted == [0] * logs.MAX_ENTRIES_A_SECOND + [None] * 2 * logs.MAX_ENTRIES_A_SECOND
+    assert limiter.admit("another") == 0
+    clock.now += 1
+    assert [limiter.admit("refused"), limiter.admit("refused")] == [2 * logs.MAX_ENTRIES_A_SECOND, 0]
+
+
+def test_many_kinds_take_no_more_memory() -> None:
+    limiter = logs.EntryLimiter(Clock())
+    admitted = [limiter.admit(f"kind {number}") for number in range(2 * logs.MAX_KINDS)]
+    assert admitted.count(None) == logs.MAX_KINDS - logs.MAX_ENTRIES_A_SECOND
+    assert len(limiter._counts) <= logs.MAX_KINDS + 1
+
+
+def test_the_log_of_a_flood_is_short(capfd: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import logging, structlog; from coordinator.observe import logs; logs.configure('json', 'info')\n"
+        "for number in range(1000):\n"
+        "    structlog.get_logger().info('refused', number=number)\n"
+        "    logging.getLogger('library').error('failed for %s', number)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    lines = capfd.readouterr().err.splitlines()
+    assert 100 <= len(lines) <= 400
+    assert not any("Traceback" in line for line in lines)

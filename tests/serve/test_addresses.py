@@ -11,9 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
+from coordinator.config import Settings
 from coordinator.serve.addresses import HostCheck, client_block, forwarded_for
 from tests.conftest import StartServer
-from tests.harness import Server
+from tests.harness import Peer, Server
 
 PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
@@ -112,3 +113,29 @@ async def test_a_header_that_stands_there_twice_is_the_senders_fault(
     twice = [(name, "localhost"), (name, "localhost")]
     assert await asyncio.to_thread(get, server, "/v1/stats", *lines, *more, *twice) == 400
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+async def test_open_to_this_machine_is_not_open_to_what_a_proxy_passes_on(server: Server, header: str) -> None:
+    value = {"Forwarded": "for=203.0.113.7", "Via": "1.1 proxy"}.get(header, "203.0.113.7")
+    stranger = await server.client(additional_headers={header: value})
+    await stranger.hello("stranger")
+    assert await stranger.refused("register", screen_name="stranger") == "bad_registration"
+    viewer = await Peer.open(f"{server.url}/v1/stats", server.stack, additional_headers={header: value})
+    assert await viewer.refused("hello", protocol=1) == "unauthorized"
+
+    here = await server.client()
+    await here.hello("stranger")
+    await here.ok("register", screen_name="stranger")
+
+
+async def test_who_opens_a_node_on_purpose_has_it_open_behind_a_proxy(start_server: StartServer) -> None:
+    server = await start_server(registration="open", viewers="open")
+    stranger = await server.client(additional_headers={"X-Forwarded-For": "203.0.113.7"})
+    await stranger.hello("stranger")
+    await stranger.ok("register", screen_name="stranger")
+
+
+def test_a_node_with_a_proxy_before_it_is_not_open_by_default() -> None:
+    settings = Settings(trusted_proxies="127.0.0.1")
+    assert (settings.registration, settings.viewers) == ("token", "token")

@@ -106,3 +106,12 @@ async def test_frames_are_small_until_the_client_is_registered(server: Server) -
     assert await volunteer.refused("join", service="dm_check", profile={"source": large}) == "bad_message"
     again = await server.volunteer("volunteer")
     assert await again.refused("join", service="dm_check", profile={"source": large}) == "bad_message"
+
+
+async def test_another_session_of_a_client_that_was_registered_sends_large_frames_too(server: Server) -> None:
+    first, second = await server.client(), await server.client()
+    await first.hello("volunteer")
+    await second.hello("volunteer")
+    await first.ok("register", screen_name="volunteer", services=[CHOICE])
+    await second.ok("ask", service="dm_check", count=0)
+    assert await second.refused("join", service="dm_check", profile={"source": "x" * 70_000}) == "bad_message"

@@ -388,7 +388,7 @@ async def test_nothing_more_is_read_from_who_does_not_read_and_it_is_cut_off(sta
 async def test_what_waits_for_all_peers_together_is_bounded(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pinger, "MOST_UNREAD_OF_ALL", 256 * KIB)
+    monkeypatch.setattr(pinger, "MAX_UNREAD_BYTES_OF_ALL", 256 * KIB)
     server = await start_server()
     here = await neighbourhood(server)
     readers = [await RawPeer.open(server, receive_buffer=4 * KIB) for _ in range(3)]

@@ -30,7 +30,7 @@ from tests.serve.tools import (
     value,
 )
 
-PING, PONG = 9, 10
+TEXT, PING, PONG = 1, 9, 10
 """Opcodes.  RFC 6455, 5.2"""
 
 pytestmark = pytest.mark.measured
@@ -311,3 +311,20 @@ async def test_many_sessions_of_a_killed_client_and_a_submit_under_way(server: S
         assert stored["type"] == "stored", stored
         assert ids(again) == ids(bucket)[3:]
         assert await results(server.database) == before + 6
+
+
+async def test_a_peer_that_reads_slowly_and_answers_pings_is_not_gone(start_server: StartServer) -> None:
+    server = await start_server(ping_interval=0.5, ping_timeout=1.0, messages_per_minute=1_000_000)
+    slow = await RawPeer.open(server, receive_buffer=4096)
+    await slow.hello("slow")
+    (session,) = server.node.parts.sessions.clients
+    for _ in range(1500):
+        slow.say("services")
+
+    answered = 0
+    while answered < 200:  # it takes some seconds, in which its pongs stand behind requests that nobody reads
+        opcode, _ = await slow.read()
+        answered += opcode == TEXT
+        slow.frame(b"", opcode=PONG)
+        await asyncio.sleep(0.02)
+    assert session.alive

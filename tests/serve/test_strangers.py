@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -52,17 +53,38 @@ async def test_resets_and_junk_cause_no_traceback(dsn: str, tmp_path: Path, capf
                 await asyncio.to_thread(knock_and_reset, node.port, junk, wait=False)
             assert not node.events.counts["fault"]
 
-    def run() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(scenario())
-
-    await asyncio.to_thread(run)
+    await asyncio.to_thread(on_uvloop, scenario)
     output = capfd.readouterr()
     assert "Traceback" not in output.err + output.out
 
 
+def on_uvloop(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run something on the event loop of production, whose transports and errors are its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
+async def test_a_connection_without_a_place_is_dropped_quietly(
+    dsn: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES_OF_A_BLOCK", 2)
+
+    async def scenario() -> None:
+        async with Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn) as node:
+            opened = [await asyncio.open_connection("127.0.0.1", node.port) for _ in range(2)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+            for _, other in [*opened, (reader, writer)]:
+                other.close()
+
+    await asyncio.to_thread(on_uvloop, scenario)
+    output = capfd.readouterr()
+    assert "Traceback" not in output.err + output.out
+    assert "Exception in callback" not in output.err + output.out
+
+
 async def test_who_only_connects_takes_no_places_from_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_HANDSHAKES_OF_A_BLOCK", 5)
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES_OF_A_BLOCK", 5)
     idle = [await asyncio.open_connection("127.0.0.1", server.node.port) for _ in range(5)]
     reader, writer = await asyncio.open_connection("127.0.0.1", server.node.port)
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
@@ -82,6 +104,6 @@ async def test_who_only_connects_takes_no_places_from_others(server: Server, mon
 
 
 async def test_sessions_take_no_place_among_the_handshakes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MOST_HANDSHAKES_OF_A_BLOCK", 2)
+    monkeypatch.setattr(limits, "MAX_HANDSHAKES_OF_A_BLOCK", 2)
     for number in range(5):
         await server.volunteer(f"volunteer{number}")

@@ -247,3 +247,9 @@ async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:
         assert not await claim_lookup.ever_held(db, first.bucket_id, (await bench.worker("cleo")).client_id)
         assert await claims.held_count(db, bob.client_id, bench.service) == 1
         assert await claims.held_count(db, ada.client_id, bench.service) == 0
+
+
+def test_chance_is_drawn_for_all_that_a_claim_looks_at() -> None:
+    """A statement cannot name a constant of Python; the random bytes are as many as the buckets of the front."""
+    assert f"LIMIT $5 + {claims.FRONT_BUCKETS})" in claims._CLAIM
+    assert f"LIMIT {claims.FRONT_BUCKETS})" in claims._CLAIM_UNBLOCKED

@@ -87,6 +87,10 @@ CREATE TABLE quarantine (
 CREATE FUNCTION all_settled(bits bit varying) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN bit_count(bits) = length(bits);
 
+-- Whether a bucket has failed so often that it is cut up; takes bucket.attempts.  protocol.md, "Give-backs"
+CREATE FUNCTION attempts_spent(attempts integer) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN attempts >= 3;
+
 -- How many items of a bucket are still to be settled; takes bucket.settled.
 CREATE FUNCTION items_left(bits bit varying) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN length(bits) - bit_count(bits)::integer;
@@ -437,7 +441,7 @@ BEGIN
            SET state = 'ready', client_id = NULL, session_id = NULL, boot = NULL, touched_at = NULL,
                kept_until = NULL, shuffle = gen_random_uuid(),
                attempts = b.attempts + CASE WHEN h.delivered THEN failed_attempts ELSE 0 END,
-               split_at = CASE WHEN h.delivered AND failed_attempts > 0 AND b.attempts + failed_attempts >= 3
+               split_at = CASE WHEN h.delivered AND failed_attempts > 0 AND attempts_spent(b.attempts + failed_attempts)
                                THEN now() + make_interval(secs => recollect_window) END
           FROM held h WHERE b.bucket_id = h.bucket_id
         RETURNING b.service_id, b.bucket_id, b.claim_id, h.client_id, h.session_id, h.delivered,
