@@ -17,6 +17,7 @@ from msgspec import structs
 
 from coordinator.cli.admin_client import AdminClient
 from coordinator.errors import CoordinatorError
+from coordinator.printable import printable, printable_json
 from coordinator.wire.admin.results import ResultExport
 
 EXPORT_ROWS_PER_PAGE = 20_000
@@ -84,8 +85,11 @@ def _tell_next_page(after: str) -> None:
 
 
 def _write(rows: msgspec.Raw, form: str) -> None:
+    """Write the rows as they are; to a terminal, what it would act upon is escaped."""
+    seen = sys.stdout.isatty()
     if form == "jsonl":
-        sys.stdout.write("".join(f"{bytes(row).decode()}\n" for row in _raw_rows_decoder.decode(rows)))
+        lines = (bytes(row).decode() for row in _raw_rows_decoder.decode(rows))
+        sys.stdout.write("".join(f"{printable_json(line) if seen else line}\n" for line in lines))
         return
 
     text = StringIO()
@@ -106,4 +110,4 @@ def _write(rows: msgspec.Raw, form: str) -> None:
             )
         )
 
-    sys.stdout.write(text.getvalue())
+    sys.stdout.write("\n".join(map(printable, text.getvalue().splitlines())) + "\n" if seen else text.getvalue())

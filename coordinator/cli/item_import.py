@@ -22,6 +22,7 @@ from coordinator.cli.exits import EXIT_REFUSED, with_exit_codes
 from coordinator.cli.item_file import Format, ItemFile, ParsedItem, RejectedRecord, size_of
 from coordinator.cli.output import write_json
 from coordinator.errors import ConfigError, Refused
+from coordinator.printable import printable, printable_json
 from coordinator.wire.admin.items import ItemAdd
 from coordinator.wire.admin.system import LimitsShow
 
@@ -227,10 +228,11 @@ async def _run(
     def refused(record: RejectedRecord) -> None:
         if as_json:
             row = {"line": record.line, "key": record.key, "reason": record.reason}
-            typer.echo(msgspec.json.encode(row).decode(), err=True)
+            typer.echo(printable_json(msgspec.json.encode(row).decode()), err=True)
         else:
             named = f" ({_shortened(record.key)})" if record.key else ""
-            console.print(f"line {record.line}{named}: {record.reason}", markup=False, highlight=False)
+            text = printable(f"line {record.line}{named}: {record.reason}")
+            console.print(text, markup=False, highlight=False)
 
     async with admin_connection(server, token) as client:
         with bar:

@@ -13,13 +13,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.printable import printable, printable_json
+
 _MAX_INLINE_FIELDS = 8
 """Fields that fit into a table's row, or into one line for a nested object; an object with more is shown by itself."""
 
 
 def write_json(value: object) -> None:
     """Write one JSON value on one line."""
-    typer.echo(msgspec.json.encode(value).decode())
+    typer.echo(printable_json(msgspec.json.encode(value).decode()))
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
@@ -58,7 +60,7 @@ def _sheet(fields: Mapping[str, Any]) -> RenderableType:
         elif _is_large(value):
             nested += [Text(f"\n{name}", "bold"), Padding(_sheet(value), (0, 0, 0, 2))]
         else:
-            grid.add_row(Text(name, "bold"), Text(_cell(value)))
+            grid.add_row(Text(name, "bold"), _text(value))
 
     return Group(*([grid] if grid.row_count else [Text("done")] if not nested else []), *nested)
 
@@ -89,9 +91,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         number = all(isinstance(row.get(name), int | float | None) for row in rows)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        # Text, since brackets in a key must not be read as markup.
-        table.add_row(*(Text(_cell(row.get(name))) for name in names))
+        table.add_row(*(_text(row.get(name)) for name in names))
     return table
+
+
+def _text(value: object) -> Text:
+    """Draw one value as it is: brackets in it are no markup, and what a terminal would act upon is escaped."""
+    return Text("\n".join(map(printable, _cell(value).split("\n"))))
 
 
 def _cell(value: object) -> str:

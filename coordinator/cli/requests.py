@@ -23,6 +23,7 @@ from coordinator.cli.exits import EXIT_USAGE, fail, with_exit_codes
 from coordinator.cli.export import write_export
 from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
 from coordinator.cli.output import write_answer, write_rows
+from coordinator.printable import printable
 from coordinator.wire.admin import ANSWERS, AdminHello
 from coordinator.wire.admin.results import ResultExport
 from coordinator.wire.codec import tag_of
@@ -170,7 +171,7 @@ async def _ask_server(server: str, token: str | None, message: Request, whole: b
             return
         write_rows(answer["rows"], as_json)
         if answer.get("next") is not None:
-            typer.echo(f"There is more: --after {answer['next']}", err=True)
+            typer.echo(f"There is more: --after {printable(answer['next'])}", err=True)
 
 
 async def _write_pages(client: AdminClient, message: Request, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from coordinator.client.checkers import Checker, close_checker, load_checker
 from coordinator.client.daemon import Daemon, ServiceWork
 from coordinator.client.library import Client
 from coordinator.errors import ConfigError, CoordinatorError
+from coordinator.printable import PrintableFormatter, printable
 
 log = logging.getLogger("coordinator.client")
 
@@ -127,13 +128,13 @@ def work(
         works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
         client = Client(server, client_id=client_id, data=data, plaintext=plaintext)
     except ConfigError as failure:
-        typer.echo(f"coordinator work: {failure}", err=True)
+        typer.echo(printable(f"coordinator work: {failure}"), err=True)
         raise typer.Exit(2) from None
 
     try:
         asyncio.run(_run(client, works, program, concurrency, screen_name, enrolment_token))
     except CoordinatorError as failure:
-        typer.echo(f"coordinator work: {failure}", err=True)
+        typer.echo(printable(f"coordinator work: {failure}"), err=True)
         raise typer.Exit(1) from None
 
 
@@ -167,7 +168,9 @@ def _log_at(name: str) -> None:
     level = logging.getLevelNamesMapping().get(name.upper())
     if level is None:
         raise ConfigError(f"There is no log level {name!r}.")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     log.setLevel(level)
 
 

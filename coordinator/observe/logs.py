@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, MutableMapping
@@ -18,8 +17,7 @@ from typing import Any, Literal
 import orjson
 import structlog
 
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-"""Characters that end a line, move the cursor, turn the direction of writing, or are not seen."""
+from coordinator.printable import printable, printable_json
 
 _TRACES = ("exception", "stack")
 """Fields with lines of their own in the console, each indented so that none can pass for an entry."""
@@ -127,16 +125,12 @@ def _harmless(logger: object, method: str, event: LogEntry) -> LogEntry:
     """
     for name, value in event.items():
         if isinstance(value, str):
-            event[name] = _trace(value) if name in _TRACES else _UNSEEN.sub(_escaped, value)
+            event[name] = _trace(value) if name in _TRACES else printable(value)
     return event
 
 
 def _trace(text: str) -> str:
-    return "\n".join(TRACE_MARGIN + _UNSEEN.sub(_escaped, line) for line in text.splitlines())
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+    return "\n".join(TRACE_MARGIN + printable(line) for line in text.splitlines())
 
 
 def _json(event: LogEntry, **_: Any) -> str:
@@ -145,4 +139,4 @@ def _json(event: LogEntry, **_: Any) -> str:
         text = orjson.dumps(event, default=repr).decode()
     except orjson.JSONEncodeError:  # halves of characters
         return json.dumps(event, default=repr)
-    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return printable_json(text)

@@ -17,7 +17,7 @@ from coordinator.errors import CoordinatorError, Internal, PeerError, ServerUnav
 from coordinator.flow.core import Core
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.connection import PeerConnection, TimestampedConnection, ref_of
-from coordinator.serve.limits import Addresses
+from coordinator.serve.limits import BYTES_A_MINUTE, Addresses, TokenBucket
 from coordinator.wire.client import Limits
 from coordinator.wire.codec import Codec, Undecodable, tag_of
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Request, ServerCard
@@ -52,6 +52,7 @@ class ChannelSession(PeerConnection):
         super().__init__(connection, address, edge.limits, edge.background)
         self._edge = edge
         self._state = edge.core.state
+        self._bytes = TokenBucket(BYTES_A_MINUTE)
 
     async def take(self, frame: str) -> None:
         try:
@@ -87,7 +88,17 @@ class ChannelSession(PeerConnection):
         elif answer is not None:
             self.answer(answer, ref_of(request))
 
+    def wait_for_bytes(self, size: int) -> float:
+        if self.known:
+            return self._bytes.take(size)
+        return self._edge.addresses.strangers_bytes.take(self.address, size)
+
     # What differs between the channels
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known who the peer is, by a registration or a token."""
+        raise NotImplementedError
 
     async def admit(self, request: Request) -> None:
         """Check that a request is legal now.

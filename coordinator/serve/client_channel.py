@@ -102,6 +102,10 @@ class ClientSession(ChannelSession):
         return bool(self.client_id)
 
     @property
+    def known(self) -> bool:
+        return self.welcomed and self.identity.registered
+
+    @property
     def log_fields(self) -> dict[str, str]:
         return {"session": str(self.session_id), "client": self.client_id, "address": self.address}
 
@@ -233,7 +237,7 @@ class ClientSession(ChannelSession):
             ) from None
 
     async def _register(self, register: wire.Register) -> Answer:
-        seconds = self._edge.addresses.register(self.address)
+        seconds = self._edge.addresses.registrations.take(self.address)
         if seconds:
             self._registrations_refused += 1
             close = Close.TOO_MANY if self._registrations_refused >= MAX_REFUSALS_IN_A_ROW else None

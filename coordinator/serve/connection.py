@@ -24,6 +24,9 @@ log = structlog.get_logger()
 MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
 
+MAX_PEEKED = 4096
+"""Characters of a frame that is refused for its rate, up to which its `ref` is looked for."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds within which a peer must answer a close frame."""
 
@@ -150,16 +153,20 @@ class PeerConnection:
         """Answer one frame."""
         raise NotImplementedError
 
+    def wait_for_bytes(self, size: int) -> float:
+        """Charge a frame of so many bytes; returns 0 if it may pass, or the seconds until it may."""
+        raise NotImplementedError
+
     def _within_rate(self, frame: str) -> bool:
         """Return whether a frame may pass; if not, it is refused, and too many refusals end the connection."""
-        seconds = self._rate.take()
+        seconds = self._rate.take() or self.wait_for_bytes(len(frame))
         if not seconds:
             self._refused = 0
             return True
 
         self._refused += 1
         error = RateLimited("Too many messages.", retry_after=round(seconds, 3), scope="connection")
-        self.refuse(error, peek_ref(frame))
+        self.refuse(error, peek_ref(frame) if len(frame) <= MAX_PEEKED else None)
         if self._refused >= MAX_REFUSALS_IN_A_ROW:
             self.end(Close.TOO_MANY, "too many messages")
         return False

@@ -22,16 +22,16 @@ class TokenBucket:
         self._tokens = self._burst
         self._since = monotonic()
 
-    def take(self) -> float:
-        """Take a token; returns 0, or the seconds until there is one."""
+    def take(self, amount: float = 1) -> float:
+        """Take so many tokens; returns 0, or the seconds until there are as many, and takes none then."""
         now = monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate)
         self._since = now
-        if self._tokens >= 1:
-            self._tokens -= 1
+        if self._tokens >= amount:
+            self._tokens -= amount
             return 0.0
 
-        return (1 - self._tokens) / self._rate
+        return (amount - self._tokens) / self._rate
 
     @property
     def full(self) -> bool:
@@ -39,15 +39,45 @@ class TokenBucket:
         return self._tokens + (monotonic() - self._since) * self._rate >= self._burst
 
 
+STRANGERS_BYTES_A_MINUTE = 16 * 1024 * 1024
+"""Bytes of frames that the connections of one address may send together before their peers are known.
+
+A `hello` and a `register` have some hundred bytes; decoding large frames takes the time of all.
+"""
+
+BYTES_A_MINUTE = 2 * 1024 * 1024 * 1024
+"""Bytes of frames that one connection of a known peer may send: more than a client can settle in that time."""
+
+
+class BucketsByAddress:
+    """Keeps a token bucket for each address; those that are full again are forgotten now and then."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._buckets: dict[str, TokenBucket] = {}
+        self._sweep_at = 10_000
+
+    def take(self, address: str, amount: float = 1) -> float:
+        """Charge an address; returns 0, or the seconds until that amount may pass."""
+        if len(self._buckets) > self._sweep_at:
+            self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.full}
+            self._sweep_at = max(10_000, 2 * len(self._buckets))
+
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            bucket = self._buckets[address] = TokenBucket(self._per_minute)
+        return bucket.take(amount)
+
+
 class Addresses:
     """Limits the connections and registrations of each address."""
 
     def __init__(self, connections: int, registrations_per_minute: int) -> None:
         self._max_connections = connections
-        self._per_minute = registrations_per_minute
         self._connections: dict[str, int] = {}
-        self._registrations: dict[str, TokenBucket] = {}
-        self._sweep_at = 10_000
+        self.registrations = BucketsByAddress(registrations_per_minute)
+        self.strangers_bytes = BucketsByAddress(STRANGERS_BYTES_A_MINUTE)
+        """For frames of connections whose peer is not known yet."""
 
     def full(self, address: str) -> bool:
         """Return whether an address has as many connections as it may have."""
@@ -64,17 +94,6 @@ class Addresses:
             self._connections[address] = left
         else:
             self._connections.pop(address, None)
-
-    def register(self, address: str) -> float:
-        """Count a registration; returns 0 if it may pass, or the seconds until the next one may."""
-        if len(self._registrations) > self._sweep_at:
-            self._registrations = {k: v for k, v in self._registrations.items() if not v.full}
-            self._sweep_at = max(10_000, 2 * len(self._registrations))
-
-        bucket = self._registrations.get(address)
-        if bucket is None:
-            bucket = self._registrations[address] = TokenBucket(self._per_minute)
-        return bucket.take()
 
 
 MAX_HANDSHAKES = 2000

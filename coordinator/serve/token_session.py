@@ -23,6 +23,10 @@ class TokenSession(ChannelSession):
         """Name the token with which the session was opened, if with one."""
         return None if self.token is None else self.token.token_id
 
+    @property
+    def known(self) -> bool:
+        return self.token is not None
+
     async def admit(self, request: Request) -> None:
         if isinstance(request, self.hello_type):
             if self.welcomed:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from uuid import uuid4
 
 import pytest
 
-from tests.harness import Admin, Message, Server, Volunteer, secret_of
+from tests.harness import PATIENCE, Admin, Message, Server, Volunteer, secret_of
 from tests.serve.tools import ids
 
 CHOICE = {"service": "dm_check", "profile": {"source": "somebody"}}
@@ -115,3 +117,23 @@ async def test_another_session_of_a_client_that_was_registered_sends_large_frame
     await first.ok("register", screen_name="volunteer", services=[CHOICE])
     await second.ok("ask", service="dm_check", count=0)
     assert await second.refused("join", service="dm_check", profile={"source": "x" * 70_000}) == "bad_message"
+
+
+async def test_strangers_of_one_address_send_few_bytes_together(server: Server, volunteer: Volunteer) -> None:
+    frame = json.dumps({"type": "services", "x": "y" * 60_000})
+    strangers = [await server.client() for _ in range(4)]
+    for number, stranger in enumerate(strangers):
+        await stranger.hello(f"stranger{number}")
+
+    codes = []
+    for _ in range(15):
+        for stranger in strangers:
+            await stranger.connection.send(frame)
+            codes.append((await asyncio.wait_for(stranger.pushes.get(), PATIENCE))["code"])
+    assert codes[:10] == ["unsupported"] * 10
+    assert codes.count("unsupported") < 40, "a tenth of 16 MiB, and what came back meanwhile"
+    assert set(codes) == {"unsupported", "rate_limited"}
+
+    for _ in range(60):  # a client that is known has its own budget, whoever else comes from its address
+        await volunteer.connection.send(frame)
+        assert (await asyncio.wait_for(volunteer.pushes.get(), PATIENCE))["code"] == "unsupported"

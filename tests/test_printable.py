@@ -1,0 +1,64 @@
+"""What strangers write reaches no terminal as anything but text."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import msgspec
+import pytest
+
+from coordinator.cli import export, output
+from coordinator.printable import PrintableFormatter, printable, printable_json
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\x9b31m\u202ereversed\u200b\ud800"
+ACTED_UPON = ("\x1b", "\x07", "\x9b", "\u202e", "\u200b", "\ud800")
+
+
+def is_harmless(text: str) -> bool:
+    return not any(character in text for character in ACTED_UPON)
+
+
+def test_text_keeps_what_is_seen() -> None:
+    assert printable("[brackets] é 漢字 🙂") == "[brackets] é 漢字 🙂"
+    assert is_harmless(printable(HOSTILE))
+    assert printable("\x1b") == r"\x1b"
+
+
+def test_json_means_the_same() -> None:
+    text = json.dumps({"value": HOSTILE.replace("\ud800", "")}, ensure_ascii=False)
+    assert is_harmless(printable_json(text))
+    assert json.loads(printable_json(text)) == json.loads(text)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_rows_and_objects_of_commands_are_harmless(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    value = HOSTILE.replace("\ud800", "")
+    output.write_rows([{"key": value, "value": {"note": value}}, {"key": "good", "value": None}], as_json)
+    output.write_answer({"key": value, "nested": [{"reason": value}]}, as_json)
+    shown = capsys.readouterr().out
+    assert is_harmless(shown)
+    assert "title" in shown
+
+
+def test_what_a_server_says_is_harmless_in_the_log_of_a_daemon() -> None:
+    record = logging.LogRecord("coordinator.client", logging.WARNING, "", 0, "the server says: %s", (HOSTILE,), None)
+    assert is_harmless(PrintableFormatter("%(levelname)s %(message)s").format(record))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_an_export_is_exact_in_a_file_and_harmless_on_a_terminal(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "a\x9b31m\u202ereversed"
+    row = dict.fromkeys(export.CSV_COLUMNS) | {"key": key, "value": {}, "valid": True}
+    rows = msgspec.Raw(json.dumps([row], ensure_ascii=False).encode())
+
+    export._write(rows, form)
+    assert key in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    export._write(rows, form)
+    shown = capsys.readouterr().out
+    assert is_harmless(shown)
+    assert "reversed" in shown
