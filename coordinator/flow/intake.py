@@ -88,7 +88,7 @@ class Intake:
             self._counters.stored(
                 by.client_id,
                 service,
-                outcome.stored,
+                outcome.settled,
                 whole=outcome.closed and not outcome.remaining,
                 seconds=None if held is None else _seconds_worked(held, came),
                 labels=rows.labels,

@@ -63,6 +63,13 @@ class SubmitOutcome:
     """Items are left and the bucket is ready for others."""
     calmed: bool = False
     """The client had to wait for its give-backs, and need not any more."""
+    parts: int = 0
+    """Of the stored results, those that left their items unsettled."""
+
+    @property
+    def settled(self) -> int:
+        """The number of items that the submit has settled."""
+        return self.stored - self.parts
 
 
 # Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
@@ -333,6 +340,7 @@ async def _store(
 
     outcome = SubmitOutcome(
         stored=len(kept) + len(parts),
+        parts=len(parts),
         discarded=len(submit.rows) - len(known) - len(kept) + len(submit.parts) - len(parts),
         remaining=moved["remaining"],
         closed=moved["closed"],

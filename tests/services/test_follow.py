@@ -143,3 +143,17 @@ async def test_deleted_items_leave_no_edge(server: Server, admin: Admin, databas
     await submit(peer, bucket, *results)
     await admin.ok("item.delete", keys=["ada"])
     assert [row[:2] for row in await graph(database)] == [("bob", "x")]
+
+
+async def test_parts_do_not_count_as_settled(server: Server, admin: Admin) -> None:
+    await admin.ok("item.add", items=[{"key": "star"}], services=["follower_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("follower_check")
+    item = bucket["items"][0]["item"]
+    for number in range(3):
+        stored = await submit(peer, bucket, {"item": item, "complete": False, "accounts": accounts(f"fan{number}")})
+        assert stored["stored"] == 1
+    await server.node.parts.statistics.recorder.write()
+    (row,) = [row for row in (await admin.ok("client.show", client_id=peer.client_id))["services"] if row["assigned"]]
+    assert row["settled"] == 0
+    assert server.node.parts.core.counters.settled_items() == 0
