@@ -92,18 +92,27 @@ health      how a client's work in a service is judged: `ok`, `watched`, `flagge
 To add …, touch
 ---------------
 a service           a package of your own; `services/example/` is one, `services/contract.py` describes the hooks
-a client message    `wire/client.py` (types and `ANSWERS`), `wire/session.py` (when it is legal),
-                    `serve/client_channel.py` (a method and its line in `ANSWERS`), a step in `flow/`
-an admin request    `wire/admin/<noun>.py` (types and `ANSWERS`), `admin/<noun>.py` (a method and its line in `steps`),
-                    perhaps a function in `store/`; the command comes by itself
+a client message    `wire/client.py` (types and `ANSWERS`), `wire/session.py` (when it is legal, and whether only for
+                    registered clients), `serve/client_channel.py` (a method and its line in `ANSWERS`; if it frees
+                    buckets, also `WAITS_FOR_SUBMITS`), a step in `flow/`; what a client says of itself is in
+                    `flow/membership.py`; a method in `client/library.py` if volunteers need it
+a push              `wire/client.py` (type and `PUSHES`), `holder.push` in `flow/`, `client/` (what a client does on it)
+an admin request    `wire/admin/<noun>.py` (types and `ANSWERS`; `ADMIN_ONLY`, else operators may do it),
+                    `admin/<noun>.py` (a method named as the verb, and its line in `steps`), perhaps a function in
+                    `store/`; the command comes by itself, words for a new field are in `cli/help_texts.py`, and
+                    commands to be confirmed in `cli/requests.py`
+a noun of admins    besides: `wire/admin/__init__.py`, `assembly.py`, `cli/help_texts.py`
 a statistic         a statement in `store/`, a field in `wire/stats.py` and in `dashboard/source/src/wire.ts`, a page;
                     `stats/rows.py` fills fields from columns of the same name
-a metric            `stats/metrics.py`
-a setting           `config.py`, and where it is read; of a service: `model.py: ServiceSettings`
+a metric            `stats/metrics.py`; one of the whole coordinator is named in `deploy/README.md`
+a setting           `config.py`, and where it is read (parts have it as `core.settings`); flag, variable and
+                    `coordinator config` come by themselves
+a service's setting `model.py: ServiceSettings`, its bounds in `services/settings.py: OfEveryService`
 a table             `store/migrations/`, a function with its statement in `store/`, its bound in `flow/expiry.py`
 a part that runs    a class with `run()`, joined and named in `assembly.py: Parts.runs`
 
-Each of them is told in `protocol.md` too, where it can be seen from outside, and tests hold that.
+Messages, requests and statistics are told in `protocol.md` too, and tests hold that; the settings of a node are told by
+`coordinator serve --help`, the metrics by `/metrics`.
 """
 
 __version__ = "0.1.0"

@@ -155,14 +155,15 @@ def make_core(
 ) -> Core:
     """Make the core: the parts that depend on no others."""
     lost_track = asyncio.Event()
+    signals = Signals(database, boot, lost_track)
     return Core(
         settings=settings,
         boot=boot,
         state=NodeState(),
         database=database,
-        catalogue=Catalogue(plugins),
+        catalogue=Catalogue(plugins, signals),
         registry=SessionRegistry(),
-        signals=Signals(database, boot, lost_track),
+        signals=signals,
         counters=ClientCounters(),
         events=events,
         lost_track=lost_track,

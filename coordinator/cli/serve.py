@@ -95,7 +95,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = bool if yes_no else list[str] if many else str
     flag = typer.Option(
         *([option, f"--no-{option[2:]}"] if yes_no else [option]),
-        help=f"{field.description} Default: {'none' if default in (None, ()) else default}.",
+        help=f"{field.description} Default: {'none' if default in (None, (), '') else default}.",
         metavar=None if yes_no else _metavar(name, expected),
         show_default=False,
     )

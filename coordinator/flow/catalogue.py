@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -19,6 +19,8 @@ from coordinator.errors import (
     UnknownService,
 )
 from coordinator.flow.session_registry import Identity
+from coordinator.flow.signal_types import ServiceReloaded
+from coordinator.flow.signals import Signals
 from coordinator.model import JsonObject, Service, ServiceId, ServiceSettings
 from coordinator.services import Plugin, Reader
 from coordinator.services.contract import schema_of
@@ -51,10 +53,9 @@ class Entry:
 class Catalogue:
     """All services of this coordinator."""
 
-    def __init__(self, plugins: Mapping[str, type[Plugin]]) -> None:
+    def __init__(self, plugins: Mapping[str, type[Plugin]], signals: Signals) -> None:
         self.plugins = plugins
-        self.changed: Callable[[Entry], None] = lambda entry: None
-        """Called for each service that is new or has changed."""
+        self._signals = signals
         self._rows: dict[ServiceId, store.ServiceRecord] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
@@ -63,7 +64,7 @@ class Catalogue:
         self._newest = 0
 
     async def load(self, db: Connection) -> list[Entry]:
-        """Read the services from the database; returns those that are new or have changed.
+        """Read the services from the database, and tell of those that are new or have changed; returns them.
 
         Raises:
             ConfigError: at the first read, the plugin of a service is not installed, or refuses the settings.
@@ -90,7 +91,7 @@ class Catalogue:
 
             self._rows[row.service_id] = row
             self._by_id[row.service_id] = self._by_name[row.name] = entry
-            self.changed(entry)
+            self._signals.deliver(ServiceReloaded(row.service_id))
             changed.append(entry)
         return changed
 

@@ -69,7 +69,18 @@ class NodeStarted(Signal, tag="node"):
     """A node has started: no other one is alone any more."""
 
 
+class ServiceReloaded(Signal, tag="reloaded"):
+    """A service was added or changed, and has been read again; of this node alone."""
+
+    service: ServiceId
+
+
+class SignalsMissed(Signal, tag="missed"):
+    """Signals of other nodes may have been missed, so that all they tell of is to be read again; of this node alone."""
+
+
 AnySignal = WorkCame | ServicesChanged | ClientChanged | ClaimsLost | ClaimsDied | TokenEnded | NodeDrains | NodeStarted
+"""A signal that is sent to the other nodes."""
 
 
 def batches(claims: Sequence[ClaimOfClient]) -> list[list[ClaimOfClient]]:

@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from coordinator.errors import Unavailable
-from coordinator.flow.signal_types import AnySignal, Signal, WorkCame
+from coordinator.flow.signal_types import AnySignal, Signal, SignalsMissed, WorkCame
 from coordinator.model import Boot, ServiceId
 from coordinator.store import nodes
 from coordinator.store.pool import UNAVAILABLE_ERRORS, Connection, Database
@@ -59,8 +59,6 @@ class Signals:
         self._receivers: dict[type[Signal], Callable[[Any], None]] = {}
         self._checked_at = 0.0
 
-        self.resync: Callable[[], None] = lambda: None
-        """Called when signals may have been missed, to read again what they would have told."""
         self._lost_track = lost_track
         """Set when the listening connection was lost: the database may have crashed."""
         self.alone = False
@@ -72,18 +70,19 @@ class Signals:
 
     def work(self, service: ServiceId, *, waiting: bool = False) -> None:
         """Tell that there may be work for a service; `waiting`: new items, which are in no bucket yet."""
-        self._deliver(WorkCame(service, waiting))
+        self.deliver(WorkCame(service, waiting))
         if not self.alone:
             self._wake_ups.add(service)
             self._ready.set()
 
     def tell(self, signal: AnySignal) -> None:
         """Deliver a signal to this node at once, and to the others within SEND_INTERVAL."""
-        self._deliver(signal)
+        self.deliver(signal)
         self._queue.append(signal)
         self._ready.set()
 
-    def _deliver(self, signal: Signal) -> None:
+    def deliver(self, signal: Signal) -> None:
+        """Pass a signal to its receiver on this node."""
         receiver = self._receivers.get(type(signal))
         if receiver is not None:
             receiver(signal)
@@ -97,7 +96,7 @@ class Signals:
                 await asyncio.sleep(1.0)
                 continue
 
-            self.resync()
+            self.deliver(SignalsMissed())
             try:
                 await self._send(connection)
             except Unavailable:
@@ -159,4 +158,4 @@ class Signals:
         except msgspec.MsgspecError:
             log.warning("not a signal that this version knows", payload=payload[:100])
         else:
-            self._deliver(envelope.signal)
+            self.deliver(envelope.signal)

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 
 from coordinator.errors import Unavailable
-from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
-from coordinator.flow.signal_types import ClientChanged, ServicesChanged, TokenEnded
+from coordinator.flow.signal_types import ClientChanged, ServiceReloaded, ServicesChanged, SignalsMissed, TokenEnded
 from coordinator.model import ClientId
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.open_sessions import OpenSessions
@@ -43,8 +42,8 @@ class ChangeListener:
         signals.on(ClientChanged, self._on_client)
         signals.on(ServicesChanged, self._on_services)
         signals.on(TokenEnded, self._on_token)
-        signals.resync = self._begin_resync
-        self._catalogue.changed = self._on_service
+        signals.on(SignalsMissed, self._on_missed)
+        signals.on(ServiceReloaded, self._on_service_reloaded)
 
     async def run(self) -> None:
         """End sessions whose tokens expire, or were revoked while a signal was lost; until cancelled."""
@@ -67,7 +66,7 @@ class ChangeListener:
     def _on_services(self, changed: ServicesChanged) -> None:
         self._background.begin(self.reload_services())
 
-    def _begin_resync(self) -> None:
+    def _on_missed(self, missed: SignalsMissed) -> None:
         self._background.begin(self._resync())
 
     def _on_client(self, changed: ClientChanged) -> None:
@@ -102,7 +101,8 @@ class ChangeListener:
             async with self._database.connection() as db:
                 await self._catalogue.load(db)
 
-    def _on_service(self, entry: Entry) -> None:
+    def _on_service_reloaded(self, reloaded: ServiceReloaded) -> None:
+        entry = self._catalogue.by_id(reloaded.service)
         push = ServiceChanged(service=entry.service.name, state=entry.service.state)
         for session in list(self._sessions.clients):
             if session.welcomed:

@@ -344,3 +344,4 @@ ANSWERS: Mapping[type[Request], Callable[[ClientSession, Any], Awaitable[Answer 
     wire.Report: ClientSession._report,
 }
 """The client channel: the function that answers each request."""
+assert ANSWERS.keys() == wire.ANSWERS.keys()

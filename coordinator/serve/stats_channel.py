@@ -115,3 +115,4 @@ ANSWERS: Mapping[type[Request], Callable[[StatsSession, Any], Awaitable[Answer |
     wire.Get: StatsSession._get,
 }
 """The stats channel: the function that answers each request."""
+assert ANSWERS.keys() == wire.ANSWERS.keys()

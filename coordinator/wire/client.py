@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -182,10 +182,6 @@ class Report(Request, tag="report"):
     text: Text | None = None
 
 
-ClientRequest = (
-    Hello | Register | Unregister | Services | Join | Leave | Activate | Ask | Submit | Release | Recollect | Report
-)
-
 # Answers
 
 
@@ -354,25 +350,5 @@ ANSWERS: dict[type[Request], type[Answer]] = {
 
 PUSHES: tuple[type[Push], ...] = (Bucket, BucketDead, BucketLost, ServiceChanged, LimitsChanged, Drain)
 
-FromServer = (
-    Error
-    | Welcome
-    | Registered
-    | Unregistered
-    | OfferedServices
-    | Joined
-    | Left
-    | Activated
-    | Asked
-    | Stored
-    | Released
-    | Recollected
-    | Reported
-    | Bucket
-    | BucketDead
-    | BucketLost
-    | ServiceChanged
-    | LimitsChanged
-    | Drain
-)
+FromServer: Any = Union[(Error, *ANSWERS.values(), *PUSHES)]
 """All messages that a client may receive; unknown fields are ignored."""
