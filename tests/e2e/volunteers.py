@@ -12,10 +12,15 @@ CHECK_SECONDS = 0.05
 """Seconds that the check of a whole bucket takes."""
 
 
+AS_LONG_AS_A_TEST = 600.0
+"""Seconds; more than any test takes."""
+
+
 async def work(volunteer: Volunteer) -> None:
     """Settle one bucket after the other until cancelled."""
     while True:
-        bucket = await volunteer.bucket()
+        await volunteer.ok("ask", service="dm_check", count=1)
+        bucket = await volunteer.push("bucket", AS_LONG_AS_A_TEST)  # all items may be settled before the test ends
         await asyncio.sleep(CHECK_SECONDS)
         stored = await volunteer.submit(bucket)
         assert stored["type"] == "stored", stored
