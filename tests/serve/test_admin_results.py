@@ -259,12 +259,12 @@ async def test_export_of_a_million_results_takes_no_more_memory(
     server: Server, database: Database, tmp_path: Path
 ) -> None:
     async with database.connection() as db:
-        await db.execute(FILL, 1, 60_000)
+        await db.execute(FILL, 1, 200_000, timeout=100)  # ten pages: as many are on their way as ever will be
     forget_peak()
     few, _ = await export(server, tmp_path / "few", "--format", "jsonl")
     of_node = peak()
     async with database.connection() as db:
-        await db.execute(FILL, 60_001, 1_000_000, timeout=100)
+        await db.execute(FILL, 200_001, 1_000_000, timeout=100)
         await db.execute("SELECT brin_summarize_new_values('result_claim')")  # as autovacuum does behind usual work
     begun = time.monotonic()
     many, _ = await export(server, tmp_path / "many", "--format", "jsonl")
