@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return _UNSEEN.sub(_escaped, text)
 
 
+def printable_lines(text: str) -> str:
+    """Do the same, but keep the ends of lines that a sentence of ours may have."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def printable_json(text: str) -> str:
     r"""Write them in JSON text as JSON may escape them, so that it means the same: CSI becomes `\u009b`."""
     return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

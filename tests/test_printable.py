@@ -8,8 +8,9 @@ import sys
 
 import msgspec
 import pytest
+import typer
 
-from coordinator.cli import export, output
+from coordinator.cli import exits, export, output
 from coordinator.printable import PrintableFormatter, printable, printable_json
 
 HOSTILE = "a\x1b]0;title\x07\x1b[2J\x9b31m\u202ereversed\u200b\ud800"
@@ -62,3 +63,9 @@ def test_an_export_is_exact_in_a_file_and_harmless_on_a_terminal(
     shown = capsys.readouterr().out
     assert is_harmless(shown)
     assert "reversed" in shown
+
+
+def test_a_refusal_of_several_lines_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        exits.fail("It is refused.\n  path: $.plugin\x1b[2J", exits.EXIT_REFUSED)
+    assert capsys.readouterr().err == "coordinator: It is refused.\n  path: $.plugin\\x1b[2J\n"

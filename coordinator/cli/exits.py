@@ -10,7 +10,7 @@ import typer
 
 from coordinator.cli.admin_client import ServerUnreachable
 from coordinator.errors import ConfigError, CoordinatorError, Refused, Unavailable
-from coordinator.printable import printable
+from coordinator.printable import printable_lines
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,7 +20,7 @@ EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = 1, 2, 3
 
 def fail(message: str, code: int) -> NoReturn:
     """End with one line on standard error."""
-    typer.echo(f"coordinator: {printable(message)}", err=True)
+    typer.echo(f"coordinator: {printable_lines(message)}", err=True)
     raise typer.Exit(code)
 
 

@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from coordinator.printable import printable, printable_json
+from coordinator.printable import printable_json, printable_lines
 
 _MAX_INLINE_FIELDS = 8
 """Fields that fit into a table's row, or into one line for a nested object; an object with more is shown by itself."""
@@ -97,7 +97,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def _text(value: object) -> Text:
     """Draw one value as it is: brackets in it are no markup, and what a terminal would act upon is escaped."""
-    return Text("\n".join(map(printable, _cell(value).split("\n"))))
+    return Text(printable_lines(_cell(value)))
 
 
 def _cell(value: object) -> str:

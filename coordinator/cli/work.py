@@ -18,7 +18,7 @@ from coordinator.client.checkers import Checker, close_checker, load_checker
 from coordinator.client.daemon import Daemon, ServiceWork
 from coordinator.client.library import Client
 from coordinator.errors import ConfigError, CoordinatorError
-from coordinator.printable import PrintableFormatter, printable
+from coordinator.printable import PrintableFormatter, printable_lines
 
 log = logging.getLogger("coordinator.client")
 
@@ -128,13 +128,13 @@ def work(
         works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
         client = Client(server, client_id=client_id, data=data, plaintext=plaintext)
     except ConfigError as failure:
-        typer.echo(printable(f"coordinator work: {failure}"), err=True)
+        typer.echo(printable_lines(f"coordinator work: {failure}"), err=True)
         raise typer.Exit(2) from None
 
     try:
         asyncio.run(_run(client, works, program, concurrency, screen_name, enrolment_token))
     except CoordinatorError as failure:
-        typer.echo(printable(f"coordinator work: {failure}"), err=True)
+        typer.echo(printable_lines(f"coordinator work: {failure}"), err=True)
         raise typer.Exit(1) from None
 
 

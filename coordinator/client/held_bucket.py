@@ -289,9 +289,11 @@ class HeldBucket:
 
     def _drop(self, refused: Refused, batch: list[SpooledResult]) -> list[SpooledResult] | None:
         """Drop the results that the server will never store, and return them; None if it refused something else."""
+        reasons: dict[object, object] = {}
         if refused.code == "bad_result":
-            errors = refused.detail.get("errors") or ()
-            blamed = {error.get("item") for error in errors if isinstance(error, dict)}
+            errors = [error for error in refused.detail.get("errors") or () if isinstance(error, dict)]
+            reasons = {error.get("item"): error.get("reason") for error in errors}
+            blamed = set(reasons)
         elif refused.code in ("unassigned_items", "conflict"):
             items = refused.detail.get("items")
             blamed = {item for item in items if isinstance(item, int)} if isinstance(items, list) else set()
@@ -305,7 +307,9 @@ class HeldBucket:
 
         bad = bad or batch
         for result in bad:
-            log.warning("the result of item %d in %r is dropped: %s", result.item, self, refused)
+            log.warning(
+                "the result of item %d in %r is dropped: %s", result.item, self, reasons.get(result.item, refused)
+            )
         self._owner.spool.forget(self.bucket_id, bad)
         return bad
 

@@ -246,7 +246,8 @@ class ResultErrors:
         if self._more:
             detail["more"] = self._more
         count = len(self._named) + self._more
-        return BadResult(f"{count} of the results are not as {self._service} wants them.", detail=detail)
+        are, them = ("is", "it") if count == 1 else ("are", "them")
+        return BadResult(f"{count} of the results {are} not as {self._service} wants {them}.", detail=detail)
 
 
 def _without_item(row: str) -> str:
