@@ -155,7 +155,7 @@ class Signals:
                 return
             self.alone = False
             envelope = _DECODER.decode(payload)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             log.warning("not a signal that this version knows", payload=payload[:100])
         else:
             self.deliver(envelope.signal)

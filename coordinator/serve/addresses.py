@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
@@ -92,6 +92,10 @@ def is_forwarded(headers: Headers) -> bool:
     return any(name in headers for name in FORWARDING_HEADERS)
 
 
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?\Z")
+"""A `Host` header: a name or an address, and perhaps a port.  RFC 9110, 7.2"""
+
+
 class HostCheck:
     """Tells which `Host` headers are served, so that a page of a stranger cannot reach this node by a name of its own.
 
@@ -104,13 +108,15 @@ class HostCheck:
 
     def allows(self, host: str | None) -> bool:
         """Whether a request with that header is served; the port in it does not matter."""
-        try:
-            name = urlsplit(f"//{host or ''}").hostname
-        except ValueError:
+        match = _HOST.match(host or "")
+        if match is None:
             return False
-        if name is None:
-            return False
+        name = (match["address"] or match["name"]).lower().removesuffix(".")
         if name in self._allowed or name == "localhost":
             return True
-        address = parse_address(name)
-        return address is not None and (address.is_loopback or not self._loopback_only)
+
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or not self._loopback_only

@@ -9,7 +9,8 @@ import structlog
 from msgspec import Struct, UnsetType
 from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 
 from coordinator.errors import PeerError, RateLimited
 from coordinator.serve.addresses import is_forwarded
@@ -23,6 +24,12 @@ log = structlog.get_logger()
 
 MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
+
+CONTROL_FRAMES_A_MINUTE = 600
+"""Pings and pongs that a peer may send; a connection with more is cut.  One in some seconds is usual."""
+
+BYTES_PARSED_AT_ONCE = 8 * 1024
+"""Received bytes that are parsed before it is looked whether the connection was cut: they may be a thousand frames."""
 
 MAX_PEEKED = 4096
 """Characters of a frame that is refused for its rate, up to which its `ref` is looked for."""
@@ -50,6 +57,8 @@ class TimestampedConnection(ServerConnection):
         super().__init__(*arguments, **options)
         self._handshakes = handshakes
         self._place: str | None = None
+        self._control_frames = TokenBucket(CONTROL_FRAMES_A_MINUTE)
+        self._flooding = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Now, since uvloop does not know it any more once the peer has reset the connection.
@@ -64,7 +73,18 @@ class TimestampedConnection(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
-        super().data_received(data)
+        for start in range(0, len(data), BYTES_PARSED_AT_ONCE):
+            if self._flooding:
+                return
+            super().data_received(data[start : start + BYTES_PARSED_AT_ONCE])
+
+    def process_event(self, event: Event) -> None:
+        # The library answers control frames by itself: nothing else would count them.
+        if isinstance(event, Frame) and event.opcode in (Opcode.PING, Opcode.PONG) and self._control_frames.take():
+            self._flooding = True
+            self.transport.abort()
+            return
+        super().process_event(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._place is None and not hasattr(self, "transport"):
@@ -159,7 +179,8 @@ class PeerConnection:
 
     def _within_rate(self, frame: str) -> bool:
         """Return whether a frame may pass; if not, it is refused, and too many refusals end the connection."""
-        seconds = self._rate.take() or self.wait_for_bytes(len(frame))
+        size = len(frame) if frame.isascii() else len(frame.encode())
+        seconds = self._rate.take() or self.wait_for_bytes(size)
         if not seconds:
             self._refused = 0
             return True

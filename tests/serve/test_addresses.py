@@ -65,12 +65,31 @@ def test_proxies_note_addresses_in_one_of_two_headers(lines: list[tuple[str, str
     assert forwarded_for(headers) == hops
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:8765", "127.9.9.9", "[::1]", "[::1]:8765"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost.", "LOCALHOST:80", "127.0.0.1:8765", "127.9.9.9", "[::1]", "[::1]:8765"]
+)
 def test_loopback_serves_the_names_of_loopback(host: str) -> None:
     assert HostCheck([], loopback_only=True).allows(host)
 
 
-@pytest.mark.parametrize("host", [None, "", "evil.example", "localhost.evil.example", "192.0.2.1", "[::1", "a@b"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "[::1].evil.example",
+        "127.0.0.1%evil",
+        "[::1%evil]",
+        "for=127.0.0.1",
+        "evil@localhost",
+        "localhost#x",
+        "evil.example",
+        "localhost.evil.example",
+        "192.0.2.1",
+        "[::1",
+        "a@b",
+    ],
+)
 def test_loopback_serves_no_other_name(host: str | None) -> None:
     assert not HostCheck([], loopback_only=True).allows(host)
 

@@ -325,6 +325,7 @@ async def test_a_peer_that_reads_slowly_and_answers_pings_is_not_gone(start_serv
     while answered < 200:  # it takes some seconds, in which its pongs stand behind requests that nobody reads
         opcode, _ = await slow.read()
         answered += opcode == TEXT
-        slow.frame(b"", opcode=PONG)
+        if opcode == PING or answered % 20 == 0:
+            slow.frame(b"", opcode=PONG)
         await asyncio.sleep(0.02)
     assert session.alive

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 import uvloop
@@ -15,8 +16,8 @@ from websockets.exceptions import InvalidMessage
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.serve import limits
-from tests.harness import PATIENCE, Server
-from tests.serve.tools import eventually
+from tests.harness import PATIENCE, Admin, Server, Volunteer
+from tests.serve.tools import RawPeer, eventually, works_well
 
 UPGRADE = (
     b"GET /v1/client HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -107,3 +108,26 @@ async def test_sessions_take_no_place_among_the_handshakes(server: Server, monke
     monkeypatch.setattr(limits, "MAX_HANDSHAKES_OF_A_BLOCK", 2)
     for number in range(5):
         await server.volunteer(f"volunteer{number}")
+
+
+@pytest.mark.parametrize("opcode", [9, 10])
+async def test_a_flood_of_control_frames_is_cut_and_nobody_waits(
+    server: Server, admin: Admin, volunteer: Volunteer, opcode: int
+) -> None:
+    """The library answers them by itself, so that no other budget counts them."""
+    flood = await RawPeer.open(server)
+    await flood.hello("flood", register=False)
+    for _ in range(20_000):
+        flood.frame(b"", opcode=opcode)
+    assert await flood.close_code() == 1006
+    begun = perf_counter()
+    await works_well(server, admin, volunteer)
+    assert perf_counter() - begun < 2
+
+
+async def test_a_ping_now_and_then_is_answered(server: Server) -> None:
+    peer = await RawPeer.open(server)
+    await peer.hello("peer", register=False)
+    for number in range(30):
+        peer.frame(str(number).encode(), opcode=9)
+        assert await peer.read() == (10, str(number).encode())
