@@ -1,4 +1,4 @@
-"""What strangers write reaches no terminal as anything but text."""
+"""Check that text of strangers reaches a terminal as plain text only, without control characters."""
 
 from __future__ import annotations
 

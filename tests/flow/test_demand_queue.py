@@ -248,7 +248,7 @@ def test_immediate_asks_of_those_set_aside_are_taken_apart() -> None:
 
 
 class Turns(RuleBasedStateMachine):
-    """Whatever is asked, taken, put back, withdrawn: each ticket is in one place, and the counts are right."""
+    """Each ticket stays in one place, and the counts are right, after any asks, takes, returns and withdrawals."""
 
     def __init__(self) -> None:
         super().__init__()
