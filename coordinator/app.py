@@ -10,20 +10,23 @@ from typing import Self
 import structlog
 
 from coordinator import __version__
+from coordinator.address_file import address_file
 from coordinator.assembly import Parts, assemble, listen_to_signals, make_core
-from coordinator.config import Settings
+from coordinator.config import RELOADED, Settings
 from coordinator.errors import ConfigError, Unavailable
 from coordinator.flow.signal_types import NodeDrains, NodeStarted
 from coordinator.model import Boot
 from coordinator.observe.events import Events
 from coordinator.prepare import prepared_database
-from coordinator.serve.listener import tls_of
 from coordinator.services import load_plugins
-from coordinator.store import nodes
+from coordinator.store import key_form, nodes
 from coordinator.store.pool import Database
 from coordinator.store.warmup import warm_up
 
 log = structlog.get_logger()
+
+CLOSE_WITHIN = 3.0
+"""Seconds for what a node that ends still wants of the database; then its connections are cut."""
 
 WARM_UP_AFTER = 1.0
 """Seconds after the start; by then the parts have released the connections that they needed to begin."""
@@ -98,22 +101,45 @@ class Node:
         """Let the claims of this node end as those of a crashed node: no client is charged."""
         self.parts.core.state.crashed = True
 
+    def reload(self) -> None:
+        """Take over what has changed in the sources of the settings, and look at the certificate; nobody is cut off.
+
+        Sources that cannot be read, or are wrong, change nothing; the log tells what has become of it.
+        """
+        parts = self.parts
+        if parts.sockets.certificate is not None:
+            parts.sockets.certificate.look()
+
+        try:
+            settings, for_a_restart = self.settings.reread()
+        except ConfigError as failure:
+            log.warning("the settings stay as they are", reason=str(failure))
+            return
+
+        former = parts.core.state.settings
+        changed = [name for name in RELOADED if getattr(settings, name) != getattr(former, name)]
+        parts.core.state.settings = settings
+        parts.sockets.listener.use(settings)
+        log.info("reloaded", changed=changed, only_after_a_restart=for_a_restart)
+
     async def drain(self, reason: str = "the node drains") -> None:
         """Hand out no more buckets, let the clients finish, close their sessions; then `wait_until_stopped` returns."""
         parts = self.parts
-        core, state = parts.core, parts.core.state
+        state = parts.core.state
         if state.draining:
             return
         state.draining = True
         self.events.emit("node", f"{self.settings.node_name} drains: {reason}")
         log.info("drain begins", reason=reason, sessions=len(parts.sessions.clients))
 
-        with contextlib.suppress(Unavailable):
-            async with core.database.connection() as db:
-                await nodes.set_state(db, core.boot, "draining")
-        await parts.sockets.listener.drain(self.settings.drain_grace, reason)
-        await parts.background.finish()
+        parts.background.begin(self._tell_of_the_drain(parts))
+        await parts.sockets.listener.drain(state.settings.drain_grace, reason)
         state.stopped.set()
+
+    async def _tell_of_the_drain(self, parts: Parts) -> None:
+        with contextlib.suppress(Unavailable):
+            async with parts.core.database.connection() as db:
+                await nodes.set_draining(db, parts.core.boot)
 
     # Opening
 
@@ -142,20 +168,23 @@ class Node:
         settings = self.settings
         async with database.connection() as db:
             self._boot = await nodes.begin(db, settings.node_name, __version__, settings.node_lease)
+            form = await key_form.read(db)
+        await database.belong_to(self._boot)
 
-        core = make_core(settings, database, self._boot, plugins, self.events)
+        core = make_core(settings, database, self._boot, form, plugins, self.events)
         async with database.connection() as db:
             await core.catalogue.load(db)
         return assemble(core)
 
     async def _listen(self, parts: Parts) -> None:
         settings = self.settings
+        certificate = parts.sockets.certificate
 
         try:
             self.port, self.ops_port = await parts.sockets.listener.open(
                 settings.host,
                 settings.port,
-                tls=tls_of(settings.tls_cert, settings.tls_key),
+                tls=None if certificate is None else certificate.context,
                 shared_port=self._shared_port,
                 ops=(settings.ops_host, settings.ops_port),
             )
@@ -164,6 +193,9 @@ class Node:
                 f"host, port: cannot listen on {settings.host}:{settings.port} or "
                 f"{settings.ops_host}:{settings.ops_port}: {failure.strerror or failure}"
             ) from failure
+
+        if not self._shared_port:  # else it is the supervisor's to tell
+            self._home.enter_context(address_file(settings, self.port))
 
         self.events.emit("node", f"{settings.node_name} started, version {__version__}")
         log.info("serving", node=settings.node_name, host=settings.host, port=self.port, ops_port=self.ops_port)
@@ -198,10 +230,27 @@ class Node:
     # Closing
 
     async def _close(self) -> None:
-        parts = self._parts
+        """End all parts; what the database does not answer in time is given up."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CLOSE_WITHIN
+        timer = loop.call_at(until, self._cut_off_database)
+        try:
+            await self._end_parts(until)
+        finally:
+            timer.cancel()
+        await self._home.aclose()
+
+    def _cut_off_database(self) -> None:
+        log.warning("the database does not answer: its connections are cut, for the node ends")
+        if self._database is not None:
+            self._database.terminate()
+
+    async def _end_parts(self, until: float) -> None:
+        loop, parts = asyncio.get_running_loop(), self._parts
         if parts is not None:
             await parts.sockets.listener.close()
-            await parts.background.finish()
+            # What cannot be stored is tried again and again: without the database there is nothing to wait for.
+            await parts.background.finish(max(0.0, until - loop.time()))
 
         for task in self.tasks:
             task.cancel()
@@ -210,11 +259,11 @@ class Node:
 
         if parts is not None:
             parts.background.cancel()
+            await parts.work.plugin_runner.close()
         if self._database is not None:
             with contextlib.suppress(Unavailable):
                 await self._say_goodbye(self._database)
             await self._database.close()
-        await self._home.aclose()
 
     async def _say_goodbye(self, database: Database) -> None:
         """Write what was not written yet, and tell the others that this node is gone."""
@@ -223,5 +272,5 @@ class Node:
             await self._parts.work.activity_log.flush()
         if self._boot is not None:
             async with database.connection() as db:
-                await nodes.set_state(db, self._boot, "gone")
+                await nodes.end(db, self._boot, "it ended in the regular way")
                 await nodes.end_sessions(db)

@@ -13,8 +13,10 @@ from coordinator.admin import Steps, join_steps
 from coordinator.admin.activity import ActivityRequests
 from coordinator.admin.buckets import BucketRequests
 from coordinator.admin.clients import ClientRequests
+from coordinator.admin.item_adder import ItemAdder
 from coordinator.admin.items import ItemRequests
 from coordinator.admin.nodes import NodeRequests
+from coordinator.admin.notices import NoticeRequests
 from coordinator.admin.results import ResultRequests
 from coordinator.admin.services import ServiceRequests
 from coordinator.admin.system import SystemRequests
@@ -28,13 +30,20 @@ from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.client_counters import ClientCounters
 from coordinator.flow.commits import Commits
 from coordinator.flow.core import Core, NodeState
+from coordinator.flow.database_watch import DatabaseWatch
+from coordinator.flow.discoveries import Discoveries
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.intake import Intake
 from coordinator.flow.lease import Lease
 from coordinator.flow.membership import Memberships
+from coordinator.flow.notices import Notices
+from coordinator.flow.personal_data import PersonalData
 from coordinator.flow.plugin_runner import PluginRunner
+from coordinator.flow.plugin_search import PluginSearch
+from coordinator.flow.pool_fronts import PoolFronts
+from coordinator.flow.pruner import Pruner
 from coordinator.flow.readiness import Readiness
 from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
@@ -42,14 +51,18 @@ from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signal_types import ClaimsDied, ClaimsLost, WorkCame
 from coordinator.flow.signals import Signals
 from coordinator.flow.supervisor import Run, Supervisor
+from coordinator.flow.wait_view import WaitView
+from coordinator.keys import KeyForm
 from coordinator.model import Boot
 from coordinator.observe.events import Events
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.serve.admin_channel import AdminDependencies
 from coordinator.serve.background_tasks import BackgroundTasks
+from coordinator.serve.certificate import Certificate, certificate_of
 from coordinator.serve.change_listener import ChangeListener
 from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies
+from coordinator.serve.costs import Costs
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.http_pages import HttpPages
 from coordinator.serve.limits import Addresses
@@ -64,8 +77,7 @@ from coordinator.stats.recorder import Recorder
 from coordinator.stats.tables import TablePages
 from coordinator.stats.topics import Topics
 from coordinator.store.pool import Database
-from coordinator.wire.client import Limits
-from coordinator.wire.frames import ServerCard
+from coordinator.wire.frames import Limits, ServerCard
 from coordinator.wire.schema import asyncapi
 
 
@@ -82,10 +94,15 @@ class Work:
     intake: Intake
     releases: Releases
     memberships: Memberships
+    wait_view: WaitView
+    notices: Notices
+    personal_data: PersonalData
     health_monitor: HealthMonitor
     load_meter: NodeLoadMeter
     lease: Lease
     expiry: Expiry
+    pruner: Pruner
+    database_watch: DatabaseWatch
     readiness: Readiness
 
 
@@ -114,6 +131,7 @@ class Sockets:
 
     listener: Listener
     change_listener: ChangeListener
+    certificate: Certificate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +157,16 @@ class Parts:
         yield "catalogue fill", self.administration.catalogue_fill.run
         yield "requeue", self.administration.requeue.run
         yield "activity", self.work.activity_log.run
+        yield "pruner", self.work.pruner.run
+        yield "database watch", self.work.database_watch.run
+        yield "wait view", self.work.wait_view.run
         yield "load", self.work.load_meter.run
         yield "feeds", self.statistics.feeds.run
         yield "recorder", self.statistics.recorder.run
         yield "change listener", self.sockets.change_listener.run
+
+        if self.sockets.certificate is not None:
+            yield "certificate", self.sockets.certificate.run
 
     def vital_runs(self) -> Iterator[tuple[str, Run]]:
         """Name what works as long as the node does, and ends it by failing."""
@@ -151,27 +175,39 @@ class Parts:
 
 
 def make_core(
-    settings: Settings, database: Database, boot: Boot, plugins: dict[str, type[Plugin]], events: Events
+    settings: Settings,
+    database: Database,
+    boot: Boot,
+    key_form: KeyForm,
+    plugins: dict[str, type[Plugin]],
+    events: Events,
 ) -> Core:
     """Make the core: the parts that depend on no others."""
     lost_track = asyncio.Event()
     signals = Signals(database, boot, lost_track)
+
     return Core(
         settings=settings,
+        key_form=key_form,
         boot=boot,
-        state=NodeState(),
+        state=NodeState(settings),
         database=database,
-        catalogue=Catalogue(plugins, signals),
+        catalogue=Catalogue(plugins, signals, key_form, trusts_newcomers=settings.only_from_here),
         registry=SessionRegistry(),
         signals=signals,
         counters=ClientCounters(),
         events=events,
+        fronts=PoolFronts(),
         lost_track=lost_track,
     )
 
 
 def assemble(core: Core) -> Parts:
-    """Join the parts of one node; nothing runs yet."""
+    """Join the parts of one node; nothing runs yet.
+
+    Raises:
+        ConfigError: the certificate or its key cannot be used.
+    """
     supervisor = Supervisor(core)
     background = BackgroundTasks(core.events)
     sessions = OpenSessions()
@@ -201,9 +237,9 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
     grant = Grant(core, builder)
     asks = Asks(core, grant)
     commits = Commits(core)
-    intake = Intake(core, commits, grant, plugin_runner)
+    intake = Intake(core, commits, grant, plugin_runner, Discoveries(core, plugin_runner))
     releases = Releases(core, grant)
-    memberships = Memberships(core, grant, releases)
+    memberships = Memberships(core, grant, releases, plugin_runner)
 
     health_monitor = HealthMonitor(core)
     load_meter = NodeLoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
@@ -221,25 +257,32 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
         intake=intake,
         releases=releases,
         memberships=memberships,
+        wait_view=WaitView(core, grant),
+        notices=Notices(core),
+        personal_data=PersonalData(core, grant, releases),
         health_monitor=health_monitor,
         load_meter=load_meter,
         lease=lease,
         expiry=expiry,
+        pruner=Pruner(core),
+        database_watch=DatabaseWatch(core),
         readiness=readiness,
     )
 
 
 def _join_administration(core: Core, work: Work, limits: Limits) -> Administration:
     grant, builder, releases, plugin_runner = work.grant, work.builder, work.releases, work.plugin_runner
-    catalogue_fill = CatalogueFill(core, releases, plugin_runner)
+    plugin_search = PluginSearch(core)
+    catalogue_fill = CatalogueFill(core, releases, plugin_runner, plugin_search)
     requeue = Requeue(core, releases)
 
     steps = join_steps(
-        ServiceRequests(core, grant, releases, catalogue_fill),
-        ItemRequests(core, grant, builder, releases, plugin_runner),
+        ServiceRequests(core, grant, releases, catalogue_fill, plugin_search),
+        ItemRequests(core, grant, ItemAdder(core, grant, builder, plugin_runner), releases, plugin_runner),
         BucketRequests(core, releases),
         ResultRequests(core, releases, plugin_runner, requeue),
-        ClientRequests(core, grant, releases, work.memberships),
+        ClientRequests(core, grant, releases, work.memberships, work.personal_data, work.wait_view),
+        NoticeRequests(core),
         TokenRequests(core),
         ActivityRequests(core),
         NodeRequests(core),
@@ -249,9 +292,9 @@ def _join_administration(core: Core, work: Work, limits: Limits) -> Administrati
 
 
 def _join_statistics(core: Core, work: Work, sessions: OpenSessions) -> Statistics:
-    topics = Topics(core, work.grant, DatabaseRates(core))
+    topics = Topics(core, work.grant, DatabaseRates(core), work.wait_view)
     return Statistics(
-        table_pages=TablePages(core, topics),
+        table_pages=TablePages(core, topics, work.wait_view),
         feeds=Feeds(topics.by_name, core.events),
         recorder=Recorder(core),
         metrics=Metrics(core, work.grant, work.load_meter, sessions.counts),
@@ -262,7 +305,9 @@ def _join_sockets(
     edge: Edge, sessions: OpenSessions, work: Work, administration: Administration, statistics: Statistics
 ) -> Sockets:
     channels = Channels(
-        client=ClientDependencies(work.grant, work.asks, work.intake, work.releases, work.memberships),
+        client=ClientDependencies(
+            work.grant, work.asks, work.intake, work.releases, work.memberships, work.notices, work.personal_data
+        ),
         stats=StatsDependencies(statistics.feeds, statistics.table_pages.page),
         admin=AdminDependencies(administration.steps),
     )
@@ -270,8 +315,9 @@ def _join_sockets(
     document = StaticPage("application/json", msgspec.json.encode(asyncapi()))
     pages = HttpPages(work.readiness, {"/v1/asyncapi.json": document, **dashboard_pages()}, statistics.metrics.page)
     listener = Listener(edge, channels, pages, sessions)
-    change_listener = ChangeListener(edge.core, work.grant, work.memberships, sessions, edge.background)
-    return Sockets(listener, change_listener)
+    change_listener = ChangeListener(edge.core, work.grant, work.memberships, work.notices, sessions, edge.background)
+    certificate = certificate_of(edge.core.settings)
+    return Sockets(listener, change_listener, certificate)
 
 
 def _edge(core: Core, background: BackgroundTasks) -> Edge:
@@ -291,4 +337,4 @@ def _edge(core: Core, background: BackgroundTasks) -> Edge:
     )
     addresses = Addresses(settings.connections_per_address, settings.registrations_per_minute)
     card = ServerCard(name="coordinator", version=__version__, node=settings.node_name)
-    return Edge(core, background, addresses, limits, card)
+    return Edge(core, background, addresses, Costs(), limits, card)

@@ -12,13 +12,13 @@ import os
 import re
 import secrets
 import socket
+import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import platformdirs
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -30,13 +30,26 @@ from pydantic_settings import (
 )
 
 from coordinator.errors import ConfigError
+from coordinator.keys import KeyForm
+from coordinator.setting_values import (
+    Network,
+    absolute,
+    database_dsn,
+    host_name,
+    lower,
+    mask,
+    network,
+    origin,
+    split_list,
+)
+from coordinator.user_folder import user_folder
 
 PREFIX = "COORDINATOR_"
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+RELOADED = ("registration", "viewers", "allowed_origins", "allowed_hosts", "drain_grace")
+"""The settings that a node takes over while it runs, on SIGHUP; all others need a new start."""
+
 Access = Literal["open", "token", "closed"]
-_SECRET_PARAMETERS = ("password", "sslpassword", "passfile")
-_MASK = "***"
 
 
 def _setting(default: Any, help_text: str, expected: str, **more: Any) -> Any:
@@ -65,79 +78,34 @@ def is_loopback(host: str) -> bool:
 
 
 def default_data_folder() -> Path:
-    """Return the folder of the data if the settings name none."""
-    return Path("/var/lib/coordinator") if os.geteuid() == 0 else platformdirs.user_data_path("coordinator")
-
-
-def environment_token() -> str | None:
-    """Return the token with which commands use the admin channel, from COORDINATOR_TOKEN; None if it is not set."""
-    return os.environ.get(f"{PREFIX}TOKEN") or None
-
-
-def mask(dsn: str) -> str:
-    """Return a DSN with its passwords masked, in the login and in the parameters."""
-    parts = urlsplit(dsn)
-    login, at, hosts = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    netloc = f"{user}{colon}{_MASK if colon else ''}{at}{hosts}"
-    query = urlencode(
-        [(k, _MASK if k in _SECRET_PARAMETERS else v) for k, v in parse_qsl(parts.query, True)], safe="*/,:"
-    )
-    # urlunsplit drops the empty host of postgresql:///name, so the text is put together here.
-    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
-
-
-def _split(value: object) -> object:
-    """Split a list that is written with commas: in the environment, in a credential, in one flag."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list | tuple):
-        parts = [part for entry in value for part in (entry.split(",") if isinstance(entry, str) else [entry])]
-        return tuple(part.strip() if isinstance(part, str) else part for part in parts if part != "")
-    return value
-
-
-def _origin(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError(text)
-    if parts.path not in ("", "/") or parts.query or parts.fragment or "*" in text:
-        raise ValueError(text)
-    return urlunsplit((parts.scheme, parts.netloc.lower(), "", "", ""))
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
-        raise ValueError(text)
-    return text.lower()
-
-
-def _network(text: object) -> Network:
-    return ipaddress.ip_network(str(text), strict=False)
-
-
-def _dsn(text: str) -> str:
-    """Check a DSN more strictly than Postgres does: a password with a raw / ? # or @ would not be masked.
+    """Return the folder of the data if the settings name none.
 
     Raises:
-        ValueError: it is not one that can be used.
+        NoHomeFolder: there is no such folder, since this account has no home.
     """
-    parts = urlsplit(text)
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    good = all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(:\d+)?", host) for host in hosts)
-    if parts.scheme not in ("postgres", "postgresql") or not text.startswith(f"{parts.scheme}://"):
-        raise ValueError(text)
-    if not good or "@" in parts.path or parts.fragment or parts.netloc.count("@") > 1:
-        raise ValueError(text)
-    return text
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return Path("/var/lib/coordinator") if is_root else user_folder("--data or COORDINATOR_DATA")
 
 
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
+def of_commands(name: Literal["TOKEN", "SERVER", "CA"]) -> str | None:
+    """Return what commands take from COORDINATOR_<NAME>, which is no setting of a node; None if it is not set."""
+    return os.environ.get(f"{PREFIX}{name}") or None
 
 
-def _folder(path: Path) -> Path:
-    return path.expanduser().absolute()
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """How a service manager watches over this process: where it listens, and after how many seconds it ends it."""
+
+    socket: str | None = None
+    watchdog: float | None = None
+
+
+def supervision() -> Supervision:
+    """Return how systemd watches over this process, by the variables that it sets for its services."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    watchdog = int(microseconds) / 1e6 if meant and microseconds.isdecimal() and int(microseconds) else None
+    return Supervision(os.environ.get("NOTIFY_SOCKET") or None, watchdog)
 
 
 def _own_name(so_far: dict[str, Any]) -> str:
@@ -146,9 +114,18 @@ def _own_name(so_far: dict[str, Any]) -> str:
     return f"{host}-{so_far.get('port') or secrets.token_hex(3)}"
 
 
+def _only_from_here(host: str, trusted_proxies: object) -> bool:
+    """Tell whether all peers are programs of this machine: it listens on loopback, and knows of no proxy."""
+    return is_loopback(host) and not trusted_proxies
+
+
 def _open_here(so_far: dict[str, Any]) -> Access:
-    alone = is_loopback(so_far.get("host", "")) and not so_far.get("trusted_proxies")
-    return "open" if alone else "token"
+    return "open" if _only_from_here(so_far.get("host", ""), so_far.get("trusted_proxies")) else "token"
+
+
+def _log_format_here() -> Literal["json", "console"]:
+    """Return the form of the log for whoever reads it: a person at a terminal, or a program."""
+    return "console" if sys.stderr is not None and sys.stderr.isatty() else "json"
 
 
 class _CredentialsFolder(PydanticBaseSettingsSource):
@@ -193,14 +170,20 @@ class Settings(BaseSettings):
         min_length=1,
     )  # fmt: skip
     ops_port: int = _whole(8766, 0, 65535, "Port of the operations listener; 0 takes a free one.")
-    database: Annotated[str, AfterValidator(_dsn)] | None = _setting(
+    database: Annotated[str, AfterValidator(database_dsn)] | None = _setting(
         None,
         "Postgres to use, postgresql://user@host/name; unless given, one is started and owned in --data.",
         "an address like postgresql://user@host:5432/name",
         repr=False,
     )
-    data: Annotated[Path, AfterValidator(_folder)] = _setting(
+    data: Annotated[Path, AfterValidator(absolute)] = _setting(
         default_data_folder, "Folder of the embedded Postgres and the admin token.", "a folder"
+    )
+    key_form: KeyForm | None = _setting(
+        None,
+        "How a new database compares keys: handle (accounts of X, whatever their case) or exact; as it does, if it is "
+        "there. Unless given, handle.",
+        "one of handle, exact",
     )
     processes: int = _whole(1, 1, 256, "How many processes serve.")
     node_name: str = _setting(
@@ -208,7 +191,7 @@ class Settings(BaseSettings):
         "1 to 64 of the characters A-Z a-z 0-9 _ . -", pattern=r"^[A-Za-z0-9_.-]{1,64}$",
     )  # fmt: skip
     trusted_proxies: Annotated[
-        tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
+        tuple[Annotated[Network, BeforeValidator(network)], ...], NoDecode, BeforeValidator(split_list)
     ] = _setting(
         (), "Addresses of proxies whose X-Forwarded-For is believed, separated by commas.",
         "addresses or networks like 10.0.0.0/8, separated by commas",
@@ -221,21 +204,21 @@ class Settings(BaseSettings):
         _open_here, "Who may see the dashboard: everyone, or who has a token.", "one of open, token"
     )
     allowed_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)
+        tuple[Annotated[str, AfterValidator(origin)], ...], NoDecode, BeforeValidator(split_list)
     ] = _setting(
         (), "Origins of web pages that may connect, separated by commas.",
         "origins like https://example.org, separated by commas",
     )  # fmt: skip
     allowed_hosts: Annotated[
-        tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)
+        tuple[Annotated[str, AfterValidator(host_name)], ...], NoDecode, BeforeValidator(split_list)
     ] = _setting(
         (), "Names of this node that a request may bear in its Host header, beside localhost and addresses.",
         "host names like work.example.org, separated by commas",
     )  # fmt: skip
-    tls_cert: Annotated[Path, AfterValidator(_folder)] | None = _setting(
-        None, "Certificate chain in PEM; with --tls-key, the port speaks TLS.", "a file"
+    tls_cert: Annotated[Path, AfterValidator(absolute)] | None = _setting(
+        None, "Certificate chain in PEM; with --tls-key, the port speaks TLS. Read anew once replaced.", "a file"
     )
-    tls_key: Annotated[Path, AfterValidator(_folder)] | None = _setting(None, "Private key in PEM.", "a file")
+    tls_key: Annotated[Path, AfterValidator(absolute)] | None = _setting(None, "Private key in PEM.", "a file")
     plaintext: bool = _setting(
         False, "Listen beyond loopback without TLS, for use behind a proxy that does TLS.", "true or false"
     )
@@ -252,10 +235,17 @@ class Settings(BaseSettings):
     registrations_per_minute: int = _whole(600, 1, 1_000_000, "Registrations from one address.")
     max_message_bytes: int = _whole(1 << 20, 4096, 64 << 20, "Largest frame, in bytes.")
     activity_retention: int = _whole(400, 1, 36_500, "How long the activity log is kept, in whole months; days.")
-    log_format: Literal["json", "console"] = _setting("json", "How the log is written.", "one of json, console")
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
+    log_format: Literal["json", "console"] = _setting(
+        _log_format_here, "How the log is written.", "one of json, console"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
         "info", "The least of what is logged.", "one of debug, info, warning, error"
     )
+
+    _sources: tuple[Path | None, dict[str, Any]] = PrivateAttr()
+    """The TOML file and the flags that it was read from."""
+    _read: dict[str, Any] = PrivateAttr()
+    """The values that those sources gave, whatever has become of them in a copy."""
 
     def __init__(self, config: Path | None = None, **flags: Any) -> None:
         try:
@@ -264,6 +254,28 @@ class Settings(BaseSettings):
             # A default that cannot be made because another setting is wrong is not reported.
             faults = [fault for fault in failure.errors() if fault["type"] != "default_factory_not_called"]
             raise ConfigError("; ".join(_explain(fault, flags) for fault in faults)) from None
+        self._sources = config, flags
+        self._read = {name: getattr(self, name) for name in self.model_fields_set}
+
+    def reread(self) -> tuple[Settings, list[str]]:
+        """Read the same sources again.
+
+        Returns these settings with what they give now for those of `RELOADED`, and the names of others that have
+        changed there.
+
+        Raises:
+            ConfigError: as `Settings`.
+        """
+        config, flags = self._sources
+        new = Settings(config=config, **flags)
+
+        taken = self.model_copy(update={name: getattr(new, name) for name in RELOADED})
+        # So that a default stays one: `access_to` has to know.
+        given = (self.model_fields_set - set(RELOADED)) | (new.model_fields_set & set(RELOADED))
+        object.__setattr__(taken, "__pydantic_fields_set__", given)
+
+        names = (self._read.keys() | new._read.keys()) - set(RELOADED)
+        return taken, sorted(name for name in names if self._read.get(name) != new._read.get(name))
 
     @classmethod
     def settings_customise_sources(
@@ -302,6 +314,16 @@ class Settings(BaseSettings):
     def tls(self) -> bool:
         """Whether the port speaks TLS."""
         return self.tls_cert is not None
+
+    @property
+    def address_file(self) -> Path:
+        """The file in which the address of a running server stands."""
+        return self.data / "address"
+
+    @property
+    def only_from_here(self) -> bool:
+        """Whether all peers are programs of this machine: it listens on loopback, and knows of no proxy."""
+        return _only_from_here(self.host, self.trusted_proxies)
 
     def access_to(self, setting: Literal["registration", "viewers"], *, behind_proxy: bool) -> Access:
         """Return a setting as it holds for one connection.

@@ -7,6 +7,7 @@ CoordinatorError
 │   ├── Unavailable          cannot be reached, or did not answer in time; nothing is known to be stored
 │   └── UnknownSchema        its schema is not one that this program knows
 ├── ConfigError              a setting, a flag, a folder
+│   ├── NoHomeFolder         the account has none, and no folder was given
 │   └── EmbeddedError        the Postgres that the program owns cannot be started or stopped
 └── Refused                  (client side) the server answered a request with an error
 
@@ -95,6 +96,12 @@ class NotJoined(PeerError):
     """The client never joined this service, or has left it."""
 
     code = "not_joined"
+
+
+class Outdated(PeerError):
+    """The client's program is too old for the service, or not among those that it takes; `detail.minimum`."""
+
+    code = "outdated"
 
 
 class ClientDeactivated(PeerError):
@@ -213,6 +220,10 @@ class UnknownSchema(StoreError):
 
 class ConfigError(CoordinatorError):
     """A setting, flag or folder cannot be used; the message names it and what was expected."""
+
+
+class NoHomeFolder(ConfigError):
+    """This account has no home folder to look in, and none was given instead."""
 
 
 class EmbeddedError(ConfigError):

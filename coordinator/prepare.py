@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from coordinator import credentials
 from coordinator.config import Settings
-from coordinator.embedded import EmbeddedPostgres, own_folder
+from coordinator.embedded import EmbeddedPostgres, close_to_others, own_folder
 from coordinator.errors import UnknownSchema
+from coordinator.keys import KeyForm
 from coordinator.services import load_plugins, tables_of
-from coordinator.store import migrate, services, tokens
+from coordinator.store import fence, migrate, services, tokens
 from coordinator.store.pool import Database
+from coordinator.wording import counted
+
+log = structlog.get_logger()
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+
+LOG_LOOK_INTERVAL = 5.0
+"""Seconds between two looks at the size of Postgres's log."""
 
 INITIAL_SERVICES = ("dm_check", "follower_check", "following_check")
 """The services that a new database has, all active."""
@@ -41,28 +50,42 @@ async def prepared_database(settings: Settings) -> AsyncIterator[PreparedDatabas
         Unavailable: the database cannot be reached.
     """
     if settings.database is not None:
-        yield await prepare_database(settings.database, None)
+        yield await prepare_database(settings.database, None, settings.key_form)
         return
 
     lock = await asyncio.to_thread(own_folder, settings.data)
     try:
         postgres = EmbeddedPostgres(settings.data)
         await asyncio.to_thread(postgres.start)
+        log_watch = asyncio.create_task(_bound_log(postgres), name="log of Postgres")
         try:
-            yield await prepare_database(postgres.dsn, settings.data)
+            yield await prepare_database(postgres.dsn, settings.data, settings.key_form)
         finally:
+            log_watch.cancel()
+            await asyncio.wait([log_watch])
             await asyncio.to_thread(postgres.stop)
     finally:
         lock.release()
 
 
-async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
+async def _bound_log(postgres: EmbeddedPostgres) -> None:
+    """Keep the log of Postgres small until cancelled."""
+    while True:
+        await asyncio.sleep(LOG_LOOK_INTERVAL)
+        try:
+            await asyncio.to_thread(postgres.trim_log)
+        except OSError as failure:
+            log.warning("the log of Postgres cannot be cut", reason=str(failure))
+
+
+async def prepare_database(dsn: str, folder: Path | None, key_form: KeyForm | None = None) -> PreparedDatabase:
     """Check or migrate the schema, and add the first services and the first token if they are missing.
 
-    `folder` is the data folder of an embedded database, which alone is migrated.
+    `folder` is the data folder of an embedded database, which alone is migrated; `key_form` is how a new one is to
+    compare keys, and how any other does already.
 
     Raises:
-        UnknownSchema, Unavailable, ConfigError: as `prepared_database`.
+        UnknownSchema, Unavailable, ConfigError: as `prepared_database`; ConfigError also if a sequence lags behind.
     """
     plugins = load_plugins()
     tables = tables_of(plugins)
@@ -71,12 +94,14 @@ async def prepare_database(dsn: str, folder: Path | None) -> PreparedDatabase:
 
     try:
         if folder is not None:
-            await migrate.migrate(database, tables)
+            await migrate.migrate(database, tables, key_form)
         elif missing := await migrate.pending(database, tables):
             raise UnknownSchema(
-                f"The database lacks {len(missing)} migrations; run: coordinator db migrate --database DSN"
+                f"The database lacks {counted(len(missing), 'migration')}; run: coordinator db migrate --database DSN"
             )
         async with database.connection() as db:
+            await fence.check_sequences(db)
+            await migrate.refuse_other_form(db, key_form)
             if not await services.load(db):
                 for name in INITIAL_SERVICES:
                     await services.add(db, name, name, plugins[name].title, {})
@@ -92,6 +117,8 @@ async def _admin_token(database: Database, folder: Path) -> str:
     path = folder / ADMIN_TOKEN_FILE
     async with database.connection() as db:
         if path.exists():
+            with suppress(PermissionError):  # another account's
+                close_to_others(path)
             token = path.read_text(encoding="ascii").strip()
             if await tokens.find(db, credentials.hash_token(token)) is not None:
                 return token

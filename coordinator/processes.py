@@ -10,14 +10,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 import uvloop
 
+from coordinator import service_manager
+from coordinator.address_file import address_file
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.errors import ConfigError
+from coordinator.first_process import is_first_process, run_as_child
 from coordinator.observe import logs
 from coordinator.prepare import prepared_database
 
@@ -38,9 +41,18 @@ def collect_seldom() -> None:
     gc.set_threshold(GC_THRESHOLD)
 
 
-async def serve_until_signal(node: Node) -> bool:
+def note_reloads() -> list[int]:
+    """Note each SIGHUP from now on, until a node is there that reloads its settings; returns the notes."""
+    noted: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: noted.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    return noted
+
+
+async def serve_until_signal(node: Node, noted: list[int]) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
+    SIGHUP reloads the settings; so do those that were noted while the node started.
     Returns True after such an end; False if a part of the node failed, or its lease was lost.
     """
     loop = asyncio.get_running_loop()
@@ -59,6 +71,9 @@ async def serve_until_signal(node: Node) -> bool:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, node.reload)
+    if noted:
+        node.reload()
     await node.wait_until_stopped()
 
     for drain in drains:
@@ -68,27 +83,39 @@ async def serve_until_signal(node: Node) -> bool:
     return not node.failed
 
 
-def run(settings: Settings) -> int:
+Opened = Callable[[Settings, int], None]
+"""Told once, with the port, when peers can connect."""
+
+
+def run(settings: Settings, opened: Opened) -> int:
     """Serve until a signal; returns the exit code: 0 after a drain, 1 after a failure."""
     logs.configure(settings.log_format, settings.log_level)
-    if settings.processes > 1:
-        return uvloop.run(_run_many(settings))
-    return uvloop.run(_run_one(settings))
+
+    def serve() -> int:
+        noted = note_reloads()
+        many = settings.processes > 1
+        return uvloop.run(_run_many(settings, opened) if many else _run_one(settings, noted, opened))
+
+    return run_as_child(serve) if is_first_process() else serve()
 
 
-async def _run_one(settings: Settings) -> int:
+async def _run_one(settings: Settings, noted: list[int], opened: Opened) -> int:
     async with Node(settings) as node:
         collect_seldom()
-        return 0 if await serve_until_signal(node) else 1
+        opened(settings, node.port)
+        async with service_manager.ready():
+            return 0 if await serve_until_signal(node, noted) else 1
 
 
 # Several processes on one port: the first one owns the database and supervises the others.
 
 
-async def _run_many(settings: Settings) -> int:
+async def _run_many(settings: Settings, opened: Opened) -> int:
     async with prepared_database(settings) as prepared:
-        with _reserved_port(settings) as port:
-            return await _supervise(settings, prepared.dsn, port)
+        with _reserved_port(settings) as port, address_file(settings, port):
+            opened(settings, port)
+            async with service_manager.ready():
+                return await _supervise(settings, prepared.dsn, port)
 
 
 @contextlib.contextmanager
@@ -123,16 +150,23 @@ async def _supervise(settings: Settings, dsn: str, port: int) -> int:
             }
         )
         children[index] = context.Process(target=_child, args=(own, dsn), name=f"coordinator-{index}")
+        # A child that does not run yet would end by a SIGHUP: it takes it in once it can note it.
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         children[index].start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
-    def on_signal(number: int) -> None:
-        stopping.set()
+    def pass_on(number: int) -> None:
         for child in children.values():
             if child.pid is not None and child.is_alive():
                 os.kill(child.pid, number)
 
+    def stop(number: int) -> None:
+        stopping.set()
+        pass_on(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, pass_on, signal.SIGHUP)
     for index in range(settings.processes):
         start(index)
 
@@ -150,11 +184,14 @@ async def _supervise(settings: Settings, dsn: str, port: int) -> int:
 
 
 def _child(settings: Settings, dsn: str) -> None:
+    noted = note_reloads()
     logs.configure(settings.log_format, settings.log_level)
+    with contextlib.suppress(ConfigError):  # one that is started again must not fall behind the others
+        settings, _ = settings.reread()
 
     async def serve() -> int:
         async with Node(settings, dsn=dsn, shared_port=True) as node:
             collect_seldom()
-            return 0 if await serve_until_signal(node) else 1
+            return 0 if await serve_until_signal(node, noted) else 1
 
     sys.exit(uvloop.run(serve()))

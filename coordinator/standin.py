@@ -1,7 +1,8 @@
 """A stand-in, on this machine, for the outside API that the built-in checkers ask.
 
 Small HTTP/1.1 on loopback: GET only, keep-alive, JSON.  Its answers depend only on the sample and on hashes
-of the screen names, so that two runs get the same answers.  Its latency and its rate limit are arguments.
+of the screen names, so that two runs get the same answers.  Its latency and its rate limit are arguments;
+`standin_troubles.py` has the switches for all that can be wrong with it.
 
     /1.1/friendships/show.json    ?source_screen_name=…&target_screen_name=…
     /1.1/followers/list.json      ?screen_name=…&cursor=-1&count=200
@@ -16,9 +17,10 @@ import json
 import math
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -26,13 +28,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 from coordinator import sample
 from coordinator.model import JsonObject
-
-MAX_USERS_PER_PAGE = 200
-"""Users of one page, at most."""
+from coordinator.standin_troubles import ApiFault, Troubles
 
 _MAX_HEAD_BYTES = 16 * 1024
 _IDLE_TIMEOUT = 60.0
 """Seconds that a connection may be silent."""
+
+_DAY = 86_400.0
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 _FRIENDSHIP_PATH = "/1.1/friendships/show.json"
 _LIST_PATHS = {"/1.1/followers/list.json": "followers", "/1.1/friends/list.json": "friends"}
@@ -51,19 +54,11 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """The answer to one request."""
+    """The answer to one request; a body of bytes is no JSON."""
 
-    status: HTTPStatus
-    body: Mapping[str, Any]
+    status: int
+    body: Mapping[str, Any] | bytes
     headers: Mapping[str, str]
-
-
-class _ApiError(Exception):
-    """Raised to answer with another status than 200."""
-
-    def __init__(self, status: HTTPStatus, code: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.reply = ApiReply(status, {"errors": [{"code": code, "message": message}]}, headers or {})
 
 
 class _MalformedRequest(Exception):
@@ -104,18 +99,22 @@ class SocialGraph:
 
 
 class RateLimit:
-    """A token bucket for each caller and path: `requests` in `window` seconds, in a burst or spread."""
+    """A token bucket for each caller and path: `requests` in `window` seconds, in a burst or spread.
 
-    def __init__(self, requests: int, window: float) -> None:
+    `prefix` begins the names of its headers.
+    """
+
+    def __init__(self, requests: int, window: float, prefix: str = "x-rate-limit") -> None:
         self.requests = requests
+        self._prefix = prefix
         self._per_second = requests / window
         self._left: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def take(self, caller: str, path: str, now: float) -> dict[str, str]:
-        """Count one request, and return the headers that say how many are left.
+    def take(self, caller: str, path: str, now: float, wall: float) -> dict[str, str]:
+        """Count one request, and return the headers that say how many are left; `wall` is the API's own time.
 
         Raises:
-            _ApiError: none are left; the answer says when the next is possible.
+            ApiFault: none are left; the answer says when the next is possible.
         """
         left, at = self._left.get((caller, path), (float(self.requests), now))
         left = min(float(self.requests), left + (now - at) * self._per_second)
@@ -126,14 +125,14 @@ class RateLimit:
         # A caller with none left waits until one is possible again, not until all are.
         missing = max(0.0, 2.0 - left) if remaining == 0 else self.requests - left
         headers = {
-            "x-rate-limit-limit": str(self.requests),
-            "x-rate-limit-remaining": str(remaining),
-            "x-rate-limit-reset": str(math.ceil(time.time() + missing / self._per_second)),
+            f"{self._prefix}-limit": str(self.requests),
+            f"{self._prefix}-remaining": str(remaining),
+            f"{self._prefix}-reset": str(math.ceil(wall + missing / self._per_second)),
         }
 
         if wait > 0:
             headers["retry-after"] = str(math.ceil(wait))
-            raise _ApiError(HTTPStatus.TOO_MANY_REQUESTS, 88, "Rate limit exceeded", headers)
+            raise ApiFault.of(429, 88, "Rate limit exceeded", headers)
 
         return headers
 
@@ -145,6 +144,9 @@ class StandIn:
         latency: seconds that an answer takes, ± `jitter`.
         requests: how many of one path a caller may make in `window` seconds; 0 means any number.  A caller
             is told by its Authorization, else its source, else its address.
+
+    `answers` counts the answers by their status, `latest` has the last requests and `connections` is how many there
+    were; `troubles` has the switches, and `latency` may be changed, too.
     """
 
     def __init__(
@@ -156,16 +158,32 @@ class StandIn:
         jitter: float = 0.01,
         requests: int = 180,
         window: float = 900.0,
-        seed: int = 0,
+        troubles: Troubles | None = None,
     ) -> None:
-        self.served = 0
+        self.answers: Counter[int] = Counter()
+        self.latest: deque[ApiRequest] = deque(maxlen=100)
+        self.connections = 0
+        self._has_answered = asyncio.Event()
+        self.troubles = troubles if troubles is not None else Troubles()
         self._host, self._port = host, port
-        self._latency, self._jitter = latency, jitter
+        self.latency, self._jitter = latency, jitter
 
         self._limit = RateLimit(requests, window) if requests else None
         self._graph = SocialGraph()
-        self._random = random.Random(seed)  # noqa: S311 - delays are no secret
+        self._daily: RateLimit | None = None
+        self._random = random.Random(0)  # noqa: S311 - delays are no secret
         self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def served(self) -> int:
+        """The number of requests that were answered."""
+        return self.answers.total()
+
+    async def answered(self, status: int, count: int) -> None:
+        """Wait until so many answers have had this status."""
+        while self.answers[status] < count:
+            self._has_answered.clear()
+            await self._has_answered.wait()
 
     @property
     def url(self) -> str:
@@ -191,6 +209,7 @@ class StandIn:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self.connections += 1
         try:
             await self._answer_requests(reader, writer)
         except (OSError, EOFError, TimeoutError):
@@ -211,7 +230,7 @@ class StandIn:
                     request = _parse(await reader.readuntil(b"\r\n\r\n"))
             except (_MalformedRequest, asyncio.LimitOverrunError) as failure:
                 keep_alive = False
-                reply = _ApiError(HTTPStatus.BAD_REQUEST, 0, str(failure)).reply
+                reply = _reply_of(ApiFault.of(400, 0, str(failure)))
             else:
                 keep_alive = request.keep_alive
                 reply = await self._reply(request, address)
@@ -220,29 +239,51 @@ class StandIn:
             await writer.drain()
 
     async def _reply(self, request: ApiRequest, address: str) -> ApiReply:
-        await asyncio.sleep(max(0.0, self._latency + self._random.uniform(-self._jitter, self._jitter)))
-        self.served += 1
+        await asyncio.sleep(max(0.0, self.latency + self._random.uniform(-self._jitter, self._jitter)))
+        if self.troubles.silent:
+            await asyncio.get_running_loop().create_future()  # until the stand-in ends
 
         headers: dict[str, str] = {}
+        if self.troubles.dated:
+            headers["date"] = formatdate(self._wall(), usegmt=True)
         try:
             _check_endpoint(request)
-            if self._limit is not None:
-                named = request.query.get("source_screen_name", address)
-                caller = request.headers.get("authorization", named)
-                headers = self._limit.take(caller, request.path, asyncio.get_running_loop().time())
-
+            self.troubles.check_all()
+            self._count(request, address, headers)
             if request.path in _LIST_PATHS:
-                body = self._list(_LIST_PATHS[request.path], request.query)
+                body = self._list(_LIST_PATHS[request.path], request)
             else:
-                body = self._friendship(request.query)
-        except _ApiError as fault:
-            return ApiReply(fault.reply.status, fault.reply.body, headers | dict(fault.reply.headers))
+                body = self._friendship(request)
+            reply = ApiReply(HTTPStatus.OK, body, headers)
+        except ApiFault as fault:
+            reply = _reply_of(fault, headers)
 
-        return ApiReply(HTTPStatus.OK, body, headers)
+        self.latest.append(request)
+        self.answers[reply.status] += 1
+        self._has_answered.set()
+        return reply
 
-    def _friendship(self, query: Mapping[str, str]) -> JsonObject:
+    def _wall(self) -> float:
+        """Return the API's own time, which its switch may have set wrong."""
+        return time.time() + self.troubles.clock
+
+    def _count(self, request: ApiRequest, address: str, headers: dict[str, str]) -> None:
+        """Count one request against the caller's limits, and add the headers that tell what is left."""
+        now = asyncio.get_running_loop().time()
+        named = request.query.get("source_screen_name", address)
+        caller = request.headers.get("authorization", named)
+
+        if self.troubles.daily:
+            if self._daily is None or self._daily.requests != self.troubles.daily:
+                self._daily = RateLimit(self.troubles.daily, _DAY, "x-app-limit-24hour")
+            headers |= self._daily.take(caller, "", now, self._wall())
+        if self._limit is not None:
+            headers |= self._limit.take(caller, request.path, now, self._wall())
+
+    def _friendship(self, request: ApiRequest) -> JsonObject:
+        query = request.query
         source, target = _required(query, "source_screen_name"), _required(query, "target_screen_name")
-        self._check_exists(target)
+        self._check_account(target, request.path)
         there, back = self._graph.follows(source, target), self._graph.follows(target, source)
         can_dm = self._graph.can_dm(target)
         return {
@@ -252,12 +293,13 @@ class StandIn:
             }
         }
 
-    def _list(self, kind: str, query: Mapping[str, str]) -> JsonObject:
+    def _list(self, kind: str, request: ApiRequest) -> JsonObject:
+        query = request.query
         name = _required(query, "screen_name")
-        self._check_exists(name)
+        self._check_account(name, request.path)
         lists = self._graph.followers if kind == "followers" else self._graph.friends
         found = lists.get(name.lower(), [])
-        size = min(MAX_USERS_PER_PAGE, max(1, _number(query, "count", MAX_USERS_PER_PAGE)))
+        size = min(self.troubles.page, max(1, _number(query, "count", self.troubles.page)))
         start = max(0, _number(query, "cursor", -1))  # -1 is the first page, as 0 is the end of all
         end = start + size
 
@@ -271,16 +313,17 @@ class StandIn:
             "previous_cursor_str": str(previous),
         }
 
-    def _check_exists(self, screen_name: str) -> None:
+    def _check_account(self, screen_name: str, path: str) -> None:
+        self.troubles.check_account(screen_name, path)
         if not self._graph.exists(screen_name):
-            raise _ApiError(HTTPStatus.NOT_FOUND, 50, "User not found.")
+            raise ApiFault.of(404, 50, "User not found.")
 
 
 def _check_endpoint(request: ApiRequest) -> None:
     if request.method != "GET":
-        raise _ApiError(HTTPStatus.METHOD_NOT_ALLOWED, 0, "GET only", {"allow": "GET"})
+        raise ApiFault.of(405, 0, "GET only", {"allow": "GET"})
     if request.path != _FRIENDSHIP_PATH and request.path not in _LIST_PATHS:
-        raise _ApiError(HTTPStatus.NOT_FOUND, 34, "Sorry, that page does not exist.")
+        raise ApiFault.of(404, 34, "Sorry, that page does not exist.")
 
 
 def _stable_fraction(purpose: str, screen_name: str) -> float:
@@ -291,7 +334,7 @@ def _stable_fraction(purpose: str, screen_name: str) -> float:
 
 def _required(query: Mapping[str, str], name: str) -> str:
     if not query.get(name):
-        raise _ApiError(HTTPStatus.BAD_REQUEST, 38, f"{name} parameter is missing.")
+        raise ApiFault.of(400, 38, f"{name} parameter is missing.")
     return query[name]
 
 
@@ -299,7 +342,7 @@ def _number(query: Mapping[str, str], name: str, default: int) -> int:
     try:
         return int(query.get(name, default))
     except ValueError:
-        raise _ApiError(HTTPStatus.BAD_REQUEST, 44, f"{name} parameter is invalid.") from None
+        raise ApiFault.of(400, 44, f"{name} parameter is invalid.") from None
 
 
 def _parse(head: bytes) -> ApiRequest:
@@ -323,14 +366,20 @@ def _parse(head: bytes) -> ApiRequest:
     return ApiRequest(method, parts.path, dict(parse_qsl(parts.query)), headers, keep_alive)
 
 
+def _reply_of(fault: ApiFault, headers: Mapping[str, str] | None = None) -> ApiReply:
+    return ApiReply(fault.status, fault.body, {**(headers or {}), **fault.headers})
+
+
 def _encode_reply(reply: ApiReply, keep_alive: bool) -> bytes:
-    body = json.dumps(reply.body, separators=(",", ":")).encode()
+    is_page = isinstance(reply.body, bytes)
+    body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body, separators=(",", ":")).encode()
     headers = {
-        "content-type": "application/json; charset=utf-8",
+        "content-type": "text/html; charset=utf-8" if is_page else "application/json; charset=utf-8",
         "content-length": str(len(body)),
         "connection": "keep-alive" if keep_alive else "close",
         **reply.headers,
     }
-    lines = [f"HTTP/1.1 {reply.status.value} {reply.status.phrase}"]
+    phrase = _PHRASES.get(reply.status, "Enhance Your Calm")  # 420 is the API's own
+    lines = [f"HTTP/1.1 {int(reply.status)} {phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

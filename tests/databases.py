@@ -17,6 +17,9 @@ TEMPLATE = "coordinator_template"
 
 SHARED = "coordinator_test"
 
+_OF_MIGRATIONS = ("INSERT INTO migration ", "INSERT INTO key_form ", "SELECT")
+"""How statements begin that restore what the migrations made."""
+
 TRUNCATE_ABOVE = 4_000_000
 """Bytes of tables above which they are truncated; with less it is quicker to delete their rows."""
 
@@ -125,7 +128,7 @@ class Databases:
             clear = [f"TRUNCATE {', '.join(self._tables)}"]
         else:
             clear = [f"DELETE FROM {table}" for table in self._tables]
-        seed = [line for line in self._seed if not empty or line.startswith(("INSERT INTO migration ", "SELECT"))]
+        seed = [line for line in self._seed if not empty or line.startswith(_OF_MIGRATIONS)]
         await db.execute(";\n".join(["SET session_replication_role = replica", *clear, *seed]))
 
     async def _execute(self, statement: str) -> None:

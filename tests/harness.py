@@ -1,4 +1,4 @@
-"""What tests drive a node with: plain WebSocket peers that keep pushes apart from answers."""
+"""Peers that tests drive a node with: plain WebSocket peers that keep pushes apart from answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 10.0
 """Seconds after which a test gives up on something that should have come at once."""
 
 PLACES = """
-SELECT service_id, item_id, 'waiting' AS place FROM waiting
+SELECT service_id, item_id, 'waiting' AS place FROM waiting_item
 UNION ALL SELECT service_id, item_id, 'quarantined' FROM quarantine
 UNION ALL SELECT b.service_id, n.item_id, b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
@@ -44,6 +44,8 @@ class Peer:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.pushes: asyncio.Queue[Message] = asyncio.Queue()
+        self.waits: asyncio.Queue[Message] = asyncio.Queue()
+        """Pushes `waiting`, kept apart: they come between others whenever a reason changes."""
         self._answers: dict[Any, asyncio.Future[Message]] = {}
         self._refs = 0
         self._closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -63,6 +65,8 @@ class Peer:
                 waiting = self._answers.pop(message.get("ref"), None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message)
+                elif waiting is None and message["type"] == "waiting":
+                    self.waits.put_nowait(message)
                 elif waiting is None:
                     self.pushes.put_nowait(message)
         except ConnectionClosed:
@@ -200,7 +204,7 @@ class Server:
         return made.token
 
     async def command(self, *words: str) -> list[Message]:
-        """What a command of the program, run by an admin as a process of its own, prints with `--json`."""
+        """Run a command of the program as an admin, in a process of its own; returns what it prints with `--json`."""
         beside = "--json", "--server", self.url, "--token", await self.token()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "coordinator", *words, *beside, stdout=asyncio.subprocess.PIPE

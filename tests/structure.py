@@ -8,10 +8,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "coordinator"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "coordinator"
 
 MOST_ARGUMENTS = 7
 MOST_LINES_OF_A_FUNCTION = 60
@@ -43,10 +45,10 @@ class Source:
         return self.path.partition("/")[0] if "/" in self.path else ""
 
 
-def sources() -> list[Source]:
-    """All Python files of the package, by path."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return [Source.of(str(file.relative_to(PACKAGE)), file.read_text()) for file in files]
+def sources(folder: Path = PACKAGE) -> list[Source]:
+    """All Python files of the package, or of another folder, by path."""
+    files = sorted(folder.rglob("*.py"))
+    return [Source.of(str(file.relative_to(folder)), file.read_text()) for file in files]
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -125,6 +127,28 @@ def two_way_ties(found: list[Source]) -> Iterator[str]:
             yield f"{one} and {other} import each other"
 
 
+def import_cycles(found: list[Source]) -> Iterator[str]:
+    """Modules that import each other, by way of others: whether they can be imported depends on which comes first."""
+    known = {source.path for source in found}
+    imports = {source.path: {name for name in _imported(source, known) if name != source.path} for source in found}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as cycle:
+        yield " is imported by ".join(cycle.args[1])
+
+
+def _imported(source: Source, known: set[str]) -> Iterator[str]:
+    """Files that run when a module is imported: those that it names, and the packages around them."""
+    around = {str(folder / "__init__.py") for folder in Path(source.path).parents}
+    for node in source.tree.body:
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").partition(".")[0] != "coordinator":
+            continue
+        module = Path(*str(node.module).split(".")[1:])
+        for name in (module, *(module / alias.name for alias in node.names)):
+            packages = {str(folder / "__init__.py") for folder in (name, *name.parents)}
+            yield from known & ({f"{name}.py"} | packages - around)
+
+
 def shapeless_values(found: list[Source]) -> Iterator[str]:
     """Places past the codec that handle `dict[str, Any]`; `JsonObject` says that others decide the shape."""
     for source in found:
@@ -162,6 +186,14 @@ def names_of_two_constants(found: list[Source]) -> Iterator[str]:
             yield f"{name}: {', '.join(values.values())}"
 
 
+def waits_that_lose_cancellations(found: list[Source]) -> Iterator[str]:
+    """Calls of `asyncio.wait_for`, which in 3.11 drops a cancellation that comes as its task ends."""
+    for source in found:
+        for number, line in enumerate(source.text.splitlines(), 1):
+            if "asyncio.wait_for(" in line:
+                yield f"{source.path}:{number}"
+
+
 COUNTS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     long_constructors,
     long_functions,
@@ -169,9 +201,11 @@ COUNTS: tuple[Callable[[list[Source]], Iterator[str]], ...] = (
     functions_without_paragraphs,
     weak_docstrings,
     two_way_ties,
+    import_cycles,
     shapeless_values,
     names_of_two_classes,
     names_of_two_constants,
+    waits_that_lose_cancellations,
 )
 
 

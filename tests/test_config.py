@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coordinator.config import Settings, default_data_folder, environment_token, is_loopback, mask
+from coordinator.config import Settings, default_data_folder, is_loopback, of_commands
 from coordinator.credentials import hash_secret, hash_token, make_token, same
 from coordinator.errors import ConfigError
+from coordinator.setting_values import mask
 
 DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "messages_per_minute": 60_000,
     "registrations_per_minute": 600,
     "max_message_bytes": 1 << 20,
+    "key_form": None,
     "activity_retention": 400,
     "log_format": "json",
     "log_level": "info",
@@ -54,6 +56,7 @@ TEXTS: dict[str, tuple[str, str, str, str]] = {
     "ops_port": ("1", "2", "3", "4"),
     "database": ("postgresql://a/x", "postgresql://b/x", "postgres://c/x", "postgresql://d/x"),
     "data": ("/a", "/b", "/c", "/d"),
+    "key_form": ("exact", "handle", "exact", "handle"),
     "processes": ("1", "2", "3", "4"),
     "node_name": ("a", "b", "c", "d"),
     "registration": ("closed", "token", "open", "token"),
@@ -65,7 +68,7 @@ TEXTS: dict[str, tuple[str, str, str, str]] = {
     "log_level": ("debug", "warning", "error", "info"),
     "max_message_bytes": ("10000", "20000", "30000", "40000"),
 }
-"""What a flag, the environment, a file and a credential say."""
+"""Values from a flag, the environment, a file and a credential."""
 
 
 @pytest.fixture(autouse=True)
@@ -259,9 +262,9 @@ def test_settings_are_frozen_and_go_to_other_processes() -> None:
 
 
 def test_the_token_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert environment_token() is None
+    assert of_commands("TOKEN") is None
     monkeypatch.setenv("COORDINATOR_TOKEN", "t")
-    assert environment_token() == "t"
+    assert of_commands("TOKEN") == "t"
 
 
 def test_tokens_and_secrets() -> None:

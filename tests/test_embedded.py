@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -15,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
-from coordinator.embedded import EmbeddedPostgres, own_folder, running_dsn
+from coordinator.embedded import EmbeddedPostgres, account, own_folder, running_dsn, server
 from coordinator.errors import EmbeddedError
 from tests.embedded_tools import (
     NOBODY,
@@ -38,6 +41,9 @@ from tests.embedded_tools import (
 )
 
 pytestmark = pytest.mark.long
+
+NAMELESS = 54321
+"""A uid without an entry in the list of accounts."""
 
 
 @pytest.fixture
@@ -362,3 +368,60 @@ def test_what_is_in_the_way(folder: Path) -> None:
     assert f"{folder}/file" in refusal(folder / "file")
     with pytest.raises(EmbeddedError, match=f"{folder}/file"):
         own_folder(folder / "file")
+
+
+def test_modes_that_a_volume_sets_are_put_right_and_told(folder: Path) -> None:
+    """As Kubernetes does for `fsGroup` at each mount; Postgres refuses such data."""
+    with started(folder) as postgres:
+        sql(postgres.dsn, "CREATE TABLE kept AS SELECT 7 AS n")
+    (folder / "sock").mkdir()  # as a crash leaves it
+    if ROOT:
+        os.chown(folder / "sock", owner_of(folder / "data")["user"], -1)
+    subprocess.run(["/bin/chmod", "-R", "u=rwX,g=rwX,o=,g+s", folder / "data", folder / "sock"], check=True)
+    with capture_logs() as told, started(folder) as postgres:
+        assert sql(postgres.dsn, "SELECT n FROM kept") == 7
+        assert stat.S_IMODE((folder / "data").stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / "sock").stat().st_mode) == 0o700
+    assert [(entry["path"], entry["mode"]) for entry in told] == [
+        (str(folder / "sock"), "2770"),
+        (str(folder / "data"), "2770"),
+    ]
+
+
+def test_the_log_is_cut_while_the_server_writes_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_LOG_BYTES", 20_000)
+    sizes = []
+    with started(folder) as postgres:
+        for number in range(40):
+            with suppress(asyncpg.PostgresError):
+                sql(postgres.dsn, f"DO $$ BEGIN RAISE WARNING '% {number}', repeat('x', 5000); RAISE 'no'; END $$")
+            postgres.trim_log()
+            sizes.append((folder / "postgres.log").stat().st_size)
+        assert max(sizes) <= 20_000
+        assert any(after < before for before, after in itertools.pairwise(sizes))
+        assert (folder / "postgres.log.1").stat().st_size == 20_000
+        assert stat.S_IMODE((folder / "postgres.log.1").stat().st_mode) == 0o600
+        sql(postgres.dsn, "DO $$ BEGIN RAISE WARNING 'the last'; END $$")
+        assert "the last" in postgres.log_tail()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become an account that is not there")
+def test_an_account_without_a_name_has_a_database_or_is_told_how(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, NAMELESS, NAMELESS)
+    monkeypatch.setattr(account, "UNSHARE", "/nowhere/unshare")
+    nameless = account.PostgresAccount("nobody we know", NAMELESS)
+    with pytest.raises(EmbeddedError, match=rf"uid {NAMELESS} has no entry in /etc/passwd.*add an entry.*--database"):
+        nameless.passwd_entry()
+
+    monkeypatch.undo()
+    with program(home / "pg", str(copied_binaries(folder)), str(NAMELESS), str(NAMELESS)) as running:
+        told = news(running)
+        if "dsn" in told:
+            assert sql(told["dsn"], "SELECT 1") == 1
+            assert (home / "pg" / "data" / "PG_VERSION").stat().st_uid == NAMELESS
+            end(running)
+        else:  # where no user namespaces are allowed
+            assert "has no entry in /etc/passwd" in told["error"]
+    assert processes_of(folder) == {}

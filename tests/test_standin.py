@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
 
 from coordinator import sample
-from coordinator.standin import MAX_USERS_PER_PAGE, SocialGraph, StandIn
+from coordinator.standin import SocialGraph, StandIn
+from coordinator.standin_troubles import MAX_USERS_PER_PAGE, PAGE, ApiFault
 
 SHOW = "/1.1/friendships/show.json"
 FOLLOWERS = "/1.1/followers/list.json"
@@ -34,7 +37,8 @@ class Caller:
         first, *lines = head.strip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return int(first.split()[1]), headers, json.loads(body)
+        is_json = "json" in headers["content-type"]
+        return int(first.split()[1]), headers, json.loads(body) if is_json else body
 
     async def get(self, target: str, token: str = "t") -> tuple[int, dict[str, str], Any]:
         head = f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -175,3 +179,57 @@ async def test_it_ends_with_connections_open() -> None:
         await caller.get(f"{FRIENDS}?screen_name=bfrist")
     assert await caller.reader.read() == b""
     caller.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("switch", "status", "body"),
+    [
+        ("protected", 401, {"request": FRIENDS, "error": "Not authorized."}),
+        ("suspended", 403, {"errors": [{"code": 63, "message": "User has been suspended."}]}),
+        ("blocking", 403, {"errors": [{"code": 136, "message": "You have been blocked from viewing this user."}]}),
+        ("broken", 500, {"errors": [{"code": 131, "message": "Internal error."}]}),
+    ],
+)
+async def test_accounts_in_trouble(standin: StandIn, caller: Caller, switch: str, status: int, body: Any) -> None:
+    setattr(standin.troubles, switch, {"bfrist"})
+    answered, _, said = await caller.get(f"{FRIENDS}?screen_name=BFRIST")
+    assert (answered, said) == (status, body)
+    assert (await caller.get(f"{FRIENDS}?screen_name=RoyBlunt"))[0] == 200
+    await standin.answered(status, 1)
+    assert standin.answers == {status: 1, 200: 1}
+
+
+async def test_troubles_of_all_requests(standin: StandIn, caller: Caller) -> None:
+    target = f"{FRIENDS}?screen_name=bfrist"
+    standin.troubles.refusing = ApiFault.of(420, 88, "Enhance your calm")
+    assert (await caller.get(target))[0] == 420
+    standin.troubles.down, standin.troubles.down_headers = 503, {"retry-after": "7"}
+    status, headers, body = await caller.get(target)
+    assert (status, headers["retry-after"], body) == (503, "7", PAGE)
+
+    standin.troubles.down = standin.troubles.refusing = None
+    standin.troubles.silent = True
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(caller.get(target), 0.2)
+
+
+async def test_the_clock_of_the_api_may_differ() -> None:
+    async with StandIn(latency=0.0, jitter=0.0, requests=1) as standin:
+        caller = await Caller.to(standin)
+        standin.troubles.clock = 3600.0
+        _, headers, _ = await caller.get(f"{FRIENDS}?screen_name=bfrist")
+        ahead = parsedate_to_datetime(headers["date"]).timestamp() - time.time()
+        assert 3590 < ahead < 3610
+        assert int(headers["x-rate-limit-reset"]) - time.time() > 3600
+        standin.troubles.dated = False
+        assert "date" not in (await caller.get(f"{FRIENDS}?screen_name=bfrist"))[1]
+        caller.writer.close()
+
+
+async def test_a_limit_of_the_day(standin: StandIn, caller: Caller) -> None:
+    standin.troubles.daily = 2
+    target = f"{FRIENDS}?screen_name=bfrist"
+    left = [(await caller.get(target))[1]["x-app-limit-24hour-remaining"] for _ in range(2)]
+    assert left == ["1", "0"]
+    assert (await caller.get(f"{FOLLOWERS}?screen_name=bfrist"))[0] == 429
+    assert (await caller.get(target, token="other"))[0] == 200

@@ -13,12 +13,15 @@ import pytest
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.commits import Commits
+from coordinator.flow.database_watch import DatabaseWatch
 from coordinator.flow.expiry import Expiry
 from coordinator.flow.grant import Grant
 from coordinator.flow.lease import Lease
+from coordinator.flow.pruner import Pruner
 from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.flow.signals import Signals
+from coordinator.flow.wait_view import WaitView
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.serve.change_listener import ChangeListener
 from coordinator.serve.feeds import Feeds
@@ -37,10 +40,13 @@ PARTS: dict[str, type[Any]] = {
     "catalogue fill": CatalogueFill,
     "requeue": Requeue,
     "activity": ActivityLog,
+    "pruner": Pruner,
+    "database watch": DatabaseWatch,
     "load": NodeLoadMeter,
     "feeds": Feeds,
     "recorder": Recorder,
     "change listener": ChangeListener,
+    "wait view": WaitView,
 }
 VITAL: dict[str, type[Any]] = {"lease": Lease, "listener": Listener}
 
@@ -109,7 +115,8 @@ async def test_work_goes_on_when_a_part_fails(
         assert (stored["type"], stored["closed"]) == ("stored", True), stored
 
     told = await asyncio.to_thread(readiness, server)
-    assert told == {"ready": True, "reasons": [f"The part {name} has failed and was started again."]}
+    reason = f"The part {name} has failed and was started again."
+    assert told == {"ready": True, "reasons": [reason], "key_form": "handle"}
     assert not server.node.failed
 
 

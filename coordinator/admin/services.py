@@ -15,9 +15,11 @@ from coordinator.flow.catalogue import Entry
 from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
+from coordinator.flow.plugin_search import PluginSearch
 from coordinator.flow.release import Releases
 from coordinator.flow.signal_types import ServicesChanged
 from coordinator.model import ServiceState
+from coordinator.services import Plugin
 from coordinator.services.settings import merged
 from coordinator.store import services as store
 from coordinator.store import statistics
@@ -28,18 +30,27 @@ from coordinator.wire.admin import services as wire
 class ServiceRequests:
     """Carries out the requests `service.…`."""
 
-    def __init__(self, core: Core, grant: Grant, releases: Releases, catalogue_fill: CatalogueFill) -> None:
+    def __init__(
+        self,
+        core: Core,
+        grant: Grant,
+        releases: Releases,
+        catalogue_fill: CatalogueFill,
+        plugin_search: PluginSearch,
+    ) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
         self._grant = grant
         self._releases = releases
         self._signals = core.signals
         self._catalogue_fill = catalogue_fill
+        self._plugin_search = plugin_search
 
     def steps(self) -> Steps:
         """Each request with its method."""
         return {
             wire.ServiceList: self.list,
+            wire.ServicePlugins: self.plugins,
             wire.ServiceShow: self.show,
             wire.ServiceAdd: self.add,
             wire.ServiceConfigure: self.configure,
@@ -56,6 +67,26 @@ class ServiceRequests:
         page = left[: request.limit]
         return wire.ServicePage(rows=page, next=page[-1].service if len(left) > len(page) else None)
 
+    async def plugins(self, request: wire.ServicePlugins) -> wire.PluginPage:
+        """List the plugins that this node has, by name, with the services that are made of them.
+
+        Those that were installed since it started are found by this.
+        """
+        await self._plugin_search.look()
+        services = sorted(self._catalogue.all(), key=lambda entry: entry.service.name)
+        rows = [
+            wire.ListedPlugin(
+                plugin=name,
+                title=plugin.title,
+                settings=list(plugin.Settings.__struct_fields__),
+                services=[entry.service.name for entry in services if entry.service.plugin == name],
+            )
+            for name, plugin in sorted(self._catalogue.plugins.items())
+            if name > (request.after or "")
+        ]
+        page = rows[: request.limit]
+        return wire.PluginPage(rows=page, next=page[-1].plugin if len(rows) > len(page) else None)
+
     async def show(self, request: wire.ServiceShow) -> wire.ServiceShown:
         """Show one service, with its items and buckets by state.
 
@@ -66,19 +97,20 @@ class ServiceRequests:
         async with self._database.connection() as db:
             states = await statistics.state(db)
         counts = service_counts(entry, states.get(entry.service.service_id))
-        return wire.ServiceShown(**structs.asdict(service_row(entry)), counts=counts)
+        schema = entry.card["result_schema"]
+        return wire.ServiceShown(**structs.asdict(service_row(entry)), counts=counts, result_schema=schema)
 
     async def add(self, request: wire.ServiceAdd) -> wire.ServiceAnswer:
         """Add a service; all items of the catalogue that it selects come to wait in it, in the background.
+
+        With `enrol: named` the catalogue is left alone.
 
         Raises:
             NotFound: there is no such plugin.
             BadMessage: a setting does not do.
             Exists: the name is taken.
         """
-        plugin = self._catalogue.plugins.get(request.plugin)
-        if plugin is None:
-            raise NotFound(f"There is no plugin {request.plugin!r}.", detail={"path": "$.plugin"})
+        plugin = await self._plugin(request.plugin)
         settings = merged(plugin, {}, request.settings or {})
         title = plugin.title if request.title is None else request.title
 
@@ -87,11 +119,30 @@ class ServiceRequests:
             service = await store.add(db, request.service, request.plugin, title, settings)
             if service is None:
                 raise Exists(f"There is a service {request.service!r} already.")
-            await store.begin_fill(db, service)
+            if {**plugin.defaults, **settings}.get("enrol", "all") == "all":
+                await store.begin_fill(db, service)
 
         await self._tell_changed()
         self._catalogue_fill.begin()
         return self._answer(request.service)
+
+    async def _plugin(self, name: str) -> type[Plugin]:
+        """Return a plugin, which may have been installed since the node started.
+
+        Raises:
+            NotFound: there is none of that name, or it cannot be used.
+        """
+        faults = {} if name in self._catalogue.plugins else await self._plugin_search.look()
+        plugin = self._catalogue.plugins.get(name)
+        if plugin is not None:
+            return plugin
+
+        there = ", ".join(sorted(self._catalogue.plugins))
+        why = faults.get(name) or (
+            f"This node has no plugin {name!r}, but {there}. It finds one once that is installed where it runs: "
+            "pip install the package into the same environment."
+        )
+        raise NotFound(why, detail={"path": "$.plugin"})
 
     async def configure(self, request: wire.ServiceConfigure) -> wire.ServiceAnswer:
         """Change settings; those that are not named stay, null takes one back to its default.

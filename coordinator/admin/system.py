@@ -14,7 +14,7 @@ from coordinator.stats.topics import service_totals
 from coordinator.store import statistics
 from coordinator.store.statement_stats import StatementSnapshot
 from coordinator.wire.admin import system as wire
-from coordinator.wire.client import Limits
+from coordinator.wire.frames import Limits
 from coordinator.wire.stats import StatementRow
 
 
@@ -23,6 +23,7 @@ class SystemRequests:
 
     def __init__(self, core: Core, readiness: Readiness, limits: Limits) -> None:
         self._database = core.database
+        self._key_form = core.key_form
         self._catalogue = core.catalogue
         self._readiness = readiness
         self._limits = limits
@@ -45,7 +46,8 @@ class SystemRequests:
             state = states.get(entry.service.service_id) or statistics.ServiceTotals(0, 0, 0)
             counts = structs.asdict(service_counts(entry, state))
             services.append(wire.ServiceStats(**counts, oldest=oldest_rows(state, entry.service.settings)))
-        return wire.ServerStats(services=services, database=_statement_totals(self._database.load.snapshot()))
+        totals = _statement_totals(self._database.load.snapshot())
+        return wire.ServerStats(services=services, database=totals, key_form=self._key_form)
 
     async def limits(self, request: wire.LimitsShow) -> wire.ServerLimits:
         """Tell the limits of the server, and what one node carried when it was measured."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli import database, demo, item_import, requests, serve, top, work
+from coordinator.cli import backup, database, demo, item_import, requests, serve, top, work
 
 
 def build() -> typer.Typer:
@@ -22,6 +22,8 @@ def build() -> typer.Typer:
     app.command("work")(work.work)
     app.command("config")(serve.show)
     app.command("top")(top.top)
+    app.command("backup")(backup.backup)
+    app.command("restore")(backup.restore)
 
     groups = requests.add_requests(app, {"token.issue": database.issue_token})
     groups["item"].command("import")(item_import.item_import)

@@ -7,7 +7,9 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import structs
@@ -16,7 +18,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from websockets.typing import Subprotocol
 
 from coordinator import __version__
-from coordinator.client.address import CLIENT_PATH, DirectConnect, client_url, is_loopback
+from coordinator.client.address import (
+    CLIENT_PATH,
+    DirectConnect,
+    authority_hint,
+    client_url,
+    is_loopback,
+    reason_in,
+    trust_for,
+)
+from coordinator.client.causes import cause_by_way
+from coordinator.client.proxies import proxy_for
 from coordinator.errors import ConfigError, CoordinatorError, Refused
 from coordinator.wire.admin import AdminHello
 from coordinator.wire.codec import encode
@@ -191,18 +203,19 @@ def why_closed(url: str, socket: ClientConnection) -> CoordinatorError:
 
 
 @asynccontextmanager
-async def admin_connection(server: str, token: str | None) -> AsyncIterator[AdminClient]:
-    """Open an admin channel and greet the server.
+async def admin_connection(server: str, token: str | None, authority: Path | None = None) -> AsyncIterator[AdminClient]:
+    """Open an admin channel and greet the server; `authority` as in `open_channel`.
 
     Without a token the server is still called, so that a missing server is reported before a missing token.
 
     Raises:
-        ConfigError: the text is not the address of a server, or there is no token.
+        ConfigError: the text is not the address of a server, there is no token, or the authority's file or the proxy
+            cannot be used.
         ServerUnreachable: nothing answers there, or it is not a coordinator.
         Refused: the server does not accept the token, or no connection from here.
     """
     url = admin_url(server)
-    socket = await open_channel(url)
+    socket = await open_channel(url, authority)
     try:
         if token is None:
             raise ConfigError("a token is needed: --token, COORDINATOR_TOKEN, or the file DATA/admin-token")
@@ -219,15 +232,18 @@ async def admin_connection(server: str, token: str | None) -> AsyncIterator[Admi
         await socket.close()
 
 
-async def open_channel(url: str) -> ClientConnection:
-    """Connect to one of a server's channels.
+async def open_channel(url: str, authority: Path | None = None) -> ClientConnection:
+    """Connect to one of a server's channels, by the same way as the volunteers' client.
+
+    `authority` is the file of the certificate by which the server's is checked; None: those of this machine.
 
     Raises:
-        ConfigError: the URL is not the address of a server.
+        ConfigError: the URL is not the address of a server, or the authority's file or the proxy cannot be used.
         ServerUnreachable: nothing answers there, or it is not a coordinator.
         Refused: the server takes no connection from here.
     """
-    here = is_loopback(url)
+    proxy = proxy_for(url)
+    trusted = trust_for(url, authority)
     try:
         return await DirectConnect(
             url,
@@ -235,19 +251,22 @@ async def open_channel(url: str) -> ClientConnection:
             open_timeout=_CHANNEL_OPEN_TIMEOUT,
             close_timeout=2.0,
             max_size=_MAX_ADMIN_FRAME_BYTES,
-            compression=None if here else "deflate",
-            proxy=None if here else True,
+            compression=None if is_loopback(url) else "deflate",
+            proxy=proxy,
             user_agent_header=f"coordinator/{__version__}",
+            ssl=trusted,
         )
     except InvalidStatus as failure:
         status = failure.response.status_code
         if status == HTTPStatus.FORBIDDEN:
-            raise Refused("forbidden", f"{url} takes no connection from here.") from None
+            why = reason_in(failure.response) or "the server, or a proxy before it, refuses this name or address."
+            raise Refused("forbidden", f"{url} takes no connection from here: {why}") from None
         if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             raise ServerUnreachable(f"{url} takes no connections now (HTTP {status}).") from None
 
         raise ServerUnreachable(f"{url} is no coordinator (HTTP {status}).") from None
     except InvalidURI as failure:
         raise ConfigError(f"server: {failure}") from None
-    except (OSError, TimeoutError, WebSocketException) as failure:
-        raise ServerUnreachable(f"{url} cannot be reached: {failure or type(failure).__name__}") from failure
+    except (OSError, EOFError, WebSocketException) as failure:
+        why = cause_by_way(failure, urlsplit(url).netloc, proxy)
+        raise ServerUnreachable(f"No connection to the server: {why}{authority_hint(failure)}.") from failure

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from coordinator.cli.access import AsJson, without_none
-from coordinator.cli.exits import with_exit_codes
-from coordinator.cli.output import write_rows
+from coordinator.cli.exits import only_where_the_server_runs, with_exit_codes
+from coordinator.cli.output import Output
 from coordinator.config import Settings
 from coordinator.credentials import make_token
-from coordinator.embedded import running_dsn
 from coordinator.errors import ConfigError
+from coordinator.keys import KeyForm
 from coordinator.services import load_plugins, tables_of
-from coordinator.store import activity, migrate, tokens
+from coordinator.store import activity, distribution, migrate, tokens
 from coordinator.store.pool import Database
 from coordinator.wire.admin.tokens import TokenIssue
 
@@ -29,18 +29,31 @@ Dsn = Annotated[
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the embedded Postgres.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
 
-db = typer.Typer(help="The database's schema.", no_args_is_help=True)
+db = typer.Typer(help="The database and its schema.", no_args_is_help=True)
 
 
 @db.command("migrate")
 @with_exit_codes
-def migrate_(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
+def migrate_(
+    database: Dsn = None,
+    data: DataDir = None,
+    config: ConfigFile = None,
+    key_form: Annotated[
+        KeyForm | None,
+        typer.Option(
+            help="How a database that is made now compares keys, for good: handle takes accounts of X as the same "
+            "whatever their case; exact compares keys as they are. Unless given, handle."
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
     """Bring the schema to what this program needs; safe to repeat, and while others do the same.
 
     Example: `coordinator db migrate --database postgresql://coordinator@db.example.org/coordinator`
     """
-    applied = asyncio.run(_migrate(_dsn(database, data, config)))
-    write_rows([_row(migration, "applied") for migration in applied], json)
+    settings = Settings(config=config, **without_none(database=database, data=data, key_form=key_form))
+    applied = asyncio.run(_migrate(_dsn(settings), settings.key_form))
+    Output(as_json=json).rows([_row(migration, "applied") for migration in applied])
     if not json:
         typer.echo(f"{len(applied)} applied" if applied else "Nothing to do: the schema is up to date.", err=True)
 
@@ -52,9 +65,33 @@ def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None
 
     Example: `coordinator db status --data ./data`
     """
-    missing = asyncio.run(_pending(_dsn(database, data, config)))
+    settings = Settings(config=config, **without_none(database=database, data=data))
+    missing = asyncio.run(_pending(_dsn(settings)))
     rows = [_row(migration, "pending" if migration in missing else "applied") for migration in _all_migrations()]
-    write_rows(rows, json)
+    Output(as_json=json).rows(rows)
+
+
+@db.command("distribute")
+@with_exit_codes
+def distribute(
+    database: Dsn = None,
+    config: ConfigFile = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Parts that the results are cut into. Default: 4 for a worker.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done, or why it cannot.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Spread the results over the workers of a Citus database; nothing is stored while they are moved.
+
+    Example: `coordinator db distribute --database postgresql://owner@db.example.org/coordinator --dry-run`
+    """
+    settings = Settings(config=config, **without_none(database=database))
+    steps = asyncio.run(_distribute(_dsn(settings), shards, dry_run))
+    Output(as_json=json).rows([{"step": n, "does": step.does} for n, step in enumerate(steps, 1)])
+    if not json:
+        done = "Nothing was done." if dry_run else "Done."
+        typer.echo(done if steps else "Nothing to do: the results are distributed.", err=True)
 
 
 @db.command("sql")
@@ -97,14 +134,26 @@ async def issue_token(dsn: str, message: TokenIssue) -> dict[str, Any]:
     return {"token_id": new.token_id, "token": new.token, "role": message.role, "label": message.label}
 
 
-async def _migrate(dsn: str) -> list[migrate.Migration]:
+async def _migrate(dsn: str, key_form: KeyForm | None) -> list[migrate.Migration]:
     async with _opened(dsn) as database:
-        return await migrate.migrate(database, tables_of(load_plugins()))
+        return await migrate.migrate(database, tables_of(load_plugins()), key_form)
 
 
 async def _pending(dsn: str) -> list[migrate.Migration]:
     async with _opened(dsn) as database:
         return await migrate.pending(database, tables_of(load_plugins()))
+
+
+async def _distribute(dsn: str, shards: int | None, dry_run: bool) -> list[distribution.DistributionStep]:
+    async with _opened(dsn) as database:
+        if await migrate.pending(database, tables_of(load_plugins())):
+            raise ConfigError("database: its schema is not there yet, or old; coordinator db migrate makes it")
+
+        async with database.connection() as connection:
+            steps = distribution.plan(await distribution.look(connection), shards)
+            if not dry_run:
+                await distribution.carry_out(connection, steps)
+        return steps
 
 
 @asynccontextmanager
@@ -117,9 +166,13 @@ async def _opened(dsn: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-def _dsn(database: str | None, data: Path | None, config: Path | None) -> str:
-    settings = Settings(config=config, **without_none(database=database, data=data))
-    found = settings.database or running_dsn(settings.data)
+def _dsn(settings: Settings) -> str:
+    found = settings.database
+    if found is None:
+        with only_where_the_server_runs():
+            from coordinator.embedded import running_dsn
+
+        found = running_dsn(settings.data)
     if found is None:
         raise ConfigError(f"database: none is given, and no embedded Postgres runs in {settings.data}")
     return found

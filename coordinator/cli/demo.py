@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,37 +19,51 @@ from rich.live import Live
 from coordinator import sample
 from coordinator.cli.admin_client import AdminClient, admin_connection
 from coordinator.cli.demo_view import DemoProgress, render_progress, render_summary
-from coordinator.cli.exits import with_exit_codes
+from coordinator.cli.demo_volunteers import CHECKS_PER_DAEMON, Daemons, Story, Workplace, daemons_at
+from coordinator.cli.exits import only_where_the_server_runs
 from coordinator.cli.item_import import ITEMS_PER_BATCH
+from coordinator.cli.serve import with_settings
 from coordinator.client import x_api
 from coordinator.config import Settings
-from coordinator.errors import CoordinatorError
 from coordinator.standin import StandIn
 from coordinator.wire.admin.items import ItemAdd
-from coordinator.wire.admin.services import ServiceList
+from coordinator.wire.admin.services import ServiceConfigure, ServiceList
 from coordinator.wire.admin.system import Stats
+from coordinator.wire.admin.tokens import TokenIssue
 
-_CHECKS_PER_DAEMON = 8
 _API_REQUESTS, _API_WINDOW = 180, 3.0
 """The real API's 180 requests, but in 3 s instead of 900 s, so that its limit is met without long waits."""
+
+_STORY_SECONDS = 50.0
+"""Seconds that the checks take at pace 1."""
+
+_STORY_BUCKET_SIZE = 50
+"""Items of a bucket there, so that each of the daemons has some buckets of each service."""
 
 _STATS_INTERVAL = 1.0
 """Seconds between two looks at the progress."""
 
-_DAEMON_EXIT_GRACE = 10.0
-"""Seconds that a daemon has to finish its items in check."""
+_OWN_DEFAULTS: dict[str, Any] = {"port": 0, "ops_port": 0, "log_level": "warning", "log_format": "console"}
+"""Settings with another default than for `serve`."""
+
+_FIXED: dict[str, Any] = {"database": None, "processes": 1, "tls_cert": None, "tls_key": None}
+"""Settings that the demo does not take: it has a Postgres of its own, and speaks to itself."""
 
 
-class DemoFailed(CoordinatorError):
-    """Raised when all daemons have ended before the work was done."""
-
-
-@with_exit_codes
-def demo(
+def _demo(
+    settings: Settings,
     clients: Annotated[int, typer.Option(min=1, max=100, help="Daemons that do the checking.")] = 8,
     exit_: Annotated[
         bool, typer.Option("--exit", help="End with a summary once all is settled; else go on serving.")
     ] = False,
+    pace: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=100,
+            help="How many times as fast: 1 takes about a minute. Default: 1; with --exit, as fast as it can.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder to keep. Default: a fresh one, removed at the end."),
@@ -60,57 +72,89 @@ def demo(
     """Show all of it at work: Postgres, server, dashboard and daemons that check the shipped sample.
 
     The accounts of the sample are checked against a stand-in for the outside API on this machine; nothing
-    leaves it.
+    leaves it. In about a minute daemons come and go, one crashes, and one that cheats is caught. Settings are as for
+    `coordinator serve`, by flag, environment or file; it uses neither a database nor a data folder of yours.
 
     Example: `coordinator demo --clients 4 --exit`
     """
+    with only_where_the_server_runs():
+        from coordinator import app  # noqa: F401 - it is looked for before anything else is begun
+
     with _data_folder(data) as root:
-        finished = asyncio.run(_demo(root, clients, exit_, Console()))
+        own = {name: value for name, value in _OWN_DEFAULTS.items() if name not in settings.model_fields_set}
+        settings = settings.model_copy(update={**own, **_FIXED, "data": root})
+        if pace is None and not exit_:
+            pace = 1.0
+        finished = asyncio.run(_until_signal(settings, clients, pace, exit_))
 
     if not finished:
         raise typer.Exit(130 if exit_ else 0)
 
 
-async def _demo(root: Path, clients: int, exit_: bool, console: Console) -> bool:
+demo = with_settings(
+    _demo, without=tuple(_FIXED), defaults={**_OWN_DEFAULTS, "port": "a free one", "ops_port": "a free one"}
+)
+
+
+async def _until_signal(settings: Settings, clients: int, pace: float | None, exit_: bool) -> bool:
     """Run the demo; returns True once all is settled (with `exit_`), False if a signal ended it first."""
     with _stopped_by_signals():
         try:
-            await _run_demo(root, clients, exit_, console)
+            await _run_demo(settings, clients, pace, exit_, Console())
         except asyncio.CancelledError:
             return False
     return True
 
 
-async def _run_demo(root: Path, clients: int, exit_: bool, console: Console) -> None:
+async def _run_demo(settings: Settings, clients: int, pace: float | None, exit_: bool, console: Console) -> None:
     """Start all parts, add the sample, and show the progress until all is settled."""
     from coordinator import app  # the server's modules, which no other command needs
+    from coordinator.address_file import url_here
     from coordinator.observe import logs
 
-    settings = Settings(
-        host="127.0.0.1", port=0, ops_host="127.0.0.1", ops_port=0, database=None, data=root, processes=1,
-        registration="open", viewers="open", tls_cert=None, tls_key=None, log_format="console",
-        log_level="warning",
-    )  # fmt: skip
     logs.configure(settings.log_format, settings.log_level)
-    console.print(f"Starting Postgres and the server in {root} …", highlight=False)
+    logging.getLogger("coordinator.client").setLevel(logging.ERROR)  # of the one that cheats, which is told anyway
+    console.print(f"Starting Postgres and the server in {settings.data} …", highlight=False)
 
-    async with (
-        StandIn(requests=_API_REQUESTS, window=_API_WINDOW) as standin,
-        app.Node(settings) as node,
-        admin_connection(f"ws://127.0.0.1:{node.port}", node.admin_token) as admin,
-    ):
-        services = await checkable_services(admin)
-        total = await _add_sample(admin, services)
-        progress = DemoProgress(services, total)
-        console.print(f"Dashboard: http://127.0.0.1:{node.port}/", highlight=False)
+    async with StandIn(requests=_API_REQUESTS, window=_API_WINDOW) as standin, app.Node(settings) as node:
+        server = url_here(settings, node.port)
+        async with admin_connection(server, node.admin_token) as admin:
+            services = await checkable_services(admin)
+            if pace is not None:
+                standin.latency = _latency(pace, clients, len(services))
+                await _make_small_buckets(admin, services)
+            total = await _add_sample(admin, services)
+            console.print(f"Dashboard: http{server.removeprefix('ws')}/", highlight=False)
 
-        async with _daemons(clients, services, node.port, standin, root / "demo-clients") as daemons:
-            await _show_until_settled(admin, progress, daemons, console, exit_)
-            if exit_:
-                console.print(render_summary(progress, standin.served))
-                return
-            console.print("All is settled. Serving on until Ctrl-C.")
-            await node.wait_until_stopped()
+            place = Workplace(
+                services, server, standin.url, settings.data / "demo-clients", await _token(admin, settings)
+            )
+            async with daemons_at(place) as daemons:
+                show = Show(admin, DemoProgress(services, total), daemons, console)
+                await show.until_settled(clients, place if pace is not None else None, transient=exit_)
+                if exit_:
+                    console.print(render_summary(show.progress, standin.served))
+                    return
+                console.print("All is settled. Serving on until Ctrl-C.")
+                await node.wait_until_stopped()
+
+
+def _latency(pace: float, clients: int, services: int) -> float:
+    """Return the seconds that an answer of the API takes, so that all checks take as long as the pace wants."""
+    checks = services * sum(1 for _ in sample.accounts())
+    return _STORY_SECONDS / pace * clients * CHECKS_PER_DAEMON / max(1, checks)
+
+
+async def _make_small_buckets(admin: AdminClient, services: list[str]) -> None:
+    for service in services:
+        await admin.request(ServiceConfigure(service=service, settings={"bucket_size": _STORY_BUCKET_SIZE}))
+
+
+async def _token(admin: AdminClient, settings: Settings) -> str | None:
+    """Return what the daemons register with; None if everyone may."""
+    if settings.registration == "open":
+        return None
+    return str((await admin.request(TokenIssue(role="enrolment", label="demo")))["token"])
 
 
 async def checkable_services(admin: AdminClient) -> list[str]:
@@ -133,102 +177,42 @@ async def _add_sample(admin: AdminClient, services: list[str]) -> int:
     return len(items)
 
 
-@dataclass(slots=True)
-class DaemonProcesses:
-    """The daemons of the demo, each a process of its own."""
+class Show:
+    """The progress of the work in a terminal, and, above it, what happens."""
 
-    logs: list[Path]
-    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
-    terminated: bool = False
+    def __init__(self, admin: AdminClient, progress: DemoProgress, daemons: Daemons, console: Console) -> None:
+        self.progress = progress
+        self._admin = admin
+        self._daemons = daemons
+        self._console = console
 
-    @property
-    def alive(self) -> int:
-        """The number of daemons that run."""
-        return sum(process.returncode is None for process in self.processes)
+    async def until_settled(self, clients: int, place: Workplace | None, *, transient: bool) -> None:
+        """Show it until all is settled; with a place as a story, else with all daemons from the beginning on."""
+        story = None if place is None else Story(self._daemons, clients, place, self._admin, self._tell)
+        if story is None:
+            for number in range(1, clients + 1):
+                await self._daemons.start(number)
+        try:
+            with Live(console=self._console, auto_refresh=False, transient=transient) as live:
+                await self._follow(story, live)
+        finally:
+            if story is not None:
+                await story.end()
 
-    def check(self) -> None:
-        """Raise DemoFailed if no daemon runs any more, with the end of the first one's log."""
-        if not self.alive:
-            last = self.logs[0].read_text(errors="replace").splitlines()[-5:]
-            raise DemoFailed("All daemons have ended; the first one's log ends so:\n" + "\n".join(last))
-
-
-def daemon_command(number: int, services: list[str], server: str, api: str, data: Path) -> list[str]:
-    """Build the command line of one daemon; the stand-in counts the requests of its token."""
-    name = f"demo-{number}"
-    command = [sys.executable, "-m", "coordinator", "work", "--server", server, "--client-id", name]
-    command += ["--data", str(data), "--concurrency", str(_CHECKS_PER_DAEMON), "--log-level", "warning"]
-
-    for option in (f"base_url={api}", f"token={name}", "requests_per_window=0"):
-        command += ["--option", option]
-
-    for service in services:
-        command += ["--service", service, "--checker", f"{service}=coordinator.client.x_api:{service}"]
-        if service == "dm_check":
-            command += ["--profile", f"{service}={json.dumps({'source': name})}"]
-    return command
-
-
-@asynccontextmanager
-async def _daemons(
-    count: int, services: list[str], port: int, standin: StandIn, data: Path
-) -> AsyncIterator[DaemonProcesses]:
-    daemons = DaemonProcesses(logs=_logs(count, data))
-    async with AsyncExitStack() as stack:
-        for number, log in enumerate(daemons.logs, start=1):
-            command = daemon_command(number, services, f"ws://127.0.0.1:{port}", standin.url, data)
-            with log.open("wb") as file:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,  # a Ctrl-C is for the demo, which then stops them
-                )
-
-            stack.push_async_callback(_wait_for_exit, process)
-            stack.callback(_terminate_all, daemons)
-            daemons.processes.append(process)
-        yield daemons
-
-
-def _terminate_all(daemons: DaemonProcesses) -> None:
-    """Tell all daemons to end, at once and only once: a second signal would not let them finish."""
-    for process in daemons.processes:
-        if not daemons.terminated:
-            with suppress(ProcessLookupError):
-                process.terminate()
-    daemons.terminated = True
-
-
-def _logs(count: int, data: Path) -> list[Path]:
-    data.mkdir(parents=True, exist_ok=True)
-    return [data / f"demo-{number}.log" for number in range(1, count + 1)]
-
-
-async def _wait_for_exit(process: asyncio.subprocess.Process) -> None:
-    """Wait for the end of a daemon that has been told to end."""
-    try:
-        async with asyncio.timeout(_DAEMON_EXIT_GRACE):
-            await process.wait()
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def _show_until_settled(
-    admin: AdminClient, progress: DemoProgress, daemons: DaemonProcesses, console: Console, exit_: bool
-) -> None:
-    """Show the progress until all is settled."""
-    with Live(console=console, auto_refresh=False, transient=exit_) as live:
+    async def _follow(self, story: Story | None, live: Live) -> None:
+        progress = self.progress
         while True:
-            progress.take(await admin.request(Stats()), time.monotonic())
-            live.update(render_progress(progress, daemons.alive), refresh=console.is_terminal)
+            progress.take(await self._admin.request(Stats()), time.monotonic())
+            live.update(render_progress(progress, self._daemons.alive), refresh=self._console.is_terminal)
             if progress.done:
                 return
-            daemons.check()
+            if story is not None:
+                await story.go_on(progress.share)
+            self._daemons.check()
             await asyncio.sleep(_STATS_INTERVAL)
+
+    def _tell(self, sentence: str) -> None:
+        self._console.print(f"{self.progress.seconds:3.0f} s  {sentence}", highlight=False, markup=False)
 
 
 @contextmanager

@@ -12,8 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coordinator.cli.tables import NOT_KNOWN
+from coordinator.wording import counted
+
 _SPEED_POLLS = 10
 """Polls over which the speed is computed."""
+
+_LEAST_SECONDS = 2.0
+"""Seconds of polls from which on a speed is known."""
 
 
 @dataclass(slots=True)
@@ -36,11 +42,11 @@ class ServiceProgress:
 
     @property
     def speed(self) -> float:
-        """Items settled per second, over the last polls."""
+        """Items settled per second, over the last polls; 0 until there are polls of some seconds."""
         if len(self.polls) < 2:
             return 0.0
         (began, before), (at, now) = self.polls[0], self.polls[-1]
-        return (now - before) / (at - began) if at > began else 0.0
+        return (now - before) / (at - began) if at - began >= _LEAST_SECONDS else 0.0
 
 
 class DemoProgress:
@@ -71,6 +77,12 @@ class DemoProgress:
         )
 
     @property
+    def share(self) -> float:
+        """The share of the work that is done, from 0 to 1."""
+        done = sum(service.settled + service.quarantined for service in self.services.values())
+        return done / max(1, self.total * len(self.services))
+
+    @property
     def seconds(self) -> float:
         """Seconds since the first answer."""
         return self.at - (self.at if self.began is None else self.began)
@@ -92,10 +104,10 @@ def render_progress(progress: DemoProgress, clients: int) -> RenderableType:
             f"{service.ready:,}",
             f"{service.claimed + service.dead:,}",
             f"{service.speed:,.0f}",
-            "done" if not rest else f"{rest / service.speed:,.0f} s" if service.speed else "-",
+            "done" if not rest else f"{rest / service.speed:,.0f} s" if service.speed else NOT_KNOWN,
         )
 
-    return Group(table, Text(f"{clients} clients, {progress.seconds:.0f} s"))
+    return Group(table, Text(f"{counted(clients, 'client')}, {progress.seconds:.0f} s"))
 
 
 def render_summary(progress: DemoProgress, requests: int) -> RenderableType:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -22,6 +23,22 @@ def fail(message: str, code: int) -> NoReturn:
     """End with one line on standard error."""
     typer.echo(f"coordinator: {printable_lines(message)}", err=True)
     raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def only_where_the_server_runs() -> Iterator[None]:
+    """Import the server's modules; on a system that lacks what they need, a sentence says so.
+
+    Raises:
+        ConfigError: this is such a system.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"The server runs on Linux and macOS, and here is no {missing.name}; "
+            "the volunteers' daemon, coordinator work, runs everywhere."
+        ) from missing
 
 
 def with_exit_codes(command: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""Items from a file of any size, one record at a time: CSV with a header line, or JSON Lines.
+"""Items from a file of any size, one record at a time: CSV, or JSON Lines.
 
 A fault in one record rejects that record alone, and records that were read are not kept in memory.
 """
@@ -8,18 +8,31 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
+from coordinator.cli.csv_columns import (
+    KEY_NAMES,
+    Columns,
+    delimiter_of_header,
+    delimiter_of_rows,
+    header_columns,
+    named,
+    separator_line,
+    unnamed_columns,
+)
+from coordinator.cli.line_reader import MAX_LINE_BYTES, ByteSource, LineReader
 from coordinator.errors import ConfigError
 from coordinator.wire.codec import forbidden
 
-MAX_RECORD_BYTES = 64 * 1024
-"""Bytes of one record; one item may have less than a tenth of it on the server."""
+MAX_RECORD_CHARACTERS = MAX_LINE_BYTES
+"""Characters of one record over all its lines; one item may have less than a tenth of it on the server."""
 
-KEY_NAMES = ("key", "screen_name")
+LINES_TO_LOOK_AT = 20
+"""Lines of a file without a header that show what separates its columns."""
+
 Format = Literal["csv", "jsonl"]
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -27,12 +40,6 @@ _encode_item = msgspec.json.Encoder().encode
 _decode_record = msgspec.json.Decoder().decode
 _UTF8_BOM = b"\xef\xbb\xbf"
 _INT64 = 2**63
-
-
-class ByteSource(Protocol):
-    """A binary file, pipe or socket file: anything with `readline`."""
-
-    def readline(self, limit: int = -1, /) -> bytes: ...
 
 
 class ParsedItem(NamedTuple):
@@ -63,54 +70,73 @@ class _FileLine(NamedTuple):
 
 
 class ItemFile:
-    """The records of one file, each a `ParsedItem` or a `RejectedRecord`; `bytes_read` counts the bytes read so far.
+    """The records of one file, each a `ParsedItem` or a `RejectedRecord`.
 
-    `key` names the column or field that is the key; by default `key`, `screen_name`, or the first column.
+    `key` names the column or field that is the key; by default the first of `KEY_NAMES` that is there.  `delimiter`
+    separates the columns of a CSV; by default it is the one that its first line shows.  Without `header` that line is
+    an item, the first column is the key, and others are left out.
 
     Raises:
-        ConfigError: the header cannot be used; no other fault makes the whole file useless.
+        ConfigError: the first line of a CSV cannot be used; no other fault makes the whole file useless.
     """
 
-    def __init__(self, source: ByteSource, key: str | None = None, format_: Format | None = None) -> None:
-        self.bytes_read = 0
-        self._source = source
+    def __init__(
+        self,
+        source: ByteSource,
+        key: str | None = None,
+        format_: Format | None = None,
+        *,
+        delimiter: str | None = None,
+        header: bool = True,
+    ) -> None:
+        self._lines = LineReader(source)
         self._key = key
         self._format = format_
+        self._delimiter = delimiter
+        self._has_header = header
         self._number = 0
+        self._quoted_until = 0
+        """The number of the last line that is known to need reading one by one."""
         self._reread: deque[_FileLine] = deque()
         self._record: list[_FileLine] = []
         self._record_size = 0
 
+    @property
+    def bytes_read(self) -> int:
+        """The number of bytes read so far."""
+        return self._lines.bytes_read
+
     def __iter__(self) -> Iterator[ParsedItem | RejectedRecord]:
-        while (first := self._line()) is not None and not first.text.strip():
-            pass
+        first = self._first_line()
         if first is None:
             return iter(())
-
-        self._reread.append(first)
         if self._format is None:
             self._format = "jsonl" if first.text.lstrip().startswith("{") else "csv"
         return self._json_lines() if self._format == "jsonl" else self._csv()
+
+    def _first_line(self) -> _FileLine | None:
+        """Pass over empty lines; return the next one, which is read once more, or None at the end of the file."""
+        while (first := self._line()) is not None and not first.text.strip():
+            pass
+        if first is not None:
+            self._reread.append(first)
+        return first
 
     def _line(self) -> _FileLine | None:
         """Read the next line of the file; only its beginning if it is too long."""
         if self._reread:
             return self._reread.popleft()
 
-        raw = self._source.readline(MAX_RECORD_BYTES + 1)
-        if not raw:
+        read = self._lines.line()
+        if read is None:
             return None
 
         self._number += 1
-        self.bytes_read += len(raw)
+        raw, too_long = read
 
         fault = None
-        if len(raw) > MAX_RECORD_BYTES and not raw.endswith(b"\n"):
-            fault = f"longer than {MAX_RECORD_BYTES // 1024} KiB"
-            while (rest := self._source.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
-                self.bytes_read += len(rest)
-            self.bytes_read += len(rest)
-            raw = raw[:64]
+        if too_long:
+            fault = f"longer than {MAX_LINE_BYTES // 1024} KiB"
         elif b"\0" in raw:
             fault = "it has U+0000"
 
@@ -163,24 +189,60 @@ class ItemFile:
     # CSV
 
     def _csv(self) -> Iterator[ParsedItem | RejectedRecord]:
-        reader = csv.reader(self._csv_lines(), strict=True)
-        names, key_at = self._header(reader)
+        first = self._first_line()
+        separator = None if first is None else separator_line(first.text)
+        if separator is not None:
+            self._reread.clear()
+            first = self._first_line()
+        if first is None:
+            return
+
+        columns = self._columns(first.text, self._delimiter or separator)
+        reader = csv.reader(self._csv_lines(), strict=True, delimiter=columns.delimiter)
         while True:
+            if not self._reread and self._number >= self._quoted_until:
+                yield from self._plain_rows(columns)
+
             self._record, self._record_size = [], 0
             try:
                 row = next(reader, None)
                 if row is None:
                     return
                 if row:
-                    yield self._from_row(row, names, key_at)
+                    _refuse_doubtful(row, columns)
+                    yield _from_row(row, columns.names, columns.key, self._record[0].number)
 
             except (_Rejected, csv.Error) as why:
                 first = self._record[0]
                 # A quote that does not end has swallowed lines that may be good: read them again.
                 self._reread.extendleft(reversed(self._record[1:]))
                 # The reader forgets what it has read of a record when it is asked for the next.
-                reader = csv.reader(self._csv_lines(), strict=True)
+                reader = csv.reader(self._csv_lines(), strict=True, delimiter=columns.delimiter)
                 yield RejectedRecord(first.number, None, str(why))
+
+    def _plain_rows(self, columns: Columns) -> Iterator[ParsedItem | RejectedRecord]:
+        """Read blocks of lines in which nothing is quoted, several times as fast as line by line.
+
+        It stops before a block that has anything else than rows, or no whole line, or may have other columns.
+        """
+        names, key_at = columns.names, columns.key
+        while block := self._lines.block():
+            try:
+                rows = _rows_of(block, columns)
+            except (UnicodeDecodeError, csv.Error):
+                rows = None
+            if rows is None:
+                self._lines.give_back(block)
+                self._quoted_until = self._number + block.count(b"\n")
+                return
+
+            for number, row in enumerate(rows, self._number + 1):
+                if row:
+                    try:
+                        yield _from_row(row, names, key_at, number)
+                    except _Rejected as why:
+                        yield RejectedRecord(number, None, str(why))
+            self._number += len(rows)
 
     def _csv_lines(self) -> Iterator[str]:
         while (line := self._line()) is not None:
@@ -188,36 +250,70 @@ class ItemFile:
             self._record_size += len(line.text)
             if line.fault:
                 raise _Rejected(line.fault)
-            if self._record_size > MAX_RECORD_BYTES:
+            if self._record_size > MAX_RECORD_CHARACTERS:
                 raise _Rejected("a quote that does not end")
             yield line.text
 
-    def _header(self, reader: Iterator[list[str]]) -> tuple[list[str], int]:
+    def _columns(self, first: str, delimiter: str | None) -> Columns:
+        """Find the columns by the first line, which is read if it is a header.
+
+        Raises:
+            ConfigError: they are not certain.
+        """
+        undecided = False
+        if not self._has_header:
+            if delimiter is None:
+                delimiter, undecided = delimiter_of_rows([first, *self._lines.lines_at_hand(LINES_TO_LOOK_AT)])
+            return unnamed_columns(first, delimiter, undecided)
+
+        if delimiter is None:
+            delimiter, undecided = delimiter_of_header(first, self._key)
         try:
-            names = [name.strip() for name in next(reader)]
+            names = next(csv.reader(self._csv_lines(), strict=True, delimiter=delimiter))
         except (csv.Error, _Rejected) as failure:
             raise ConfigError(f"The header line cannot be read: {failure}.") from None
-        named = [name for name in names if name]
-        if len(set(named)) != len(named):
-            raise ConfigError(f"The header line names a column twice: {', '.join(names)}.")
-        if self._key is not None and self._key not in names:
-            raise ConfigError(f"There is no column {self._key!r}, only {', '.join(names)}.")
-        key = self._key or next((name for name in KEY_NAMES if name in names), names[0])
-        if key != "key" and "key" in names:
-            raise ConfigError(f"With {key!r} as the key, the column 'key' would be a second one; rename it.")
-        return names, names.index(key)
+        return header_columns(names, self._key, first, delimiter, undecided)
 
-    def _from_row(self, row: list[str], names: list[str], key_at: int) -> ParsedItem:
-        if len(row) != len(names):
-            raise _Rejected(f"{len(row)} cells, and the header has {len(names)}")
-        key = row[key_at].strip()
-        if not key:
-            raise _Rejected(f"no key: {names[key_at]!r} is empty")
-        item: dict[str, str | int] = {"key": key}
+
+def _rows_of(block: bytes, columns: Columns) -> list[list[str]] | None:
+    """Split whole lines into cells; None if a line may be more or less than a row.
+
+    Raises:
+        UnicodeDecodeError, csv.Error: some line is no row.
+    """
+    if b'"' in block or b"\0" in block:
+        return None
+    text = block.decode()
+    if columns.doubt(text) is not None:
+        return None
+    lines = text.split("\n")
+    del lines[-1]
+    if max(map(len, lines)) > MAX_LINE_BYTES // 4:  # bytes of a character, at most
+        return None
+    return list(csv.reader(lines, strict=True, delimiter=columns.delimiter))
+
+
+def _refuse_doubtful(row: list[str], columns: Columns) -> None:
+    if (doubt := columns.doubt(row[0])) is not None:
+        raise _Rejected(
+            f"{named(doubt)} may separate columns: give --delimiter {named(doubt)} if it does, "
+            f"--delimiter {named(columns.delimiter)} if it is part of the key"
+        )
+
+
+def _from_row(row: list[str], names: Sequence[str], key_at: int, number: int) -> ParsedItem:
+    if len(row) != len(names):
+        raise _Rejected(f"{len(row)} cells, and the first line has {len(names)}")
+    key = row[key_at].strip()
+    if not key:
+        raise _Rejected(f"no key: {names[key_at]!r} is empty")
+
+    item: dict[str, str | int] = {"key": key}
+    if len(row) > 1:
         for at, cell in enumerate(row):
             if cell and at != key_at and names[at]:
                 item[names[at]] = _value(cell)
-        return ParsedItem(self._record[0].number, key, _encode_item(item))
+    return ParsedItem(number, key, _encode_item(item))
 
 
 def _value(cell: str) -> str | int:

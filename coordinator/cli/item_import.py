@@ -7,27 +7,41 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
+from coordinator.cli.access import (
+    AsJson,
+    Authority,
+    DataFolder,
+    Server,
+    ServerAccess,
+    Token,
+    find_server,
+    find_token,
+)
 from coordinator.cli.admin_client import AdminClient, admin_connection
+from coordinator.cli.csv_columns import delimiter_of
+from coordinator.cli.distinct_texts import DistinctTexts
 from coordinator.cli.exits import EXIT_REFUSED, with_exit_codes
 from coordinator.cli.item_file import Format, ItemFile, ParsedItem, RejectedRecord, size_of
 from coordinator.cli.output import write_json
 from coordinator.errors import ConfigError, Refused
+from coordinator.keys import KeyForm, canonical_of_all
 from coordinator.printable import printable, printable_json
 from coordinator.wire.admin.items import ItemAdd
-from coordinator.wire.admin.system import LimitsShow
+from coordinator.wire.admin.system import LimitsShow, Stats
 
-ITEMS_PER_BATCH = 1000
-"""Items of one message, at most."""
+ITEMS_PER_BATCH = 5000
+"""Items of one message, at most: a transaction, the making of buckets and a wait for the disk cost the less an item the
+more of them there are; the server lets others have a turn while it reads a message."""
 
 _MAX_BATCHES_UNANSWERED = 4
 """Batches that are sent before the answer to the first one is awaited."""
@@ -57,14 +71,31 @@ class ImportBatch:
         raw = [msgspec.Raw(item.json) for item in self.items]
         return ItemAdd(items=raw, services=services, priority=priority)
 
+    def keys_without(self, refused: list[RejectedRecord]) -> list[str]:
+        """Return the keys of the items but those that were refused."""
+        if not refused:
+            return [item.key for item in self.items]
+        lines = {record.line for record in refused}
+        return [item.key for item in self.items if item.line not in lines]
+
 
 @dataclass(slots=True)
 class ImportCounts:
-    """The counts of an import so far."""
+    """The counts of an import: each record is in one of them.
+
+    `repeated` are those of a key that an earlier record of the file has.
+    """
 
     added: int = 0
     known: int = 0
+    repeated: int = 0
     refused: int = 0
+
+    def find_repeated(self, keys: DistinctTexts) -> None:
+        """Count records of one key as such: a server that is told a key in two messages knows it the second time."""
+        distinct = keys.given if self.added == keys.given else keys.count()
+        self.known -= max(0, self.added + self.known - distinct)
+        self.repeated = keys.given - distinct
 
 
 def batches(file: ItemFile, most_bytes: int) -> Iterator[ImportBatch]:
@@ -105,35 +136,40 @@ async def import_items(
         Refused, ServerUnreachable: the import stopped there; the items before are added.
     """
     limit: int = (await client.request(LimitsShow()))["limits"]["max_message_bytes"]
-    counts = ImportCounts()
+    form: KeyForm = (await client.request(Stats()))["key_form"]
     unanswered: deque[tuple[ImportBatch, ItemAdd, asyncio.Future[dict[str, Any]]]] = deque()
 
-    async def settle() -> None:
-        batch, message, answer = unanswered.popleft()
-        rejected = batch.rejected
-        if batch.items:
-            result = await _answer(client, message, answer)
-            counts.added += result["added"]
-            counts.known += result["known"]
-            by_server = map(rejection_by_server(batch), result["refused"])
-            rejected = sorted([*rejected, *by_server], key=lambda record: record.line)
+    with DistinctTexts() as keys:
+        counts = ImportCounts()
 
-        counts.refused += len(rejected)
-        for record in rejected:
-            refused(record)
-        progress(batch.bytes_read)
+        async def settle() -> None:
+            batch, message, answer = unanswered.popleft()
+            rejected = batch.rejected
+            if batch.items:
+                result = await _answer(client, message, answer)
+                counts.added += result["added"]
+                counts.known += result["known"]
+                by_server = list(map(rejection_by_server(batch), result["refused"]))
+                keys.add(canonical_of_all(batch.keys_without(by_server), form))
+                rejected = sorted([*rejected, *by_server], key=lambda record: record.line)
 
-    cut = batches(file, int(limit * _BATCH_SHARE_OF_MESSAGE))
-    # Reading may wait for a disk or a pipe, and the connection has to be answered meanwhile.
-    while (batch := await asyncio.to_thread(next, cut, None)) is not None:
-        message = batch.message(services, priority)
-        nothing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        unanswered.append((batch, message, await client.post(message) if batch.items else nothing))
-        if len(unanswered) >= _MAX_BATCHES_UNANSWERED:
+            counts.refused += len(rejected)
+            for record in rejected:
+                refused(record)
+            progress(batch.bytes_read)
+
+        cut = batches(file, int(limit * _BATCH_SHARE_OF_MESSAGE))
+        # Reading may wait for a disk or a pipe, and the connection has to be answered meanwhile.
+        while (batch := await asyncio.to_thread(next, cut, None)) is not None:
+            message = batch.message(services, priority)
+            nothing: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            unanswered.append((batch, message, await client.post(message) if batch.items else nothing))
+            if len(unanswered) >= _MAX_BATCHES_UNANSWERED:
+                await settle()
+
+        while unanswered:
             await settle()
-
-    while unanswered:
-        await settle()
+        await asyncio.to_thread(counts.find_repeated, keys)
     return counts
 
 
@@ -177,36 +213,59 @@ def item_import(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="The column or field that is the key. Default: key, screen_name, or a CSV's first column.",
+            help="The column or field that is the key. Default: key, screen_name, username, handle or account.",
         ),
     ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help="Between the columns of a CSV: comma, semicolon, tab, pipe or another. Default: as line 1 shows.",
+        ),
+    ] = None,
+    header: Annotated[
+        bool,
+        typer.Option(
+            "--header/--no-header",
+            help="Whether a CSV's first line names its columns; else the first is the key, and others are left out.",
+        ),
+    ] = True,
     format_: Annotated[
         Format | None, typer.Option("--format", help="Default: as the file's name or first character says.")
     ] = None,
-    server: Server = DEFAULT_SERVER,
+    server: Server = None, ca: Authority = None,
     token: Token = None,
     data: DataFolder = None,
     json: AsJson = False,
 ) -> None:  # fmt: skip
     """Add the items of a file of any size; safe to repeat.
 
-    A CSV has a header line; columns other than the key become attributes, and those of a known item stay as they
-    are. Lines that are refused are told on standard error with their number and the reason, and make the exit code 1;
-    all others are added.
+    The first line of a CSV names its columns (before it, `sep=;` may say what separates them); others than the key
+    become attributes, and those of a known item stay as they are. A key that stands twice counts as repeated. Lines
+    that are refused are told on standard error with their number and the reason, and make the exit code 1; all others
+    are added.
 
     Example: `coordinator item import accounts.csv --service dm_check`
     """
+    if key is not None and not header:
+        raise ConfigError("key: expected no name of a column, since --no-header says that none has one")
+    separator = None if delimiter is None else delimiter_of(delimiter)
+
     with ExitStack() as stack:
         source = _open(file, stack)
-        items = ItemFile(source, key, format_ or _format_of(file))
-        found = find_token(token, data)
-        counts = asyncio.run(_run(items, size_of(source), server, found, service, priority, json))
+        items = ItemFile(source, key, format_ or _format_of(file), delimiter=separator, header=header)
+        access, found = find_server(server, data, ca), find_token(token, data)
+        counts = asyncio.run(_run(items, size_of(source), access, found, service, priority, json))
+    _report(counts, json)
 
-    if json:
-        write_json({"added": counts.added, "known": counts.known, "refused": counts.refused})
+
+def _report(counts: ImportCounts, as_json: bool) -> None:
+    """Tell the counts; the exit code is 1 if records were refused."""
+    if as_json:
+        write_json(asdict(counts))
     else:
-        typer.echo(f"{counts.added:,} added, {counts.known:,} known, {counts.refused:,} refused")
-    if not (counts.added or counts.known or counts.refused):
+        typer.echo(", ".join(f"{count:,} {what}" for what, count in asdict(counts).items()))
+    if not any(asdict(counts).values()):
         typer.echo("There were no items in it; the first line of a CSV names its columns.", err=True)
     if counts.refused:
         raise typer.Exit(EXIT_REFUSED)
@@ -215,7 +274,7 @@ def item_import(
 async def _run(
     items: ItemFile,
     size: int | None,
-    server: str,
+    server: ServerAccess,
     token: str | None,
     services: list[str] | None,
     priority: int,
@@ -234,7 +293,7 @@ async def _run(
             text = printable(f"line {record.line}{named}: {record.reason}")
             console.print(text, markup=False, highlight=False)
 
-    async with admin_connection(server, token) as client:
+    async with admin_connection(server.address, token, server.authority) as client:
         with bar:
             task = bar.add_task("", total=size)
             return await import_items(
@@ -246,9 +305,9 @@ def _shortened(key: str) -> str:
     return key if len(key) <= MAX_KEY_LENGTH_SHOWN else f"{key[:MAX_KEY_LENGTH_SHOWN]}…"
 
 
-def _open(name: str, stack: ExitStack) -> BinaryIO:
+def _open(name: str, stack: ExitStack) -> BufferedReader:
     if name == "-":
-        return sys.stdin.buffer
+        return cast("BufferedReader", sys.stdin.buffer)  # all but its declared type says so
     try:
         return stack.enter_context(Path(name).open("rb"))
     except OSError as failure:

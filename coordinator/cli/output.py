@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 import msgspec
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from coordinator.printable import printable_json, printable_lines
+from coordinator.cli.tables import Row, draw_fields, draw_table
+from coordinator.printable import printable, printable_json
+
+PIPED_WIDTH = 160
+"""Columns where the output is no terminal, unless COLUMNS says otherwise."""
 
 _MAX_INLINE_FIELDS = 8
-"""Fields that fit into a table's row, or into one line for a nested object; an object with more is shown by itself."""
+"""Fields of a nested object that fit into one line; one with more is shown by itself."""
+
+_MAX_FOLDED = 5
+"""Rows that are shown of a list that is folded."""
+
+_FOLDED = {"statements": "milliseconds"}
+"""Lists within an answer of which only the rows with the largest of a field are shown."""
+
+COLUMNS = {
+    "bucket.list": ("bucket_id", "service", "state", "client_id", "remaining", "touched_at", "attempts", "claim"),
+    "client.list": ("client_id", "state", "health", "doing", "reason", "screen_name", "connected"),
+    "item.list": ("key", "services", "item", "attributes"),
+    "item.show": ("service", "state", "key", "value", "client_id", "at", "valid"),
+    "node.list": ("node", "state", "version", "started_at", "lease_until"),
+    "notice.list": ("notice_id", "text", "level", "at", "service", "client_id", "until"),
+    "result.changes": ("key", "change", "value", "at", "client_id"),
+    "result.list": ("key", "value", "client_id", "at", "valid", "item"),
+    "result.invalidations": ("invalidation_id", "at", "results", "client_id", "service"),
+    "service.list": ("service", "state", "plugin", "title"),
+    "stats": ("service", "settled", "waiting", "ready", "claimed", "quarantined", "items", "dead", "state"),
+}
+"""The columns of a command's rows that are kept before others where there is not room for all."""
 
 
 def write_json(value: object) -> None:
@@ -24,103 +48,136 @@ def write_json(value: object) -> None:
     typer.echo(printable_json(msgspec.json.encode(value).decode()))
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Write one page of a list."""
-    if as_json:
-        for row in rows:
-            write_json(row)
-    elif rows:
-        Console().print(_table(rows))
+def after_hint(cursor: str) -> str:
+    """Return the option for the next page, as it can be pasted into a shell."""
+    return f"--after {shell_word(cursor)}"
 
 
-def write_answer(answer: Mapping[str, Any], as_json: bool) -> None:
-    """Write one object; lists of objects in it become tables."""
-    if as_json:
-        write_json(answer)
-    else:
-        Console().print(_sheet(answer))
+def shell_word(text: str) -> str:
+    """Quote any text as one word of a shell, without characters that a terminal would act upon."""
+    if printable(text) == text:
+        return quote(text)
+    escaped = printable(text.replace("\\", "\\\\").replace("'", "\\'"))
+    return f"$'{escaped}'"
 
 
-def _sheet(fields: Mapping[str, Any]) -> RenderableType:
-    """Draw an object: its plain fields, then those with explanations in a table, then lists and nested objects."""
-    grid = Table.grid(padding=(0, 2))
-    nested: list[RenderableType] = []
-
-    explanations = {name: value for name, value in fields.items() if _explains_fields(fields, value)}
-    explained = [name for name in fields if any(name in texts for texts in explanations.values())]
-    if explained:
-        columns = {name: {column: texts.get(name) for column, texts in explanations.items()} for name in explained}
-        nested += [Text(), _table([{"field": name, "value": fields[name], **columns[name]} for name in explained])]
-
-    for name, value in fields.items():
-        if name in explanations or name in explained:
-            continue
-        if _is_rows(value):
-            nested += [Text(f"\n{name}", "bold"), Padding(_nested(value), (0, 0, 0, 2))]
-        elif _is_large(value):
-            nested += [Text(f"\n{name}", "bold"), Padding(_sheet(value), (0, 0, 0, 2))]
-        else:
-            grid.add_row(Text(name, "bold"), _text(value))
-
-    return Group(*([grid] if grid.row_count else [Text("done")] if not nested else []), *nested)
+def terminal_width() -> int:
+    """Return the columns of the terminal, or how wide it is without one."""
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
 
 
-def _nested(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Draw rows as a table; lists in them become tables behind it, whose rows begin with the first field of theirs."""
-    inner = [name for name in dict.fromkeys(name for row in rows for name in row) if _any_rows(rows, name)]
-    if not inner:
-        return _table(rows)
-    first = next(iter(rows[0]))
-    parts: list[RenderableType] = [_table([{k: v for k, v in row.items() if k not in inner} for row in rows])]
-    for name in inner:
-        inner_rows = [{first: row[first], **inner_row} for row in rows for inner_row in row.get(name) or []]
-        parts += [Text(f"\n{name}", "bold"), Padding(_nested(inner_rows), (0, 0, 0, 2))]
-    return Group(*parts)
+class Output:
+    """Writes the answers to one command; `tag` is that of its request.  `wide`: all of them, however wide."""
+
+    def __init__(self, *, as_json: bool, wide: bool = False, tag: str = "") -> None:
+        self.as_json = as_json
+        self._width = None if wide else terminal_width()
+        self._order = COLUMNS.get(tag, ())
+        self._nests = wide or tag.endswith(".show")
+        self._left_out: dict[str, None] = {}
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Write one page of a list."""
+        if self.as_json:
+            for row in rows:
+                write_json(row)
+        elif rows:
+            self._print(self._table(rows))
+
+    def answer(self, answer: Mapping[str, Any]) -> None:
+        """Write one object; lists of objects in it become tables."""
+        if self.as_json:
+            write_json(answer)
+            return
+        self._print(self._sheet(answer, self._width) or [Text("done")])
+        self.tell_left_out()
+
+    def tell_left_out(self) -> None:
+        """Name on standard error what had no room, once all is written."""
+        if self._left_out:
+            typer.echo(f"Not shown: {printable(', '.join(self._left_out))} (--wide)", err=True)
+
+    def _print(self, lines: Sequence[Text]) -> None:
+        console = Console()
+        for line in lines:
+            console.print(line, soft_wrap=True)
+
+    def _sheet(self, fields: Mapping[str, Any], width: int | None) -> list[Text]:
+        """Draw an object: its plain fields, then those with explanations in a table, then lists and nested objects."""
+        plain: dict[str, object] = {}
+        nested: list[Text] = []
+
+        explanations = {name: value for name, value in fields.items() if _explains_fields(fields, value)}
+        explained = [name for name in fields if any(name in texts for texts in explanations.values())]
+        if explained:
+            columns = {name: {column: texts.get(name) for column, texts in explanations.items()} for name in explained}
+            rows = [{"field": name, "value": fields[name], **columns[name]} for name in explained]
+            nested += [Text(), *self._rows_of(rows, width)]
+
+        for name, value in fields.items():
+            if name in explanations or name in explained:
+                continue
+            inner: list[Text] = []
+            if _is_rows(value):
+                inner = self._nested(name, value, _less(width))
+            elif _is_large(value):
+                inner = self._sheet(value, _less(width))
+            else:
+                plain[name] = value
+            if inner:
+                nested += [Text(), Text(printable(name), "bold"), *map(_indented, inner)]
+
+        return [*draw_fields(plain, width), *nested]
+
+    def _nested(self, name: str, rows: Sequence[Row], width: int | None) -> list[Text]:
+        """Draw the rows of a list within an answer.
+
+        Lists in them become tables behind it, whose rows begin with the first field of theirs; but for a command that
+        shows one thing, these are left out.
+        """
+        if name in _FOLDED and self._width is not None and len(rows) > _MAX_FOLDED:
+            self._left_out[f"{len(rows) - _MAX_FOLDED} of the {name}"] = None
+            rows = sorted(rows, key=lambda row: row.get(_FOLDED[name]) or 0, reverse=True)[:_MAX_FOLDED]
+
+        inner = [name for name in dict.fromkeys(name for row in rows for name in row) if _any_rows(rows, name)]
+        lines = self._rows_of([{k: v for k, v in row.items() if k not in inner} for row in rows], width)
+        if not self._nests:
+            self._left_out |= dict.fromkeys(inner)
+            return lines
+
+        first = next(iter(rows[0]))
+        for list_name in inner:
+            inner_rows = [{first: row[first], **inner_row} for row in rows for inner_row in row.get(list_name) or []]
+            lines += [Text(), Text(printable(list_name), "bold")]
+            lines += map(_indented, self._nested(list_name, inner_rows, _less(width)))
+        return lines
+
+    def _table(self, rows: Sequence[Row]) -> list[Text]:
+        if self._width is not None:
+            rows = [{name: _word(value) for name, value in row.items()} for row in rows]
+        return self._rows_of(rows, self._width, wrap=False)
+
+    def _rows_of(self, rows: Sequence[Row], width: int | None, *, wrap: bool = True) -> list[Text]:
+        lines, left_out = draw_table(rows, width, order=self._order, wrap=wrap)
+        self._left_out |= dict.fromkeys(left_out)
+        return lines
 
 
-def _any_rows(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+def _word(value: object) -> object:
+    """Return the word alone where a value says a thing in one word and in many."""
+    return value["what"] if isinstance(value, dict) and value.keys() >= {"what", "text"} else value
+
+
+def _less(width: int | None) -> int | None:
+    return None if width is None else width - 2
+
+
+def _indented(line: Text) -> Text:
+    return Text("  ") + line if line.plain else line
+
+
+def _any_rows(rows: Sequence[Row], name: str) -> bool:
     return any(_is_rows(row.get(name)) for row in rows)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if len(names) > _MAX_INLINE_FIELDS and len(rows) == 1:
-        return _sheet(rows[0])
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        number = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in names))
-    return table
-
-
-def _text(value: object) -> Text:
-    """Draw one value as it is: brackets in it are no markup, and what a terminal would act upon is escaped."""
-    return Text(printable_lines(_cell(value)))
-
-
-def _cell(value: object) -> str:
-    """Write one value into one cell."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case str():
-            return value
-        case int() | float():
-            return f"{value:.15g}" if isinstance(value, float) else str(value)
-
-        case list() if all(isinstance(one, str | int) for one in value):
-            return ", ".join(map(str, value))
-        case list() if _is_rows(value):
-            return "\n".join(_cell(row) for row in value)
-        case dict():
-            return ", ".join(f"{name}: {_cell(inner) or '-'}" for name, inner in value.items())
-
-        case _:
-            return json.dumps(value, ensure_ascii=False)
 
 
 def _is_rows(value: object) -> bool:

@@ -16,26 +16,59 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 import typer
 from msgspec import inspect as shapes
+from msgspec import structs
 
-from coordinator.cli.access import DEFAULT_SERVER, AsJson, DataFolder, Server, Token, find_token
+from coordinator.cli.access import (
+    AsJson,
+    Authority,
+    DataFolder,
+    Server,
+    ServerAccess,
+    Token,
+    Wide,
+    find_server,
+    find_token,
+)
 from coordinator.cli.admin_client import AdminClient, admin_connection
-from coordinator.cli.exits import EXIT_USAGE, fail, with_exit_codes
-from coordinator.cli.export import write_export
+from coordinator.cli.exits import EXIT_REFUSED, EXIT_USAGE, fail, with_exit_codes
+from coordinator.cli.export import CsvForm, write_changes, write_export
 from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
-from coordinator.cli.output import write_answer, write_rows
+from coordinator.cli.output import Output, after_hint
 from coordinator.printable import printable
 from coordinator.wire.admin import ANSWERS, AdminHello
-from coordinator.wire.admin.results import ResultExport
+from coordinator.wire.admin.results import ResultChanges, ResultExport, ResultInvalidate
 from coordinator.wire.codec import tag_of
-from coordinator.wire.frames import ListedResult, Request
+from coordinator.wire.frames import Request
+from coordinator.wire.schema import PUBLISHED
+from coordinator.wording import counted
 
 OfflineRequest = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
 """A function that does a request on a database, given its DSN, without a server."""
 
-_SUBJECT_FIELDS = ("keys", "key", "items", "bucket_id", "client_id", "token_id", "invalidation_id", "service", "node")
+_SUBJECT_FIELDS = (
+    "keys",
+    "key",
+    "items",
+    "bucket_id",
+    "client_id",
+    "token_id",
+    "notice_id",
+    "text",
+    "invalidation_id",
+    "service",
+    "node",
+)
 """The fields that can be the subject of a request: the first of them that it requires is."""
 
-_CONFIRMED_REQUESTS = frozenset({"item.delete", "result.invalidate"})
+_REFUSES_UNKNOWN = frozenset({"item.prioritize"})
+"""Requests that are not done if a key is unknown, though the others are."""
+
+_CONFIRMED_REQUESTS = {
+    "item.delete": "Really delete the item and all that belongs to it?",
+    "result.invalidate": "",  # which says how many
+    "client.erase": "Really erase the client? Its results stay, nobody's; it cannot be undone.",
+}
+"""The requests that are asked for once more before they are made, and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +157,39 @@ def command_for(request: type[Request], offline: OfflineRequest | None = None) -
 
     def command(**values: Any) -> None:
         message = _message(request, fields, values)
-        if tag in _CONFIRMED_REQUESTS and not (values["yes"] or getattr(message, "dry_run", False)):
-            _confirm(tag)
-        as_json = values["json"]
+        output = Output(as_json=values["json"], wide=values["wide"], tag=tag)
         if offline is not None and values["database"] is not None:
-            write_answer(asyncio.run(offline(values["database"], message)), as_json)
+            output.answer(asyncio.run(offline(values["database"], message)))
             return
         whole = {"limit", "after"} <= names and values["field_limit"] is None
+        server = find_server(values["server"], values["data"], values["ca"])
         token = find_token(values["token"], values["data"])
-        asyncio.run(_ask_server(values["server"], token, message, whole, as_json))
+        if tag in _CONFIRMED_REQUESTS and not (values["yes"] or getattr(message, "dry_run", False)):
+            if isinstance(message, ResultInvalidate):
+                _confirm(asyncio.run(_question(server, token, message)))
+            else:
+                _confirm(_CONFIRMED_REQUESTS[tag])
+
+        asyncio.run(_ask_server(server, token, message, output, whole=whole, form=_csv_form(message, values)))
 
     parameters = [*_argument(fields), *(_option(field, names) for field in fields)]
     if tag in _CONFIRMED_REQUESTS:
         yes = typer.Option("--yes", help="Do not ask.")
         parameters.append(_parameter("yes", Annotated[bool, yes], False))
 
+    if request is ResultExport:
+        parameters += _csv_options()
     if offline is not None:
         database = typer.Option(metavar="DSN", help="Do it in this database itself, where no server runs yet.")
         parameters.append(_parameter("database", Annotated[str | None, database], None))
 
     parameters += [
-        _parameter("server", Server, DEFAULT_SERVER),
+        _parameter("server", Server, None),
+        _parameter("ca", Authority, None),
         _parameter("token", Token, None),
         _parameter("data", DataFolder, None),
         _parameter("json", AsJson, False),
+        _parameter("wide", Wide, False),
     ]
 
     command.__name__ = tag.replace(".", "_")
@@ -155,31 +197,40 @@ def command_for(request: type[Request], offline: OfflineRequest | None = None) -
     return with_exit_codes(command)
 
 
-async def _ask_server(server: str, token: str | None, message: Request, whole: bool, as_json: bool) -> None:
+async def _ask_server(
+    server: ServerAccess, token: str | None, message: Request, output: Output, *, whole: bool, form: CsvForm
+) -> None:
     """Make one request and write its answer; with `whole`, follow a list to its last page."""
-    async with admin_connection(server, token) as client:
+    async with admin_connection(server.address, token, server.authority) as client:
         if isinstance(message, ResultExport):
-            await write_export(client, message, whole=whole)
+            await write_export(client, message, form, whole=whole)
+            return
+        if isinstance(message, ResultChanges):
+            await write_changes(client, message, output, whole=whole)
             return
         if whole:
-            await _write_pages(client, message, as_json)
+            await _write_pages(client, message, output)
             return
 
         answer = await client.request(message)
         if "rows" not in answer:
-            write_answer(answer, as_json)
+            output.answer(answer)
+            if answer.get("unknown") and tag_of(type(message)) in _REFUSES_UNKNOWN:
+                raise typer.Exit(EXIT_REFUSED)
             return
-        write_rows(answer["rows"], as_json)
+        output.rows(answer["rows"])
+        output.tell_left_out()
         if answer.get("next") is not None:
-            typer.echo(f"There is more: --after {printable(answer['next'])}", err=True)
+            typer.echo(f"There is more: {after_hint(answer['next'])}", err=True)
 
 
-async def _write_pages(client: AdminClient, message: Request, as_json: bool) -> None:
+async def _write_pages(client: AdminClient, message: Request, output: Output) -> None:
     count = 0
     async for rows in client.pages(message):
-        write_rows(rows, as_json)
+        output.rows(rows)
         count += len(rows)
-    if not as_json:
+    output.tell_left_out()
+    if not output.as_json:
         typer.echo("There are none." if not count else f"{count:,} in all", err=True)
 
 
@@ -198,10 +249,48 @@ def _message(request: type[Request], fields: list[RequestField], values: dict[st
         raise typer.BadParameter(str(failure), param_hint=hint) from None
 
 
-def _confirm(tag: str) -> None:
-    group, _, verb = tag.partition(".")
+def _csv_options() -> list[inspect.Parameter]:
+    kept = typer.Option(
+        "--spreadsheet", help="With csv: write texts so that spreadsheets neither change nor run them; --bom, too."
+    )
+    bom = typer.Option("--bom", help="With csv: begin with the mark by which spreadsheets know UTF-8.")
+    named = typer.Option(
+        "--attribute",
+        metavar="NAME",
+        help="With csv: an attribute with a column of its own. Default: those of the first rows.",
+    )
+    return [
+        _parameter("spreadsheet", Annotated[bool, kept], False),
+        _parameter("bom", Annotated[bool, bom], False),
+        _parameter("attribute", Annotated[list[str] | None, named], None),
+    ]
+
+
+def _csv_form(message: Request, values: dict[str, Any]) -> CsvForm:
+    """Return how a CSV is written.
+
+    Raises:
+        typer.BadParameter: it is said of what is no CSV.
+    """
+    for name in ("spreadsheet", "bom", "attribute"):
+        if values.get(name) and getattr(message, "format", None) != "csv":
+            raise typer.BadParameter("Expected --format csv with it.", param_hint=f"--{name}")
+    return CsvForm(values.get("spreadsheet", False), values.get("bom", False), tuple(values.get("attribute") or ()))
+
+
+async def _question(server: ServerAccess, token: str | None, message: ResultInvalidate) -> str:
+    """Ask the server how much would be taken back, and make the question of it."""
+    async with admin_connection(server.address, token, server.authority) as client:
+        count = (await client.request(structs.replace(message, dry_run=True)))["count"]
+    whose = "all clients" if message.client_id is None else message.client_id
+    where = "all services" if message.service is None else message.service
+    when = "".join(f" {name} {moment}" for name in ("since", "until") if (moment := getattr(message, name)) is not None)
+    return printable(f"Really take back {counted(count, 'result')} of {whose} in {where}{when}?")
+
+
+def _confirm(question: str) -> None:
     try:
-        sure = typer.confirm(f"Really {verb} the {group} and all that belongs to it?", err=True)
+        sure = typer.confirm(question, err=True)
     except typer.Abort:
         sure = False
     if not sure:
@@ -289,7 +378,7 @@ def _answer_fields(request: type[Request]) -> str:
     fields = {field.name: field.type for field in shape.fields if field.name != "ref"}
     rows = fields.get("rows")
     if isinstance(rows, shapes.RawType):
-        rows = shapes.type_info(list[ListedResult])
+        rows = shapes.type_info(PUBLISHED[ANSWERS[request], "rows"])
     if isinstance(rows, shapes.ListType) and isinstance(rows.item_type, shapes.StructType):
         return f"rows of `{', '.join(field.name for field in rows.item_type.fields)}`"
     return f"`{', '.join(fields)}`"

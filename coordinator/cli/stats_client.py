@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -86,16 +87,18 @@ class StatsClient:
 
 
 @asynccontextmanager
-async def stats_connection(server: str, tokens: Sequence[str | None]) -> AsyncIterator[StatsClient]:
-    """Open a stats channel with the first of these tokens that the server accepts.
+async def stats_connection(
+    server: str, tokens: Sequence[str | None], authority: Path | None = None
+) -> AsyncIterator[StatsClient]:
+    """Open a stats channel with the first of these tokens that the server accepts; `authority` as in `open_channel`.
 
     Raises:
-        ConfigError: the text is not the address of a server.
+        ConfigError: the text is not the address of a server, or the authority's file or the proxy cannot be used.
         Refused, ServerUnreachable: as `StatsClient.greet`.
     """
     url = admin_url(server, STATS_PATH)
     for number, token in enumerate(tokens, start=1):
-        socket = await open_channel(url)
+        socket = await open_channel(url, authority)
         try:
             client = StatsClient(url, socket)
             try:

@@ -1,17 +1,17 @@
-"""The picture that `coordinator top` shows."""
+"""The picture that `coordinator top` shows: a head, and sections of which as many are shown as there is room for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from coordinator.cli.tables import NOT_KNOWN, Column, draw_columns, wrapped
 from coordinator.wire import stats as wire
+from coordinator.wire.stats_clients import ClientRow
+from coordinator.wording import counted
 
 MAX_CLIENTS_SHOWN = 10
 """Clients that are shown, at most."""
@@ -19,19 +19,27 @@ MAX_CLIENTS_SHOWN = 10
 EVENTS_SHOWN = 8
 """Events that are shown if the height is not known."""
 
+LEAST_ROWS = 3
+"""Rows of a long section that are worth beginning it at the lower edge."""
+
 SPARKLINE_LEVELS = "▁▂▃▄▅▆▇█"
 
 SPARKLINE_SECONDS = 60
+
+_BAR_CELLS = 20
+
+KEYS = "q quit · j k sections · space stands still"
 
 Snapshot = dict[str, Any]
 
 
 class LatestSnapshots:
-    """The latest snapshot of each topic."""
+    """The latest snapshot of each topic; `away` says since when the server is not reached, and why."""
 
     def __init__(self, node: str) -> None:
         self.node = node
         self.at = ""
+        self.away = ""
         self.overview: wire.Overview | None = None
         self.database: wire.DatabaseLoad | None = None
         self.rows: dict[str, list[Any]] = {}
@@ -51,117 +59,194 @@ class LatestSnapshots:
             self.rows[topic] = [msgspec.convert(row, kind) for row in data["rows"]]
 
 
-def render_top(snapshots: LatestSnapshots, height: int | None = None) -> RenderableType:
-    """Draw all topics; with a `height`, as many events as there is room for."""
-    services, clients = snapshots.rows.get("services", []), snapshots.rows.get("clients", [])[:MAX_CLIENTS_SHOWN]
-    nodes, events = snapshots.rows.get("nodes", []), snapshots.rows.get("events", [])
-    taken = 14 + len(services) + len(clients) + len(nodes)
-    most = EVENTS_SHOWN if height is None else max(3, height - taken)
-    parts: list[RenderableType] = []
-    if snapshots.overview is not None:
-        parts += [_head(snapshots.node, snapshots.at, snapshots.overview), Text()]
-    parts += [_services(services), Text(), _clients(clients), Text(), _nodes(nodes)]
+class Section(NamedTuple):
+    """A part of the picture; those of its lines behind the first `least` may be left out."""
+
+    name: str
+    lines: list[Text]
+    least: int
+
+
+def sections_of(snapshots: LatestSnapshots, width: int) -> list[Section]:
+    """Draw the sections in their order; one without rows is left out."""
+    found: list[Section] = []
+    for name, draw in (("services", _services), ("clients", _clients), ("nodes", _nodes)):
+        rows = snapshots.rows.get(name, [])
+        if rows:
+            lines = _drawn(draw(rows), width, name)
+            found.append(Section(name, lines, min(len(lines), 1 + LEAST_ROWS)))
     if snapshots.database is not None:
-        parts += [Text(), _database(snapshots.database)]
-    return Group(*parts, Text(), _events(events[:most]))
+        lines = list(_database(snapshots.database, width))
+        found.append(Section("database", lines, len(lines)))
+    if events := snapshots.rows.get("events", []):
+        lines = _drawn(_events(events), width, "events")
+        found.append(Section("events", lines, min(len(lines), 1 + LEAST_ROWS)))
+    return found
 
 
-def _head(node: str, at: str, overview: wire.Overview) -> RenderableType:
+def render_top(
+    snapshots: LatestSnapshots, width: int, height: int | None = None, first: int = 0, state: str = ""
+) -> list[Text]:
+    """Draw all, or with a `height` in lines the head and the sections from the `first` on that fit below it.
+
+    The last line then names the sections that do not, and the keys; `state` stands before these.
+    """
+    head = _head(snapshots, width)
+    sections = sections_of(snapshots, width)
+    if height is None:
+        parts = [
+            section.lines[: 1 + EVENTS_SHOWN] if section.name == "events" else section.lines for section in sections
+        ]
+        return [line for lines in (head, *parts) for line in (*lines, Text())][:-1]
+
+    lines = head
+    room = height - len(head) - 1
+    left = sections[min(first, max(0, len(sections) - 1)) :]
+    while left and room > left[0].least:
+        section = left.pop(0)
+        shown = section.lines[: room - 1]
+        lines += [Text(), *shown]
+        room -= 1 + len(shown)
+
+    lines += [Text()] * room
+    below = f"+ {counted(len(left), 'section')} below: {', '.join(section.name for section in left)} · " if left else ""
+    foot = Text(f"{state}{below}{KEYS}", "dim")
+    foot.truncate(width)
+    return [*lines[: height - 1], foot]
+
+
+def _head(snapshots: LatestSnapshots, width: int) -> list[Text]:
+    overview = snapshots.overview
+    if overview is None:
+        return [Text(snapshots.away, "red")] if snapshots.away else []
+
     clients, demand = overview.clients, overview.demand
-    grid = Table.grid(padding=(0, 2))
     rate = Text(f"{overview.items_per_second:,.0f} items/s  {overview.buckets_per_second:,.1f} buckets/s  ", "bold")
     rate.append(sparkline(overview.recent[-SPARKLINE_SECONDS:]), "green")
-    grid.add_row("throughput", rate)
-    grid.add_row(
-        "left", Text(f"{_left(overview.items):,} of {overview.items.total:,}, done in {time_range(overview.eta)}")
-    )
     unwell = f", {clients.watched} watched, {clients.flagged} flagged" if clients.watched or clients.flagged else ""
-    grid.add_row("clients", Text(f"{clients.connected:,} connected, {clients.active:,} active{unwell}"))
-    grid.add_row("demand", Text(f"{demand.pending:,} buckets wanted by {demand.clients:,} clients"))
-    faults = Text(f"{overview.faults} in the last hour", "red" if overview.faults else "")
-    grid.add_row("faults", faults)
-    return Group(Text(f"coordinator, by {node} at {at[11:19]} UTC, {overview.nodes} nodes", "dim"), grid)
+    rows = {
+        "throughput": rate,
+        "left": Text(
+            f"{_left(overview.items):,} of {overview.items.total:,}, done in {time_range(overview.eta)}"
+        ),
+        "clients": Text(f"{clients.connected:,} connected, {clients.active:,} active{unwell}"),
+        "demand": Text(f"{counted(demand.pending, 'bucket')} wanted by {counted(demand.clients, 'client')}"),
+        "faults": Text(f"{overview.faults} in the last hour", "red" if overview.faults else ""),
+    }  # fmt: skip
+
+    title = f"coordinator, by {snapshots.node} at {snapshots.at[11:19]} UTC, {counted(overview.nodes, 'node')}"
+    lines = [Text(snapshots.away, "red") if snapshots.away else _text(title, "dim")]
+    lines += [Text(f"{name:<12}") + text for name, text in rows.items()]
+    for line in lines:
+        line.truncate(width)
+    return lines
 
 
 def _left(items: wire.Items) -> int:
     return items.waiting + items.ready + items.claimed + items.dead
 
 
-def _services(rows: Sequence[wire.ServiceRow]) -> Table:
-    table = _table("service", "", "settled", "waiting", "ready", "claimed", "dead", "quarantined", "items/s", "done in")
-    for row in rows:
-        items = row.items
-        table.add_row(
-            _text(row.service, "" if row.state == "active" else "dim"),
-            ProgressBar(total=max(1, items.total), completed=items.settled, width=20),
-            *(f"{count:,}" for count in (items.settled, items.waiting, items.ready, items.claimed, items.dead)),
-            f"{items.quarantined:,}",
-            f"{row.items_per_second:,.0f}",
-            row.state if row.state != "active" else time_range(row.eta),
-        )
-    return table
+def _services(rows: Sequence[wire.ServiceRow]) -> list[Column]:
+    counts = {
+        name: [f"{getattr(row.items, name):,}" for row in rows]
+        for name in ("settled", "waiting", "ready", "claimed", "dead", "quarantined")
+    }
+    bars = [_bar(row.items.settled, row.items.total) for row in rows]
+    return [
+        _id("service", [row.service for row in rows], ["" if row.state == "active" else "dim" for row in rows]),
+        Column("progress", bars, "whole", right=False, styles=["green"] * len(rows)),
+        *(_figures(name, cells) for name, cells in counts.items()),
+        _figures("items/s", [f"{row.items_per_second:,.0f}" for row in rows]),
+        _figures("done in", [row.state if row.state != "active" else time_range(row.eta) for row in rows]),
+    ]
 
 
-def _clients(rows: Sequence[wire.ClientRow]) -> Table:
-    table = _table("client", "name", "health", "held", "settled", "given back", "dead", "reason")
+def _clients(rows: Sequence[ClientRow]) -> list[Column]:
+    rows = rows[:MAX_CLIENTS_SHOWN]
     styles = {"ok": "", "watched": "yellow", "flagged": "red"}
-    for row in rows:
-        table.add_row(
-            _text(row.client_id, "" if row.connected else "dim"),
-            _text(row.screen_name),
-            Text(row.health, styles[row.health]),
-            *(f"{count:,}" for count in (row.held, row.settled, row.given_back, row.dead)),
-            _text(row.reason or ""),
-        )
-    return table
+    return [
+        _id("client", [row.client_id for row in rows], ["" if row.connected else "dim" for row in rows]),
+        _words("name", [row.screen_name for row in rows]),
+        Column("health", [row.health for row in rows], "whole", right=False, styles=[styles[r.health] for r in rows]),
+        *(
+            _figures(name.replace("_", " "), [f"{getattr(row, name):,}" for row in rows])
+            for name in ("held", "settled", "given_back", "dead")
+        ),
+        _words("reason", [row.reason or "" for row in rows]),
+    ]
 
 
-def _nodes(rows: Sequence[wire.NodeRow]) -> Table:
-    table = _table("node", "state", "sessions", "items/s", "cores", "memory", "late by")
-    for row in rows:
-        table.add_row(
-            _text(row.node),
-            row.state,
-            f"{row.sessions:,}",
-            f"{row.items_per_second:,.0f}",
-            f"{row.cpu:.2f}",
-            f"{row.memory / 2**20:,.0f} MiB",
-            f"{row.lag * 1000:,.0f} ms",
-        )
-    return table
+def _nodes(rows: Sequence[wire.NodeRow]) -> list[Column]:
+    return [
+        _id("node", [row.node for row in rows]),
+        _id("state", [row.state for row in rows]),
+        _figures("sessions", [f"{row.sessions:,}" for row in rows]),
+        _figures("items/s", [f"{row.items_per_second:,.0f}" for row in rows]),
+        _figures("cores", [f"{row.cpu:.2f}" for row in rows]),
+        _figures("memory", [f"{row.memory / 2**20:,.0f} MiB" for row in rows]),
+        _figures("late by", [f"{row.lag * 1000:,.0f} ms" for row in rows]),
+    ]
 
 
-def _database(load: wire.DatabaseLoad) -> Text:
+def _database(load: wire.DatabaseLoad, width: int) -> Sequence[Text]:
     each = ""
     if load.statements_per_bucket is not None:
         each = f"; a bucket costs {load.statements_per_bucket:.2f} statements, {load.milliseconds_per_bucket:.1f} ms"
-    return Text(
+    sentence = _inert(
         f"database, by {load.node}: {load.statements_per_second:,.0f} statements/s, {load.rows_per_second:,.0f} rows/s,"
         f" busy {load.busy:.0%} of a connection{each}; waited {load.pool_waits:,} times for one of {load.pool_size}"
     )
+    return [Text(line) for line in wrapped(sentence, width, 0)]
 
 
-def _events(rows: Sequence[wire.EventRow]) -> Table:
-    table = _table("at", "event", "client", "service", "what")
-    for row in rows:
-        style = {"fault": "red", "dead": "yellow"}.get(row.kind, "")
-        cells = (_text(value or "") for value in (row.client_id, row.service, row.text))
-        table.add_row(row.at[11:19], Text(row.kind, style), *cells)
-    return table
+def _events(rows: Sequence[wire.EventRow]) -> list[Column]:
+    kinds = {"fault": "red", "dead": "yellow"}
+    return [
+        _id("at", [row.at[11:19] for row in rows]),
+        Column("event", [row.kind for row in rows], "whole", right=False, styles=[kinds.get(r.kind, "") for r in rows]),
+        _id("client", [row.client_id or "" for row in rows]),
+        _id("service", [row.service or "" for row in rows]),
+        _words("what", [row.text for row in rows]),
+    ]
 
 
-def _table(*names: str) -> Table:
-    words = {"service", "", "client", "name", "health", "reason", "node", "state", "at", "event", "what"}
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        last = name in ("reason", "what")
-        table.add_column(name, justify="left" if name in words else "right", no_wrap=True, ratio=1 if last else None)
-    return table
+_ORDERS = {
+    "services": ("service", "settled", "waiting", "items/s", "done in", "progress", "ready", "claimed", "quarantined"),
+    "clients": ("client", "health", "held", "settled", "given back", "dead", "reason", "name"),
+    "nodes": ("node", "state", "sessions", "items/s", "cores", "memory", "late by"),
+    "events": ("at", "event", "what", "client", "service"),
+}
+"""The columns of each section, the most important ones first."""
+
+
+def _drawn(columns: list[Column], width: int, name: str) -> list[Text]:
+    return draw_columns(columns, width, order=_ORDERS[name])[0]
+
+
+def _id(name: str, cells: Sequence[str], styles: Sequence[str] = ()) -> Column:
+    return Column(name, [_inert(cell) for cell in cells], "middle", right=False, styles=styles)
+
+
+def _words(name: str, cells: Sequence[str]) -> Column:
+    return Column(name, [_inert(cell) for cell in cells], "end", right=False)
+
+
+def _figures(name: str, cells: Sequence[str]) -> Column:
+    return Column(name, cells, "whole", right=True)
 
 
 def _text(value: str, style: str = "") -> Text:
-    """Make a text of it that is no markup, without characters that would move the cursor."""
-    return Text("".join(letter if letter.isprintable() else "�" for letter in value), style)
+    return Text(_inert(value), style)
+
+
+def _inert(value: str) -> str:
+    """Replace characters that would move the cursor."""
+    return "".join(letter if letter.isprintable() else "�" for letter in value)
+
+
+def _bar(done: int, total: int) -> str:
+    cells = done * _BAR_CELLS // max(1, total)
+    return "━" * cells + "╌" * (_BAR_CELLS - cells)
 
 
 def sparkline(numbers: Sequence[int]) -> str:
@@ -177,7 +262,7 @@ def sparkline(numbers: Sequence[int]) -> str:
 def time_range(eta: wire.Eta | None) -> str:
     """Write the range of an estimate, in words."""
     if eta is None:
-        return "-"
+        return NOT_KNOWN
     if not eta.high:
         return "done"
     low, high = _time(eta.low), _time(eta.high)

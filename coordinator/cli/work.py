@@ -7,18 +7,22 @@ import contextlib
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from coordinator.cli.access import DEFAULT_SERVER, Authority, find_server
+from coordinator.cli.work_check import Wanted, check_work
 from coordinator.client.checker_program import CheckerProgram
 from coordinator.client.checkers import Checker, close_checker, load_checker
-from coordinator.client.daemon import Daemon, ServiceWork
+from coordinator.client.daemon import Daemon
 from coordinator.client.library import Client
-from coordinator.errors import ConfigError, CoordinatorError
-from coordinator.printable import PrintableFormatter, printable_lines
+from coordinator.client.service_work import ITEM_TIMEOUT, ServiceWork
+from coordinator.errors import ConfigError, CoordinatorError, Refused
+from coordinator.printable import PrintableFormatter, printable
 
 log = logging.getLogger("coordinator.client")
 
@@ -29,8 +33,12 @@ ServiceOption = Annotated[
     typer.Option("--service", help="A service to work for, e.g. dm_check. Repeat it for several: they take turns."),
 ]
 ServerUrlOption = Annotated[
-    str,
-    typer.Option(help="Where the server is: ws://, wss://, http:// or https://, host and port.", metavar="URL"),
+    str | None,
+    typer.Option(
+        help="Where the server is: ws://, wss://, http:// or https://, host and port. Default: COORDINATOR_SERVER, "
+        f"else the address that a server on this machine has left in its usual data folder, else {DEFAULT_SERVER}.",
+        metavar="URL",
+    ),
 ]
 CheckerOption = Annotated[
     list[str] | None,
@@ -75,6 +83,14 @@ ClientIdOption = Annotated[
     ),
 ]
 ConcurrencyOption = Annotated[int, typer.Option(min=1, max=1000, help="Items in check at once.")]
+ItemTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        min=1.0,
+        metavar="SECONDS",
+        help="How long one item may take; then it has failed, and a program is ended and started again.",
+    ),
+]
 ScreenNameOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="The name to register with. Default: the client id.")
 ]
@@ -93,23 +109,33 @@ ClientDataOption = Annotated[
 PlaintextOption = Annotated[
     bool, typer.Option("--plaintext", help="Send the secret without TLS beyond this machine, on a network of your own.")
 ]
+CheckOption = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Look at server, identity, checker, API token, proxy and clock, say what is wrong, and ask for no work.",
+    ),
+]
 LogLevelOption = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 
 
 def work(
     service: ServiceOption,
-    server: ServerUrlOption = "ws://127.0.0.1:8765",
+    server: ServerUrlOption = None,
+    ca: Authority = None,
     checker: CheckerOption = None,
     command: ExecOption = None,
     option: CheckerSettingOption = None,
     profile: ProfileOption = None,
     client_id: ClientIdOption = None,
     concurrency: ConcurrencyOption = 4,
+    item_timeout: ItemTimeoutOption = ITEM_TIMEOUT,
     screen_name: ScreenNameOption = None,
     enrolment_token: EnrolmentTokenOption = None,
     data: ClientDataOption = None,
     plaintext: PlaintextOption = False,
     log_level: LogLevelOption = "info",
+    check: CheckOption = False,
 ) -> None:
     """Work for a server: take items, check them, send the results, until Ctrl-C.
 
@@ -121,20 +147,30 @@ def work(
     """
     try:
         _log_at(log_level)
+        access = find_server(server, None, ca)
         services = list(dict.fromkeys(service))
-        program = CheckerProgram(command) if command is not None else None
-        checkers = _checkers(services, checker, option, program)
+        program = CheckerProgram(command, item_timeout=item_timeout) if command is not None else None
         profiles = {name: _profile(text) for name, text in _value_of_each(profile, services, "--profile").items()}
-        works = [ServiceWork(name, checkers[name], profiles.get(name)) for name in services]
-        client = Client(server, client_id=client_id, data=data, plaintext=plaintext)
+        if check:
+            wanted = Wanted(access, plaintext, data, client_id, services, profiles, program)
+            good = check_work(wanted, partial(_checkers, services, checker, option, program))
+            raise typer.Exit(0 if good else 1)
+
+        checkers = _checkers(services, checker, option, program)
+        watched = _value_of_each(checker, services, "--checker")  # a program is watched by its runner
+        works = [
+            ServiceWork(name, checkers[name], profiles.get(name), item_timeout if name in watched else None)
+            for name in services
+        ]
+        client = Client(access.address, client_id=client_id, data=data, plaintext=plaintext, authority=access.authority)
     except ConfigError as failure:
-        typer.echo(printable_lines(f"coordinator work: {failure}"), err=True)
+        typer.echo(printable(f"coordinator work: {failure}"), err=True)
         raise typer.Exit(2) from None
 
     try:
         asyncio.run(_run(client, works, program, concurrency, screen_name, enrolment_token))
     except CoordinatorError as failure:
-        typer.echo(printable_lines(f"coordinator work: {failure}"), err=True)
+        typer.echo(printable(f"coordinator work: {failure}{_what_to_do(failure)}"), err=True)
         raise typer.Exit(1) from None
 
 
@@ -159,9 +195,18 @@ async def _run(
         )
 
         for service_work in works:
-            stack.callback(close_checker, service_work.check)
+            stack.push_async_callback(close_checker, service_work.check)
         _stop_on_signals(daemon)
         await daemon.run()
+
+
+def _what_to_do(failure: CoordinatorError) -> str:
+    """Return the option that mends a refusal of the server, where there is one."""
+    if not isinstance(failure, Refused):
+        return ""
+    if failure.detail.get("path") == "$.enrolment_token":
+        return " Ask the server's operator for one, and give it with --enrolment-token."
+    return ""
 
 
 def _log_at(name: str) -> None:
@@ -182,11 +227,15 @@ def _stop_on_signals(daemon: Daemon) -> None:
         log.warning("stopping; once more ends at once")
         daemon.stop()
         for number in signals:
-            loop.remove_signal_handler(number)
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)  # the second one kills; unsent results are on disk
 
     for number in signals:
-        loop.add_signal_handler(number, stop)
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
 
 
 def _checkers(

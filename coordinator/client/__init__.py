@@ -2,7 +2,7 @@
 
 from coordinator.client.backoff import Backoff
 from coordinator.client.bucket_stream import BucketStream
-from coordinator.client.checkers import Checker, CheckFailed, UpstreamLimited
+from coordinator.client.checkers import Checker, CheckFailed, UpstreamLimited, UpstreamOut
 from coordinator.client.held_bucket import HeldBucket
 from coordinator.client.identity import ClientIdentity, load_identity
 from coordinator.client.library import Client
@@ -18,5 +18,6 @@ __all__ = [
     "HeldBucket",
     "SessionEnded",
     "UpstreamLimited",
+    "UpstreamOut",
     "load_identity",
 ]

@@ -6,19 +6,26 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 from coordinator.client.backoff import Backoff
 from coordinator.client.held_bucket import HeldBucket
 from coordinator.client.reconnector import Reconnector
 from coordinator.client.session import SessionEnded
+from coordinator.client.wait_words import TOLD_AT_ONCE, words_for
 from coordinator.errors import CoordinatorError, Refused
-from coordinator.wire.client import Activate, Activated, Ask, Asked, ServiceState, Welcome
+from coordinator.wire.client import Activate, Activated, Ask, Asked, ServiceState, WaitChanged, Welcome
+from coordinator.wire.frames import Waiting
 
 log = logging.getLogger("coordinator.client")
 
-_ASK_INTERVAL_WHEN_EMPTY = 15.0
-"""Seconds until a client that was granted nothing, and holds no bucket whose end would make it ask, asks again."""
+_ASK_INTERVAL_WHEN_FULL = 15.0
+"""Seconds until a client that was granted nothing asks again, if no bucket of its own ends before: other sessions of it
+may hold all that it may hold."""
+
+_SILENT_WAIT = 30.0
+"""Seconds that an ask waits before the volunteer is told."""
 
 _TRANSIENT_ASK_REFUSALS = frozenset({"unavailable", "rate_limited", "quota", "no_work", "internal", "out_of_order"})
 
@@ -47,6 +54,12 @@ class BucketStream:
         self._nudged = asyncio.Event()
         self._changed = asyncio.Event()
         self._paused = False
+        self._full = False
+        self._limit: int | None = None
+        self._waits = 0
+        self.waiting: Waiting | None = None
+        """Why the server sends nothing, as it has told last; None while nothing is missing."""
+        self._told_reason: str | None = None
 
     def __aiter__(self) -> BucketStream:
         return self
@@ -81,6 +94,9 @@ class BucketStream:
         """Add a bucket that has arrived; `asked` is false for one that this client held before the cut."""
         if asked:
             self._pending = max(0, self._pending - 1)
+            self._waits += 1
+            if not self._pending:
+                self.waiting = self._told_reason = None
         self._arrived.append(bucket)
         self._changed.set()
         self.nudge()
@@ -88,8 +104,9 @@ class BucketStream:
     def welcomed(self, welcome: Welcome) -> None:
         """Begin a session, in which nothing is pending yet."""
         self._pending = 0
+        self.waiting = None
         self._max_per_ask = welcome.limits.max_buckets_per_ask
-        self._paused = False
+        self._paused = self._full = False
         for card in welcome.services:
             if card.service == self.service:
                 self._state = card.state
@@ -103,6 +120,21 @@ class BucketStream:
             self._pending = 0
         self._state = state
         self._paused = False
+        self.nudge()
+
+    def waits(self, push: WaitChanged) -> None:
+        """Note why the server sends nothing now; it may have dropped what this client waits for."""
+        if push.reason == "served" or push.reason == "deactivated":
+            self._pending = 0
+            self.waiting = None
+            log.warning("%s: the server has dropped what was asked for: %s", self.service, push.text)
+            self.nudge()
+        else:
+            self._note_wait(Waiting(push.reason, push.text, push.until))
+
+    def has_room(self) -> None:
+        """Ask again after a grant of nothing: a bucket of this client has ended."""
+        self._full = False
         self.nudge()
 
     def fail(self, why: CoordinatorError) -> None:
@@ -148,7 +180,7 @@ class BucketStream:
                 await self._refused(refused, backoff)
 
     def _may_ask(self) -> bool:
-        if self.stopped or self._paused or self._failure is not None:
+        if self.stopped or self._paused or self._full or self._failure is not None:
             return False
         return self._state == "active" and not self._reconnector.draining
 
@@ -157,10 +189,51 @@ class BucketStream:
 
     def _granted(self, short: int, asked: Asked) -> None:
         self._pending = asked.pending
+        self._note_limit(asked.limit)
+        self._note_wait(asked.waiting)
+        if asked.pending:
+            asyncio.get_running_loop().call_later(_SILENT_WAIT, self._tell_of_wait, self._waits)
         if asked.count >= short:
             self.nudge()  # more is wanted than one ask may name
         elif asked.pending == 0:
-            self._pause(_ASK_INTERVAL_WHEN_EMPTY)  # the client's other sessions hold all that it may hold
+            log.debug("%s: the server grants nothing: this client holds all that it may", self.service)
+            self._full = True
+            asyncio.get_running_loop().call_later(_ASK_INTERVAL_WHEN_FULL, self.has_room)
+
+    def _tell_of_wait(self, waits: int) -> None:
+        """Say that nothing has come since the ask before which so many buckets had."""
+        if waits == self._waits and self._pending and not self.stopped:
+            self._waits += 1  # told once
+            if self.waiting is None:
+                log.info("%s: waiting; the server has nothing for this client now, and sends it at once", self.service)
+            else:
+                self._tell_reason(self.waiting)
+
+    def _note_wait(self, waiting: Waiting | None) -> None:
+        """Remember why nothing comes, and say it if the volunteer should know at once."""
+        self.waiting = waiting
+        if waiting is not None and waiting.reason in TOLD_AT_ONCE:
+            self._tell_reason(waiting)
+
+    def _tell_reason(self, waiting: Waiting) -> None:
+        """Say why nothing comes, once until another reason was told or all has come."""
+        if waiting.reason != self._told_reason:
+            self._told_reason = waiting.reason
+            log.info("%s: %s", self.service, words_for(waiting, datetime.now().astimezone()))
+
+    def _note_limit(self, limit: int) -> None:
+        """Say that the server has begun, or ceased, to hand out one bucket at a time to this client."""
+        before, self._limit = self._limit, limit
+        if limit == 1 and before is None and self._max_per_ask > 1:
+            log.info("%s: one bucket at a time: the service is set so, or this client is flagged there", self.service)
+        elif limit == 1 and before is not None and before > 1:
+            log.warning(
+                "%s: the server hands out one bucket at a time to this client now: its work there is flagged, until "
+                "three buckets in a row are settled; the server's operator can say why",
+                self.service,
+            )
+        elif before == 1 and limit > 1:
+            log.warning("%s: the server hands out more than one bucket at a time again", self.service)
 
     async def _refused(self, refused: Refused, backoff: Backoff) -> None:
         if refused.code == "client_deactivated" and refused.detail.get("reason") == "idle":

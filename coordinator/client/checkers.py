@@ -2,7 +2,9 @@
 
 A checker is an async function `check(item, profile) -> result`.  `item` has `item` (an integer), `key` and
 the item's attributes; `profile` is what the volunteer joined the service with; the result is a dictionary in
-the service's shape, without `item`.  A checker that has a method `close` has it called at the end.
+the service's shape, without `item`.  A checker may have methods: `close`, async or
+not, is called at the end; `probe(profile)`, async, asks the outside API for nobody's item, and returns a sentence; and
+`unanswered()` returns the result for an item over which the outside API fails, while it answers for others.
 """
 
 from __future__ import annotations
@@ -23,12 +25,33 @@ class CheckFailed(CoordinatorError):
     """Raised when one item cannot be checked; it goes back to the server, the others go on."""
 
 
+class NoResultInTime(CheckFailed):
+    """Raised when a checker has taken too long over one item."""
+
+
+class ProgramDied(CheckFailed):
+    """Raised when a checker program has died over one item."""
+
+
 class UpstreamLimited(CoordinatorError):
     """Raised when the outside API takes nothing for `retry_after` seconds; the items are checked after that."""
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"The outside API takes nothing for {retry_after:g} s.")
+    def __init__(self, retry_after: float, why: str = "its limit is reached") -> None:
+        super().__init__(f"The outside API takes nothing for {retry_after:.0f} s: {why}.")
         self.retry_after = retry_after
+        self.why = why
+
+
+class UpstreamOut(CoordinatorError):
+    """Raised when the outside API, or the way to it, does not work; nobody knows for how long.
+
+    The daemon tries again with growing pauses, the first of which lasts `at_least` seconds.
+    """
+
+    def __init__(self, why: str, at_least: float = 0.0) -> None:
+        super().__init__(why)
+        self.why = why
+        self.at_least = at_least
 
 
 def load_checker(name: str, options: dict[str, str] | None = None) -> Checker:
@@ -66,6 +89,10 @@ def load_checker(name: str, options: dict[str, str] | None = None) -> Checker:
     try:
         inspect.signature(found).bind(**(options or {}))
     except TypeError as failure:
+        if _takes_an_item(found):
+            raise ConfigError(
+                f"The checker {name!r} is a plain function; it must be async: async def {attribute}(item, profile)."
+            ) from failure
         raise ConfigError(f"The checker {name!r} and its options do not fit: {failure}.") from failure
 
     made: Any = found(**(options or {}))
@@ -74,11 +101,13 @@ def load_checker(name: str, options: dict[str, str] | None = None) -> Checker:
     return cast(Checker, made)
 
 
-def close_checker(checker: Checker) -> None:
-    """Call the checker's `close` if it has one."""
+async def close_checker(checker: Checker) -> None:
+    """Call the checker's `close` if it has one, which may be async."""
     close = getattr(checker, "close", None)
     if callable(close):
-        close()
+        closing = close()
+        if inspect.isawaitable(closing):
+            await closing
 
 
 def is_async(function: object) -> bool:
@@ -86,3 +115,13 @@ def is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the method itself is wanted
     )
+
+
+def _takes_an_item(function: Callable[..., object]) -> bool:
+    """Tell whether a function takes what a checker takes, by the names of its arguments or by their number."""
+    wanted = [
+        one.name
+        for one in inspect.signature(function).parameters.values()
+        if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
+    ]
+    return "item" in wanted or (len(wanted) == 2 and not inspect.isclass(function))

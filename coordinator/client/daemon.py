@@ -5,27 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from coordinator.client.backoff import Backoff
-from coordinator.client.bucket_stream import BucketStream
-from coordinator.client.checkers import Checker, UpstreamLimited
-from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.causes import describe
+from coordinator.client.checkers import CheckFailed, NoResultInTime, ProgramDied, UpstreamLimited, UpstreamOut
 from coordinator.client.library import Client
+from coordinator.client.service_work import ItemInHand, ServiceWork
 from coordinator.errors import ConfigError, CoordinatorError, Refused
+from coordinator.wording import counted
 
 log = logging.getLogger("coordinator.client")
 
 STOP_GRACE = 10.0
 """Seconds that items in check have to finish once the daemon is told to stop."""
-
-_MIN_CHECK_TIMEOUT = 60.0
-"""Least seconds that a checker has for one item; more if the bucket can be held for longer."""
-
-_REPORT_AGAIN_MARGIN = 5.0
-"""Seconds by which a new limit must outlast the reported one to be reported too."""
 
 _REJOIN_DELAY_DEACTIVATED = 60.0
 """Seconds until a client that an admin took out of a service asks whether it may come back."""
@@ -33,27 +28,12 @@ _REJOIN_DELAY_DEACTIVATED = 60.0
 _REJOIN_REFUSALS = frozenset({"not_registered", "not_joined", "client_deactivated"})
 """Refusals of an ask after which the daemon joins the service again."""
 
-_MIN_UPSTREAM_WAIT = 1.0
-"""Seconds."""
+_REPORT_TIMEOUT = 5.0
+_MAX_REPORT = 200
+"""Characters of a report's text."""
 
 _RELEASE_ALL_TIMEOUT = 5.0
 """Seconds that releasing all buckets may take after a checker gave up."""
-
-
-@dataclass(eq=False)
-class ServiceWork:
-    """A service that the daemon works for, and its items that wait for a check.
-
-    `profile` is sent with the join, and given to the checker.  `limited_until` is in the loop's time.
-    """
-
-    service: str
-    check: Checker
-    profile: dict[str, Any] | None = None
-    waiting: deque[tuple[HeldBucket, dict[str, Any]]] = field(default_factory=deque)
-    stream: BucketStream | None = None
-    bucket_size: int = 0
-    limited_until: float = 0.0
 
 
 class Daemon:
@@ -82,6 +62,7 @@ class Daemon:
         self._registered = False
         self._turns = 0
         self._in_check = 0
+        self._beside: set[asyncio.Task[None]] = set()
 
         self._enrolling = asyncio.Lock()
         self._releasing = asyncio.Lock()
@@ -104,7 +85,7 @@ class Daemon:
             ConfigError: a checker cannot work at all.
         """
         try:
-            async with self.client, asyncio.TaskGroup() as group:
+            async with self.client, self._ending_what_runs_beside(), asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._receive_buckets(work), name=work.service) for work in self._works]
                 tasks += [group.create_task(self._check_items(), name=f"check {n}") for n in range(self._concurrency)]
 
@@ -120,7 +101,8 @@ class Daemon:
 
     async def _finish(self) -> None:
         """Stop asking, and give the items in check their grace."""
-        log.info("stopping: %d items in check have %g s", self._in_check, self._stop_grace)
+        if self._in_check:
+            log.info("stopping: %s in check may take %g s", counted(self._in_check, "item"), self._stop_grace)
         for work in self._works:
             if work.stream is not None:
                 work.stream.stop()
@@ -129,7 +111,7 @@ class Daemon:
             async with asyncio.timeout(self._stop_grace):
                 await self._none_in_check.wait()
         except TimeoutError:
-            log.warning("%d items are left unfinished", self._in_check)
+            log.warning("left unfinished: %s", counted(self._in_check, "item"))
 
     async def _enrol(self, work: ServiceWork) -> None:
         """Join a service; register before that if the server does not know this client."""
@@ -158,8 +140,7 @@ class Daemon:
                 await self._enrol(work)
                 work.stream = self.client.bucket_stream(work.service, lambda: self._buckets_wanted(work))
                 async for bucket in work.stream:
-                    work.bucket_size = max(1, len(bucket.items))
-                    work.waiting.extend((bucket, item) for item in bucket.items)
+                    work.add(bucket)
                     backoff.reset()
                     self._wake_checks()
 
@@ -173,8 +154,10 @@ class Daemon:
     def _buckets_wanted(self, work: ServiceWork) -> int:
         """Count the buckets to have on their way: as many as give each check another item."""
         short = self._concurrency - len(work.waiting)
-        if short <= 0 or self._stopping.is_set() or self._limited_for(work) > 0:
+        if short <= 0 or self._stopping.is_set() or work.pause.seconds > 0:
             return 0
+        if work.pause.out_since is not None and work.has_control:
+            return 0  # what finds out the end of the outage needs no bucket
 
         wanted = math.ceil(short / work.bucket_size) if work.bucket_size else 1
         return wanted - (work.stream.arrived if work.stream is not None else 0)
@@ -199,7 +182,7 @@ class Daemon:
                 if self._in_check == 0:
                     self._none_in_check.set()
 
-    def _next_item(self) -> tuple[ServiceWork, HeldBucket, dict[str, Any]] | None:
+    def _next_item(self) -> tuple[ServiceWork, ItemInHand] | None:
         """Take the item to check next: services take turns, the buckets of each come in order."""
         if self._stopping.is_set():
             return None
@@ -207,54 +190,134 @@ class Daemon:
         for _ in self._works:
             work = self._works[self._turns % len(self._works)]
             self._turns += 1
-            while work.waiting and self._limited_for(work) <= 0:
-                bucket, item = work.waiting.popleft()
-                if work.stream is not None:
-                    work.stream.nudge()
-                if item["item"] in bucket.unsettled and not bucket.lost.is_set():
-                    return work, bucket, item
+            hand = work.next()
+            if hand is not None:
+                return work, hand
         return None
 
-    async def _check(self, work: ServiceWork, bucket: HeldBucket, item: dict[str, Any]) -> None:
-        timeout = max(_MIN_CHECK_TIMEOUT, bucket.dead_after + bucket.release_after)
-
+    async def _check(self, work: ServiceWork, hand: ItemInHand) -> None:
+        began = work.pause.begin()
         try:
-            async with asyncio.timeout(timeout):
-                result = await work.check(dict(item), work.profile or {})
-
-            if item["item"] in bucket.unsettled:  # else it was settled or taken away meanwhile
-                await bucket.settle(item["item"], **{n: v for n, v in result.items() if n != "item"})
+            await self._settle(work, hand)
+            work.note_answer(hand, began)
         except UpstreamLimited as limit:
-            work.waiting.appendleft((bucket, item))
-            await self._wait_out(work, limit.retry_after)
+            work.waiting.appendleft(hand)
+            self._wait_out(work, work.pause.limited(limit.retry_after, limit.why), limit.why)
+        except UpstreamOut as outage:
+            await self._retry(work, hand, outage, began)
+
+        except (NoResultInTime, ProgramDied) as failure:
+            self._give_up(work, hand, str(failure), is_fault=True)
+        except CheckFailed as failure:
+            work.note_answer(hand, began)
+            self._give_up(work, hand, str(failure))
         except ConfigError as failure:
             await self._release_all(str(failure))
             raise
-        except Exception:
+        except Exception as failure:
             # The call of a checker, which may raise anything: its item goes back, the others go on.
-            log.exception("%s: item %s (%s) cannot be checked", work.service, item["item"], item.get("key"))
-            bucket.skip(item["item"])
+            log.debug("%s", work.service, exc_info=True)
+            self._give_up(work, hand, describe(failure), is_fault=True)
+        finally:
+            work.pause.end(began)
+            self._wake_checks()
 
-    async def _wait_out(self, work: ServiceWork, retry_after: float) -> None:
-        """Begin no item of the service for `retry_after` seconds, keep its buckets, and report the limit."""
-        loop = asyncio.get_running_loop()
-        retry_after = max(retry_after, _MIN_UPSTREAM_WAIT)
-        is_new = retry_after > self._limited_for(work) + _REPORT_AGAIN_MARGIN or self._limited_for(work) <= 0
-        work.limited_until = max(work.limited_until, loop.time() + retry_after)
-        loop.call_at(work.limited_until, self._resume, work)
+    async def _settle(self, work: ServiceWork, hand: ItemInHand) -> None:
+        """Check one item, and keep its result; raises as its checker does."""
+        await self._keep(hand, await work.result_of(hand.item))
 
-        if is_new:
-            log.warning("%s: the outside API takes nothing for %.0f s", work.service, retry_after)
+    async def _keep(self, hand: ItemInHand, result: dict[str, Any]) -> None:
+        """Keep the result of an item, unless it was settled or taken away meanwhile."""
+        if hand.wanted:
+            fields = {name: value for name, value in result.items() if name != "item"}
+            await hand.bucket.settle(hand.item["item"], **fields)
+
+    async def _retry(self, work: ServiceWork, hand: ItemInHand, outage: UpstreamOut, began: float) -> None:
+        """Check an item again later, behind the others, unless the outside API fails over it alone."""
+        to_blame = work.is_to_blame(hand)
+        if not to_blame and await work.works_for_others(hand):
+            work.pause.answered(began)
             try:
-                await self.client.report_limited(work.service, retry_after)
-            except Refused as refused:
-                log.warning("%s", refused)
+                await self._settle(work, hand)
+            except UpstreamOut:
+                to_blame = True
+            except Exception:
+                work.waiting.appendleft(hand)  # its next check, which may begin now, tells what is wrong with it
+                return
+            else:
+                work.note_answer(hand, began)
+                return
 
-    def _limited_for(self, work: ServiceWork) -> float:
-        """Return the seconds until the service's outside API takes requests again; not above 0 if it does."""
-        return work.limited_until - asyncio.get_running_loop().time()
+        if to_blame:
+            unanswered = work.unanswered()
+            if unanswered is not None:
+                await self._keep(hand, unanswered)
+            else:
+                self._give_up(work, hand, f"The outside API fails over this item alone: {outage.why}")
+            return
+        work.waiting.append(hand)
+        self._wait_out(work, work.pause.failed(outage.why, outage.at_least, began), outage.why)
+
+    def _give_up(self, work: ServiceWork, hand: ItemInHand, why: str, *, is_fault: bool = False) -> None:
+        """Leave an item unsettled: it goes back with the rest of its bucket; `is_fault` if it is the checker's."""
+        item, key = hand.item["item"], hand.item.get("key")
+        log.warning("%s: item %s (%s) cannot be checked: %s", work.service, item, key, why)
+        hand.bucket.skip(item, why if is_fault else "")
+
+    def _wait_out(self, work: ServiceWork, seconds: float | None, why: str) -> None:
+        """Begin checks again when the pause is over; tell the server of a new one, of so many `seconds`."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(0.0, work.pause.seconds), self._resume, work)
+        for hand in work.take_late():
+            hand.bucket.skip(hand.item["item"])
+        if seconds is None:
+            return
+
+        self._begin(self._report(work, seconds, why), f"report {work.service}")
+
+    def _begin(self, step: Coroutine[Any, Any, None], name: str) -> None:
+        """Run a step beside the checks, until the work ends."""
+        task = asyncio.get_running_loop().create_task(step, name=name)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _report(self, work: ServiceWork, seconds: float, why: str) -> None:
+        """Have the server send no work of a service for so long; while it cannot be reached, none comes anyway."""
+        try:
+            async with asyncio.timeout(max(seconds, _REPORT_TIMEOUT)):
+                await self.client.report_limited(work.service, seconds, why[:_MAX_REPORT])
+        except TimeoutError:
+            pass
+        except CoordinatorError as failure:
+            log.debug("%s", failure)
+
+    async def _look_again(self, work: ServiceWork) -> None:
+        """Find out whether an outage is over, where no item is in hand that would."""
+        began = work.pause.begin()
+        try:
+            if await work.is_answered():
+                work.pause.answered(began)
+            else:
+                why = work.pause.why
+                self._wait_out(work, work.pause.failed(why, 0.0, began), why)
+        finally:
+            work.pause.end(began)
+            self._wake_checks()
+            if work.stream is not None:
+                work.stream.nudge()
+
+    @asynccontextmanager
+    async def _ending_what_runs_beside(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            for task in self._beside:
+                task.cancel()
 
     def _resume(self, work: ServiceWork) -> None:
+        idle = not work.waiting and work.pause.admits() and not self._stopping.is_set()
+        if idle and work.pause.out_since is not None and work.has_control:
+            self._begin(self._look_again(work), f"look again {work.service}")
         self._wake_checks()
         if work.stream is not None:
             work.stream.nudge()

@@ -12,17 +12,25 @@ import msgspec
 
 from coordinator.client.backoff import Backoff
 from coordinator.client.reconnector import TRANSIENT_REFUSALS, Reconnector
-from coordinator.client.result_parts import fill_message, split_result
+from coordinator.client.result_parts import fill_message, reason_with_field, split_result
 from coordinator.client.session import Session, SessionEnded
 from coordinator.client.spool import Spool, SpooledResult
 from coordinator.errors import Refused
 from coordinator.wire import client as wire
+from coordinator.wire.frames import Limits
+from coordinator.wording import counted
 
 log = logging.getLogger("coordinator.client")
 
 _items_decoder: msgspec.json.Decoder[list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]])
 _MAX_INTERNAL_ATTEMPTS = 5
 """`internal` refusals in a row after which the message itself is taken to be at fault."""
+
+
+_REASONS_SHOWN = 3
+
+RESULT_REFUSALS = frozenset({"bad_result", "unassigned_items", "conflict"})
+"""Refusals of some results, which the bucket drops and tells of itself."""
 
 
 class LostEvent(asyncio.Event):
@@ -36,7 +44,7 @@ class BucketOwner(Protocol):
 
     reconnector: Reconnector
     spool: Spool
-    limits: wire.Limits
+    limits: Limits
 
     def send_soon(self) -> None:
         """Submit soon: a bucket has something to send."""
@@ -49,6 +57,8 @@ class HeldBucket:
     """A bucket that this client holds.
 
     `items` are objects with `item` (integer), `key` and attributes: those that are not settled yet.
+    `stored` counts the results that the server has taken, and `refused` says why it has not taken those
+    of `refused_items`, `fault` why the checker has failed over `faulty_items`.
     `dead_after` and `release_after` are seconds: the server waits that long for a settled item.  `lost` is set
     as soon as this client does not hold the bucket any more; then checking its items is useless.  `ended` is
     set when the client has no more to do for it, lost or finished.
@@ -68,6 +78,11 @@ class HeldBucket:
         self.ended = asyncio.Event()
         self.due: float | None = None
         self.sends_by_caller = 0
+        self.stored = 0
+        self.refused = ""
+        self.refused_items: set[int] = set()
+        self.fault = ""
+        self.faulty_items: set[int] = set()
 
         self._owner = owner
         self._skipped: set[int] = set()
@@ -78,6 +93,9 @@ class HeldBucket:
 
     def __repr__(self) -> str:
         return f"<bucket {self.bucket_id} of {self.service}, claim {self.claim}>"
+
+    def __str__(self) -> str:
+        return f"{self.service}: bucket {self.bucket_id}"
 
     @property
     def complete(self) -> bool:
@@ -104,9 +122,15 @@ class HeldBucket:
             await self._sync()
             self._owner.send_soon()
 
-    def skip(self, item: int, /) -> None:
-        """Leave one item unsettled; it goes back to the server when the rest is submitted."""
+    def skip(self, item: int, /, fault: str = "") -> None:
+        """Leave one item unsettled; it goes back to the server when the rest is submitted.
+
+        `fault` says what is wrong with the checker, if it is that and not the item.
+        """
         self._skipped.add(item)
+        if fault:
+            self.fault = fault
+            self.faulty_items.add(item)
         self._owner.send_soon()
 
     async def submit(self, results: Iterable[dict[str, Any]] = (), *, final: bool = True) -> wire.Stored | None:
@@ -146,7 +170,7 @@ class HeldBucket:
             session = await self._granted_session()
             release = wire.Release(bucket_id=self.bucket_id, claim=self.claim, reason=reason)
             try:
-                await session.request(release, wire.Released, lambda _: self._end())
+                await session.request(release, wire.Released, self._released)
             except SessionEnded:
                 await self._owner.reconnector.wait_until_ended(session)
             except Refused as refused:
@@ -230,7 +254,7 @@ class HeldBucket:
         if self.ended.is_set() or self.lost.is_set():
             return
 
-        log.warning("%r is lost: %s", self, reason)
+        log.warning("%s is lost: %s", self, reason)
         self.lost.reason = reason
         self.lost.set()
         self._granted.set()
@@ -239,6 +263,10 @@ class HeldBucket:
             self._owner.send_soon()
         else:
             self._end()
+
+    def forget_results(self) -> None:
+        """Drop the results that the server has not acknowledged: it would refuse them."""
+        self._owner.spool.forget(self.bucket_id, self.unacknowledged)
 
     def replace(self) -> None:
         """End this bucket because the server granted it as a new one, which takes over the spooled results."""
@@ -253,7 +281,7 @@ class HeldBucket:
 
     def _add(self, item: int, result: dict[str, Any]) -> bool:
         if self.lost.is_set() or self.ended.is_set():
-            log.info("%r is not ours any more; the result of item %s is dropped", self, item)
+            log.info("%s is not ours any more; the result of item %s is dropped", self, item)
             return False
         if item not in self.unsettled:
             raise ValueError(f"Item {item!r} is not among the unsettled items of this bucket.")
@@ -262,7 +290,7 @@ class HeldBucket:
             try:
                 self._owner.spool.add_result(self.bucket_id, item, raw, settles)
             except OSError as failure:
-                log.warning("a result of %r is not on disk: %s", self, failure)
+                log.warning("a result of %s is not on disk: %s", self, failure)
             if settles:
                 self.unsettled.discard(item)
         return True
@@ -271,7 +299,7 @@ class HeldBucket:
         try:
             await self._owner.spool.sync()
         except OSError as failure:
-            log.warning("results of %r are not on disk: %s", self, failure)
+            log.warning("results of %s are not on disk: %s", self, failure)
 
     async def _granted_session(self) -> Session:
         """Wait for a session in which the claim is granted, and return it."""
@@ -282,17 +310,24 @@ class HeldBucket:
                 return session
 
     def _stored(self, batch: list[SpooledResult], last: bool, stored: wire.Stored) -> None:
+        self.stored += len(batch)
         self._owner.spool.forget(self.bucket_id, batch)
         if stored.closed or last:
-            log.info("%r is done: %d stored, %d go back", self, stored.stored, stored.remaining)
-            self._end()
+            self._done(stored.remaining)
+
+    def _released(self, released: wire.Released) -> None:
+        self._done(released.remaining)
+
+    def _done(self, remaining: int) -> None:
+        log.info("%s is done: %d stored, %d go back", self, self.stored, remaining)
+        self._end()
 
     def _drop(self, refused: Refused, batch: list[SpooledResult]) -> list[SpooledResult] | None:
         """Drop the results that the server will never store, and return them; None if it refused something else."""
         reasons: dict[object, object] = {}
         if refused.code == "bad_result":
             errors = [error for error in refused.detail.get("errors") or () if isinstance(error, dict)]
-            reasons = {error.get("item"): error.get("reason") for error in errors}
+            reasons = {error.get("item"): reason_with_field(error) for error in errors}
             blamed = set(reasons)
         elif refused.code in ("unassigned_items", "conflict"):
             items = refused.detail.get("items")
@@ -306,12 +341,24 @@ class HeldBucket:
             return []
 
         bad = bad or batch
-        for result in bad:
-            log.warning(
-                "the result of item %d in %r is dropped: %s", result.item, self, reasons.get(result.item, refused)
-            )
+        self._tell_refused(refused, {result.item: str(reasons.get(result.item, refused)) for result in bad})
         self._owner.spool.forget(self.bucket_id, bad)
         return bad
+
+    def _tell_refused(self, refused: Refused, reasons: dict[int, str]) -> None:
+        """Log why results are dropped, once a bucket: each kind of reason, with one item that has it."""
+        first = not self.refused_items
+        self.refused_items |= reasons.keys()
+        kinds: dict[str, int] = {}
+        for item, reason in reasons.items():
+            kinds.setdefault(reason, item)
+
+        shown = "; ".join(f"item {item}: {reason}" for reason, item in list(kinds.items())[:_REASONS_SHOWN])
+        self.refused = f"{refused.code}: {shown}{'; …' if len(kinds) > _REASONS_SHOWN else ''}"
+        if first:
+            more = refused.detail.get("more")
+            count = len(reasons) + (more if isinstance(more, int) else 0)
+            log.warning("%s: refused and dropped, %s: %s", self, counted(count, "result"), self.refused)
 
     async def _wait_or_lose(self, refused: Refused, backoff: Backoff) -> None:
         """Wait after a transient refusal; on any other, end the bucket as lost and raise."""
@@ -322,7 +369,7 @@ class HeldBucket:
             raise refused
 
         wait = backoff.next(refused.retry_after or 0.0)
-        log.warning("%s Sending %r again in %.1f s.", refused, self, wait)
+        log.warning("%s Sending %s again in %.1f s.", refused, self, wait)
         await asyncio.sleep(wait)
 
     def _end(self) -> None:

@@ -4,44 +4,61 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections import Counter
+from collections.abc import Awaitable, Iterator
 
 from msgspec import Raw
 
 from coordinator.client.bucket_stream import BucketStream
-from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.held_bucket import RESULT_REFUSALS, HeldBucket
+from coordinator.client.notice_board import NoticeBoard
 from coordinator.client.reconnector import Reconnector
 from coordinator.client.session import SessionEnded
 from coordinator.client.spool import Spool
-from coordinator.errors import Refused
+from coordinator.errors import CoordinatorError, Refused
 from coordinator.wire import client as wire
-from coordinator.wire.frames import Push
+from coordinator.wire.frames import Limits, Push
 
 log = logging.getLogger("coordinator.client")
 
 _MAX_HOLDS = 400
 """Buckets that a `hello` names; more would exceed the bytes that the server reads before it knows the client."""
 
+MAX_USELESS_BUCKETS = 3
+"""Buckets in a row of which nothing was stored before this client stops: the server flags one that goes on."""
+
+_MAX_USELESS_ITEMS = 10_000
+"""Items that are remembered for having been of no use."""
+
 _FLUSH_SHARE_OF_DEAD_AFTER = 1 / 3
 """Share of `dead_after` after which results are sent at the latest, even if they could wait longer for others."""
+
+
+class CheckerUseless(CoordinatorError):
+    """Raised to the one who works for a service when its checker fails over all items, or the server refuses it all."""
 
 
 class HeldBuckets:
     """All buckets of one client.  The reconnector reports what happens, and this class tells streams and buckets."""
 
     reconnector: Reconnector
-    limits: wire.Limits
+    limits: Limits
 
     def __init__(self, spool: Spool, flush_every: float) -> None:
         self.spool = spool
         self.held: dict[str, HeldBucket] = {}
         self.welcome: wire.Welcome | None = None
+        self.notice_board = NoticeBoard()
         self._flush_every = flush_every
         self._streams: dict[str, BucketStream] = {}
         self._undelivered: list[HeldBucket] = []
         self._regranting: set[str] = set()
         self._send_wanted = asyncio.Event()
         self._sending: set[HeldBucket] = set()
+        self._useless_in_a_row: Counter[str] = Counter()
+        self._useless_items: set[int] = set()
+        self._proven: set[str] = set()
+        self._given_up: set[str] = set()
 
     def count(self, service: str) -> int:
         """Count the buckets of a service that have not ended."""
@@ -77,6 +94,7 @@ class HeldBuckets:
         """Begin a session: note which held buckets the server will grant again, and lose the others."""
         self.welcome = welcome
         self.limits = welcome.limits
+        self.notice_board.replace(welcome.notices)
 
         recollected = welcome.recollected
         self._regranting = set(recollected.regranted) if isinstance(recollected, wire.Recollection) else set()
@@ -106,7 +124,12 @@ class HeldBuckets:
                     self._streams[push.service].changed(push.state)
             case wire.LimitsChanged():
                 self.limits = push.limits
+            case wire.WaitChanged():
+                if push.service in self._streams:
+                    self._streams[push.service].waits(push)
 
+            case wire.Notice():
+                self.notice_board.add(push)
             case wire.Drain():
                 log.warning("the server drains (%s); back in %g s", push.reason, push.retry_after)
                 self._send_all_now()
@@ -136,8 +159,32 @@ class HeldBuckets:
         if self.held.get(bucket.bucket_id) is bucket:
             del self.held[bucket.bucket_id]
             self.spool.remove_bucket(bucket.bucket_id)
-        if bucket.service in self._streams:
-            self._streams[bucket.service].nudge()
+        stream = self._streams.get(bucket.service)
+        if stream is not None:
+            stream.has_room()
+            self._count_useless(bucket, stream)
+
+    def _count_useless(self, bucket: HeldBucket, stream: BucketStream) -> None:
+        """Give up on a service once nothing of several buckets in a row was of use, which the server flags clients for.
+
+        Items that were of no use before say nothing new: the last of a campaign may be those that nobody can check.
+        """
+        if bucket.stored:
+            self._proven.add(bucket.service)
+            self._useless_in_a_row.pop(bucket.service, None)
+        items = bucket.refused_items | bucket.faulty_items
+        is_news = bool(items - self._useless_items)
+
+        self._useless_items |= items
+        if len(self._useless_items) > _MAX_USELESS_ITEMS:
+            self._useless_items.clear()
+        if bucket.stored or not is_news:
+            return
+
+        self._useless_in_a_row[bucket.service] += 1
+        if self._useless_in_a_row[bucket.service] >= MAX_USELESS_BUCKETS:
+            self._given_up.add(bucket.service)
+            stream.fail(CheckerUseless(_sentence(bucket)))
 
     async def send_due(self) -> None:
         """Submit each bucket once it is complete, and its results earlier once they have waited long; never returns."""
@@ -171,12 +218,20 @@ class HeldBuckets:
             for stream in self._streams.values():
                 sends.create_task(_log_failure(stream.withdraw()))
             for bucket in list(self.held.values()):
+                if bucket.service in self._given_up:
+                    bucket.forget_results()
                 sends.create_task(_log_failure(bucket.send(True)))
 
-    def _sendable(self) -> list[HeldBucket]:
+    def _sendable(self) -> Iterator[HeldBucket]:
         if self.reconnector.failure is not None:
-            return []
-        return [bucket for bucket in self.held.values() if not (bucket.sends_by_caller or bucket in self._sending)]
+            return iter(())
+        return (bucket for bucket in list(self.held.values()) if self._may_send(bucket))  # each is asked in its turn
+
+    def _may_send(self, bucket: HeldBucket) -> bool:
+        """Tell whether a bucket may be submitted: one at a time until the server has taken a result of its service."""
+        if bucket.sends_by_caller or bucket in self._sending or bucket.service in self._given_up:
+            return False
+        return bucket.service in self._proven or all(other.service != bucket.service for other in self._sending)
 
     def _due(self, bucket: HeldBucket, now: float) -> float | None:
         """Return when the bucket's next submit is due, in the loop's time; None if it has nothing to send."""
@@ -215,7 +270,7 @@ class HeldBuckets:
         bucket = self.held[push.bucket_id] = HeldBucket(self, push)
         bucket.match_spool(set(bucket.unsettled))  # an earlier run may have left results of it
         bucket.items = [item for item in bucket.items if item["item"] in bucket.unsettled]
-        log.info("%r: %d items", bucket, len(bucket.items))
+        log.info("%s: %d to check", bucket, len(bucket.items))
         self._deliver(bucket, asked=not again)
 
     def _deliver(self, bucket: HeldBucket, *, asked: bool) -> None:
@@ -241,11 +296,22 @@ class HeldBuckets:
         return bucket
 
 
+def _sentence(bucket: HeldBucket) -> str:
+    """Say what is wrong with the checker of a bucket that was of no use."""
+    if bucket.refused:
+        return (
+            f"The server has refused all results of {MAX_USELESS_BUCKETS} buckets in a row: the checker does not give "
+            f"what {bucket.service} wants. {bucket.refused}"
+        )
+    return f"The checker has failed over all items of {MAX_USELESS_BUCKETS} buckets of {bucket.service}: {bucket.fault}"
+
+
 async def _log_failure(request: Awaitable[object]) -> None:
     """Await a request and log its failure, since no caller waits for its outcome."""
     try:
         await request
     except Refused as refused:
-        log.warning("%s", refused)
+        told_already = refused.code in RESULT_REFUSALS
+        log.log(logging.DEBUG if told_already else logging.WARNING, "%s", refused)
     except SessionEnded as ended:
         log.info("%s", ended)

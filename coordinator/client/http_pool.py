@@ -1,18 +1,20 @@
-"""A small keep-alive pool of HTTP connections to one address, on threads, which is all that a checker needs."""
+"""The requests of a checker to one address: keep-alive connections, through the same proxy as everything else."""
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import ssl
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+import httpx
+
+from coordinator.client.causes import cause_by_way
+from coordinator.client.checkers import UpstreamOut
+from coordinator.client.proxies import proxy_for
 from coordinator.errors import ConfigError
 
-_HTTP_THREADS = 16
+_MAX_CONNECTIONS = 64
 _MAX_BODY_BYTES = 16 << 20
 
 
@@ -25,73 +27,53 @@ class HttpResponse(NamedTuple):
 
 
 class HttpPool:
-    """A pool of connections for GET requests below one base URL.
+    """A pool of connections for GET requests below one base URL; it belongs to one event loop.
 
     Raises:
-        ConfigError: the base is not an `http` or `https` address.
+        ConfigError: the base is not an `http` or `https` address, or its proxy cannot be used.
     """
 
     def __init__(self, base_url: str, headers: Mapping[str, str], timeout: float = 20.0) -> None:
         try:
             parts = urlsplit(base_url)
-            port = parts.port
+            parts.port  # noqa: B018 - reading it checks it
         except ValueError:
             raise ConfigError(f"{base_url!r} is not an HTTP address.") from None
-
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"{base_url!r} is not an HTTP address.")
 
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        self._host = parts.hostname
-        self._port = port
-        self._prefix = parts.path.rstrip("/")
-        self._headers = dict(headers)
-        self._timeout = timeout
-
-        self._idle: list[http.client.HTTPConnection] = []
-        self._threads = ThreadPoolExecutor(_HTTP_THREADS, thread_name_prefix="upstream")
+        self._base_url = base_url.rstrip("/")
+        self._host = parts.netloc.rpartition("@")[2]
+        self.proxy = proxy_for(base_url)
+        self._client = httpx.AsyncClient(
+            headers=dict(headers),
+            proxy=self.proxy,
+            trust_env=False,  # `proxy_for` has read it, for the session as well
+            verify=ssl.create_default_context() if parts.scheme == "https" else False,
+            timeout=httpx.Timeout(timeout, pool=None),
+            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),
+        )
 
     async def get(self, path: str, query: Mapping[str, str]) -> HttpResponse:
-        """Make one GET request.
+        """Make one GET request; no redirect is followed.
 
         Raises:
-            OSError, http.client.HTTPException: the server cannot be reached or does not speak HTTP.
+            UpstreamOut: the server cannot be reached, or does not speak HTTP.
         """
-        target = f"{self._prefix}{path}?{urlencode(query)}"
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._get, target)
-
-    def close(self) -> None:
-        """Close the idle connections; a request under way closes its own."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        while self._idle:
-            self._idle.pop().close()
-
-    def _get(self, target: str) -> HttpResponse:
+        url = f"{self._base_url}{path}?{urlencode(query)}"
         try:
-            connection = self._idle.pop()  # list.pop and append are atomic, which is all the locking it takes
-        except IndexError:
-            return self._exchange(self._connect(), target)
-        try:
-            return self._exchange(connection, target)
-        except (ConnectionError, http.client.BadStatusLine):
-            return self._exchange(self._connect(), target)  # the server had closed the idle connection
+            async with self._client.stream("GET", url) as response:
+                body = bytearray()
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > _MAX_BODY_BYTES:
+                        raise UpstreamOut(f"{self._host} sends more than {_MAX_BODY_BYTES >> 20} MiB")
+        except (httpx.HTTPError, OSError) as failure:
+            raise UpstreamOut(cause_by_way(failure, self._host, self.proxy)) from failure
 
-    def _exchange(self, connection: http.client.HTTPConnection, target: str) -> HttpResponse:
-        keep = False
-        try:
-            connection.request("GET", target, headers=self._headers)
-            response = connection.getresponse()
-            body = response.read(_MAX_BODY_BYTES)
-            keep = response.isclosed() and not response.will_close
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return HttpResponse(response.status, headers, body)
-        finally:
-            if keep:
-                self._idle.append(connection)
-            else:
-                connection.close()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpResponse(response.status_code, headers, bytes(body))
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._tls is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import platformdirs
 
+from coordinator.client.file_lock import BINARY
 from coordinator.errors import ConfigError
+from coordinator.user_folder import user_folder
 from coordinator.wire.frames import NAME_PATTERN, Name
 
 _SECRET_BYTES = 32
@@ -29,8 +29,12 @@ class ClientIdentity(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """Return the per-user folder that clients keep their files in by default."""
-    return platformdirs.user_data_path("coordinator") / "client"
+    """Return the per-user folder that clients keep their files in by default.
+
+    Raises:
+        ConfigError: this account has no home folder.
+    """
+    return user_folder("--data DIR") / "client"
 
 
 def load_identity(folder: Path, client_id: str | None = None) -> ClientIdentity:
@@ -64,14 +68,19 @@ def load_identity(folder: Path, client_id: str | None = None) -> ClientIdentity:
 def _create(path: Path, identity: ClientIdentity) -> None:
     """Write the file whole or not at all; if two processes do so at once, the first one's file stays."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
     try:
         os.write(file, msgspec.json.encode(identity) + b"\n")
         os.fsync(file)
     finally:
         os.close(file)
+
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links, as memory cards have
+        if not path.exists():
+            draft.replace(path)
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)

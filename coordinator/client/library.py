@@ -12,28 +12,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from coordinator import __version__
-from coordinator.client.address import check_secrecy, client_url
+from coordinator.client.address import check_secrecy, client_url, trust_for
 from coordinator.client.backoff import Backoff
 from coordinator.client.bucket_stream import BucketStream
 from coordinator.client.held_bucket import HeldBucket
 from coordinator.client.held_buckets import HeldBuckets
 from coordinator.client.identity import default_folder, load_identity
+from coordinator.client.proxies import proxy_for
 from coordinator.client.reconnector import Reconnector
-from coordinator.client.session import OPEN_TIMEOUT
 from coordinator.client.spool import Spool
 from coordinator.errors import ConfigError
 from coordinator.wire import client as wire
+from coordinator.wire.notices import NoticeInForce
+from coordinator.wording import counted
 
 log = logging.getLogger("coordinator.client")
 
+AGENT = f"coordinator-client/{__version__}"
+"""The client's name and version, as `hello` has it."""
+
 FLUSH_EVERY = 60.0
 """Seconds that a result waits at most before it is sent, together with others."""
+
+_exported_rows = msgspec.json.Decoder(list[wire.ExportedRow])
 
 _GIVE_BACK_TIMEOUT = 5.0
 """Seconds that the end of a client takes at most for giving back what it holds."""
@@ -44,13 +53,14 @@ class Client:
 
     It connects in the background, and again whenever it is cut off; requests wait for the connection.  Its
     identity and its unacknowledged results are files in `data` (by default a per-user folder).  Leaving the
-    `async with` submits all known results and gives back the rest.
+    `async with` submits all known results and gives back the rest.  `authority` is the file of the certificates
+    by which alone the server's is checked; without it those of this machine are trusted.
 
     All requests may raise Refused (the server said no) and SessionEnded (the client will not connect again:
     it was deactivated, its secret is wrong, …).
 
     Raises:
-        ConfigError: the address, the client id or the folder cannot be used.
+        ConfigError: the address, the client id, the folder or the authority's file cannot be used.
     """
 
     def __init__(
@@ -61,18 +71,19 @@ class Client:
         data: Path | None = None,
         flush_every: float = FLUSH_EVERY,
         backoff: Backoff | None = None,
-        open_timeout: float = OPEN_TIMEOUT,
         plaintext: bool = False,
+        authority: Path | None = None,
     ) -> None:
         folder = data if data is not None else default_folder()
         self.identity = load_identity(folder, client_id)
 
         self._url = client_url(url)
         check_secrecy(self._url, plaintext=plaintext)
+        self._trust = trust_for(self._url, authority)
+        proxy_for(self._url)  # so that a wrong setting is told at once
         self._spool_folder = folder / "spool"
         self._flush_every = flush_every
         self._backoff = backoff if backoff is not None else Backoff()
-        self._open_timeout = open_timeout
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -80,10 +91,10 @@ class Client:
         self._reconnector = self._held_buckets.reconnector = Reconnector(
             self._url,
             self.identity,
-            f"coordinator-client/{__version__}",
+            AGENT,
             self._held_buckets,
             self._backoff,
-            self._open_timeout,
+            self._trust,
         )
 
         self._tasks = asyncio.TaskGroup()
@@ -112,6 +123,11 @@ class Client:
     def held(self) -> list[HeldBucket]:
         """The buckets that have not ended, oldest first."""
         return list(self._held_buckets.held.values())
+
+    @property
+    def notices(self) -> list[NoticeInForce]:
+        """The operator's messages in force, as far as this client was told; each is logged when it comes."""
+        return self._held_buckets.notice_board.in_force()
 
     async def welcome(self) -> wire.Welcome:
         """Return the server's latest welcome; waits for the first connection."""
@@ -157,6 +173,17 @@ class Client:
         )
         return await self._reconnector.request(message, wire.Reported)
 
+    async def export(self) -> AsyncIterator[wire.ExportedRow]:
+        """Go through all that the server keeps of this client, page by page."""
+        after = None
+        while True:
+            page = await self._reconnector.request(wire.MeExport(limit=1000, after=after), wire.Exported)
+            for row in _exported_rows.decode(page.rows):
+                yield row
+            after = page.next
+            if after is None:
+                return
+
     def buckets(self, service: str, concurrency: int = 1) -> BucketStream:
         """Return the stream of a service's buckets, for `async for`.
 
@@ -198,4 +225,4 @@ class Client:
             log.warning("the server is too slow to say goodbye to")
         kept = sum(len(bucket.unacknowledged) for bucket in self.held)
         if kept:
-            log.warning("%d results are kept on disk for the next start", kept)
+            log.warning("kept on disk for the next start: %s", counted(kept, "result"))

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from typing import Protocol, TypeVar
 
+from coordinator.client.address import Trust
 from coordinator.client.backoff import Backoff
 from coordinator.client.identity import ClientIdentity
-from coordinator.client.session import OPEN_TIMEOUT, Session, SessionEnded
+from coordinator.client.session import Session, SessionEnded
 from coordinator.errors import Refused
 from coordinator.wire.client import Hello, Hold, Welcome
 from coordinator.wire.frames import PROTOCOL, Answer, Push, Request
@@ -56,7 +57,7 @@ class Reconnector:
         agent: str,
         listener: SessionListener,
         backoff: Backoff,
-        open_timeout: float = OPEN_TIMEOUT,
+        trust: Trust,
     ) -> None:
         self.failure: SessionEnded | None = None
         self.current: Session | None = None
@@ -66,7 +67,8 @@ class Reconnector:
         self._agent = agent
         self._listener = listener
         self._backoff = backoff
-        self._open_timeout = open_timeout
+        self._trust = trust
+        self._was_welcome = False
         self._changed = asyncio.Event()
 
     @property
@@ -80,7 +82,7 @@ class Reconnector:
             try:
                 await self._run_one_session()
             except SessionEnded as ended:
-                if ended.final:
+                if ended.final or (ended.unwelcome and not self._was_welcome):
                     self.fail(ended)
                     return
                 wait = self._backoff.next(ended.retry_after or 0.0)
@@ -147,7 +149,8 @@ class Reconnector:
         )
 
         loop = asyncio.get_running_loop()
-        session = await Session.open(self._url, hello, self._open_timeout)
+        session = await Session.open(self._url, hello, self._trust)
+        self._was_welcome = True
         began = loop.time()
 
         try:

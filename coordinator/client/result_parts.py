@@ -1,7 +1,8 @@
-"""Results split into parts that fit into a message, and messages filled with results."""
+"""Results split into parts that fit into a message, messages filled with results, and what is wrong with a result."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -56,3 +57,10 @@ def fill_message(waiting: Iterable[SpooledResult], most: int, *, singly: bool = 
         if kept.item not in items:
             items.add(kept.item)
             yield kept
+
+
+def reason_with_field(error: dict[str, Any]) -> object:
+    """Return the reason of one of the server's `detail.errors`, after the field that it is about, if it names one."""
+    reason = error.get("reason")
+    path = re.fullmatch(r"\$\.results\[\d+\]\.?(.+)", str(error.get("path")))
+    return reason if path is None else f"{path[1]}: {reason}"

@@ -7,14 +7,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Struct
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 
-from coordinator.client.address import DirectConnect, is_loopback
+from coordinator.client.address import DirectConnect, Trust, authority_hint, reason_in
+from coordinator.client.causes import cause_by_way
+from coordinator.client.proxies import proxy_for
 from coordinator.errors import CoordinatorError, Refused
 from coordinator.wire.client import Drain, FromServer, Hello, Welcome
 from coordinator.wire.codec import tag_of
@@ -41,6 +44,7 @@ _RETRY_AFTER_CLOSE = {int(Close.TOO_MANY): 5.0, int(Close.OVERLOADED): 5.0}
 """Seconds to stay away after these closes if the server named no time."""
 
 _CLOSE_MESSAGES = {
+    1006: "The connection broke off: the network was away, this machine slept, or the server was killed",
     int(Close.BAD_CREDENTIALS): "The server does not accept this client's secret",
     int(Close.FORBIDDEN): "The server does not let this client in",
     int(Close.DEACTIVATED): "The server has deactivated this client",
@@ -55,16 +59,24 @@ _encode = msgspec.json.Encoder().encode
 class SessionEnded(CoordinatorError):
     """Raised when the connection ended, or could not be made.
 
-    `code` is the close code, if there was one; `final` says that another attempt is useless; `retry_after` is
-    for how many seconds the client shall not connect, if the server said so.
+    `code` is the close code, if there was one; `final` says that another attempt is useless, `unwelcome` that it is so
+    unless the server has welcomed this client before: what stands before a server answers for it while it restarts.
+    `retry_after` is for how many seconds the client shall not connect, if the server said so.
     """
 
     def __init__(
-        self, message: str, *, code: int | None = None, final: bool = False, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        final: bool = False,
+        unwelcome: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.final = final
+        self.unwelcome = unwelcome
         self.retry_after = retry_after
 
 
@@ -80,6 +92,7 @@ class Session:
 
     def __init__(self, socket: ClientConnection, welcome: Welcome) -> None:
         self.welcome = welcome
+        self.date = socket.response.headers.get("Date") if socket.response is not None else None
         self.draining = False
         self._socket = socket
         self._waiting: dict[int, _PendingRequest] = {}
@@ -88,13 +101,13 @@ class Session:
         self._ended: SessionEnded | None = None
 
     @classmethod
-    async def open(cls, url: str, hello: Hello, open_timeout: float = OPEN_TIMEOUT) -> Session:
-        """Connect and say hello.
+    async def open(cls, url: str, hello: Hello, trust: Trust) -> Session:
+        """Connect and say hello; `trust` is what `trust_for` returned for this URL.
 
         Raises:
             SessionEnded: there is no connection, or the server does not want this client.
         """
-        socket = await _connect(url, open_timeout)
+        socket = await _connect(url, trust)
         try:
             return cls(socket, await _greet(socket, hello))
         except BaseException:
@@ -209,30 +222,53 @@ def refusal(error: Error) -> Refused:
     )
 
 
-async def _connect(url: str, open_timeout: float) -> ClientConnection:
+async def _connect(url: str, trust: Trust) -> ClientConnection:
+    proxy = proxy_for(url)
     try:
         return await DirectConnect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            proxy=None if is_loopback(url) else True,
-            open_timeout=open_timeout,
+            proxy=proxy,
+            open_timeout=OPEN_TIMEOUT,
             close_timeout=_CLOSE_HANDSHAKE_TIMEOUT,
             max_size=_MAX_FRAME_BYTES,
+            ssl=trust,
         )
     except InvalidStatus as answer:
-        status = answer.response.status_code
+        status, headers = answer.response.status_code, answer.response.headers
+        hint, reason = _hint(status, headers.get("Location")), reason_in(answer.response)
         raise SessionEnded(
-            f"{url} answered HTTP {status}.",
-            final=400 <= status < 500 and status not in (408, 425, 429),
-            retry_after=_seconds(answer.response.headers.get("Retry-After")),
+            f"{url} answered HTTP {status}{hint}. {reason}".rstrip(),
+            unwelcome=status < 500 and status not in (408, 425, 429),
+            retry_after=_seconds(headers.get("Retry-After")),
         ) from None
 
     except InvalidURI as failure:
-        raise SessionEnded(f"{url} is not an address: {failure}.", final=True) from None
+        raise SessionEnded(f"{url} is not an address: {failure}.", unwelcome=True) from None
 
     except (OSError, EOFError, WebSocketException) as failure:
-        why = str(failure) or type(failure).__name__
-        raise SessionEnded(f"{url} cannot be reached: {why}.") from failure
+        why = cause_by_way(failure, urlsplit(url).netloc, proxy)
+        raise SessionEnded(
+            f"No connection to the server: {why}{_tls_hint(url, failure)}{authority_hint(failure)}."
+        ) from failure
+
+
+def _tls_hint(url: str, failure: Exception) -> str:
+    """Ask whether only one side speaks TLS, where the handshake ended as it does then."""
+    if not isinstance(failure, InvalidMessage | ConnectionResetError | EOFError):
+        return ""
+    return " (perhaps without TLS: ws://)" if url.startswith("wss:") else " (perhaps with TLS: wss://)"
+
+
+def _hint(status: int, location: str | None) -> str:
+    """Return what an HTTP answer may mean that is none of a coordinator."""
+    if 300 <= status < 400 and location:
+        return f": it sends to {location}, where your secret does not go; give that address if it is the server's"
+    if status == 404:
+        return ": there is no coordinator at this path"
+    if status in (401, 403):
+        return ": the server, or something before it, does not let this name or address in"
+    return "" if status >= 400 else ": that is no coordinator"
 
 
 async def _greet(socket: ClientConnection, hello: Hello) -> Welcome:
@@ -261,30 +297,41 @@ async def _greet(socket: ClientConnection, hello: Hello) -> Welcome:
     raise SessionEnded(
         f"The server refused hello: {refused.message}",
         code=code,
-        final=refused.code in _FINAL_HELLO_REFUSALS or (code or 0) >= Close.BAD_CREDENTIALS,
+        final=(code or 0) >= Close.BAD_CREDENTIALS,
+        unwelcome=refused.code in _FINAL_HELLO_REFUSALS,
         retry_after=refused.retry_after,
     )
 
 
 def _unreadable(_ref: object, why: str) -> NoReturn:
-    raise SessionEnded(f"The server's answer to hello cannot be read: {why}", final=True)
+    raise SessionEnded(f"The server's answer to hello cannot be read: {why}", unwelcome=True)
 
 
 def _decode(frame: bytes | str, unreadable: Callable[[object, str], None]) -> Struct | None:
     """Decode one message; None if this client does not know its kind."""
     try:
         message: Struct = _message_decoder.decode(frame)
-    except msgspec.MsgspecError as failure:
+    except (msgspec.MsgspecError, RecursionError) as failure:
         try:
             generic = _json_decoder.decode(frame)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             generic = None
         fields = generic if isinstance(generic, dict) else {}
-        log.warning("a message %r that cannot be read: %s", fields.get("type"), failure)
         if "ref" in fields:
+            log.warning("an answer %r that cannot be read: %s", fields.get("type"), failure)
             unreadable(fields["ref"], str(failure))
+        else:
+            _show_unknown(fields, failure)
         return None
     return message
+
+
+def _show_unknown(push: dict[str, Any], failure: Exception) -> None:
+    """Show what a push of a newer server has to say to people; all else of it means nothing to this client."""
+    log.debug("a push %r that cannot be read: %s", push.get("type"), failure)
+    text, service = push.get("text"), push.get("service")
+    if isinstance(text, str):
+        log.info("the server says: %s%s", f"{service}: " if isinstance(service, str) else "", text)
 
 
 def _ended_by(socket: ClientConnection, retry_after: float | None) -> SessionEnded:

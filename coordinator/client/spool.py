@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+
+from coordinator.client.file_lock import BINARY, open_locked
 
 log = logging.getLogger("coordinator.client")
 
@@ -114,7 +115,7 @@ class Spool:
             if spool is not None and not path.exists():
                 break
 
-            lock = _lock(path.with_suffix(".lock"))
+            lock = open_locked(path.with_suffix(".lock"))
             if lock is None:
                 continue
             if spool is None:
@@ -207,18 +208,22 @@ class Spool:
     def _rewrite(self) -> None:
         """Write the lines that still count to a new file, and replace the old one by it atomically."""
         draft = self.path.with_suffix(".draft")
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
         lines = b"".join(_encode(line) + b"\n" for line in self._lines())
-        left = memoryview(lines)
-        while left:
-            left = left[os.write(file, left) :]
+        try:
+            left = memoryview(lines)
+            while left:
+                left = left[os.write(file, left) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
 
-        os.fsync(file)
-        draft.replace(self.path)
         if self._file >= 0:
-            os.close(self._file)
-
-        self._file = file
+            os.close(self._file)  # Windows replaces no file that is open
+        try:
+            draft.replace(self.path)
+        finally:
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | BINARY)
         self._size = len(lines)
         self._synced = self._written
         self._compact_at = max(_COMPACT_AT_BYTES, 2 * self._size)
@@ -272,14 +277,3 @@ def _read(path: Path) -> Iterator[_SpoolLine]:
                 log.warning("spool %s: line %d is torn and is left out", path, number)
                 continue
             yield line
-
-
-def _lock(path: Path) -> int | None:
-    """Open and lock a lock file; None if another process has it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    return file

@@ -11,15 +11,13 @@ nothing until then.
 
 from __future__ import annotations
 
-import http.client
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from coordinator.client.checkers import CheckFailed, UpstreamLimited
+from coordinator.client.allowance import Allowance
+from coordinator.client.checkers import CheckFailed, UpstreamLimited, UpstreamOut
 from coordinator.client.http_pool import HttpPool, HttpResponse
+from coordinator.client.x_answers import AnswerRead, Meaning, read_answer
 from coordinator.errors import ConfigError
 
 BASE_URL = "https://api.twitter.com"
@@ -27,65 +25,18 @@ REQUESTS_PER_WINDOW = 180
 RATE_LIMIT_WINDOW = 900.0
 """Seconds.  180 requests in 15 minutes are the API's documented limit for these endpoints."""
 
+REFUSED_ACCOUNTS = 10
+"""Accounts over which the API may refuse a request, without an answer in between, before the volunteer is the cause."""
+
+PROBED_ACCOUNT = "X"
+"""The account that a probe is about: the API's own."""
+
+_UNKNOWN = {"dm": "UNKNOWN"}
+_FRIENDSHIP = "/1.1/friendships/show.json"
 _USERS_PER_PAGE = 200
-_UNREACHABLE_API_WAIT = 30.0
-"""Seconds until an API that cannot be reached is asked again; the items are not at fault."""
 
-_NO_SUCH_USER_CODES = frozenset({17, 34, 50})
-"""Error codes of the API for an account that does not exist."""
-
-_object_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
-
-
-class Allowance:
-    """The number of requests that the API still takes: by its headers or, where it sends none, by our own count.
-
-    Our own limit is `requests` in `window` seconds; 0 requests means no limit.
-    """
-
-    def __init__(self, requests: int, window: float, clock: Callable[[], float] = time.time) -> None:
-        self._requests = requests
-        self._window = window
-        self._clock = clock
-        self._began = self._blocked_until = 0.0
-        self._used = 0
-        self._told = False
-
-    def take(self) -> None:
-        """Count one request.
-
-        Raises:
-            UpstreamLimited: there are none left.
-        """
-        now = self._clock()
-        if now < self._blocked_until:
-            raise UpstreamLimited(self._blocked_until - now)
-        if now - self._began >= self._window:
-            self._began, self._used = now, 0
-        if self._requests and not self._told and self._used >= self._requests:
-            raise UpstreamLimited(self._began + self._window - now)
-        self._used += 1
-
-    def learn(self, reply: HttpResponse) -> None:
-        """Update the allowance from a reply.
-
-        Raises:
-            UpstreamLimited: the API refused the request because of its limit.
-        """
-        now = self._clock()
-        remaining = _number(reply.headers, "x-rate-limit-remaining")
-        reset = _number(reply.headers, "x-rate-limit-reset")  # seconds since 1970
-        if remaining is not None:
-            self._told = True
-            if remaining <= 0 and reset is not None:
-                self._blocked_until = reset
-
-        if reply.status == 429:
-            wait = _number(reply.headers, "retry-after")
-            if wait is None:
-                wait = reset - now if reset is not None else self._window
-            self._blocked_until = now + max(wait, 1.0)
-            raise UpstreamLimited(self._blocked_until - now)
+_MAX_INTERRUPTED = 1000
+"""Lists whose position is remembered."""
 
 
 class XApi:
@@ -107,47 +58,85 @@ class XApi:
             headers["Authorization"] = f"Bearer {token}"
 
         self._pool = HttpPool(base_url, headers)
+        self._base_url = base_url
         try:
             self._limit = int(requests_per_window), float(window)
         except ValueError as failure:
             raise ConfigError(f"The API's limit is given in numbers: {failure}.") from None
-        self._allowances: dict[str, Allowance] = {}
 
-    async def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any] | None:
-        """Get one object of the API; None where the account does not exist.
+        self._allowances: dict[str, Allowance] = {}
+        self._has_answered = False
+        self._refused: set[str] = set()
+        self.date: str | None = None
+
+    async def get(self, path: str, query: Mapping[str, str], account: str) -> dict[str, Any] | None:
+        """Get one object of the API; None where the account does not exist or does not show it.
+
+        `account` is the one that the request is about.
 
         Raises:
-            UpstreamLimited: the API takes no requests now, or cannot be reached.
+            UpstreamLimited: the API takes no requests now.
+            UpstreamOut: it is out, or cannot be reached.
             CheckFailed: it refuses this request.
             ConfigError: it refuses all of this client's requests.
         """
         allowance = self._allowances.setdefault(path, Allowance(*self._limit))  # limits are for each endpoint
-        allowance.take()
+        await allowance.take()
         try:
             reply = await self._pool.get(path, query)
-        except (OSError, http.client.HTTPException) as failure:
-            raise UpstreamLimited(_UNREACHABLE_API_WAIT) from failure
+        except BaseException:
+            allowance.give_up()
+            raise
 
-        allowance.learn(reply)
-        found = _object(reply.body)
+        self.date = reply.headers.get("date")
+        retry_after = allowance.learn(reply)
+        verdict = read_answer(reply)
+        if verdict.meaning is Meaning.OUT:
+            self._check_address(reply, verdict, path)
+            raise UpstreamOut(verdict.why, retry_after)
+        return self._judge(verdict, account)
 
-        match reply.status:
-            case 200 if found is not None:
-                return found
-            case 404 if found is not None and _unknown_user(found):
-                return None
-            case 401:
-                raise ConfigError("The API does not accept the token.")
-            case 404 if found is None:
-                raise ConfigError(f"There is no {path} at the API's base URL.")
-            case 503 if (wait := _number(reply.headers, "retry-after")) is not None:
-                raise UpstreamLimited(wait)
-            case _:
-                raise CheckFailed(f"The API answered {reply.status}: {reply.body[:200]!r}")
+    async def probe(self, path: str, query: Mapping[str, str]) -> str:
+        """Make one request, and say what came of it.
 
-    def close(self) -> None:
+        Raises:
+            UpstreamLimited, UpstreamOut, CheckFailed, ConfigError: as `get` does.
+        """
+        await self.get(path, query, PROBED_ACCOUNT)
+        return f"{self._base_url} accepts the token"
+
+    async def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
+        await self._pool.close()
+
+    def _judge(self, verdict: AnswerRead, account: str) -> dict[str, Any] | None:
+        """Return what was found, or raise what the answer means."""
+        match verdict.meaning:
+            case Meaning.VOLUNTEER:
+                raise ConfigError(verdict.why)
+            case Meaning.LIMITED:
+                raise UpstreamLimited(self._limit[1], verdict.why)
+            case Meaning.UNCLEAR:
+                self._refused.add(account)
+                if len(self._refused) >= REFUSED_ACCOUNTS:
+                    raise ConfigError(
+                        f"The API has refused the requests for {REFUSED_ACCOUNTS} accounts in a row: {verdict.why}"
+                    )
+                raise CheckFailed(verdict.why)
+
+        self._has_answered = True
+        self._refused.clear()
+        return verdict.found if verdict.meaning is Meaning.FOUND else None
+
+    def _check_address(self, reply: HttpResponse, verdict: AnswerRead, path: str) -> None:
+        """Take a page that says "not here" as a wrong address, unless the API has answered before.
+
+        Raises:
+            ConfigError: it is one.
+        """
+        elsewhere = 300 <= reply.status < 400 or reply.status == 404
+        if elsewhere and not verdict.found and not self._has_answered:
+            raise ConfigError(f"The API's base URL {self._base_url} is wrong: there is no {path}. {verdict.why}")
 
 
 class DmChecker:
@@ -157,22 +146,37 @@ class DmChecker:
         self._api = api
 
     async def __call__(self, item: dict[str, Any], profile: dict[str, Any]) -> dict[str, Any]:
-        source = profile.get("source")
-        if not isinstance(source, str) or not source:
-            raise ConfigError('dm_check needs a profile like {"source": "your_screen_name"}.')
-        query = {"source_screen_name": source, "target_screen_name": item["key"]}
-        shown = await self._api.get("/1.1/friendships/show.json", query)
+        shown = await self._api.get(_FRIENDSHIP, self._query(profile, item["key"]), item["key"])
         if shown is None:
-            return {"dm": "UNKNOWN"}
+            return dict(_UNKNOWN)
         try:
             can_dm = shown["relationship"]["source"]["can_dm"]
         except (KeyError, TypeError):
             raise CheckFailed("The API's answer has no relationship.source.can_dm.") from None
         return {"dm": "DM" if can_dm is True else "NON_DM"}
 
-    def close(self) -> None:
+    def unanswered(self) -> dict[str, Any]:
+        """Return the result for an account over which the API fails, while it answers for others."""
+        return dict(_UNKNOWN)
+
+    @property
+    def date(self) -> str | None:
+        """The date of the API's latest answer."""
+        return self._api.date
+
+    async def probe(self, profile: dict[str, Any]) -> str:
+        """Make one request, to see whether the API accepts the token; raises as a check."""
+        return await self._api.probe(_FRIENDSHIP, self._query(profile, PROBED_ACCOUNT))
+
+    def _query(self, profile: dict[str, Any], account: str) -> dict[str, str]:
+        source = profile.get("source")
+        if not isinstance(source, str) or not source:
+            raise ConfigError('dm_check needs a profile like {"source": "your_screen_name"}.')
+        return {"source_screen_name": source, "target_screen_name": account}
+
+    async def close(self) -> None:
         """Close the API's connections."""
-        self._api.close()
+        await self._api.close()
 
 
 class AccountListChecker:
@@ -190,9 +194,9 @@ class AccountListChecker:
         while cursor != "0":
             query = {"screen_name": key, "cursor": cursor, "count": str(_USERS_PER_PAGE)}
             try:
-                page = await self._api.get(self._path, query)
-            except UpstreamLimited:
-                self._interrupted[key] = cursor, accounts
+                page = await self._api.get(self._path, query, key)
+            except (UpstreamLimited, UpstreamOut):
+                self._remember(key, cursor, accounts)
                 raise
             if page is None:
                 return {"missing": True}
@@ -204,9 +208,23 @@ class AccountListChecker:
 
         return {"accounts": accounts, "complete": True}
 
-    def close(self) -> None:
+    @property
+    def date(self) -> str | None:
+        """The date of the API's latest answer."""
+        return self._api.date
+
+    async def probe(self, profile: dict[str, Any]) -> str:
+        """Make one request, to see whether the API accepts the token; raises as a check."""
+        return await self._api.probe(self._path, {"screen_name": PROBED_ACCOUNT, "cursor": "-1", "count": "1"})
+
+    def _remember(self, key: str, cursor: str, accounts: list[dict[str, str]]) -> None:
+        self._interrupted[key] = cursor, accounts
+        if len(self._interrupted) > _MAX_INTERRUPTED:  # its bucket may have been lost since
+            del self._interrupted[next(iter(self._interrupted))]
+
+    async def close(self) -> None:
         """Close the API's connections."""
-        self._api.close()
+        await self._api.close()
 
 
 def dm_check(
@@ -237,24 +255,3 @@ def following_check(
 ) -> AccountListChecker:
     """Make a checker that lists the accounts which the item's key follows."""
     return AccountListChecker("/1.1/friends/list.json", XApi(base_url, token, requests_per_window, window))
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        return _object_decoder.decode(body)
-    except msgspec.MsgspecError:
-        return None
-
-
-def _unknown_user(found: dict[str, Any]) -> bool:
-    """Tell whether a 404 is about the account; it is, unless its error codes say otherwise."""
-    errors = found.get("errors")
-    codes = {error.get("code") for error in errors if isinstance(error, dict)} if isinstance(errors, list) else set()
-    return not codes or bool(codes & _NO_SUCH_USER_CODES)
-
-
-def _number(headers: Mapping[str, str], name: str) -> float | None:
-    try:
-        return float(headers[name])
-    except (KeyError, ValueError):
-        return None

@@ -4,7 +4,7 @@ A folder ("root" below) holds
 
     data/            the cluster; made as data.new and renamed when whole
     sock/            mode 0700, the socket: only its account can enter and connect (in /tmp for long paths)
-    postgres.log     the log of Postgres
+    postgres.log     the log of Postgres; bounded, its end before that is in postgres.log.1
     binaries/        a copy of the wheel's, only if Postgres may not read those installed
     *.lock           owner: the one `serve`; users: all that have started the server and not stopped it;
                      start: one start or stop at a time; alive: held by Postgres itself, every process of it
@@ -17,7 +17,8 @@ lets a new one recover. Nothing acknowledged is lost by it, since fsync stays on
 Linux and macOS. All calls block: an event loop calls them by asyncio.to_thread.
 """
 
+from coordinator.embedded.account import close_to_others
 from coordinator.embedded.folder import FolderLock, own_folder
 from coordinator.embedded.server import TUNED, EmbeddedPostgres, running_dsn
 
-__all__ = ["TUNED", "EmbeddedPostgres", "FolderLock", "own_folder", "running_dsn"]
+__all__ = ["TUNED", "EmbeddedPostgres", "FolderLock", "close_to_others", "own_folder", "running_dsn"]

@@ -13,7 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import structlog
+
 from coordinator.errors import EmbeddedError
+
+log = structlog.get_logger()
+
+UNSHARE = "unshare"
+"""Of util-linux; begins a command in a user namespace of its own."""
 
 POSTGRES_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 """The whole environment of Postgres; PG* variables of the caller would change its behaviour."""
@@ -66,8 +73,31 @@ class PostgresAccount(NamedTuple):
         if self.run_as and found.st_uid == os.geteuid():  # never one that somebody else put there
             os.chown(folder, self.uid, self.run_as["group"], follow_symlinks=False)
             found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != self.uid or found.st_mode & 0o077:
-            raise EmbeddedError(f"{folder} is in the way: expected a folder of {self.name} with mode 0700")
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != self.uid:
+            raise EmbeddedError(f"{folder} is in the way: expected a folder of {self.name}")
+        close_to_others(folder)
+
+    def passwd_entry(self) -> list[str]:
+        """Return the words before a command that give the account an entry in the list of accounts, if it has none.
+
+        initdb looks its own account up there.  In a user namespace of its own the account passes for one that has an
+        entry; what it makes belongs to it all the same.
+
+        Raises:
+            EmbeddedError: it has none, and none can be given to it here.
+        """
+        with suppress(KeyError):
+            pwd.getpwuid(self.uid)
+            return []
+        named = next((entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0), None)
+        words = [UNSHARE, "--user", f"--map-user={named}", "--"]
+        with suppress(OSError):
+            if named is not None and run([*words, "/bin/sh", "-c", ":"], self).returncode == 0:
+                return words
+        raise EmbeddedError(
+            f"uid {self.uid} has no entry in /etc/passwd, without which Postgres makes no database, and this system "
+            "lets it have no namespace of its own: add an entry, run as an account that has one, or give --database"
+        )
 
 
 def run(
@@ -83,6 +113,17 @@ def run(
         check=False, cwd="/", env=POSTGRES_ENVIRONMENT, timeout=timeout, pass_fds=[alive.fileno()] if alive else [],
         **(account.run_as if account else {}),
     )  # fmt: skip
+
+
+def close_to_others(path: Path) -> None:
+    """Take a file's or folder's bits for others and for its group away: a volume's `fsGroup` sets them at each mount.
+
+    Postgres refuses data that others can enter.  Raises OSError if it is not ours.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        path.chmod(mode & 0o700)
+        log.warning("others could enter, its mode was put right", path=str(path), mode=f"{mode:04o}")
 
 
 def has_cluster(data: Path) -> bool:

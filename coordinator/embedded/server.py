@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from coordinator.embedded.account import POSTGRES_ENVIRONMENT, PostgresAccount, has_cluster, run
+from coordinator.embedded.account import POSTGRES_ENVIRONMENT, PostgresAccount, close_to_others, has_cluster, run
 from coordinator.embedded.binaries import binary_folders, major_version, version_of
 from coordinator.embedded.folder import LOCK_POLL_INTERVAL, folder_errors, lock, make_root, open_private
 from coordinator.embedded.postmaster import DATABASE, Postmaster
@@ -24,6 +24,7 @@ from coordinator.errors import EmbeddedError
 TUNED: Mapping[str, str] = {
     "listen_addresses": "",  # no TCP unless the settings ask for it (and then with passwords: scram)
     "max_connections": "100",  # some nodes with a pool of about 10 each, and commands
+    "max_locks_per_transaction": "256",  # a claim locks clients and addresses of newcomers, 128 each
     "shared_buffers": "256MB",  # holds the index pages that every claim touches
     "wal_compression": "on",  # full pages are most of the log of small scattered updates
     "min_wal_size": "256MB",  # segments are re-used instead of made anew
@@ -39,7 +40,7 @@ _DURABILITY_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes")  # an
 _RESERVED_SETTINGS = ("unix_socket_directories", "unix_socket_permissions", "data_directory", "config_file", "hba_file")
 _FAST_STOP_TIMEOUT = 60.0  # seconds that a checkpoint at shutdown may take before the server is stopped without one
 _IMMEDIATE_STOP_TIMEOUT = 10.0
-_MAX_LOG_BYTES = 10_000_000  # bytes of postgres.log; a bigger one is put aside at the next start
+_MAX_LOG_BYTES = 10_000_000  # bytes of postgres.log, and of what is kept of it in postgres.log.1
 
 
 def running_dsn(root: Path) -> str | None:
@@ -109,6 +110,24 @@ class EmbeddedPostgres:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
         return ""
 
+    def trim_log(self) -> None:
+        """Put the end of postgres.log aside and empty it, if it has grown too large; the server writes on.
+
+        It appends, so what it writes next stands at the beginning.  A line that it writes meanwhile may be lost, and
+        on a full disk all of them.
+
+        Raises:
+            OSError: the log cannot be emptied.
+        """
+        if not self._log.exists() or (size := self._log.stat().st_size) <= _MAX_LOG_BYTES:
+            return
+        kept, new = self.root / "postgres.log.1", self.root / "postgres.log.new"
+        with suppress(OSError), self._log.open("rb") as log, open_private(new, os.O_TRUNC) as copy:
+            log.seek(size - _MAX_LOG_BYTES)
+            copy.write(log.read(_MAX_LOG_BYTES))
+            new.replace(kept)
+        os.truncate(self._log, 0)
+
     def start(self) -> None:
         """Start the server, or join the one that runs; returns when it takes connections. Safe to repeat.
 
@@ -175,14 +194,19 @@ class EmbeddedPostgres:
         bin_ = self._binaries(account)
         sock = self._socket_folder(account)
         account.make_private(sock)
-        if not has_cluster(self._data):
+        if has_cluster(self._data):
+            close_to_others(self._data)
+        else:
+            if (unfinished := self.root / "upgrade" / "data").exists():
+                raise EmbeddedError(
+                    f"{unfinished} has the data: an upgrade was interrupted; run coordinator db upgrade"
+                )
             self._make_cluster(account, bin_, alive, end)
 
         # Left by a crash. Postgres would mistake another process that has the old pid by now for a postmaster.
         for stale in [self._data / "postmaster.pid", *sock.glob(".s.PGSQL.*")]:
             stale.unlink(missing_ok=True)
-        if self._log.exists() and self._log.stat().st_size > _MAX_LOG_BYTES:
-            self._log.replace(self.root / "postgres.log.1")
+        self.trim_log()
 
         flags = {"port": "5432", **TUNED, **self._settings, **dict.fromkeys(_DURABILITY_SETTINGS, "on")}
         flags |= {"unix_socket_directories": str(sock), "unix_socket_permissions": "0700"}
@@ -211,8 +235,9 @@ class EmbeddedPostgres:
 
         initdb += ["--auth-local=trust", "--auth-host=scram-sha-256"]
         single = [str(bin_ / "postgres"), "--single", "-D", str(new), "-c", "exit_on_error=on", "postgres"]
+        entry = account.passwd_entry()
         for command, statement in ((initdb, ""), (single, f"CREATE DATABASE {DATABASE}\n")):
-            done = run(command, account, statement, alive, end - time.monotonic())
+            done = run([*entry, *command], account, statement, alive, end - time.monotonic())
             if done.returncode:
                 raise EmbeddedError(f"{self.root}: no database could be made: {done.stdout.strip()[-2000:]}")
 

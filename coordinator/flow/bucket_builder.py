@@ -100,11 +100,15 @@ class BuildStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """How a run has ended, how many buckets it built, and how many should be ready (None: it has not looked)."""
+    """How a run has ended, how many buckets it built, and how many should be ready (None: it has not looked).
+
+    `behind`: those that it built rank behind all that were ready.
+    """
 
     status: BuildStatus
     buckets: int = 0
     target: int | None = None
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +229,8 @@ class BucketBuilder:
         if not built:  # where there was something: another builder has just ended
             return BuildOutcome(BuildStatus.BUSY)
         drained = pool.waiting < settings.bucket_size
-        return BuildOutcome(BuildStatus.ALL_BUILT if drained else BuildStatus.BUILT, built, target)
+        behind = pool.back is not None and pool.front is not None and pool.front > pool.back
+        return BuildOutcome(BuildStatus.ALL_BUILT if drained else BuildStatus.BUILT, built, target, behind)
 
     def _position_of(self, service: ServiceId) -> _Position:
         position = self._positions.get(service)

@@ -11,7 +11,7 @@ from coordinator.flow.bucket_builder import frame, new_bucket_id
 from coordinator.flow.core import Core
 from coordinator.flow.release import Releases
 from coordinator.model import ServiceId
-from coordinator.store import activity
+from coordinator.store import activity, item_changes
 from coordinator.store import building as store
 from coordinator.store.building import BucketToSplit, NewBucket
 from coordinator.store.pool import Connection
@@ -24,8 +24,8 @@ FIRST_PART_SIZE = 20
 BUCKETS_A_RUN = 20
 """Buckets of one service that one transaction splits; the service's builder waits for it."""
 
-CLIENTS_FOR_QUARANTINE = 2
-"""Clients at which a single item must have failed before it is quarantined."""
+CLIENTS_TO_SPLIT = 2
+"""Clients of standing at which a bucket must have failed: it is not set aside for the fault of one."""
 
 
 def part_size(items: int) -> int:
@@ -57,6 +57,9 @@ class BucketSplitter:
             self._releases.wake(broken.service_id for broken in due)
 
     async def _split(self, db: Connection, broken: BucketToSplit) -> None:
+        if broken.clients < CLIENTS_TO_SPLIT:  # what one of them had settled was taken back since
+            await store.offer_again(db, broken.bucket_id)
+            return
         if len(broken.items) == 1:
             await self._quarantine(db, broken)
             return
@@ -78,19 +81,16 @@ class BucketSplitter:
         ]
 
         await store.put_buckets(db, parts)
+        await store.note_origin(db, broken.bucket_id, [part.bucket_id for part in parts])
         await store.close(db, [broken.bucket_id])
         for part in parts:
             await store.move_twins(db, broken.bucket_id, part.bucket_id, part.items)
 
     async def _quarantine(self, db: Connection, broken: BucketToSplit) -> None:
-        if broken.clients < CLIENTS_FOR_QUARANTINE:
-            await store.offer_again(db, broken.bucket_id)
-            return
-
         (item,) = broken.items
         service = self._core.catalogue.by_id(broken.service_id).service.name
         outcome = f"after {broken.attempts} attempts"
-        await store.quarantine(db, broken.service_id, item, broken.attempts)
+        await item_changes.quarantine(db, broken.service_id, item, broken.attempts, broken.bucket_id)
         await store.close(db, [broken.bucket_id])
         await activity.note_item(db, self._core.actor, "item.quarantine", item, f"{service}, {outcome}")
 

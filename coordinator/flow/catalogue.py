@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import msgspec
-import structlog
 
 from coordinator.errors import (
-    BadMessage,
     ClientDeactivated,
     ConfigError,
     NotFound,
@@ -21,6 +19,7 @@ from coordinator.errors import (
 from coordinator.flow.session_registry import Identity
 from coordinator.flow.signal_types import ServiceReloaded
 from coordinator.flow.signals import Signals
+from coordinator.keys import KeyForm
 from coordinator.model import JsonObject, Service, ServiceId, ServiceSettings
 from coordinator.services import Plugin, Reader
 from coordinator.services.contract import schema_of
@@ -28,8 +27,6 @@ from coordinator.services.settings import configured
 from coordinator.store import services as store
 from coordinator.store.pool import Connection
 from coordinator.wire.client import Membership, ServiceCard
-
-log = structlog.get_logger()
 
 ITEM_SCHEMA: JsonObject = {
     "type": "object",
@@ -53,13 +50,20 @@ class Entry:
 class Catalogue:
     """All services of this coordinator."""
 
-    def __init__(self, plugins: Mapping[str, type[Plugin]], signals: Signals) -> None:
-        self.plugins = plugins
+    def __init__(
+        self, plugins: Mapping[str, type[Plugin]], signals: Signals, key_form: KeyForm, *, trusts_newcomers: bool
+    ) -> None:
+        self.plugins = dict(plugins)
+        self.filling: list[ServiceId] = []
+        """The services that had not come through the catalogue when they were read."""
+        self._key_form = key_form
+        self._trusts_newcomers = trusts_newcomers
         self._signals = signals
         self._rows: dict[ServiceId, store.ServiceRecord] = {}
         self._by_id: dict[ServiceId, Entry] = {}
         self._by_name: dict[str, Entry] = {}
-        self._missing: set[str] = set()
+        self.unusable: dict[str, ConfigError] = {}
+        """The services that this node cannot work for, though another node may, with the reasons."""
         self._reads = 0
         self._newest = 0
 
@@ -76,6 +80,7 @@ class Catalogue:
         if number < self._newest:
             return []  # a later read was faster, and has newer rows
         self._newest = number
+        self.filling = [row.service_id for row in rows if row.filling]
 
         changed = []
         for row in rows:
@@ -86,20 +91,15 @@ class Catalogue:
             except ConfigError as failure:
                 if first:
                     raise
-                self._report_unusable(row, failure)
+                self.unusable[row.name] = failure
                 continue
 
+            self.unusable.pop(row.name, None)
             self._rows[row.service_id] = row
             self._by_id[row.service_id] = self._by_name[row.name] = entry
             self._signals.deliver(ServiceReloaded(row.service_id))
             changed.append(entry)
         return changed
-
-    def _report_unusable(self, row: store.ServiceRecord, failure: ConfigError) -> None:
-        """Log, once for each plugin, that this node cannot work for a service that another node has added."""
-        if row.plugin not in self._missing:
-            self._missing.add(row.plugin)
-            log.error("a service cannot be used here", service=row.name, error=str(failure))
 
     def _entry(self, row: store.ServiceRecord) -> Entry:
         kind = self.plugins.get(row.plugin)
@@ -109,18 +109,25 @@ class Catalogue:
             plugin = configured(kind, row.name, row.settings)
         except (ValueError, TypeError) as failure:
             raise ConfigError(f"The service {row.name}: {failure}") from failure
+        plugin.key_form = self._key_form
 
         settings = {**kind.defaults, **row.settings}
         common = {name: settings.pop(name) for name in COMMON if name in settings}
         options = {**_own_defaults(kind), **settings}
-        service = Service(
-            row.service_id, row.name, row.plugin, row.title, row.state, ServiceSettings(**common), options
-        )
+        of_service = ServiceSettings(**common)
+        if self._trusts_newcomers and "newcomer_buckets" not in common:
+            of_service = dataclasses.replace(of_service, newcomer_buckets=of_service.max_held_buckets)
+        service = Service(row.service_id, row.name, row.plugin, row.title, row.state, of_service, options)
         return Entry(service, plugin, plugin.reader(), _card(service, plugin))
 
     def all(self) -> list[Entry]:
         """Return every service, revoked ones too, in the order in which they were added."""
         return list(self._by_id.values())
+
+    def enrolling(self) -> list[Entry]:
+        """Return the active services that take all items."""
+        active = [entry for entry in self.all() if entry.service.state == "active"]
+        return [entry for entry in active if entry.service.settings.enrol == "all"]
 
     def by_id(self, service: ServiceId) -> Entry:
         """Return the service of that id.
@@ -138,6 +145,10 @@ class Catalogue:
         """Return the name of the service of that id; None if this node cannot work for it."""
         entry = self._by_id.get(service)
         return None if entry is None else entry.service.name
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a service of that name that this node can work for."""
+        return name in self._by_name
 
     def get(self, name: str) -> Entry:
         """Return the service of that name.
@@ -204,22 +215,6 @@ def refuse_strangers(entry: Entry, identity: Identity, *, idle_may: bool) -> Non
             )
     elif membership is None or not membership.joined:
         raise NotJoined(f"This client has not joined {entry.service.name}.")
-
-
-def read_profile(entry: Entry, profile: JsonObject | None, path: str) -> JsonObject:
-    """Check a profile against the service's shape; returns it, or an empty one for None.
-
-    Raises:
-        BadMessage: it does not have that shape; `detail.path` begins with `path`.
-    """
-    try:
-        msgspec.convert(profile or {}, entry.plugin.Profile)
-    except msgspec.ValidationError as failure:
-        reason, _, inner = str(failure).partition(" - at `$")
-        raise BadMessage(
-            f"The profile for {entry.service.name}: {reason}.", detail={"path": path + inner.rstrip("`")}
-        ) from None
-    return profile or {}
 
 
 def membership_of(entry: Entry, identity: Identity) -> Membership:

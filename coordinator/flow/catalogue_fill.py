@@ -12,9 +12,10 @@ from coordinator.errors import Unavailable
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.plugin_runner import PluginRunner
+from coordinator.flow.plugin_search import PluginSearch
 from coordinator.flow.release import Releases
 from coordinator.services import Item
-from coordinator.store import items
+from coordinator.store import adding
 from coordinator.store import services as store
 
 log = structlog.get_logger()
@@ -29,12 +30,15 @@ ITEMS_PER_OFFER = 5_000
 class CatalogueFill:
     """Offers the items of the catalogue to new services."""
 
-    def __init__(self, core: Core, releases: Releases, plugin_runner: PluginRunner) -> None:
+    def __init__(
+        self, core: Core, releases: Releases, plugin_runner: PluginRunner, plugin_search: PluginSearch
+    ) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
         self._releases = releases
         self._signals = core.signals
         self._plugin_runner = plugin_runner
+        self._plugin_search = plugin_search
         self._wanted = asyncio.Event()
 
     def begin(self) -> None:
@@ -52,9 +56,9 @@ class CatalogueFill:
             try:
                 async with self._database.connection() as db:
                     await self._catalogue.load(db)
-                    waiting = await store.fills(db)
+                await self._plugin_search.look_for_unusable()
                 await self._free_revoked()
-                for service in waiting:
+                for service in self._catalogue.filling:
                     if self._catalogue.knows(service):
                         await self._fill(self._catalogue.by_id(service))
             except Unavailable:
@@ -71,7 +75,7 @@ class CatalogueFill:
     async def _fill(self, entry: Entry) -> None:
         """Offer the whole catalogue; a crash loses no more than the batch under way."""
         loop = asyncio.get_running_loop()
-        while entry.service.state != "revoked":
+        while entry.service.state != "revoked" and entry.service.settings.enrol == "all":
             begun = loop.time()
             if not await self._offer(entry):
                 return
@@ -90,5 +94,5 @@ class CatalogueFill:
                 return False
             offered = [Item(candidate.item, candidate.key, candidate.attributes) for candidate in found]
             chosen = await self._plugin_runner.select(entry, offered)
-            await items.join(db, service, chosen, 100, 0.0)
+            await adding.join(db, service, chosen, 100, 0.0)
         return True

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from coordinator.errors import Unavailable
+from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.demand_queue import DemandQueue, Ticket
-from coordinator.model import Claimed, Demand, ServiceId, SessionId
+from coordinator.flow.first_look import AskTicket
+from coordinator.model import Claimed, Demand, ServiceId, ServiceSettings, SessionId
 from coordinator.observe.histogram import WaitTimes
 from coordinator.store import claims
+from coordinator.store.fronts import POOL_START
 
 
 @dataclass(slots=True, eq=False)
@@ -46,37 +49,55 @@ class Claimer:
         self._database = core.database
         self._boot = core.boot
         self._lost_track = core.lost_track
+        self._fronts = core.fronts
         self._queue = queue
         self._delivery = delivery
         self._waits = waits
 
-    async def claim(self, tickets: Sequence[Ticket]) -> ClaimOutcome:
+    async def claim(self, entry: Entry, tickets: Sequence[Ticket]) -> ClaimOutcome:
         """Claim for many tickets in one statement.
 
         Raises:
             Unavailable: it is not known what was claimed; the tickets are in flight still.
         """
-        demands = [Demand(ticket.holder.client_id, ticket.holder.session_id) for ticket in tickets]
+        demands, settings = [ticket.demand for ticket in tickets], entry.service.settings
         async with self.claiming:
             try:
-                async with self._database.connection() as db:
-                    handout = await claims.claim(db, self._service, demands, self._boot)
+                handout = await self._claim_front(demands, settings)
             except BaseException:
                 self._lost_track.set()
                 raise
             return await self._hand_out(tickets, handout.claimed, handout.left)
 
-    async def claim_unblocked(self, ticket: Ticket) -> ClaimOutcome:
+    async def _claim_front(self, demands: Sequence[Demand], settings: ServiceSettings) -> claims.ClaimedBuckets:
+        """Claim where the pool begins; if little is ready from there on, from its very beginning."""
+        fronts, service = self._fronts, self._service
+        mark, start = fronts.mark(service), fronts.start(service)
+
+        async with self._database.connection() as db:
+            handout = await claims.claim(db, service, demands, self._boot, settings, start)
+            fronts.found(service, handout.first, mark, whole=start == POOL_START)
+            if start == POOL_START or handout.seen >= len(demands):
+                return handout
+
+            fronts.forget(service)
+            left = list(demands)
+            for claimed in handout.claimed:
+                left.remove(next(demand for demand in left if demand.session_id == claimed.session_id))
+            more = await claims.claim(db, service, left, self._boot, settings)
+            return replace(more, claimed=handout.claimed + more.claimed)
+
+    async def claim_unblocked(self, entry: Entry, ticket: Ticket) -> ClaimOutcome:
         """Claim a bucket that the client did not give back lately.
 
         Raises:
             Unavailable: it is not known whether one was claimed; the ticket is in flight still.
         """
-        demand = Demand(ticket.holder.client_id, ticket.holder.session_id)
+        settings = entry.service.settings
         async with self.claiming:
             try:
                 async with self._database.connection() as db:
-                    claimed = await claims.claim_unblocked(db, self._service, demand, self._boot)
+                    claimed = await claims.claim_unblocked(db, self._service, ticket.demand, self._boot, settings)
             except BaseException:
                 self._lost_track.set()
                 raise
@@ -98,7 +119,9 @@ class Claimer:
                 continue
             self.resolve(ticket, bucket)
             self._waits.bucket.add(self._service, monotonic() - ticket.asked_at)
-            if not ticket.immediate:
+            if isinstance(ticket, AskTicket) and ticket.look.gathers:
+                ticket.look.gather(bucket)
+            elif not ticket.immediate:
                 self._delivery.push(bucket, ticket.holder)
 
         took_back = await self._take_back([bucket for _, bucket in orphans])

@@ -5,9 +5,11 @@ It is shown, and the rules of health go by it; a crash loses at most the last se
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import uuid4
 
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import GOOD_BUCKETS_TO_RECOVER
@@ -48,10 +50,24 @@ class ServiceCounters:
 Totals = defaultdict[ServiceId, ServiceCounters]
 
 
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    """Counts on their way into the database, under a number of their own."""
+
+    number: int
+    counts: Mapping[MembershipKey, WorkCounts]
+    labels: Counter[tuple[ServiceId, ClientId, str]]
+    losses: Totals
+
+
 class ClientCounters:
     """Counts for each client and service, and for each service, since the last flush."""
 
     def __init__(self) -> None:
+        self._flusher = uuid4()
+        self._flushes = 0
+        self._unanswered: _Flush | None = None
+        self._flushing = asyncio.Lock()
         self._counts: dict[MembershipKey, WorkCounts] = {}
         self._labels: Counter[tuple[ServiceId, ClientId, str]] = Counter()
         self._losses: Totals = defaultdict(ServiceCounters)
@@ -157,62 +173,54 @@ class ClientCounters:
     # Writing
 
     async def flush(self, database: Database) -> None:
-        """Add the counts to the database.
+        """Add the counts to the database; of calls at the same time one is under way, for a flush counts once.
 
         Raises:
-            Unavailable: the database is away; the counts are kept.
+            Unavailable: it is not known whether they were added; the next flush sends them again, and they count once.
         """
-        if not (self._counts or self._losses):
-            return
+        async with self._flushing:
+            await self._flush(database)
 
-        counts, self._counts = self._counts, {}
-        labels, self._labels = self._labels, Counter()
-        losses, self._losses = self._losses, defaultdict(ServiceCounters)
-        by_service = _by_service(counts, losses)
-        try:
-            known = await _write(database, counts, labels, by_service)
-        except BaseException:
-            self._keep(counts, labels, losses)
-            raise
+    async def _flush(self, database: Database) -> None:
+        if self._unanswered is None:
+            if not (self._counts or self._losses):
+                return
+            self._flushes += 1
+            self._unanswered = _Flush(self._flushes, self._counts, self._labels, self._losses)
+            self._counts, self._labels, self._losses = {}, Counter(), defaultdict(ServiceCounters)
 
+        flush = self._unanswered
+        by_service = _by_service(flush.counts, flush.losses)
+        known = await self._write(database, flush, by_service)
+
+        self._unanswered = None
         self._known.update({(figures.client_id, figures.service_id): figures for figures in known})
         for service, totals in by_service.items():
             self.totals[service].add(totals)
 
-    def _keep(
-        self,
-        counts: Mapping[MembershipKey, WorkCounts],
-        labels: Counter[tuple[ServiceId, ClientId, str]],
-        losses: Mapping[ServiceId, ServiceCounters],
-    ) -> None:
-        """Put back what could not be written, before what was counted meanwhile."""
-        for key, count in counts.items():
-            later = self._counts.get(key)
-            self._counts[key] = count if later is None else count.then(later)
-        self._labels.update(labels)
-        for service, lost in losses.items():
-            self._losses[service].add(lost)
+    async def _write(
+        self, database: Database, flush: _Flush, by_service: Mapping[ServiceId, ServiceCounters]
+    ) -> list[MembershipFigures]:
+        """Add all counts of a flush in one transaction, once; returns the figures of the clients that were counted."""
+        steps = [(service, totals.history()) for service, totals in by_service.items() if any(totals.history())]
+        days = [(client, service, count.settled) for (client, service), count in flush.counts.items() if count.settled]
 
-
-async def _write(
-    database: Database,
-    counts: Mapping[MembershipKey, WorkCounts],
-    labels: Mapping[tuple[ServiceId, ClientId, str], int],
-    by_service: Mapping[ServiceId, ServiceCounters],
-) -> list[MembershipFigures]:
-    """Add all counts in one transaction; returns the figures of the clients that were counted."""
-    steps = [(service, totals.history()) for service, totals in by_service.items() if any(totals.history())]
-    days = [(client, service, count.settled) for (client, service), count in counts.items() if count.settled]
-
-    async with database.transaction() as db:
-        known = await health.count(db, counts, GOOD_BUCKETS_TO_RECOVER)
-        if labels:
-            await health.count_labels(db, [(*key, times) for key, times in labels.items()])
-        if steps:
-            await history.add(db, steps)
-        if days:
-            await history.add_days(db, days)
-    return known
+        async with database.transaction() as db:
+            if not await history.begin_flush(db, self._flusher, flush.number):
+                return []
+            known = await health.count(db, flush.counts, GOOD_BUCKETS_TO_RECOVER)
+            if flush.labels:
+                await health.count_labels(db, [(*key, times) for key, times in flush.labels.items()])
+            if days:
+                await history.add_days(db, days)
+            # Last, since all nodes add to the same rows, and wait for each other until the commit.
+            if flush.labels:
+                await history.add_kinds(
+                    db, [(service, label, times) for (service, _, label), times in flush.labels.items()]
+                )
+            if steps:
+                await history.add(db, steps)
+        return known
 
 
 def _by_service(counts: Mapping[MembershipKey, WorkCounts], losses: Mapping[ServiceId, ServiceCounters]) -> Totals:

@@ -2,7 +2,7 @@
 
 A worker takes all that waits (one submit of a bucket at a time: the second must see what the first did), and stores it
 in one transaction; the answers are given only after the commit.  Submits that the batch passes over, and all of a batch
-that failed, are then settled one by one, so that only the guilty one fails.
+that failed, are then settled one by one, so that only the guilty one fails, beside the batches that follow.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Commits:
         self._recollect_window = core.settings.recollect_window
         self._queue: deque[_WaitingSubmit] = deque()
         self._arrived = asyncio.Event()
+        self._group: asyncio.TaskGroup
         self._apart: defaultdict[ServiceId, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(COMMITS_AT_ONCE))
 
     async def add(self, settling: CheckedSubmit) -> SubmitOutcome:
@@ -64,9 +65,9 @@ class Commits:
 
     async def run(self) -> None:
         """Store what arrives, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             for _ in range(COMMITS_AT_ONCE):
-                group.create_task(self._work())
+                self._group.create_task(self._work())
 
     async def _work(self) -> None:
         while True:
@@ -94,10 +95,10 @@ class Commits:
         return taken
 
     async def _store(self, batch: list[_WaitingSubmit]) -> None:
-        """Store a batch in one transaction, and what it does not settle one by one."""
+        """Store a batch in one transaction, and beside the next ones what it does not settle, one by one."""
         try:
             async with self._database.transaction() as db:
-                outcomes = await results.settle(db, [waiting.settling for waiting in batch], self._recollect_window)
+                outcomes = await results.settle(db, [waiting.settling for waiting in batch])
         except Unavailable as failure:
             for waiting in batch:
                 _fail(waiting, failure)
@@ -115,7 +116,16 @@ class Commits:
                 _answer(waiting, outcome)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if outcome is None:
+                self._group.create_task(self._store_apart(waiting))
+
+    async def _store_apart(self, waiting: _WaitingSubmit) -> None:
+        """Store one submit that was passed over: who sends many such must not hold up the others."""
+        try:
+            async with self._apart[waiting.settling.service_id]:
                 await self._store_alone(waiting)
+        except asyncio.CancelledError:
+            _fail(waiting, Unavailable("It is not known whether the submit was stored."))
+            raise
 
     async def _store_alone(self, waiting: _WaitingSubmit) -> None:
         """Store one submit in a transaction of its own."""

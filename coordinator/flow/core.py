@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from coordinator.config import Settings
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.pool_fronts import PoolFronts
 from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
+from coordinator.keys import KeyForm
 from coordinator.model import Boot
 from coordinator.observe.events import Events
 from coordinator.store.pool import Database
@@ -22,11 +24,12 @@ RETRY_AFTER_DRAIN = 5.0
 class NodeState:
     """The state of a node.
 
-    `draining`: it hands out no buckets.  `crashed`: its claims end as those of a node that is gone, and no client is
-    charged.  `failed`: a part of it has failed, or its lease was lost.  `lease_lost` and `stopped` are events to wait
-    for.
+    `settings`: those in force; what is among `config.RELOADED` has to be read here, each time.  `draining`: it hands
+    out no buckets.  `crashed`: its claims end as those of a node that is gone, and no client is charged.  `failed`: a
+    part of it has failed, or its lease was lost.  `lease_lost` and `stopped` are events to wait for.
     """
 
+    settings: Settings
     draining: bool = False
     crashed: bool = False
     failed: bool = False
@@ -39,6 +42,7 @@ class Core:
     """The parts of a node that depend on no others; made first, and the same until the node ends."""
 
     settings: Settings
+    key_form: KeyForm
     boot: Boot
     state: NodeState
     database: Database
@@ -47,6 +51,7 @@ class Core:
     signals: Signals
     counters: ClientCounters
     events: Events
+    fronts: PoolFronts
     lost_track: asyncio.Event
     """Set when it is unknown whether a claim was committed, or who holds a bucket."""
 

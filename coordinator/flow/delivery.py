@@ -46,10 +46,13 @@ class Delivery:
                 holder,
                 claimed.items,
                 claimed.settled.translate(_FLIP),
-                monotonic(),
+                now := monotonic(),
+                now - claimed.age,
             )
         )
         self._counters.assigned(claimed.client_id, service)
+        moments = holder.identity.moments_in(service)
+        moments.proven = max(moments.proven, holder.identity.held_in(service))
         return True
 
     def push(self, claimed: Claimed, holder: Holder) -> None:

@@ -7,15 +7,16 @@ back.  Nothing else decides whose turn it is.
 |----------------|---------------------------------------------------------|-------------------------------------------|
 | `WAITING`      | it is not: it has its turn                              |                                           |
 | `BACKING_OFF`  | it has to wait, for its give-backs or its own report    | at the end of its wait, after 300 s       |
-| `RETURNED_ALL` | it lately gave back all that is ready                   | after 1 s                                 |
-| `AT_LIMIT`     | it holds what it may                                    | after 1 s                                 |
+| `RETURNED_ALL` | it lately gave back all that is ready, or was unlucky   | after 1 s                                 |
+| `AT_LIMIT`     | it holds what it may, or its program is too old by now  | after 1 s                                 |
 
 | event                | WAITING      | BACKING_OFF | RETURNED_ALL | AT_LIMIT     |
 |----------------------|--------------|-------------|--------------|--------------|
 | `MUST_WAIT`          | BACKING_OFF  | BACKING_OFF | BACKING_OFF  | BACKING_OFF  |
 | `ONLY_RETURNED_ONES` | RETURNED_ALL | BACKING_OFF | RETURNED_ALL | RETURNED_ALL |
+| `UNLUCKY`            | RETURNED_ALL | BACKING_OFF | RETURNED_ALL | RETURNED_ALL |
 | `HOLDS_ENOUGH`       | AT_LIMIT     | BACKING_OFF | AT_LIMIT     | AT_LIMIT     |
-| `SOMETHING_CAME`     | WAITING      | BACKING_OFF | WAITING      | WAITING      |
+| `SOMETHING_CAME`     | WAITING      | BACKING_OFF | WAITING      | AT_LIMIT     |
 | `HOLDS_LESS`         | WAITING      | BACKING_OFF | RETURNED_ALL | WAITING      |
 | `WAIT_ENDED`         | WAITING      | WAITING     | RETURNED_ALL | AT_LIMIT     |
 | `MOMENT_CAME`        | WAITING      | WAITING     | WAITING      | WAITING      |
@@ -34,7 +35,7 @@ from heapq import heappop, heappush
 from itertools import count, islice, product
 
 from coordinator.flow.session_registry import Holder
-from coordinator.model import ClientId, SessionId
+from coordinator.model import ClientId, Demand, SessionId
 
 SET_ASIDE_AT_MOST = 1.0
 """Seconds after which a client that gave back all, or holds what it may, has its turn again, whatever is heard."""
@@ -57,6 +58,8 @@ class ClientEvent(Enum):
 
     MUST_WAIT = auto()
     ONLY_RETURNED_ONES = auto()
+    UNLUCKY = auto()
+    """Something was ready, and it got nothing for no reason that is left."""
     HOLDS_ENOUGH = auto()
     SOMETHING_CAME = auto()
     """Something was put into the pool or the queue, or another thing has changed that concerns all."""
@@ -71,8 +74,9 @@ _WAITING, _BACKING_OFF, _RETURNED_ALL, _AT_LIMIT = ClientState
 _ROWS: Mapping[ClientEvent, tuple[ClientState, ClientState, ClientState, ClientState]] = {
     ClientEvent.MUST_WAIT: (_BACKING_OFF, _BACKING_OFF, _BACKING_OFF, _BACKING_OFF),
     ClientEvent.ONLY_RETURNED_ONES: (_RETURNED_ALL, _BACKING_OFF, _RETURNED_ALL, _RETURNED_ALL),
+    ClientEvent.UNLUCKY: (_RETURNED_ALL, _BACKING_OFF, _RETURNED_ALL, _RETURNED_ALL),
     ClientEvent.HOLDS_ENOUGH: (_AT_LIMIT, _BACKING_OFF, _AT_LIMIT, _AT_LIMIT),
-    ClientEvent.SOMETHING_CAME: (_WAITING, _BACKING_OFF, _WAITING, _WAITING),
+    ClientEvent.SOMETHING_CAME: (_WAITING, _BACKING_OFF, _WAITING, _AT_LIMIT),
     ClientEvent.HOLDS_LESS: (_WAITING, _BACKING_OFF, _RETURNED_ALL, _WAITING),
     ClientEvent.WAIT_ENDED: (_WAITING, _WAITING, _RETURNED_ALL, _AT_LIMIT),
     ClientEvent.MOMENT_CAME: (_WAITING, _WAITING, _WAITING, _WAITING),
@@ -92,6 +96,11 @@ class Ticket:
     asked_at: float
     immediate: bool = False
     withdrawn: bool = False
+
+    @property
+    def demand(self) -> Demand:
+        """The same as the database is asked it."""
+        return Demand(self.holder.client_id, self.holder.session_id, self.holder.address, self.holder.agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,8 @@ class DemandQueue:
         self._moments: list[tuple[float, int, ClientId]] = []
         """A heap of when clients have their turn again; those that had it sooner stay in it until then."""
         self._numbers = count()
+        self._doubted: set[ClientId] = set()
+        """Clients that were at their limit until their moment came: this node may not know what they hold."""
         self._ended_meanwhile: set[tuple[ClientId, ClientState]] = set()
         """Reasons that have ended since the last tickets were taken: who is in flight is not set aside for them."""
 
@@ -203,6 +214,7 @@ class DemandQueue:
     def take(self, most: int) -> list[Ticket]:
         """Take the next tickets, one of each client in turn; they are in flight until `done` or `put_back`."""
         taken: list[Ticket] = []
+        self._doubted.intersection_update(self._queued)
         # No more than can be served in the first turn: a queue may be of all the node's sessions.
         turn = list(islice((client for client in self._queued if client not in self._set_aside), most))
         while turn and len(taken) < most:
@@ -265,6 +277,10 @@ class DemandQueue:
         bound = BACK_OFF_AT_MOST if event is ClientEvent.MUST_WAIT else SET_ASIDE_AT_MOST
         self._change(client, event, now + min(seconds, bound))
 
+    def doubted(self, client: ClientId) -> bool:
+        """Tell whether a client is to be looked at though it seems to hold what it may: a signal may be lost."""
+        return client in self._doubted
+
     def something_came(self) -> None:
         """Give their turn to those that may be served now; whoever has to wait does so."""
         self.times_heard += 1
@@ -295,6 +311,8 @@ class DemandQueue:
             if found is not None and found.look_again_at <= now:
                 wait_over = wait_over or found.state is ClientState.BACKING_OFF
                 self._change(client, ClientEvent.MOMENT_CAME)
+                if found.state is ClientState.AT_LIMIT:
+                    self._doubted.add(client)
         return wait_over
 
     def next_moment(self) -> float | None:
@@ -316,6 +334,7 @@ class DemandQueue:
         if after is ClientState.WAITING:
             del self._set_aside[client]
         else:
+            self._doubted.discard(client)
             self._set_aside[client] = SetAside(after, look_again_at)
             heappush(self._moments, (look_again_at, next(self._numbers), client))
         if CLIENT_STATES[after, ClientEvent.SOMETHING_CAME] is after:

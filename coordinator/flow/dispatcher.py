@@ -16,15 +16,15 @@ changes them, `DemandQueue` those of the clients:
 To wait is to wait until something is heard, or until the first moment comes at which the pool or a client is to be
 looked at again.  Before that, all immediate asks are answered: there is nothing for them.
 
-A client that a claim did not serve has to wait (`BACKING_OFF`), has given back all that is ready (`RETURNED_ALL`), or
-there was nothing (the pool is `EMPTY`, if nothing can be built).
+A client that a claim did not serve has to wait (`BACKING_OFF`), holds what it may (`AT_LIMIT`), has given back all that
+is ready (`RETURNED_ALL`), or there was nothing (the pool is `EMPTY`, if nothing can be built).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from time import monotonic
 
@@ -38,12 +38,13 @@ from coordinator.flow.claimer import Claimer, ImmediateTicket
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.demand_queue import SET_ASIDE_AT_MOST, ClientEvent, DemandQueue, Ticket
-from coordinator.flow.hold_limits import HoldLimits
+from coordinator.flow.first_look import AskTicket, FirstLook, FirstLooks
+from coordinator.flow.passed_over import PassedOver
 from coordinator.flow.pool_view import PoolEvent, PoolState, PoolView
 from coordinator.flow.session_registry import Holder
-from coordinator.model import Claimed, ClientId, ServiceId
+from coordinator.flow.wait_teller import EndOfWait, WaitTeller
+from coordinator.model import Claimed, ClientId, ServiceId, SessionId, Wait
 from coordinator.observe.histogram import WaitTimes
-from coordinator.store import claims
 
 log = structlog.get_logger()
 
@@ -87,12 +88,17 @@ class Dispatcher:
         self._database = core.database
         self._catalogue = core.catalogue
         self._state = core.state
-        self._lost_track = core.lost_track
+        self._lost_track, self._fronts = core.lost_track, core.fronts
 
         self._builder = builder
         self._delivery = delivery
-        self._limits = HoldLimits(core)
         self._claimer = Claimer(service, core, self.queue, delivery, waits)
+        self.teller = WaitTeller(service, core, self.queue)
+        self._passed_over = PassedOver(service, core, self.queue, self._claimer, self.teller)
+        self._looks = FirstLooks(service, self.queue, self.pool)
+        self._handed_out = True
+        self._budget_spent = False
+        """Whether buckets are ready that the service may not hand out now."""
         self._changed = asyncio.Event()
         """Set when the next step may be another than to wait."""
         self._building_ahead: asyncio.Task[None] | None = None
@@ -100,17 +106,25 @@ class Dispatcher:
 
     # What others ask and tell
 
-    def ask(self, holder: Holder, count: int) -> None:
-        """Let a session wait for `count` more buckets."""
-        if not count:
-            return
-        if not self.queue.anyone_waiting():  # then nobody looks at the pool, and what made it empty may be long ago
-            self.pool.on(PoolEvent.ASKED)
+    def ask(self, holder: Holder, count: int) -> FirstLook:
+        """Let a session wait for `count` more buckets; `answered` follows, once it has its answer."""
+        look = FirstLook(holder, count)
+        if count and not self.queue.anyone_waiting():
+            self.pool.on(PoolEvent.ASKED)  # nobody looked at the pool, and what made it empty may be long ago
         now = monotonic()
         for _ in range(count):
-            self.queue.add(Ticket(holder, now))
+            self.queue.add(AskTicket(holder, now, look=look))
+        self.teller.begin_answer(holder)
+        has_budget = self._catalogue.by_id(self.service).service.settings.has_budget
+        self._looks.begin(look, handing_out=self._handing_out(), has_budget=has_budget)
         if self.pool.state is not PoolState.EMPTY:
             self._changed.set()
+        return look
+
+    def answered(self, look: FirstLook, wait: Wait | None) -> None:
+        """Note that an ask has its answer, which tells this; from now on its buckets are pushed."""
+        self._looks.answered(look)
+        self.teller.end_answer(look.holder, wait)
 
     async def ask_now(self, holder: Holder, count: int) -> list[Claimed]:
         """Claim what is at hand, `count` buckets at most; the caller delivers it.
@@ -125,7 +139,7 @@ class Dispatcher:
         tickets = [ImmediateTicket(holder, now, immediate=True, answer=loop.create_future()) for _ in range(count)]
         for ticket in tickets:
             self.queue.add(ticket)
-        self.pool.on(PoolEvent.ASKED)
+        self.pool.asked_at_once(now)
         self._changed.set()
 
         answers = [ticket.answer for ticket in tickets]
@@ -145,20 +159,32 @@ class Dispatcher:
 
     def holds_less(self, client: ClientId) -> None:
         """Note that a client holds a bucket less: it may have been at its limit."""
+        self.teller.look(client)
+        if self._budget_spent:
+            self.hear(PoolEvent.READY_CAME)
         if self.queue.holds_less(client):
             self._changed.set()
 
     def wait_ended(self, client: ClientId) -> None:
         """Note that a client need not wait any more, or not as long as it was told."""
+        self.teller.look(client)
         if self.queue.wait_ended(client):
             self.pool.on(PoolEvent.ASKED)
             self._changed.set()
 
-    def close(self) -> None:
-        """Drop all demand: the service was revoked."""
+    def close(self, holders: Mapping[SessionId, Holder]) -> None:
+        """Drop all demand: the service was revoked.  `holders` are the sessions of this node."""
         self._answer_immediate()
         for session in self.queue.sessions:
             self.queue.withdraw(session)
+            if session in holders:
+                self.teller.over(holders[session], "served", "the service was revoked")
+
+    def drop(self, holder: Holder, reason: EndOfWait, text: str) -> None:
+        """Let a session wait for nothing more, though it has not said so itself, and tell it."""
+        if self.queue.pending(holder.session_id):
+            self.queue.withdraw(holder.session_id)
+            self.teller.over(holder, reason, text)
 
     @property
     def claiming(self) -> asyncio.Lock:
@@ -182,6 +208,8 @@ class Dispatcher:
         self.queue.put_back(self.queue.in_flight)  # if it ran before
         self._building_ahead = None
         async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self.teller.run())
+
             while True:
                 try:
                     await self._take_steps()
@@ -205,6 +233,9 @@ class Dispatcher:
                 self.pool.on(PoolEvent.ASKED)
 
             handing_out = self._handing_out()
+            if handing_out is not self._handed_out:
+                self._handed_out = handing_out
+                self.teller.look_at_all()
             step = next_step(self.pool, self.queue) if handing_out else Step.WAIT
             if step is Step.WAIT:
                 self._answer_immediate()
@@ -245,19 +276,22 @@ class Dispatcher:
         self._answer_immediate(of_set_aside=True)
         times_heard = self.queue.times_heard
         tickets = self._still_wanted(self.queue.take(MOST_DEMANDS_A_CLAIM))
-        tickets = await self._within_limits(entry, tickets)
+        tickets = self._passed_over.leave_out(entry, tickets)
         if not tickets:
             return
 
-        outcome = await self._claimer.claim(tickets)
+        self._budget_spent = False
+        outcome = await self._claimer.claim(entry, tickets)
+        self._looks.note_left(outcome.left)
         if outcome.took_back:
+            self._fronts.forget(self.service)
             self.hear(PoolEvent.READY_CAME)
         if outcome.served and self.pool.build_ahead(outcome.left):
             self._build_ahead(entry)
 
         unserved = [ticket for ticket in tickets if ticket not in outcome.served]
         if unserved:
-            await self._see_to_unserved(entry, unserved, times_heard)
+            await self._see_to_unserved(entry, unserved, times_heard, left=outcome.left)
 
     def _still_wanted(self, tickets: Sequence[Ticket]) -> list[Ticket]:
         """Leave out what nobody waits for any more, or may not be served."""
@@ -269,38 +303,30 @@ class Dispatcher:
                 self._claimer.resolve(ticket, None)
         return wanted
 
-    async def _within_limits(self, entry: Entry, tickets: list[Ticket]) -> list[Ticket]:
-        """Leave out what is beyond the limits of those that are held to them when they are served, one at a time."""
-        if not any(self._limits.checked_at_claim(ticket.holder.identity, self.service) for ticket in tickets):
-            return tickets
-
-        within: list[Ticket] = []
-        beyond: list[Ticket] = []
-        checked: set[ClientId] = set()
-        for ticket in tickets:
-            client, identity = ticket.holder.client_id, ticket.holder.identity
-            if not self._limits.checked_at_claim(identity, self.service):
-                within.append(ticket)
-            elif client in checked:
-                beyond.append(ticket)
-            else:
-                checked.add(client)
-                if await self._limits.may_hold_another(identity, entry):
-                    within.append(ticket)
-                else:
-                    beyond.append(ticket)
-                    self.queue.set_aside(client, ClientEvent.HOLDS_ENOUGH, monotonic())
-        self.queue.put_back(beyond)
-        return within
-
     # Who got nothing
 
-    async def _see_to_unserved(self, entry: Entry, unserved: Sequence[Ticket], times_heard: int) -> None:
+    async def _see_to_unserved(self, entry: Entry, unserved: Sequence[Ticket], times_heard: int, *, left: int) -> None:
         """Build buckets for those that a claim did not serve, or set them aside.
 
-        If something was heard since the claim began (`times_heard`), the pool is not taken for empty.
+        If something was heard since the claim began (`times_heard`), the pool is not taken for empty, nor if it had
+        `left` some buckets: the reason why somebody got none of them has ended since, or others were at work on them.
         """
-        returned_all, others = await self._sort_unserved(unserved)
+        sorted_out = await self._passed_over.sort(entry, unserved, left)
+        if sorted_out.took_back:
+            self._fronts.forget(self.service)
+            self.hear(PoolEvent.READY_CAME)
+        if sorted_out.budget_spent is not None:
+            self.queue.put_back(unserved)
+            self._budget_spent = True
+            self.pool.found_empty(monotonic(), min(sorted_out.budget_spent, SET_ASIDE_AT_MOST))
+            self.teller.found_empty("budget")
+            return
+        returned_all, others = sorted_out.returned_all, sorted_out.others
+        if others and left > 0 and not returned_all:
+            for client in others:
+                self.queue.set_aside(client, ClientEvent.UNLUCKY, monotonic(), LOOK_AGAIN_SOON)
+            others = set()
+
         outcome = None
         if others and not returned_all and self._building_ahead is not None:
             await asyncio.wait([self._building_ahead])
@@ -319,39 +345,10 @@ class Dispatcher:
         for client in returned_all:
             seconds = LOOK_AGAIN_SOON if busy or heard else SET_ASIDE_AT_MOST
             self.queue.set_aside(client, ClientEvent.ONLY_RETURNED_ONES, now, seconds)
+            self.teller.look(client)
         if others and not heard:
             self.pool.found_empty(now, LOOK_AGAIN_SOON if busy else None)
-
-    async def _sort_unserved(self, unserved: Sequence[Ticket]) -> tuple[set[ClientId], set[ClientId]]:
-        """Set those aside that have to wait, and claim singly for those that lately gave something back.
-
-        Returns the clients that have given back all that is ready, and those for which nothing was ready.
-        """
-        clients = list({ticket.holder.client_id for ticket in unserved})
-        async with self._database.connection() as db:
-            waits = {wait.client_id: wait for wait in await claims.find_waits(db, self.service, clients)}
-
-        returned_all: set[ClientId] = set()
-        others: set[ClientId] = set()
-        now = monotonic()
-        for ticket in unserved:
-            client = ticket.holder.client_id
-            wait = waits.get(client)
-            if wait is not None and wait.seconds is not None:
-                self.queue.set_aside(client, ClientEvent.MUST_WAIT, now, wait.seconds)
-            elif wait is not None and wait.has_blocks:
-                if client not in returned_all and not await self._claim_unblocked(ticket):
-                    returned_all.add(client)
-            else:
-                others.add(client)
-        return returned_all, others
-
-    async def _claim_unblocked(self, ticket: Ticket) -> bool:
-        """Claim a bucket that the client did not give back; returns whether there was one."""
-        outcome = await self._claimer.claim_unblocked(ticket)
-        if outcome.took_back:
-            self.hear(PoolEvent.READY_CAME)
-        return bool(outcome.served)
+            self.teller.found_empty("no_items")
 
     # Building
 
@@ -359,6 +356,8 @@ class Dispatcher:
         """Have buckets built, and note what that tells of the pool."""
         self.pool.on(PoolEvent.BUILD_BEGAN)
         outcome = await self._builder.build(entry, reason, wait_for_lock=wait_for_lock)
+        if outcome.buckets and not outcome.behind:
+            self._fronts.forget(self.service)
         self.pool.built(outcome)
         return outcome
 
@@ -384,6 +383,7 @@ class Dispatcher:
 
     def _answer_immediate(self, *, of_set_aside: bool = False, away: bool = False) -> None:
         """Tell the immediate asks that there is nothing, or that the database is away; the others wait on."""
+        self._looks.end(of_set_aside=of_set_aside)
         for ticket in self.queue.take_immediate(of_set_aside=of_set_aside):
             if away:
                 self._claimer.fail(ticket, Unavailable("The database cannot be reached."))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 
 import structlog
 
@@ -18,14 +19,16 @@ from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
+from coordinator.flow.own_delays import OwnDelays
 from coordinator.flow.release import Releases
 from coordinator.flow.signal_types import ClaimsDied, ClientChanged, batches
 from coordinator.model import ServiceId
-from coordinator.store import activity, claims, clients, rechecks
+from coordinator.store import activity, claims, clients, overdue, rechecks
 from coordinator.store import building as store
 from coordinator.store.due import DueWork, look
 from coordinator.store.pool import Connection
 from coordinator.wire.client import BucketDead
+from coordinator.wording import counted
 
 log = structlog.get_logger()
 
@@ -51,6 +54,7 @@ class Expiry:
         self._releases = releases
         self._health_monitor = health_monitor
         self._activity = activity_log
+        self._delays = OwnDelays(core)
         self.splitter = BucketSplitter(core, releases)
 
     async def run(self) -> None:
@@ -75,31 +79,58 @@ class Expiry:
         Raises:
             Unavailable: the database is away; the next round does the rest.
         """
+        begun = monotonic()
         async with self._core.database.connection() as db:
-            due = await look(db, [entry.service for entry in self._core.catalogue.all()])
+            services = [entry.service for entry in self._core.catalogue.all()]
+            due = await look(db, services, [self._core.fronts.known(service.service_id) for service in services])
+            if due:
+                self._tell_missed(next(iter(due.values())))
+            blames = not self._delays.hold_up(monotonic() - begun)
+
             for entry in self._core.catalogue.all():
                 of_service = due.get(entry.service.service_id)
                 if of_service is not None:  # else it was added meanwhile
-                    await self._expire_buckets(db, entry, of_service)
+                    if blames and (of_service.dead or of_service.over):
+                        await self._expire_buckets(db, entry, of_service)
                     await self._expire_memberships(db, entry, of_service)
 
-            kept = await claims.release_kept(db)
-            self._releases.wake(bucket.service_id for bucket in kept)
-            await store.retire(db)
-            await clients.purge_sessions(db)
+            if any(of_service.kept for of_service in due.values()):
+                kept = await claims.release_kept(db)
+                self._releases.wake(bucket.service_id for bucket in kept)
+            if any(of_service.done for of_service in due.values()):
+                await store.retire(db)
+        for entry in self._core.catalogue.all() if blames else ():
+            most = entry.service.settings.max_claim_time
+            await self._releases.expire(entry.service.service_id, most, self._delays.spared)
 
         await self._recheck()
         await self.splitter.split_due([service for service, of_service in due.items() if of_service.broken])
         await self._health_monitor.look()
         await self._refill(due)
 
+    def _tell_missed(self, due: DueWork) -> None:
+        """Tell of time that does not count, since no round was run in it; the database has noted it."""
+        if due.missed > 0:
+            text = (
+                f"the database was away, its clock was set ahead, or no node ran, for {due.missed:.0f} s: "
+                f"{due.credit:.0f} s do not count for what was held then"
+            )
+        elif due.missed < 0:
+            text = f"the database's clock was set back by {-due.missed:.0f} s: deadlines and waits move with it"
+        else:
+            return
+
+        self._core.events.emit("node", text)
+        log.warning("time does not count", seconds=round(due.missed, 1), credit=round(due.credit, 1))
+
     async def _expire_buckets(self, db: Connection, entry: Entry, due: DueWork) -> None:
         """Mark buckets without a result for `dead_after` as dead, and release those dead for `release_after`."""
         settings, service = entry.service.settings, entry.service.service_id
-        marked = await claims.mark_dead(db, service, settings.dead_after) if due.dead else []
+        boot, spared = self._core.boot, self._delays.spared()
+        marked = await overdue.mark_dead(db, service, settings.dead_after, boot, spared) if due.dead else []
         for bucket in marked:
             self._core.counters.look(bucket.client_id, service)
-            text = f"held for {settings.dead_after:g} s without a result, {bucket.remaining} items left"
+            text = f"held for {settings.dead_after:g} s without a result, {counted(bucket.remaining, 'item')} left"
             origin = {"client": bucket.client_id, "service": entry.service.name, "bucket": str(bucket.bucket_id)}
             self._core.events.emit("dead", text, **origin)
             log.info("bucket dead", session=str(bucket.session_id), remaining=bucket.remaining, **origin)
@@ -111,7 +142,7 @@ class Expiry:
         freed = []
         if due.over:
             window = self._core.settings.recollect_window
-            freed = await claims.release_dead(db, service, settings.release_after, window)
+            freed = await overdue.release_dead(db, service, settings.release_after, window, boot, spared)
         for _ in freed:
             self._core.counters.dead(service)
         self._releases.tell_lost(freed, "released")
@@ -148,7 +179,7 @@ class Expiry:
             if entry.service.state == "active" and of_service is not None and of_service.low:
                 outcome = await self._builder.build(entry, BuildReason.AHEAD)
                 if outcome.buckets:
-                    self._core.signals.work(entry.service.service_id)
+                    self._core.signals.work(entry.service.service_id, behind=outcome.behind)
 
     def on_dead(self, died: ClaimsDied) -> None:
         """Tell the holders here of buckets that were marked dead."""

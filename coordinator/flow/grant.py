@@ -10,11 +10,15 @@ from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.dispatcher import Dispatcher
+from coordinator.flow.first_look import FirstLook
+from coordinator.flow.pool_fronts import FrontWatch
 from coordinator.flow.pool_view import PoolEvent
 from coordinator.flow.session_registry import Holder
 from coordinator.flow.signal_types import WorkCame
-from coordinator.model import Claimed, ClientId, ServiceId
+from coordinator.flow.wait_teller import EndOfWait
+from coordinator.model import Claimed, ClientId, ServiceId, SessionId, Wait
 from coordinator.observe.histogram import WaitTimes
+from coordinator.observe.node_load import Pending, PendingBuckets
 
 SERVE_WAITING_FIRST = 0.005
 """Seconds for which an admin's request lets those go first that wait for what it has brought."""
@@ -36,6 +40,7 @@ class Grant:
         """Run the dispatchers, until cancelled."""
         try:
             async with asyncio.TaskGroup() as self._group:
+                self._group.create_task(FrontWatch(self._core.database, self._core.fronts).run())
                 for dispatcher in self._dispatchers.values():
                     self._group.create_task(dispatcher.run())
                 await asyncio.get_running_loop().create_future()
@@ -54,9 +59,17 @@ class Grant:
 
     # Sessions
 
-    def ask(self, holder: Holder, service: ServiceId, count: int) -> None:
-        """Let a session wait for `count` more buckets."""
-        self.dispatcher(service).ask(holder, count)
+    def ask(self, holder: Holder, service: ServiceId, count: int) -> FirstLook:
+        """Let a session wait for `count` more buckets; `answered` follows, once it has its answer."""
+        return self.dispatcher(service).ask(holder, count)
+
+    async def wait_of(self, holder: Holder, service: ServiceId) -> Wait | None:
+        """Return why a session waits; None if something is ready for it, or if the database is away."""
+        return await self.dispatcher(service).teller.wait_of(holder)
+
+    def answered(self, look: FirstLook, service: ServiceId, wait: Wait | None) -> None:
+        """Note that an ask has its answer, which tells this; from now on its buckets are pushed."""
+        self.dispatcher(service).answered(look, wait)
 
     async def ask_now(self, holder: Holder, service: ServiceId, count: int) -> list[Claimed]:
         """Claim what is at hand, `count` buckets at most; the caller delivers it.
@@ -71,6 +84,17 @@ class Grant:
         for dispatcher in self._dispatchers.values():
             if service is None or dispatcher.service == service:
                 dispatcher.queue.withdraw(holder.session_id)
+
+    def tell_drain(self, holder: Holder) -> None:
+        """Tell a session, which is about to end, that nothing comes for that."""
+        for dispatcher in self._dispatchers.values():
+            dispatcher.teller.tell_drain(holder)
+
+    def drop(self, holder: Holder, service: ServiceId | None, reason: EndOfWait, text: str) -> None:
+        """Let a session wait for nothing more, though it has not said so itself, and tell it."""
+        for dispatcher in self._dispatchers.values():
+            if service is None or dispatcher.service == service:
+                dispatcher.drop(holder, reason, text)
 
     def pending(self, holder: Holder, service: ServiceId) -> int:
         """Return how many buckets a session still waits for."""
@@ -94,20 +118,28 @@ class Grant:
 
     # What the other steps tell
 
-    def hear(self, service: ServiceId, *, waiting: bool) -> None:
-        """Look for what some node has put into the pool, or into the queue (`waiting`)."""
+    def hear(self, service: ServiceId, *, waiting: bool, behind: bool = False) -> None:
+        """Look for what some node has put into the pool, `behind` all that was there, or into the queue (`waiting`)."""
         self._builder.forget(service)
+        if not behind:
+            self._core.fronts.forget(service)
         self.wake(service, waiting=waiting)
 
     def on_work(self, came: WorkCame) -> None:
         """Look for work that some node has put into the pool or the queue."""
-        self.hear(came.service, waiting=came.waiting)
+        self.hear(came.service, waiting=came.waiting, behind=came.behind)
 
     def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
         """Look for work: something may be ready, or, if `waiting`, there are new items that are in no bucket yet."""
         dispatcher = self._dispatchers.get(service)
         if dispatcher is not None:
             dispatcher.hear(PoolEvent.ITEMS_CAME if waiting else PoolEvent.READY_CAME)
+
+    def lost(self, client: ClientId, service: ServiceId) -> None:
+        """Note that a client holds a bucket less, and perhaps has to wait for that, or may hold less."""
+        for identity in self._core.registry.identities(client):
+            identity.moments_in(service).proven = 0
+        self.holds_less(client, service)
 
     def holds_less(self, client: ClientId, service: ServiceId) -> None:
         """Note that a client holds a bucket less: it may have been at its limit."""
@@ -121,11 +153,18 @@ class Grant:
         if dispatcher is not None:
             dispatcher.wait_ended(client)
 
+    def reloaded(self, service: ServiceId) -> None:
+        """Look for work, and at why clients wait: the service was set otherwise."""
+        self.wake(service)
+        dispatcher = self._dispatchers.get(service)
+        if dispatcher is not None:
+            dispatcher.teller.look_at_all()
+
     def close(self, service: ServiceId) -> None:
         """Drop all demand for a service: it was revoked."""
         dispatcher = self._dispatchers.get(service)
         if dispatcher is not None:
-            dispatcher.close()
+            dispatcher.close(self._core.registry.sessions)
 
     # What the other steps wait for and look at
 
@@ -144,15 +183,24 @@ class Grant:
             async with dispatcher.claiming:
                 pass
 
+    def waits_for(self, session: SessionId) -> list[ServiceId]:
+        """Return the services of which a session waits for buckets."""
+        return [service for service, one in self._dispatchers.items() if one.queue.pending(session)]
+
+    def waiting_sessions(self) -> dict[SessionId, frozenset[ServiceId]]:
+        """Return the sessions here that wait, and the services of which they do."""
+        sessions = {session for one in self._dispatchers.values() for session in one.queue.sessions}
+        return {session: frozenset(self.waits_for(session)) for session in sessions}
+
     def waiting_clients(self, service: ServiceId) -> list[ClientId]:
         """Return the clients here that want work of a service."""
         dispatcher = self._dispatchers.get(service)
         return [] if dispatcher is None else dispatcher.queue.clients
 
-    def demand(self) -> dict[str, tuple[int, int]]:
-        """Return for each service by name how many buckets sessions here wait for, and how many clients do."""
+    def demand(self) -> Pending:
+        """Return for each service by name how many buckets sessions here wait for, how many clients do, and why."""
         return {
-            name: (dispatcher.queue.buckets, len(dispatcher.queue.clients))
+            name: PendingBuckets(dispatcher.queue.buckets, len(dispatcher.queue.clients), dispatcher.teller.reasons())
             for service, dispatcher in self._dispatchers.items()
             if dispatcher.queue and (name := self._core.catalogue.name_of(service)) is not None
         }

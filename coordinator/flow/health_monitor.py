@@ -16,7 +16,6 @@ from coordinator.flow.core import Core
 from coordinator.flow.signal_types import ClientChanged
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import (
-    MIN_RESULTS_FOR_SHARES,
     Comparison,
     ResultHour,
     Verdict,
@@ -29,6 +28,7 @@ from coordinator.store import activity
 from coordinator.store import health as store
 from coordinator.store.health import MembershipFigures, PeerFigures
 from coordinator.store.pool import Connection
+from coordinator.wire.stats_events import Severity
 
 log = structlog.get_logger()
 
@@ -98,7 +98,8 @@ class HealthMonitor:
 
         text = found.state if found.reason is None else f"{found.state}: {found.reason}"
         service = self._catalogue.name_of(figures.service_id)
-        self._events.emit("health", text, client=figures.client_id, service=service)
+        severity: Severity = "info" if found.state == "ok" else "warning"
+        self._events.emit("health", text, severity, client=figures.client_id, service=service)
         log.info("health changed", client=figures.client_id, service=service, health=found.state, reason=found.reason)
         self._signals.tell(ClientChanged(figures.client_id))
 
@@ -121,20 +122,20 @@ def _record(figures: MembershipFigures) -> WorkRecord:
         returned=figures.returned,
         seconds=figures.seconds,
         paced=figures.paced,
+        standing=figures.standing,
     )
 
 
 def _others(peers: PeerFigures, client: ClientId) -> Comparison:
-    paces = [pace(seconds, items) for other, (seconds, items) in peers.paces.items() if other != client]
-
-    hours = []
-    for by_client in peers.labels.values():
-        if client in by_client:
-            others = [
-                labels
-                for other, labels in by_client.items()
-                if other != client and other in peers.paces and sum(labels.values()) >= MIN_RESULTS_FOR_SHARES
-            ]
-            hours.append(ResultHour(by_client[client], others))
-
-    return Comparison([seconds for seconds in paces if seconds is not None], hours)
+    standing = {str(other): items for other, items in peers.standing.items() if other != client}
+    paces = {
+        str(other): seconds
+        for other, worked in peers.paces.items()
+        if other != client and (seconds := pace(*worked)) is not None
+    }
+    hours = [
+        ResultHour(by_client[client], {other: labels for other, labels in by_client.items() if other in standing})
+        for by_client in peers.labels.values()
+        if client in by_client
+    ]
+    return Comparison(standing, paces, hours, {str(other): block for other, block in peers.blocks.items()})

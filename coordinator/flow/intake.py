@@ -11,21 +11,26 @@ from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID
 
-from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, UnknownBucket
+from coordinator.errors import BadMessage, BadResult, StaleClaim, UnassignedItems, Unavailable, UnknownBucket
 from coordinator.flow.catalogue import Entry, refuse_strangers
 from coordinator.flow.commits import Commits
 from coordinator.flow.core import Core
+from coordinator.flow.discoveries import Discoveries
 from coordinator.flow.grant import Grant
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.session_registry import HeldClaim, Holder
-from coordinator.model import BucketId, ClaimNumber, ItemId, JsonObject, ServiceId
+from coordinator.flow.signal_types import ClientChanged
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, JsonObject, Service, ServiceId
 from coordinator.services import DecodedResults, Item
-from coordinator.services.reader import MAX_NAMED_ERRORS
+from coordinator.services.reader import MAX_NAMED_ERRORS, ResultErrors
 from coordinator.store import claim_lookup
 from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from coordinator.wire.client import Stored, Submit
 from coordinator.wire.codec import too_deep
 from coordinator.wire.frames import MAX_DEPTH
+
+REFUSAL_EVENT_PAUSE = 10.0
+"""Seconds after a refused submit became an event in which others of that client and service do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,10 @@ class _Target:
 class Intake:
     """Takes in results."""
 
-    def __init__(self, core: Core, commits: Commits, grant: Grant, plugin_runner: PluginRunner) -> None:
+    def __init__(
+        self, core: Core, commits: Commits, grant: Grant, plugin_runner: PluginRunner, discoveries: Discoveries
+    ) -> None:
+        self._discoveries = discoveries
         self._plugin_runner = plugin_runner
         self._database = core.database
         self._catalogue = core.catalogue
@@ -50,6 +58,7 @@ class Intake:
         self._grant = grant
         self._signals = core.signals
         self._counters = core.counters
+        self._events = core.events
 
     async def submit(self, submit: Submit, by: Holder) -> Stored:
         """Check one submit and store it.
@@ -58,17 +67,34 @@ class Intake:
             PeerError: it is refused; nothing of it is stored.
             Unavailable: it is not known whether it was stored; the client repeats it.
         """
-        came = monotonic()
         bucket_id, claim = bucket_of(submit.bucket_id), ClaimNumber(submit.claim)
+        held = by.identity.held.get(bucket_id)
+        if held is None or held.claim != claim:
+            return await self._submit(submit, bucket_id, claim, by)
+
+        held.submits += 1
+        try:
+            return await self._submit(submit, bucket_id, claim, by)
+        except Unavailable:
+            held.failed_at = monotonic()
+            raise
+        finally:
+            held.submits -= 1
+
+    async def _submit(self, submit: Submit, bucket_id: BucketId, claim: ClaimNumber, by: Holder) -> Stored:
+        came = monotonic()
         held = by.identity.held.get(bucket_id)
         target = await self._find_target(bucket_id, claim, by)
         service = target.entry.service.service_id
         try:
-            rows, items = await self._read(target, submit)
-        except (UnassignedItems, BadResult):
+            rows, items = await self._read(target, submit, by.client_id)
+        except (UnassignedItems, BadResult) as refusal:
             self._counters.refused(by.client_id, service)
+            self._tell_refused(target.entry.service, bucket_id, by, refusal)
             raise
 
+        keep = self._plugin_runner.keep(target.entry, rows, items, claim, by.client_id)
+        discovery = self._discoveries.of(target.entry, rows, items, claim)
         outcome = await self._commits.add(
             CheckedSubmit(
                 service,
@@ -79,7 +105,8 @@ class Intake:
                 _mask(target.items, [item for item, _ in rows.rows]),
                 submit.final,
                 rows.parts,
-                self._plugin_runner.keep(target.entry, rows, items, claim, by.client_id),
+                target.entry.service.settings.max_parts,
+                keep if discovery is None else discovery.behind(keep),
             )
         )
         self._grant.waits.stored.add(service, monotonic() - came)
@@ -93,9 +120,11 @@ class Intake:
                 seconds=None if held is None else _seconds_worked(held, came),
                 labels=rows.labels,
             )
-        if outcome.freed and not (rows.rows or rows.parts):
+        if outcome.freed:
             self._counters.given_back(service)
         self._tell_others(service, bucket_id, claim, by, outcome)
+        if discovery is not None:
+            discovery.tell()
         return Stored(
             bucket_id=str(bucket_id),
             stored=outcome.stored,
@@ -105,15 +134,33 @@ class Intake:
             duplicate=outcome.duplicate,
         )
 
+    def _tell_refused(
+        self, service: Service, bucket: BucketId, by: Holder, refusal: UnassignedItems | BadResult
+    ) -> None:
+        """Emit the event of a submit that was refused, with the first reason; of many in a row not of each."""
+        moments, now = by.identity.moments_in(service.service_id), monotonic()
+        if now < moments.refusal_told + REFUSAL_EVENT_PAUSE:
+            return
+
+        moments.refusal_told = now
+        first = next(iter((refusal.detail or {}).get("errors", ())), None)
+        text = str(refusal) if first is None else f"{first['path']}: {first['reason']}"
+        self._events.emit("refused", text, client=by.client_id, service=service.name, bucket=str(bucket))
+
     def _tell_others(
         self, service: ServiceId, bucket_id: BucketId, claim: ClaimNumber, by: Holder, outcome: SubmitOutcome
     ) -> None:
         """Let those go on that waited for this: the client itself, and whoever may have what is left over."""
         if outcome.closed:
             self._registry.drop(by.client_id, bucket_id, claim)
-            self._grant.holds_less(by.client_id, service)
+            if outcome.freed:
+                self._grant.lost(by.client_id, service)
+            else:
+                self._grant.holds_less(by.client_id, service)
         if outcome.calmed:
             self._grant.wait_ended(by.client_id, service)
+            if not self._signals.alone:
+                self._signals.tell(ClientChanged(by.client_id))
         if outcome.freed:
             self._signals.work(service)
 
@@ -135,10 +182,12 @@ class Intake:
         current = bucket.current == claim and bucket.holder == by.client_id
         return _Target(entry, bucket.items, bucket.given, current)
 
-    async def _read(self, target: _Target, submit: Submit) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
+    async def _read(
+        self, target: _Target, submit: Submit, client: ClientId
+    ) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
         """Read the results; refuse those of items that were not handed out, or not of the service's shape."""
         try:
-            rows, items = await self._plugin_runner.read(target.entry, submit.results)
+            rows, items = await self._plugin_runner.read(target.entry, submit.results, client)
         except BadResult:
             # One level is the message itself.
             if too_deep(bytes(submit.results).decode(), MAX_DEPTH - 1):
@@ -148,6 +197,7 @@ class Intake:
                 raise StaleClaim("Your claim of that bucket has ended.") from None
             self._refuse_unassigned(target, target.entry.reader.items(submit.results))
             raise
+        _refuse_large(target.entry, rows, len(bytes(submit.results)))
         if target.current:
             self._refuse_unassigned(target, [item for item, _ in (*rows.rows, *rows.parts)])
         return rows, items
@@ -164,6 +214,20 @@ class Intake:
             if len(strangers) > MAX_NAMED_ERRORS:
                 detail["more"] = len(strangers) - MAX_NAMED_ERRORS
             raise UnassignedItems(f"{len(strangers)} of the items are not in this bucket.", detail=detail)
+
+
+def _refuse_large(entry: Entry, rows: DecodedResults, size: int) -> None:
+    """Refuse results that are larger than the service takes; `size` are the bytes of all of them."""
+    most = entry.service.settings.max_result_bytes
+    if size <= most:
+        return
+
+    errors = ResultErrors(entry.service.name)
+    for place, (item, value) in enumerate((*rows.rows, *rows.parts)):
+        if len(value) * 4 > most and (taken := len(value.encode())) > most:
+            errors.add(item, f"$.results[{place}]", f"it has {taken} bytes, {most} at most are taken")
+    if errors:
+        raise errors.error()
 
 
 def _mask(items: Sequence[ItemId], chosen: Sequence[ItemId]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 import structlog
 
@@ -18,6 +19,9 @@ log = structlog.get_logger()
 RENEW_EVERY = 5.0
 """Seconds between renewals; a third of the lease if that is less."""
 
+LOOK_AGAIN_AFTER = 0.5
+"""Seconds from the end of another node's lease to the look at it, and to a second look if something was in the way."""
+
 GIVE_UP_AFTER = 0.8
 """The share of its lease after which a node that cannot renew it gives up, before others free its buckets."""
 
@@ -31,6 +35,8 @@ class Lease:
         self._load = load
         self._length = core.settings.node_lease
         self._renewed = 0.0
+        self._look_again_in = inf
+        """Seconds from the last renewal until another node's lease ends, or locks that were in the way are gone."""
 
     async def take_over_from_former_boots(self) -> None:
         """Free the buckets of earlier boots of this node, which have ended, since it has started again.
@@ -39,42 +45,73 @@ class Lease:
             Unavailable: the database is away.
         """
         async with self._core.database.connection() as db:
-            former = await nodes.end_former_boots(db, self._core.settings.node_name, self._core.boot)
+            name, reason = self._core.settings.node_name, "it was killed, and has started again"
+            former = await nodes.end_former_boots(db, name, self._core.boot, reason)
             if former:
                 await activity.note_nodes(db, self._core.actor, former, "it started again")
+                self._core.events.emit("node", f"{name} is gone: {reason}", "warning")
             await self._free_crashed(db)
 
     async def run(self) -> None:
         """Renew the lease until cancelled."""
-        loop = asyncio.get_running_loop()
-        self._renewed = loop.time()
+        self._renewed = asyncio.get_running_loop().time()
 
         while True:
+            renewal = asyncio.ensure_future(self._keep())
             try:
-                await self._keep()
+                # The lease may be lost before a database that stands still lets the statement fail.
+                await asyncio.wait([renewal], timeout=max(0.0, self._left()))
+                if not renewal.done():
+                    self._give_up()
+                await renewal
             except Unavailable:
-                # If this node is alone, no other can free its buckets: the sessions stay until the database is back.
-                if not self._core.signals.alone and loop.time() > self._renewed + self._length * GIVE_UP_AFTER:
-                    self._core.state.lease_lost.set()
-            await asyncio.sleep(min(RENEW_EVERY, self._length / 3))
+                if self._left() <= 0:
+                    self._give_up()
+            finally:
+                renewal.cancel()
+            await asyncio.sleep(min(RENEW_EVERY, self._length / 3, self._look_again_in))
+
+    def _left(self) -> float:
+        """The seconds until this node gives up."""
+        return self._renewed + self._length * GIVE_UP_AFTER - asyncio.get_running_loop().time()
+
+    def _give_up(self) -> None:
+        """End the node; if it is alone, no other can free its buckets, and it waits for the database."""
+        if not self._core.signals.alone:
+            self._core.state.lease_lost.set()
 
     async def _keep(self) -> None:
         core = self._core
         begun = asyncio.get_running_loop().time()
 
         async with core.database.connection() as db:
-            if await nodes.renew(db, core.boot, self._length, self._load.take()):
-                self._renewed = begun
-            else:
+            if not await nodes.renew(db, core.boot, self._length, self._load.take()):
                 log.error("another node declared this one gone")
                 core.state.lease_lost.set()
+                return
 
-            core.signals.alone = await nodes.others(db, core.boot) == 0
-            gone = await nodes.declare_expired_gone(db, core.boot)
+            self._renewed = begun
+            others, left = await nodes.others(db, core.boot)
+            core.signals.alone = others == 0
+            self._look_again_in = max(LOOK_AGAIN_AFTER, left + LOOK_AGAIN_AFTER)
+            reason = "its lease ran out, so it was killed or does not reach the database"
+            gone = await nodes.declare_expired_gone(db, core.boot, reason)
             if gone:
-                await activity.note_nodes(db, core.actor, gone, "its lease ran out")
-                core.events.emit("node", f"{len(gone)} gone: the lease ran out")
+                await activity.note_nodes(db, core.actor, list(gone), "its lease ran out")
+                for name in gone.values():
+                    core.events.emit("node", f"{name} is gone: {reason}", "warning")
+            await self._end_abandoned(db)
             await self._free_crashed(db)
+
+    async def _end_abandoned(self, db: Connection) -> None:
+        """End what still holds locks in the database, and answers to nobody."""
+        database = self._core.database
+        given_up = list(database.given_up)
+        ended = await nodes.end_abandoned(db, self._core.boot, given_up)
+        database.given_up.difference_update(given_up)
+        if ended:
+            self._look_again_in = LOOK_AGAIN_AFTER  # what they had locked was passed over
+            log.warning("ended connections to the database that nobody answers for", connections=ended)
 
     async def _free_crashed(self, db: Connection) -> None:
         """Free the buckets that sessions of ended nodes held."""

@@ -33,7 +33,8 @@ class BucketEvent(Enum):
     CRASH = "its node is gone"
     DEAD = "nothing settled for dead_after"
     DEAD_TOO_LONG = "dead for release_after"
-    SPLIT = "the third failed attempt, recollect_window later"
+    EXPIRED = "held for max_claim_time"
+    SPLIT = "the third attempt that failed at clients of standing, recollect_window later"
     TAKEN = "bucket.release"
     DEACTIVATE = "client.deactivate"
     REVOKE = "the service is revoked"
@@ -55,6 +56,9 @@ class Transition:
 
 
 _RELEASED = Transition("ready", push="bucket_lost released")
+_GIVEN_UP = Transition("ready", answer="stored, closed", attempt=True, cost=True)
+_EXPIRED = Transition("ready", push="bucket_lost expired", attempt=True, cost=True)
+_LEFT = Transition("ready", push="bucket_lost released", cost=True)
 
 LIFE: dict[tuple[State, BucketEvent], Transition] = {
     ("ready", BucketEvent.CLAIM): Transition("claimed", push="bucket"),
@@ -63,7 +67,7 @@ LIFE: dict[tuple[State, BucketEvent], Transition] = {
     ("ready", BucketEvent.EMPTIED): Transition("done"),
     ("claimed", BucketEvent.SETTLE_SOME): Transition("claimed", answer="stored"),
     ("claimed", BucketEvent.SETTLE_REST): Transition("done", answer="stored, closed"),
-    ("claimed", BucketEvent.SETTLE_FINAL): Transition("ready", answer="stored, closed", attempt=True),
+    ("claimed", BucketEvent.SETTLE_FINAL): _GIVEN_UP,
     ("claimed", BucketEvent.SETTLE_NOTHING): Transition("claimed", answer="stored, duplicate"),
     ("claimed", BucketEvent.RELEASE): Transition("ready", answer="released", cost=True),
     ("claimed", BucketEvent.DISCONNECT): Transition("ready", attempt=True, cost=True),
@@ -71,18 +75,19 @@ LIFE: dict[tuple[State, BucketEvent], Transition] = {
     ("claimed", BucketEvent.TAKE_OVER): Transition(
         "claimed", answer="recollected", push="bucket; bucket_lost released"
     ),
-    ("claimed", BucketEvent.LEAVE): _RELEASED,
+    ("claimed", BucketEvent.LEAVE): _LEFT,
     ("claimed", BucketEvent.DRAIN): Transition("claimed", push="drain"),
     ("claimed", BucketEvent.KEPT_TOO_LONG): Transition("ready"),
     ("claimed", BucketEvent.CRASH): Transition("ready"),
     ("claimed", BucketEvent.DEAD): Transition("dead", push="bucket_dead"),
+    ("claimed", BucketEvent.EXPIRED): _EXPIRED,
     ("claimed", BucketEvent.TAKEN): _RELEASED,
     ("claimed", BucketEvent.DEACTIVATE): Transition("ready", push="bucket_lost deactivated"),
     ("claimed", BucketEvent.REVOKE): Transition("ready", push="bucket_lost revoked"),
     ("claimed", BucketEvent.EMPTIED): Transition("done", push="bucket_lost done"),
     ("dead", BucketEvent.SETTLE_SOME): Transition("claimed", answer="stored"),
     ("dead", BucketEvent.SETTLE_REST): Transition("done", answer="stored, closed"),
-    ("dead", BucketEvent.SETTLE_FINAL): Transition("ready", answer="stored, closed", attempt=True),
+    ("dead", BucketEvent.SETTLE_FINAL): _GIVEN_UP,
     ("dead", BucketEvent.SETTLE_NOTHING): Transition("dead", answer="stored, duplicate"),
     ("dead", BucketEvent.RELEASE): Transition("ready", answer="released", cost=True),
     ("dead", BucketEvent.DISCONNECT): Transition("ready", attempt=True, cost=True),
@@ -90,11 +95,12 @@ LIFE: dict[tuple[State, BucketEvent], Transition] = {
     ("dead", BucketEvent.TAKE_OVER): Transition(
         "dead", answer="recollected", push="bucket; bucket_dead; bucket_lost released"
     ),
-    ("dead", BucketEvent.LEAVE): _RELEASED,
+    ("dead", BucketEvent.LEAVE): _LEFT,
     ("dead", BucketEvent.DRAIN): Transition("dead", push="drain"),
     ("dead", BucketEvent.KEPT_TOO_LONG): Transition("ready"),
     ("dead", BucketEvent.CRASH): Transition("ready"),
-    ("dead", BucketEvent.DEAD_TOO_LONG): Transition("ready", push="bucket_lost released", attempt=True),
+    ("dead", BucketEvent.DEAD_TOO_LONG): Transition("ready", push="bucket_lost released", attempt=True, cost=True),
+    ("dead", BucketEvent.EXPIRED): _EXPIRED,
     ("dead", BucketEvent.TAKEN): _RELEASED,
     ("dead", BucketEvent.DEACTIVATE): Transition("ready", push="bucket_lost deactivated"),
     ("dead", BucketEvent.REVOKE): Transition("ready", push="bucket_lost revoked"),

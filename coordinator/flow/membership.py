@@ -17,18 +17,14 @@ from coordinator.errors import (
     NotJoined,
     Unauthorized,
 )
-from coordinator.flow.catalogue import (
-    Entry,
-    card_of,
-    membership_of,
-    read_profile,
-    refuse_strangers,
-)
+from coordinator.flow.catalogue import Entry, card_of, membership_of, refuse_strangers
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
+from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.release import Releases
 from coordinator.flow.session_registry import Holder, Identity
 from coordinator.flow.signal_types import ClientChanged
+from coordinator.flow.wait_teller import EndOfWait
 from coordinator.model import ClientId, ClientMembership, JsonObject, ServiceId, SessionId
 from coordinator.store import activity, claims, clients, tokens
 from coordinator.store.pool import Connection
@@ -52,15 +48,16 @@ _Choices = Annotated[list[wire.Choice], msgspec.Meta(max_length=100)]
 class Memberships:
     """Knows which client an identity is, and which services it works for."""
 
-    def __init__(self, core: Core, grant: Grant, releases: Releases) -> None:
+    def __init__(self, core: Core, grant: Grant, releases: Releases, plugin_runner: PluginRunner) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
         self._registry = core.registry
         self._grant = grant
         self._releases = releases
+        self._plugin_runner = plugin_runner
         self._signals = core.signals
         self._boot = core.boot
-        self._settings = core.settings
+        self._state = core.state
         self._events = core.events
 
     async def hello(self, hello: wire.Hello, session: SessionId, address: str) -> tuple[Identity, dict[str, int]]:
@@ -87,20 +84,28 @@ class Memberships:
 
                 await self._load(db, identity)
                 counters = await clients.counters(db, client)
-                if identity.registered:
-                    await clients.begin_session(db, session, client, self._boot, address, hello.agent)
+                if identity.registered and not await clients.begin_session(
+                    db, session, client, self._boot, address, hello.agent
+                ):
+                    await self._load(db, identity)
         except BaseException:
             self._registry.turn_away(identity)
             raise
         return identity, counters
 
     async def _load(self, db: Connection, identity: Identity) -> None:
-        """Read what the database says of an identity."""
+        """Read what the database says of an identity, unless a reading that began later was faster."""
+        identity.readings_begun += 1
+        number = identity.readings_begun
         known = await clients.find(db, identity.client_id)
         mine = known is not None and known.secret_hash == identity.secret_hash
+        memberships = await clients.memberships(db, identity.client_id) if mine else []
+
+        if number < identity.newest_reading:
+            return
+        identity.newest_reading = number
         identity.registered = mine and known is not None and known.registered
         identity.deactivated = known.deactivated if mine and known is not None else None
-        memberships = await clients.memberships(db, identity.client_id) if mine else []
         identity.memberships = {membership.service_id: membership for membership in memberships}
 
     async def reload(self, client: ClientId) -> None:
@@ -116,7 +121,13 @@ class Memberships:
             for service, membership in list(identity.memberships.items()):
                 if identity.works_for(service):
                     self._grant.wake(service)
-                elif membership.inactive == "admin" or not membership.joined:
+                    # It may wait less long, or hold more, than this node was told.
+                    self._grant.wait_ended(client, service)
+                    self._grant.lost(client, service)
+                    continue
+                for session in list(identity.sessions.values()):
+                    self._grant.drop(session, service, *_end_of_wait(membership))
+                if membership.inactive == "admin" or not membership.joined:
                     # Something may have been claimed here while the change was made elsewhere.
                     way = claims.DEACTIVATED if membership.inactive == "admin" else claims.LEFT
                     reason: LostReason = "deactivated" if membership.inactive == "admin" else "released"
@@ -145,7 +156,7 @@ class Memberships:
             UnknownService, ServiceRevoked, Unavailable
         """
         screen_name = _name(register.screen_name, "$.screen_name")
-        choices = self._choices(register.services)
+        choices = await self._choices(register.services)
         identity = by.identity
 
         async with self._database.transaction() as db:
@@ -162,7 +173,7 @@ class Memberships:
                 raise Unauthorized("That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS)
             if choices:
                 await clients.join(db, by.client_id, _as_json(choices))
-            await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, None)
+            await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, by.agent)
             if not again:
                 await activity.note(db, by.client_id, "client.register", by.client_id, "ok")
         async with self._database.connection() as db:
@@ -180,7 +191,7 @@ class Memberships:
 
     async def _check_enrolment(self, db: Connection, token: object, by: Holder) -> None:
         """Refuse a new client that may not register here; an enrolment token is used up."""
-        registration = self._settings.access_to("registration", behind_proxy=by.behind_proxy)
+        registration = self._state.settings.access_to("registration", behind_proxy=by.behind_proxy)
         if registration == "open":
             return
         if registration == "closed":
@@ -192,7 +203,7 @@ class Memberships:
         if not await tokens.use_enrolment(db, credentials.hash_token(token)):
             raise Unauthorized("That enrolment token is not good.")
 
-    def _choices(self, services: object) -> list[tuple[Entry, JsonObject]]:
+    async def _choices(self, services: object) -> list[tuple[Entry, JsonObject]]:
         """Read which services a client wants to work for, each with its profile."""
         if services is None:
             return []
@@ -209,8 +220,9 @@ class Memberships:
         found = []
         for place, choice in enumerate(choices):
             entry = self._catalogue.living(choice.service)
+            profile = choice.profile or {}
             try:
-                profile = read_profile(entry, choice.profile, f"$.services[{place}].profile")
+                await self._plugin_runner.refuse_profile(entry, profile, f"$.services[{place}].profile")
             except BadMessage as failure:
                 raise BadRegistration(failure.message, detail=failure.detail) from None
             found.append((entry, profile))
@@ -227,8 +239,9 @@ class Memberships:
             raise BadRegistration("A client unregisters itself.", detail={"path": "$.client_id"})
         identity = by.identity
         identity.registered = False
+        self._grant.withdraw(by)
         for session in list(identity.sessions.values()):
-            self._grant.withdraw(session)
+            self._grant.drop(session, None, "served", "another session of the client has unregistered")
 
         try:
             async with self._database.transaction() as db:
@@ -279,7 +292,8 @@ class Memberships:
                 scope="client",
             )
 
-        profile = read_profile(entry, join.profile, "$.profile")
+        profile = join.profile or {}
+        await self._plugin_runner.refuse_profile(entry, profile, "$.profile")
         async with self._database.connection() as db:
             await clients.join(db, by.client_id, _as_json([(entry, profile)]))
             await self._load(db, by.identity)
@@ -302,8 +316,9 @@ class Memberships:
         async with self._database.connection() as db:
             await clients.leave(db, by.client_id, service)
             await self._load(db, by.identity)
+        self._grant.withdraw(by, service)
         for session in by.identity.sessions.values():
-            self._grant.withdraw(session, service)
+            self._grant.drop(session, service, "served", "another session of the client has left the service")
         await self._grant.all_delivered()
         released = await self._releases.free_client(by.client_id, service, claims.LEFT, "released")
         self.changed(by.client_id)
@@ -338,9 +353,23 @@ class Memberships:
         refuse_strangers(entry, by.identity, idle_may=False)
         seconds = REPORT_PAUSE if report.retry_after is None else min(report.retry_after, LONGEST_REPORT)
         async with self._database.connection() as db:
-            await clients.report(db, by.client_id, entry.service.service_id, seconds)
+            had_reported = await clients.report(db, by.client_id, entry.service.service_id, seconds, report.kind)
+        if not had_reported:
+            cause = "its API takes no more" if report.kind == "upstream_limited" else "it cannot work"
+            text = f"gets nothing for {seconds:.0f} s, as it reported: {cause}"
+            self._events.emit("limited", text, client=by.client_id, service=report.service)
+        by.identity.moments_in(entry.service.service_id).proven = 0
         self._grant.wait_ended(by.client_id, entry.service.service_id)  # it may be shorter than the one before
+        if not self._signals.alone:
+            self.changed(by.client_id)
         return wire.Reported(service=report.service, retry_after=seconds)
+
+
+def _end_of_wait(membership: ClientMembership) -> tuple[EndOfWait, str]:
+    """Return how the wait of a client ends that works for a service no more, and why."""
+    if membership.inactive is None or not membership.joined:
+        return "served", "the client has left the service"
+    return "deactivated", f"it is inactive in the service: {membership.inactive}"
 
 
 def _as_json(choices: Sequence[tuple[Entry, JsonObject]]) -> dict[ServiceId, str]:

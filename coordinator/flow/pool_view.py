@@ -39,6 +39,12 @@ from coordinator.store.claims import FRONT_BUCKETS
 LOOK_AT_EMPTY_POOL_AFTER = 2.0
 """Seconds after which an empty pool is looked at again though nothing was heard, in case a signal was lost."""
 
+BELIEVE_EMPTY_FOR = 0.1
+"""Seconds for which an empty pool is not looked at again for those that ask without waiting, unless something is heard.
+
+Nodes tell each other as seldom.  However often clients ask when there is nothing, it costs ten looks a second.
+"""
+
 
 class PoolState(Enum):
     """The belief about a pool.  See the first table above."""
@@ -57,7 +63,7 @@ class PoolEvent(Enum):
     ITEMS_CAME = auto()
     """New items wait that are in no bucket yet."""
     ASKED = auto()
-    """Somebody asks after a time in which nobody looked, or asks without waiting."""
+    """Somebody asks after a time in which nobody looked; or asks without waiting, a while after it was found empty."""
     BUILD_BEGAN = auto()
     MORE_MAY_WAIT = auto()
     """A run of the builder has left items, or has not looked whether there are any."""
@@ -102,6 +108,7 @@ class PoolView:
 
     def __init__(self) -> None:
         self.state = PoolState.UNKNOWN
+        self._found_empty_at = float("-inf")
         self.look_again_at = 0.0
         """When the pool is looked at again, if it is believed to be empty."""
         self._target = 2 * FRONT_BUCKETS
@@ -113,8 +120,14 @@ class PoolView:
 
     def found_empty(self, now: float, seconds: float | None = None) -> None:
         """Note that there is nothing; look again after these seconds, else after `LOOK_AT_EMPTY_POOL_AFTER`."""
+        self._found_empty_at = now if seconds is None else float("-inf")
         self.look_again_at = now + (LOOK_AT_EMPTY_POOL_AFTER if seconds is None else seconds)
         self.on(PoolEvent.FOUND_EMPTY)
+
+    def asked_at_once(self, now: float) -> None:
+        """Note that somebody asks who does not wait."""
+        if self.state is not PoolState.EMPTY or now >= self._found_empty_at + BELIEVE_EMPTY_FOR:
+            self.on(PoolEvent.ASKED)
 
     def look_if_due(self, now: float) -> None:
         """Stop believing that the pool is empty once that was found long enough ago."""

@@ -11,7 +11,7 @@ from time import monotonic
 
 import structlog
 
-from coordinator.errors import StaleClaim, Unavailable, UnknownBucket
+from coordinator.errors import BadMessage, StaleClaim, Unavailable, UnknownBucket
 from coordinator.flow.catalogue import refuse_strangers
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
@@ -23,6 +23,7 @@ from coordinator.store import claim_lookup, claims, clients, recollects
 from coordinator.store.claims import EndReason
 from coordinator.store.pool import STATEMENT_DEADLINE
 from coordinator.wire.client import BucketLost, Hold, LostReason, Recollection, Release, Released
+from coordinator.wording import counted
 
 log = structlog.get_logger()
 
@@ -96,13 +97,15 @@ class Releases:
         client, session = holder.client_id, holder.session_id
         async with self._database.connection() as db:
             if keep:
-                await claims.keep_for_reconnect(db, [session], self._reconnect_window)
+                await recollects.keep_for_reconnect(db, [session], self._reconnect_window)
             else:
                 freed = await claims.release_session(db, client, session, way, self._recollect_window, delivered)
                 if way is claims.CUT_OFF:
                     for service in {bucket.service_id for bucket in freed if bucket.bucket_id in delivered}:
                         self._counters.disconnected(service)
                         self._counters.look(client, service)
+                for bucket in freed:  # another of its sessions may wait here
+                    self._grant.lost(client, bucket.service_id)
                 self._wake(freed)
         self._ended.put_nowait(session)
 
@@ -145,11 +148,12 @@ class Releases:
             raise StaleClaim("Your claim of that bucket has ended.")
 
         self._registry.drop(by.client_id, bucket_id, claim)
+        self._grant.lost(by.client_id, bucket.service_id)
         self._counters.given_back(bucket.service_id)
         self._counters.look(by.client_id, bucket.service_id)
         self._events.emit(
             "release",
-            f"given back with {freed[0].remaining} items left",
+            f"given back with {counted(freed[0].remaining, 'item')} left",
             client=by.client_id,
             service=self._catalogue.name_of(bucket.service_id),
             bucket=str(bucket_id),
@@ -178,6 +182,10 @@ class Releases:
         async with self._database.connection() as db:
             taken = await claims.release_client(db, client, service, way, self._recollect_window)
         freed()
+        if way.cost:
+            for bucket in taken:
+                self._counters.given_back(bucket.service_id)
+                self._counters.look(client, bucket.service_id)
         self.tell_lost(taken, reason, spare)
         self._wake(taken)
         return len(taken)
@@ -204,6 +212,25 @@ class Releases:
         self._wake(freed)
         return len(freed)
 
+    async def expire(self, service: ServiceId, most: float, spared: Callable[[], Sequence[BucketId]]) -> None:
+        """End the claims of this node's sessions that have lasted for more than `most` seconds, whatever was settled.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        for held in self._registry.begun_before(service, monotonic() - most):
+            if held.bucket_id in spared():
+                continue
+            async with self._database.connection() as db:
+                freed = await claims.release_claim(
+                    db, held.bucket_id, held.claim, claims.EXPIRED, self._recollect_window
+                )
+            for bucket in freed:
+                self._counters.dead(service)
+                self._counters.look(bucket.client_id, service)
+            self.tell_lost(freed, "expired")
+            self._wake(freed)
+
     def tell_lost(self, freed: Sequence[Freed], reason: LostReason, spare: Holder | None = None) -> None:
         """Tell the holders, on whatever node, that these claims are over."""
         for bucket in freed:
@@ -223,6 +250,8 @@ class Releases:
         """Tell the sessions of this node which of their claims somebody took away."""
         for client, bucket, claim in lost.claims:
             held = self._registry.drop(client, bucket, claim)
+            if held is not None:
+                self._grant.lost(client, held.service_id)
             if held is not None and held.holder.session_id != lost.spare:
                 held.holder.push(BucketLost(bucket_id=str(bucket), claim=claim, reason=lost.reason))
 
@@ -318,7 +347,7 @@ class Releases:
         """Free claims of this node's start that no session holds."""
         begun = monotonic()
         async with self._database.connection() as db:
-            believed = await claims.claims_of_boot(db, self._boot)
+            believed = await claim_lookup.claims_of_boot(db, self._boot)
 
         # A claim that began before that look is in the registry once no dispatcher claims for a moment.
         await self._grant.all_delivered()
@@ -343,3 +372,12 @@ def _bucket_named(hold: Hold) -> BucketId | None:
         return bucket_of(hold.bucket_id)
     except UnknownBucket:
         return None
+
+
+def refuse_repeated(holds: Sequence[Hold]) -> None:
+    """Refuse holds that name a bucket twice.
+
+    Raises: BadMessage
+    """
+    if len({hold.bucket_id.lower() for hold in holds}) < len(holds):
+        raise BadMessage("A bucket stands twice among `holds`.", detail={"path": "$.holds"})

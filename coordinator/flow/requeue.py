@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.release import Releases
+from coordinator.model import ClaimNumber, ServiceId
 from coordinator.store import building
 from coordinator.store import invalidations as store
 
@@ -23,7 +25,7 @@ REQUEUE_INTERVAL = 2.0
 
 
 class Requeue:
-    """Lets the items of an invalidation wait again."""
+    """Lets the items of an invalidation wait again, and no more once it is undone."""
 
     def __init__(self, core: Core, releases: Releases) -> None:
         self._database = core.database
@@ -43,6 +45,23 @@ class Requeue:
             except asyncpg.PostgresError:
                 log.exception("items could not be made to wait again; trying on")
 
+    async def withdraw(self, claims: Mapping[ServiceId, Sequence[ClaimNumber]]) -> None:
+        """Let no item of these claims wait any more, batch by batch: their results count again.
+
+        Raises:
+            Unavailable: the database is away; the items of the batches behind wait still.
+        """
+        loop = asyncio.get_running_loop()
+        for service, found in claims.items():
+            for start in range(0, len(found), CLAIMS_PER_TRANSACTION):
+                begun = loop.time()
+                async with self._database.transaction() as db:
+                    await building.lock(db, [service])
+                    await store.withdraw(db, service, found[start : start + CLAIMS_PER_TRANSACTION])
+
+                # It works half of the time at most, as above.
+                await asyncio.sleep(loop.time() - begun)
+
     async def requeue(self, invalidation: int, seconds: float) -> None:
         """Let items wait again, batch by batch, for at most so many seconds; `run` does the rest.
 
@@ -58,8 +77,8 @@ class Requeue:
                 if found is None:
                     return
                 await building.lock(db, found)
-                for claims in found.values():
-                    await store.requeue(db, claims)
+                for service, claims in found.items():
+                    await store.requeue(db, service, claims)
             self._releases.wake(found)
 
             # It works half of the time at most, so that it does not hold up other work.

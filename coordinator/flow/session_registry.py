@@ -6,8 +6,10 @@ A cache of what Postgres knows, for the sessions of this node only; it may vanis
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 from msgspec import Struct
@@ -18,14 +20,18 @@ from coordinator.model import BucketId, ClaimNumber, ClientId, ClientMembership,
 class Holder(Protocol):
     """A session as the flow sees it.
 
-    `alive`: its connection is open, as far as is known.  `push` never waits; `end` closes it with a code.
+    `alive`: its connection is open, as far as is known.  `agent`: its program, as it says.  `push` never waits; `end`
+    closes it with a code.
+    `told_notices`: the messages of operators that it was told, of those in force; None before its `welcome`.
     """
 
     session_id: SessionId
     client_id: ClientId
     identity: Identity
     address: str
+    agent: str | None
     draining: bool
+    told_notices: frozenset[int] | None
 
     @property
     def alive(self) -> bool: ...
@@ -49,24 +55,35 @@ class HeldClaim:
     items: tuple[ItemId, ...]
     given: str
     delivered_at: float
+    begun_at: float
+    """When its client first had it; earlier than `delivered_at` if it was regranted."""
+    submits: int = 0
+    """Submits of it that are under way."""
+    failed_at: float = -inf
+    """When a submit of it could not be carried out, the last time."""
 
 
 @dataclass(slots=True)
 class WorkMoments:
     """The moments at which a client last submitted results in a service, and last asked for more while hoarding.
 
-    On this node, in seconds of its clock that never goes back; 0: not yet.
+    On this node, in seconds of its clock that never goes back; 0: not yet.  `proven` are the buckets that it held here
+    when it was last served, the most since anything was heard by which it may have to wait, or may hold less.
+    `refusal_told`: when a submit of its that was refused last became an event.
     """
 
     submitted: float = 0.0
     hoarded: float = 0.0
+    proven: int = 0
+    refusal_told: float = -math.inf
 
 
 @dataclass(slots=True, eq=False)
 class Identity:
     """One client id with one secret, however many sessions it has here.
 
-    `arriving` counts hellos, `leaving` releases of ended sessions, that are still under way.
+    `arriving` counts hellos, `leaving` releases of ended sessions, that are still under way.  `readings_begun` counts
+    readings of what the database says of it, and what stands here is of the one with the number `newest_reading`.
     """
 
     client_id: ClientId
@@ -77,9 +94,12 @@ class Identity:
     sessions: dict[SessionId, Holder] = field(default_factory=dict)
     held: dict[BucketId, HeldClaim] = field(default_factory=dict)
     moments: dict[ServiceId, WorkMoments] = field(default_factory=dict)
+    readings_begun: int = 0
+    newest_reading: int = 0
     arriving: int = 0
     leaving: int = 0
-    left: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event | None = None
+    """Set when no release is under way any more; there only while one is."""
 
     def works_for(self, service: ServiceId) -> bool:
         """Tell whether work of this service may go to it."""
@@ -91,6 +111,11 @@ class Identity:
             and membership.joined
             and membership.inactive is None
         )
+
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether it had settled nothing that counts in any service, as was last read."""
+        return not any(membership.settled for membership in self.memberships.values())
 
     def health_in(self, service: ServiceId) -> Health:
         """Return its health in a service, as was last read."""
@@ -108,17 +133,19 @@ class Identity:
     def begin_leaving(self) -> None:
         """Note that a release of what one of its sessions held begins."""
         self.leaving += 1
-        self.left.clear()
+        if self.left is None:
+            self.left = asyncio.Event()
 
     def end_leaving(self) -> None:
         """Note that such a release is done."""
         self.leaving -= 1
-        if not self.leaving:
+        if self.left is not None and not self.leaving:
             self.left.set()
+            self.left = None
 
     async def settled_down(self) -> None:
         """Wait until no release of its ended sessions is under way."""
-        while self.leaving:
+        while self.left is not None:
             await self.left.wait()
 
 
@@ -127,6 +154,8 @@ class SessionRegistry:
 
     def __init__(self) -> None:
         self.sessions: dict[SessionId, Holder] = {}
+        self.oldest: dict[ServiceId, float] = {}
+        """For each service a moment before which no claim began that is held here."""
         self._identities: dict[ClientId, dict[bytes, Identity]] = {}
 
     def arrive(self, client: ClientId, secret_hash: bytes) -> Identity:
@@ -182,6 +211,7 @@ class SessionRegistry:
     def hold(self, held: HeldClaim) -> None:
         """Note that a session holds a bucket."""
         held.holder.identity.held[held.bucket_id] = held
+        self.oldest[held.service_id] = min(self.oldest.get(held.service_id, held.begun_at), held.begun_at)
 
     def held(self, client: ClientId, bucket: BucketId) -> HeldClaim | None:
         """Return a bucket if a session of that client holds it here."""
@@ -197,6 +227,19 @@ class SessionRegistry:
         if held is None or held.claim != claim:
             return None
         return held.holder.identity.held.pop(bucket)
+
+    def begun_before(self, service: ServiceId, moment: float) -> list[HeldClaim]:
+        """Return the claims of a service that are held here and began before that moment.
+
+        Costs a look at all that is held, but only once some claim may be that old.
+        """
+        if self.oldest.get(service, moment) >= moment:
+            return []
+        of_service = [held for held in self.all_held() if held.service_id == service]
+        self.oldest.pop(service, None)
+        if of_service:
+            self.oldest[service] = min(held.begun_at for held in of_service)
+        return [held for held in of_service if held.begun_at < moment]
 
     def all_held(self) -> Iterable[HeldClaim]:
         """Return all buckets that sessions of this node hold."""

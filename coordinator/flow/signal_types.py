@@ -21,10 +21,14 @@ class Signal(Struct, tag_field="kind"):
 
 
 class WorkCame(Signal, tag="work"):
-    """There may be work for a service; `waiting`: new items, which are in no bucket yet."""
+    """There may be work for a service.
+
+    `waiting`: new items, which are in no bucket yet; `behind`: buckets that rank behind all that were ready.
+    """
 
     service: ServiceId
     waiting: bool = False
+    behind: bool = False
 
 
 class ServicesChanged(Signal, tag="services"):
@@ -53,6 +57,12 @@ class ClaimsDied(Signal, tag="dead"):
     release_after: float
 
 
+class NoticeChanged(Signal, tag="notice"):
+    """A message of an operator was sent or withdrawn."""
+
+    number: int
+
+
 class TokenEnded(Signal, tag="token"):
     """The sessions that live by a token are to end."""
 
@@ -79,7 +89,17 @@ class SignalsMissed(Signal, tag="missed"):
     """Signals of other nodes may have been missed, so that all they tell of is to be read again; of this node alone."""
 
 
-AnySignal = WorkCame | ServicesChanged | ClientChanged | ClaimsLost | ClaimsDied | TokenEnded | NodeDrains | NodeStarted
+AnySignal = (
+    WorkCame
+    | ServicesChanged
+    | ClientChanged
+    | ClaimsLost
+    | ClaimsDied
+    | NoticeChanged
+    | TokenEnded
+    | NodeDrains
+    | NodeStarted
+)
 """A signal that is sent to the other nodes."""
 
 

@@ -19,7 +19,8 @@ from coordinator.errors import Unavailable
 from coordinator.flow.signal_types import AnySignal, Signal, SignalsMissed, WorkCame
 from coordinator.model import Boot, ServiceId
 from coordinator.store import nodes
-from coordinator.store.pool import UNAVAILABLE_ERRORS, Connection, Database
+from coordinator.store.faults import UNAVAILABLE_ERRORS
+from coordinator.store.pool import Connection, Database
 
 log = structlog.get_logger()
 
@@ -68,9 +69,9 @@ class Signals:
         """Call `receiver` for each signal of that type, of this node or another."""
         self._receivers[kind] = receiver
 
-    def work(self, service: ServiceId, *, waiting: bool = False) -> None:
-        """Tell that there may be work for a service; `waiting`: new items, which are in no bucket yet."""
-        self.deliver(WorkCame(service, waiting))
+    def work(self, service: ServiceId, *, waiting: bool = False, behind: bool = False) -> None:
+        """Tell that there may be work for a service; `waiting` and `behind` as in `WorkCame`."""
+        self.deliver(WorkCame(service, waiting, behind))
         if not self.alone:
             self._wake_ups.add(service)
             self._ready.set()

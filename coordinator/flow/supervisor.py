@@ -58,6 +58,7 @@ class Supervisor:
         state.stopped.set()
 
     async def _run_once(self, name: str, run: Run) -> None:
+        cause = "it ended by itself"
         try:
             await run()
             log.error("a part of the node ended by itself", part=name)
@@ -65,8 +66,10 @@ class Supervisor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
+            cause = "it was cancelled"
             log.exception("a part of the node failed: it was cancelled, and nobody did it", part=name)
-        except Exception:
+        except Exception as fault:
+            cause = type(fault).__name__
             log.exception("a part of the node failed", part=name)
         self._failed_at[name] = monotonic()
-        self._core.events.emit("fault", f"the part {name} of the node failed")
+        self._core.events.emit("fault", f"the part {name} of the node failed: {cause}")

@@ -10,7 +10,7 @@ from itertools import islice
 from time import time
 from typing import NamedTuple, get_args
 
-from coordinator.wire.stats import EventKind
+from coordinator.wire.stats_events import SEVERITIES, EventKind, Severity
 
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
@@ -27,6 +27,7 @@ class NodeEvent(NamedTuple):
     number: int
     at: float
     kind: EventKind
+    severity: Severity
     client: str | None
     service: str | None
     bucket: str | None
@@ -46,15 +47,21 @@ class Events:
         self,
         kind: EventKind,
         text: str,
+        severity: Severity | None = None,
+        /,
         *,
         client: str | None = None,
         service: str | None = None,
         bucket: str | None = None,
     ) -> None:
-        """Note an event; `service` is its name."""
+        """Note an event; `service` is its name, `severity` that of its kind unless told."""
         self.newest += 1
         self.counts[kind] += 1
-        self._ring.append(NodeEvent(self.newest, time(), kind, client, service, bucket, text[:MAX_EVENT_TEXT]))
+        self._ring.append(
+            NodeEvent(
+                self.newest, time(), kind, severity or SEVERITIES[kind], client, service, bucket, text[:MAX_EVENT_TEXT]
+            )
+        )
 
     def since(self, number: int) -> list[NodeEvent]:
         """Return the events after that number that are still remembered, oldest first."""

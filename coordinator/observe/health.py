@@ -9,10 +9,9 @@ harm, and can show that it works again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from statistics import median
 from typing import NamedTuple
 
 from coordinator.model import Health, ServiceSettings
@@ -62,7 +61,12 @@ MIN_RESULTS_FOR_SHARES = 200
 """Results of its own, and of each other, from which on shares are compared: their standard error is 3.5 % at most."""
 
 MIN_CLIENTS_FOR_SHARES = 3
-"""Others to compare with: of three, one that is wrong itself does not move the median."""
+"""Others that are as usual: of three, one that is wrong itself does not move the median.  They are connected from so
+many blocks of addresses: who comes as many identities from one can outnumber all others where little was done."""
+
+MOST_OF_THE_WORK = 0.25
+"""Share of the work that those who stand out may have done: beyond that it is not known who is right, and nobody is
+flagged.  The work of a client is what it has settled and nobody took back, so new identities weigh nothing."""
 
 MIN_SHARE_DIFFERENCE = 0.2
 """Difference of shares below which nobody is harmed, however certain it is."""
@@ -99,6 +103,7 @@ class WorkRecord:
     returned: int = 0
     seconds: float = 0.0
     paced: int = 0
+    standing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +111,21 @@ class ResultHour:
     """Results of one hour: the client's own, and those of each other client that had some."""
 
     own: Labels
-    others: Sequence[Labels]
+    others: Mapping[str, Labels]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The other clients: seconds an item of each, and the hours in which the client had results."""
+    """The other clients: items that each has settled and nobody took back, seconds an item of each, and their results.
 
-    paces: Sequence[float] = ()
-    hours: Sequence[ResultHour] = field(default_factory=tuple)
+    `hours` are those in which the client itself had results, `blocks` the blocks of addresses of the others; one that
+    is not among them is a block of its own.
+    """
+
+    standing: Mapping[str, int] = field(default_factory=dict)
+    paces: Mapping[str, float] = field(default_factory=dict)
+    hours: Sequence[ResultHour] = ()
+    blocks: Mapping[str, str] = field(default_factory=dict)
 
 
 def judge(record: WorkRecord, others: Comparison, before: Verdict) -> Verdict:
@@ -176,33 +187,43 @@ def _returned(record: WorkRecord, others: Comparison) -> Verdict:
 
 def _too_fast(record: WorkRecord, others: Comparison) -> Verdict:
     own = pace(record.seconds, record.paced)
-    if own is None or own >= MIN_SECONDS_PER_CHECK or len(others.paces) < MIN_PACES:
+    paces = {name: seconds for name, seconds in others.paces.items() if others.standing[name] >= MIN_ITEMS_FOR_PACE}
+    if own is None or own >= MIN_SECONDS_PER_CHECK or len(paces) < MIN_PACES:
         return OK
 
-    usual = median(others.paces)
-    if own * TOO_FAST_FACTOR >= usual:
+    usual = _median([(seconds, others.standing[name]) for name, seconds in paces.items()])
+    as_fast = [name for name, seconds in paces.items() if seconds * TOO_FAST_FACTOR < usual]
+    if own * TOO_FAST_FACTOR >= usual or not _is_minority(record, others, as_fast, paces):
         return OK
-    return Verdict(
-        "flagged",
-        f"too fast to be true: {own * 1000:.2g} ms an item, the median of {len(others.paces)} others is "
-        f"{usual * 1000:.2g} ms",
-    )
+    compared = f"{_milliseconds(own)} an item, the median of {len(paces)} others is {_milliseconds(usual)}"
+    return Verdict("flagged", f"too fast to be true: {compared}")
+
+
+def _milliseconds(seconds: float) -> str:
+    milliseconds = seconds * 1000
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 10 else f"{round(milliseconds, 2):g} ms"
 
 
 def _out_of_line(record: WorkRecord, others: Comparison) -> Verdict:
     """Compare the share of each kind of result with the others' medians, hour by hour (as Mantel and Haenszel do)."""
-    hours = [hour for hour in others.hours if len(_comparable(hour)) >= MIN_CLIENTS_FOR_SHARES]
+    hours = [
+        hour
+        for each in others.hours
+        if len((hour := _comparable(each, others.standing)).others) >= MIN_CLIENTS_FOR_SHARES
+    ]
     results = sum(sum(hour.own.values()) for hour in hours)
     if results < MIN_RESULTS_FOR_SHARES:
         return OK
 
     own = sum((Counter(hour.own) for hour in hours), Counter[str]())
-    for label in sorted({label for hour in hours for labels in (hour.own, *hour.others) for label in labels}):
-        usual, error = _expected(hours, label, results)
+    for label in sorted({label for hour in hours for labels in (hour.own, *hour.others.values()) for label in labels}):
+        usual, error = _expected(hours, label, results, others.standing)
         share = own[label] / results
-        if abs(share - usual) >= MIN_SHARE_DIFFERENCE and abs(share - usual) >= MIN_STANDARD_ERRORS * error:
-            found = f"{share:.0%} {label} in {results} results, the others {usual:.0%}"
-            return Verdict("flagged", f"results out of line with the others: {found}")
+        certain = max(MIN_SHARE_DIFFERENCE, MIN_STANDARD_ERRORS * error)
+        if abs(share - usual) < certain or not _stands_alone(record, others, hours, label, share - usual):
+            continue
+        found = f"{share:.0%} {label} in {results} results, the others {usual:.0%} (±{error:.1%})"
+        return Verdict("flagged", f"results out of line with the others: {found}")
     return OK
 
 
@@ -223,19 +244,66 @@ def _counted(count: int, thresholds: Thresholds, reason: str) -> Verdict:
     return Verdict("watched", reason) if count >= thresholds.watched else OK
 
 
-def _comparable(hour: ResultHour) -> list[Labels]:
-    return [labels for labels in hour.others if sum(labels.values()) >= MIN_RESULTS_FOR_SHARES]
+def _is_minority(record: WorkRecord, others: Comparison, alike: Collection[str], compared: Collection[str]) -> bool:
+    """Tell whether a client and those that are like it have done so little of the work that the others are right."""
+    own_side = record.standing + sum(others.standing[name] for name in alike)
+    work = record.standing + sum(others.standing[name] for name in compared)
+    usual = {others.blocks.get(name, name) for name in compared if name not in alike}
+    return own_side <= MOST_OF_THE_WORK * work and len(usual) >= MIN_CLIENTS_FOR_SHARES
 
 
-def _expected(hours: Sequence[ResultHour], label: str, results: int) -> tuple[float, float]:
+def _stands_alone(
+    record: WorkRecord, others: Comparison, hours: Sequence[ResultHour], label: str, difference: float
+) -> bool:
+    """Tell whether those whose shares are nearer to the client's than to the usual one are a minority with it."""
+    medians = [_median(_shares(hour, label, others.standing)) for hour in hours]
+    compared = {name for hour in hours for name in hour.others}
+    alike = set()
+    for name in compared:
+        counts = [(hour.others[name], usual) for hour, usual in zip(hours, medians, strict=True) if name in hour.others]
+        results = sum(sum(labels.values()) for labels, _ in counts)
+        apart = sum(labels.get(label, 0) - sum(labels.values()) * usual for labels, usual in counts) / results
+        if abs(apart - difference) < abs(apart):
+            alike.add(name)
+    return _is_minority(record, others, alike, compared)
+
+
+def _comparable(hour: ResultHour, standing: Mapping[str, int]) -> ResultHour:
+    """Leave out the others that have too few results in that hour, or have no standing."""
+    others = {
+        name: labels
+        for name, labels in hour.others.items()
+        if min(sum(labels.values()), standing.get(name, 0)) >= MIN_RESULTS_FOR_SHARES
+    }
+    return ResultHour(hour.own, others)
+
+
+def _shares(hour: ResultHour, label: str, standing: Mapping[str, int]) -> list[tuple[float, int]]:
+    """Return the share of a label with each other client, and the work by which it weighs."""
+    return [(labels.get(label, 0) / sum(labels.values()), standing[name]) for name, labels in hour.others.items()]
+
+
+def _median(weighed: Sequence[tuple[float, int]]) -> float:
+    """Return the value with half of the weight on either side."""
+    half, below = sum(weight for _, weight in weighed) / 2, 0
+    for value, weight in sorted(weighed):
+        below += weight
+        if below >= half:
+            return value
+    raise ValueError("nothing to compare with")
+
+
+def _expected(
+    hours: Sequence[ResultHour], label: str, results: int, standing: Mapping[str, int]
+) -> tuple[float, float]:
     """Return the share of a label that a client like the others would have in those hours, and its standard error."""
     mean, variance = 0.0, 0.0
     for hour in hours:
-        shares = [labels.get(label, 0) / sum(labels.values()) for labels in _comparable(hour)]
-        usual = median(shares)
+        shares = _shares(hour, label, standing)
+        usual = _median(shares)
 
         # How far the others are apart, beyond chance; 1.4826 makes a median deviation a standard one.
-        spread = 1.4826 * median(abs(share - usual) for share in shares)
+        spread = 1.4826 * _median([(abs(share - usual), weight) for share, weight in shares])
 
         mine = sum(hour.own.values())
         # As if one more of each kind had been seen, so that 0 of 200 is not for certain never.

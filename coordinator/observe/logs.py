@@ -113,6 +113,9 @@ def configure(style: Literal["json", "console"], level: str) -> None:
         )
     )
 
+    # It tells of each try to reach the database, with a traceback; a line of our own says when it goes and comes.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
+
     # Not below warnings, whatever the level: libraries tell every frame then, secrets and all.
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
     logging.captureWarnings(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, process_time
@@ -14,8 +15,26 @@ from msgspec import Struct, json
 LAG_CHECK_INTERVAL = 0.25
 """Seconds between two checks whether the event loop is late."""
 
-Pending = dict[str, tuple[int, int]]
-"""For each service by name: buckets that were asked for and are not there, and by how many clients."""
+
+class PendingBuckets(Struct, array_like=True, frozen=True):
+    """Buckets of a service that were asked for and are not there, and by how many clients.
+
+    `reasons` counts them by why they do not come, as their sessions were told; what is just being served is not in it.
+    """
+
+    buckets: int = 0
+    clients: int = 0
+    reasons: dict[str, int] = {}
+
+    def plus(self, other: PendingBuckets) -> PendingBuckets:
+        """Return the sum of this and that of another node."""
+        reasons = Counter(self.reasons)
+        reasons.update(other.reasons)
+        return PendingBuckets(self.buckets + other.buckets, self.clients + other.clients, dict(reasons))
+
+
+Pending = dict[str, PendingBuckets]
+"""Each service by its name, and the buckets of it that are pending."""
 
 
 class NodeLoad(Struct):

@@ -83,6 +83,35 @@ def forwarded_for(headers: Headers) -> list[str]:
     return [part for part in parts if part[:4].lower() == "for="]
 
 
+def forwarded_host(headers: Headers) -> str | None:
+    """Return the host that the nearest proxy was asked for: of X-Forwarded-Host, else of Forwarded; None without."""
+    lines = headers.get_all("X-Forwarded-Host")
+    if lines:
+        return lines[-1].rpartition(",")[2].strip()
+    elements = [element for line in headers.get_all("Forwarded") for element in line.split(",")]
+    for part in elements[-1].split(";") if elements else ():
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "host":
+            return value.strip('" ')
+    return None
+
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether a page of that origin comes from the host that a request names; a scheme's own port may be left out."""
+    scheme, _, place = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme)
+    return port is not None and bool(host) and place.removesuffix(port) == host.lower().removesuffix(port)
+
+
+def normal_origin(origin: str) -> str:
+    """Return an origin as browsers send it: in lower case, without the port that is its scheme's own."""
+    origin = origin.lower()
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition(":")[0], ""))
+
+
 FORWARDING_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 """Headers by which proxies tell that a request is not their own."""
 

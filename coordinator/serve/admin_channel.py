@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 import structlog
 
-from coordinator.errors import Forbidden, PeerError, Unavailable
+from coordinator.errors import Forbidden, NotFound, PeerError, Unavailable, UnknownBucket
 from coordinator.serve.channel import Edge, Step
 from coordinator.serve.connection import TimestampedConnection
 from coordinator.serve.token_session import TokenSession, check_protocol
 from coordinator.store import activity
 from coordinator.wire import admin as wire
+from coordinator.wire.admin.items import ItemAdd
 from coordinator.wire.admin.system import Health, LimitsShow, Stats
 from coordinator.wire.codec import Codec, tag_of
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Request
+from coordinator.wording import counted
 
 log = structlog.get_logger()
 
-CODEC: Codec[Request] = Codec(*wire.ANSWERS)
+CODEC: Codec[Request] = Codec(*wire.ANSWERS, deep=ItemAdd)
 
 MAX_ADMIN_FRAME_BYTES = 16 * 1024 * 1024
 """Largest frame from an admin: `item.add` takes thousands of items at once."""
@@ -29,7 +31,11 @@ NOT_LOGGED: frozenset[type[Request]] = frozenset({Stats, LimitsShow, Health})
 """Requests that live views repeat; they are not noted in the activity log."""
 
 READ_ONLY: frozenset[type[Request]] = frozenset(
-    one for one in wire.ANSWERS if tag_of(one).endswith((".list", ".show", ".waiting", ".quarantined", ".export"))
+    one
+    for one in wire.ANSWERS
+    if tag_of(one).endswith(
+        (".list", ".show", ".waiting", ".quarantined", ".export", ".changes", ".plugins", ".invalidations")
+    )
 )
 """Requests that change nothing and so are no event; those of `NOT_LOGGED` are none either."""
 
@@ -109,21 +115,27 @@ class AdminSession(TokenSession):
             log.warning("not noted in the activity log", request=tag_of(type(request)), **self.log_fields)
 
     def _emit_event(self, request: Request, who: str, error: PeerError | None) -> None:
-        target = _target(request)
-        self._edge.core.events.emit(
+        """Emit the event of a request; it is about a thing only if there is one, for viewers show that as a link."""
+        core, target = self._edge.core, _target(request)
+        missing = isinstance(error, NotFound | UnknownBucket)
+        service = getattr(request, "service", None)
+        if error is not None and isinstance(service, str) and not core.catalogue.has(service):
+            service = None
+
+        core.events.emit(
             "admin",
             f"{tag_of(type(request))}{'' if target is None else f' {target}'}"
             f" by {who}{'' if error is None else f': {error.code}'}",
-            client=getattr(request, "client_id", None),
-            service=getattr(request, "service", None),
-            bucket=getattr(request, "bucket_id", None),
+            client=None if missing else getattr(request, "client_id", None),
+            service=service,
+            bucket=None if missing else getattr(request, "bucket_id", None),
         )
 
 
 def _target(request: Request) -> str | None:
-    for name in ("client_id", "bucket_id", "key", "service", "token_id", "node"):
+    for name in ("client_id", "bucket_id", "key", "service", "token_id", "notice_id", "node"):
         value = getattr(request, name, None)
         if isinstance(value, str):
             return value[:256]
     keys = getattr(request, "keys", None)
-    return f"{len(keys)} keys" if keys else None
+    return counted(len(keys), "key") if keys else None

@@ -29,13 +29,13 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
-            self._events.emit("fault", "a task of the node failed")
+            self._events.emit("fault", f"a task of the node failed: {type(fault).__name__}")
             log.error("a task of the node failed", exc_info=fault)
 
-    async def finish(self) -> None:
-        """Wait for the running tasks, 5 s at most."""
+    async def finish(self, within: float) -> None:
+        """Wait for the running tasks, for so many seconds at most."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5.0)
+            await asyncio.wait(self._tasks, timeout=within)
 
     def cancel(self) -> None:
         """Cancel the tasks that still run."""

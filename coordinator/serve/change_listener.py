@@ -1,15 +1,25 @@
-"""Tell or close the sessions of this node when clients, services or tokens have changed, here or on another node."""
+"""Tell or close the sessions of this node when clients, services, notices or tokens have changed, here or elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
 from coordinator.flow.membership import Memberships
-from coordinator.flow.signal_types import ClientChanged, ServiceReloaded, ServicesChanged, SignalsMissed, TokenEnded
+from coordinator.flow.notices import Notices
+from coordinator.flow.signal_types import (
+    ClientChanged,
+    NoticeChanged,
+    ServiceReloaded,
+    ServicesChanged,
+    SignalsMissed,
+    TokenEnded,
+)
 from coordinator.model import ClientId
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.open_sessions import OpenSessions
@@ -25,7 +35,13 @@ class ChangeListener:
     """Reads clients and services again after a signal that they have changed, and closes sessions of revoked tokens."""
 
     def __init__(
-        self, core: Core, grant: Grant, memberships: Memberships, sessions: OpenSessions, background: BackgroundTasks
+        self,
+        core: Core,
+        grant: Grant,
+        memberships: Memberships,
+        notices: Notices,
+        sessions: OpenSessions,
+        background: BackgroundTasks,
     ) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
@@ -33,6 +49,7 @@ class ChangeListener:
         self._signals = core.signals
         self._grant = grant
         self._memberships = memberships
+        self._notices = notices
         self._sessions = sessions
         self._background = background
 
@@ -41,6 +58,7 @@ class ChangeListener:
         signals = self._signals
         signals.on(ClientChanged, self._on_client)
         signals.on(ServicesChanged, self._on_services)
+        signals.on(NoticeChanged, self._on_notice)
         signals.on(TokenEnded, self._on_token)
         signals.on(SignalsMissed, self._on_missed)
         signals.on(ServiceReloaded, self._on_service_reloaded)
@@ -76,14 +94,12 @@ class ChangeListener:
         self._background.begin(self._reload(changed.client))
 
     async def _reload(self, client: ClientId) -> None:
-        """Read a client's memberships again, however long the database is away."""
-        while True:
-            try:
-                await self._memberships.reload(client)
-            except Unavailable:
-                await asyncio.sleep(1.0)
-            else:
-                return
+        """Read a client's memberships again; in a service that it has joined, it may be told what it was not before."""
+        await _until_done(partial(self._memberships.reload, client))
+        self._notices.tell_client(client)
+
+    def _on_notice(self, changed: NoticeChanged) -> None:
+        self._background.begin(_until_done(partial(self._notices.refresh, changed.number)))
 
     async def _resync(self) -> None:
         """Read again all that signals tell of, since some may have been missed."""
@@ -94,6 +110,7 @@ class ChangeListener:
             await self._end_sessions_of_ended_tokens()
 
         await self.reload_services()
+        await _until_done(self._notices.load)
 
     async def reload_services(self) -> None:
         """Read the services again; clients are told of each that has changed."""
@@ -109,8 +126,19 @@ class ChangeListener:
                 session.push(push)
         if entry.service.state == "revoked":
             self._grant.close(entry.service.service_id)
-        self._grant.wake(entry.service.service_id)
+        self._grant.reloaded(entry.service.service_id)
 
     def _on_token(self, revoked: TokenEnded) -> None:
         for session in self._sessions.of_token(revoked.token_id):
             session.end(Close.DEACTIVATED, "the token was revoked")
+
+
+async def _until_done(read: Callable[[], Awaitable[None]]) -> None:
+    """Read something of the database, however long it is away."""
+    while True:
+        try:
+            await read()
+        except Unavailable:
+            await asyncio.sleep(1.0)
+        else:
+            return

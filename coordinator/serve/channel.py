@@ -17,10 +17,10 @@ from coordinator.errors import CoordinatorError, Internal, PeerError, ServerUnav
 from coordinator.flow.core import Core
 from coordinator.serve.background_tasks import BackgroundTasks
 from coordinator.serve.connection import PeerConnection, TimestampedConnection, ref_of
+from coordinator.serve.costs import Costs
 from coordinator.serve.limits import BYTES_A_MINUTE, Addresses, TokenBucket
-from coordinator.wire.client import Limits
 from coordinator.wire.codec import Codec, Undecodable, tag_of
-from coordinator.wire.frames import PROTOCOL, Answer, Close, Request, ServerCard
+from coordinator.wire.frames import PROTOCOL, Answer, Close, Limits, Request, ServerCard
 
 log = structlog.get_logger()
 
@@ -38,6 +38,7 @@ class Edge:
     core: Core
     background: BackgroundTasks
     addresses: Addresses
+    costs: Costs
     limits: Limits
     card: ServerCard
 
@@ -76,9 +77,10 @@ class ChannelSession(PeerConnection):
             error = peer_error_of(failure, **self.log_fields)
             kind = tag_of(type(request))
             log.log(self.refusals_logged_at, "refused", request=kind, code=error.code, **self.log_fields)
-        except Exception:
+        except Exception as fault:
             # The edge of the connection: a fault of this program is answered and logged; other sessions go on.
-            self._edge.core.events.emit("fault", f"{tag_of(type(request))} could not be answered", **self.origin)
+            text = f"{tag_of(type(request))} could not be answered: {type(fault).__name__}"
+            self._edge.core.events.emit("fault", text, **self.origin)
             log.exception("a request failed", request=tag_of(type(request)), **self.log_fields)
             error = Internal("Something went wrong here.")
 

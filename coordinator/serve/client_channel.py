@@ -19,12 +19,17 @@ import structlog
 
 from coordinator.errors import (
     BadMessage,
+    BadResult,
     Draining,
+    Internal,
     NotRegistered,
+    NoWork,
     PeerError,
     RateLimited,
     ServerUnavailable,
+    UnassignedItems,
     Unavailable,
+    UnknownBucket,
 )
 from coordinator.flow.asks import Asks
 from coordinator.flow.catalogue import membership_of
@@ -32,7 +37,9 @@ from coordinator.flow.core import RETRY_AFTER_DRAIN
 from coordinator.flow.grant import Grant
 from coordinator.flow.intake import Intake
 from coordinator.flow.membership import Memberships
-from coordinator.flow.release import Releases
+from coordinator.flow.notices import Notices
+from coordinator.flow.personal_data import PersonalData
+from coordinator.flow.release import Releases, refuse_repeated
 from coordinator.flow.session_registry import Identity
 from coordinator.model import Claimed, ClientId, SessionId
 from coordinator.serve.channel import (
@@ -43,6 +50,7 @@ from coordinator.serve.channel import (
     other_version,
 )
 from coordinator.serve.connection import TimestampedConnection, ref_of
+from coordinator.serve.costs import ASK_IN_VAIN, REFUSED_SUBMIT, SUBMIT_IN_VAIN, SessionAccount
 from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW
 from coordinator.store import claims
 from coordinator.wire import client as wire
@@ -52,7 +60,7 @@ from coordinator.wire.session import NEEDS_REGISTRATION, Life, SessionEvent
 
 log = structlog.get_logger()
 
-CODEC: Codec[Request] = Codec(*wire.ANSWERS)
+CODEC: Codec[Request] = Codec(*wire.ANSWERS, deep=wire.Submit)
 
 WAITS_FOR_SUBMITS: frozenset[type[Request]] = frozenset(
     {wire.Unregister, wire.Leave, wire.Activate, wire.Release, wire.Recollect}
@@ -72,6 +80,8 @@ class ClientDependencies:
     intake: Intake
     releases: Releases
     memberships: Memberships
+    notices: Notices
+    personal_data: PersonalData
 
 
 class ClientSession(ChannelSession):
@@ -85,17 +95,23 @@ class ClientSession(ChannelSession):
         self, connection: TimestampedConnection, address: str, edge: Edge, dependencies: ClientDependencies
     ) -> None:
         super().__init__(connection, address, edge)
+
         self._grant = dependencies.grant
         self._asks = dependencies.asks
         self._intake = dependencies.intake
         self._releases = dependencies.releases
         self._memberships = dependencies.memberships
+        self._notices = dependencies.notices
+        self._personal_data = dependencies.personal_data
         self._life = Life()
         self.session_id = SessionId(uuid4())
         self.client_id = ClientId("")
+        self.agent: str | None = None
         self.draining = False
+        self.told_notices: frozenset[int] | None = None
         self._submits: dict[str, asyncio.Task[None]] = {}
         self._registrations_refused = 0
+        self._account = SessionAccount(edge.costs, address)
 
     @property
     def welcomed(self) -> bool:
@@ -140,12 +156,13 @@ class ClientSession(ChannelSession):
         self._life.move(SessionEvent.DRAIN)
         self.draining = True
         if self.welcomed:
-            self._grant.withdraw(self)
             self.push(wire.Drain(retry_after=RETRY_AFTER_DRAIN, reason=reason))
+            self._grant.tell_drain(self)
 
     # One request
 
     async def admit(self, request: Request) -> None:
+        self._account.charge(request)
         self._life.admit(type(request))
         if type(request) in NEEDS_REGISTRATION:
             if not self.identity.registered:
@@ -153,6 +170,9 @@ class ClientSession(ChannelSession):
             self._take_large_frames()  # another session of the client may have registered it
         if self._submits and type(request) in WAITS_FOR_SUBMITS:
             await asyncio.wait(self._submits.values())
+
+    def wait_for_bytes(self, size: int) -> float:
+        return self._account.wait_before(size) or super().wait_for_bytes(size)
 
     def step_for(self, request: Request) -> Step:
         return partial(ANSWERS[type(request)], self)
@@ -164,6 +184,7 @@ class ClientSession(ChannelSession):
     def undecodable(self, frame: str, error: PeerError) -> PeerError:
         """Return the error that answers a bad frame; for a `hello` of another version, it says so instead."""
         if self.welcomed:
+            self._account.charge_refused(len(frame))
             return error
 
         try:
@@ -182,11 +203,12 @@ class ClientSession(ChannelSession):
             raise other_version(hello.protocol)
         if self._state.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, close_code=Close.RESTART)
-        _refuse_repeated(hello.holds or ())
+        refuse_repeated(hello.holds or ())
 
         core = self._edge.core
         identity, counters = await self._memberships.hello(hello, self.session_id, self.address)
-        self.identity, self.client_id = identity, ClientId(hello.client_id)
+        self.identity, self.client_id, self.agent = identity, ClientId(hello.client_id), hello.agent
+        self._account.identity = identity
         core.registry.enter(self)
         self._life.move(SessionEvent.WELCOMED)
         if identity.registered:
@@ -197,6 +219,7 @@ class ClientSession(ChannelSession):
         if hello.holds is not None:
             welcome.recollected, regranted = await self._recollect_at_hello(hello.holds)
 
+        welcome.notices = self._notices.begin(self)  # nothing waits from here on, so that no push comes before it
         self.answer(welcome, ref_of(hello))
         for claimed in regranted:
             self._grant.push(claimed, self)
@@ -275,10 +298,20 @@ class ClientSession(ChannelSession):
     async def _report(self, report: wire.Report) -> Answer:
         return await self._memberships.report(report, self)
 
+    async def _export(self, export: wire.MeExport) -> Answer:
+        rows, following = await self._personal_data.page(self.client_id, export.after, export.limit)
+        return wire.Exported(rows=rows, next=following)
+
     # Work
 
     async def _ask(self, ask: wire.Ask) -> None:
-        outcome = await self._asks.ask(ask, self)
+        try:
+            outcome = await self._asks.ask(ask, self)
+        except NoWork:
+            self._account.charge_vain(ASK_IN_VAIN)
+            raise
+        if outcome.answer.waiting is not None:
+            self._account.charge_vain(ASK_IN_VAIN)
         self.answer(outcome.answer, ref_of(ask))  # before the pushes: those of a dispatcher follow when its task runs
         for claimed in outcome.at_hand:
             self._grant.push(claimed, self)
@@ -305,7 +338,18 @@ class ClientSession(ChannelSession):
 
     async def _submit(self, submit: wire.Submit) -> Answer:
         begun = monotonic()
-        stored = await self._intake.submit(submit, self)
+        try:
+            stored = await self._intake.submit(submit, self)
+        except (Internal, ServerUnavailable):
+            raise  # what the server, or a plugin, could not do is not the client's fault
+        except PeerError as refusal:
+            self._account.charge_vain(REFUSED_SUBMIT)
+            if isinstance(refusal, BadMessage | BadResult | UnassignedItems | UnknownBucket):
+                self._account.charge_refused(len(bytes(submit.results)))
+            raise
+
+        if not stored.stored:
+            self._account.charge_vain(SUBMIT_IN_VAIN)
         log.debug("stored", bucket=submit.bucket_id, seconds=round(monotonic() - begun, 4), **self.log_fields)
         return stored
 
@@ -313,7 +357,7 @@ class ClientSession(ChannelSession):
         return await self._releases.give_back(release, self)
 
     async def _recollect(self, recollect: wire.Recollect) -> None:
-        _refuse_repeated(recollect.holds or ())
+        refuse_repeated(recollect.holds or ())
         if self.draining:
             raise Draining("This node drains.", retry_after=RETRY_AFTER_DRAIN, scope="server")
 
@@ -322,11 +366,6 @@ class ClientSession(ChannelSession):
         self.answer(answer, ref_of(recollect))
         for claimed in regranted:
             self._grant.push(claimed, self)
-
-
-def _refuse_repeated(holds: Sequence[wire.Hold]) -> None:
-    if len({hold.bucket_id.lower() for hold in holds}) < len(holds):
-        raise BadMessage("A bucket stands twice among `holds`.", detail={"path": "$.holds"})
 
 
 ANSWERS: Mapping[type[Request], Callable[[ClientSession, Any], Awaitable[Answer | None]]] = {
@@ -342,6 +381,7 @@ ANSWERS: Mapping[type[Request], Callable[[ClientSession, Any], Awaitable[Answer 
     wire.Release: ClientSession._release,
     wire.Recollect: ClientSession._recollect,
     wire.Report: ClientSession._report,
+    wire.MeExport: ClientSession._export,
 }
 """The client channel: the function that answers each request."""
 assert ANSWERS.keys() == wire.ANSWERS.keys()

@@ -15,10 +15,10 @@ from websockets.protocol import Event, State
 from coordinator.errors import PeerError, RateLimited
 from coordinator.serve.addresses import is_forwarded
 from coordinator.serve.background_tasks import BackgroundTasks
+from coordinator.serve.http_pages import method_not_allowed
 from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW, Handshakes, TokenBucket
-from coordinator.wire.client import Limits
 from coordinator.wire.codec import encode, error_frame, peek_ref
-from coordinator.wire.frames import Answer, Close, Ref, Request
+from coordinator.wire.frames import Answer, Close, Limits, Ref, Request
 
 log = structlog.get_logger()
 
@@ -34,6 +34,9 @@ BYTES_PARSED_AT_ONCE = 8 * 1024
 MAX_PEEKED = 4096
 """Characters of a frame that is refused for its rate, up to which its `ref` is looked for."""
 
+LARGE = 16 * 1024
+"""Characters of a frame after which others have a turn; sixteen frames of a megabyte may wait to be read."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds within which a peer must answer a close frame."""
 
@@ -43,7 +46,29 @@ def ref_of(request: Request) -> Ref | None:
     return None if isinstance(request.ref, UnsetType) else request.ref
 
 
-class TimestampedConnection(ServerConnection):
+class HttpConnection(ServerConnection):
+    """A connection that answers a request with a body, too: the library would end it without a word."""
+
+    _METHODS_WITH_BODY = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ")
+    _begun = False
+    _answered = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self._begun and data.startswith(self._METHODS_WITH_BODY):
+            self._answered = True
+            self.transport.write(method_not_allowed().serialize())
+            # What comes still is read and dropped, so that no reset overtakes the answer.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
+
+        self._begun = True
+        if not self._answered:
+            super().data_received(data)
+
+
+class TimestampedConnection(HttpConnection):
     """A connection that remembers who its peer is, and when it last heard from it.
 
     It asks `handshakes` for a place when it is accepted, and is dropped at once if there is none.
@@ -92,6 +117,12 @@ class TimestampedConnection(ServerConnection):
         self.end_handshake()
         super().connection_lost(exc)
 
+    def forget_headers(self) -> None:
+        """Drop the headers of the handshake: they are a sixth of the memory of an idle session."""
+        if self.request is not None:
+            self.request.headers.clear()
+        self.response = None
+
     def end_handshake(self) -> None:
         """Give the place among the handshakes to another connection."""
         if self._place is not None:
@@ -107,6 +138,8 @@ class PeerConnection:
     ) -> None:
         self.connection = connection
         self.address = address
+        self.behind_proxy = connection.request is not None and is_forwarded(connection.request.headers)
+        """Whether the connection was passed on by a proxy, by the headers of its request."""
         self._hello_timeout = limits.hello_timeout
         self._background = background
         self._rate = TokenBucket(limits.messages_per_minute)
@@ -115,17 +148,12 @@ class PeerConnection:
         self._receiving: asyncio.Task[Any] | None = None
         """The task that `end` may cancel, since no frame is being answered."""
         self._reading = False
+        self._hello_timer: asyncio.TimerHandle
 
     @property
     def log_fields(self) -> dict[str, str]:
         """The fields that identify this connection in the log."""
         return {"address": self.address}
-
-    @property
-    def behind_proxy(self) -> bool:
-        """Whether the connection was passed on by a proxy, by the headers of its request."""
-        request = self.connection.request
-        return request is not None and is_forwarded(request.headers)
 
     @property
     def welcomed(self) -> bool:
@@ -136,7 +164,7 @@ class PeerConnection:
 
     async def frames(self) -> None:
         """Pass each text frame to `take`, until the connection ends, `end` is called or no `hello` comes in time."""
-        timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
+        self._hello_timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
         self._receiving = None
 
         try:
@@ -152,6 +180,8 @@ class PeerConnection:
                     self.end(Close.UNSUPPORTED_DATA, "text frames only")
                 elif self._within_rate(frame):
                     await self.take(frame)
+                    if len(frame) > LARGE:
+                        await asyncio.sleep(0)
         except (ConnectionClosed, OSError):
             pass
         except asyncio.CancelledError:
@@ -163,10 +193,14 @@ class PeerConnection:
         finally:
             self._receiving = None
             self._reading = False
-            timer.cancel()
+            self._hello_timer.cancel()
 
     def _no_hello(self) -> None:
-        if not self.welcomed:
+        if self.welcomed:
+            return
+        if self.at_work:  # the time is ours: the database may stand still, and then the peer may try again
+            self._hello_timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
+        else:
             self.end(Close.NO_HELLO, "no hello in time")
 
     async def take(self, frame: str) -> None:

@@ -92,10 +92,10 @@ class Feed:
             except Unavailable:
                 await asyncio.sleep(TOPIC_RETRY_INTERVAL)
                 continue
-            except Exception:
+            except Exception as fault:
                 # One topic must not end the node.
                 log.exception("a topic cannot be computed", topic=self._topic)
-                self._events.emit("fault", f"the topic {self._topic} cannot be computed")
+                self._events.emit("fault", f"the topic {self._topic} cannot be computed: {type(fault).__name__}")
                 await asyncio.sleep(TOPIC_FAULT_PAUSE)
                 continue
 

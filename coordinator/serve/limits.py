@@ -33,6 +33,18 @@ class TokenBucket:
 
         return (amount - self._tokens) / self._rate
 
+    def owe(self, amount: float) -> None:
+        """Take so many tokens though there may be less; until the debt is paid, not even 0 can be taken."""
+        self.take(0)
+        self._tokens -= amount
+
+    def overdrawn(self) -> float:
+        """Return the seconds until no more is owed than one burst; 0 if that is so."""
+        if self._tokens >= -self._burst:
+            return 0.0
+        self.take(0)
+        return max(0.0, (-self._burst - self._tokens) / self._rate)
+
     @property
     def full(self) -> bool:
         """Whether no token is missing."""
@@ -63,10 +75,22 @@ class BucketsByAddress:
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.full}
             self._sweep_at = max(10_000, 2 * len(self._buckets))
 
+        return self._bucket(address).take(amount)
+
+    def owe(self, address: str, amount: float) -> None:
+        """Charge an address afterwards, be it too much."""
+        self._bucket(address).owe(amount)
+
+    def overdrawn(self, address: str) -> float:
+        """Return the seconds until an address owes no more than one burst."""
+        bucket = self._buckets.get(address)
+        return 0.0 if bucket is None else bucket.overdrawn()
+
+    def _bucket(self, address: str) -> TokenBucket:
         bucket = self._buckets.get(address)
         if bucket is None:
             bucket = self._buckets[address] = TokenBucket(self._per_minute)
-        return bucket.take(amount)
+        return bucket
 
 
 class Addresses:

@@ -8,25 +8,25 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
+from urllib.parse import parse_qs
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers, MultipleValuesError
+from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from coordinator.config import is_loopback
-from coordinator.errors import ConfigError
+from coordinator.config import Settings
 from coordinator.flow.core import RETRY_AFTER_DRAIN
-from coordinator.serve.addresses import HostCheck, client_block, forwarded_for
+from coordinator.serve.access import AccessRules
+from coordinator.serve.addresses import client_block, forwarded_for
 from coordinator.serve.admin_channel import AdminDependencies, AdminSession
 from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
-from coordinator.serve.connection import CLOSE_TIMEOUT, TimestampedConnection
+from coordinator.serve.connection import CLOSE_TIMEOUT, HttpConnection, TimestampedConnection
 from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages, plain
-from coordinator.serve.limits import Handshakes
+from coordinator.serve.limits import Handshakes, TokenBucket
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pinger import Pinger
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
@@ -36,6 +36,9 @@ log = structlog.get_logger()
 
 CLOSE_PERIOD = 4.0
 """Seconds over which a draining node spreads the closing of sessions that hold nothing."""
+
+REFUSALS_TOLD_A_MINUTE = 60
+"""Requests refused for their host or origin that are logged in a minute."""
 
 CLOSE_INTERVAL = 0.05
 """Seconds between two groups of sessions that are closed."""
@@ -62,8 +65,8 @@ class Listener:
         self._pages = pages
         self._sessions = sessions
         self._state = edge.core.state
-        self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
-        self._hosts = HostCheck((*settings.allowed_hosts, settings.host), loopback_only=is_loopback(settings.host))
+        self._rules = AccessRules(settings)
+        self._told = TokenBucket(REFUSALS_TOLD_A_MINUTE)
         self._handshakes = Handshakes(settings.trusted_proxies)
         self._pinger = Pinger(settings.ping_interval, settings.ping_timeout)
         self._servers: list[Server] = []
@@ -101,10 +104,21 @@ class Listener:
 
         ops_port = None
         if ops is not None:
-            beside = await serve(self._serve, ops[0], ops[1], process_request=self._on_ops_request, server_header=None)
+            beside = await serve(
+                self._serve,
+                ops[0],
+                ops[1],
+                create_connection=HttpConnection,
+                process_request=self._on_ops_request,
+                server_header=None,
+            )
             self._servers.append(beside)
             ops_port = _port(beside)
         return _port(main), ops_port
+
+    def use(self, settings: Settings) -> None:
+        """Check requests by the hosts and origins of these settings from now on."""
+        self._rules = AccessRules(settings)
 
     async def run(self) -> None:
         """Ping all connections until cancelled."""
@@ -119,18 +133,35 @@ class Listener:
             return plain(http.HTTPStatus.BAD_REQUEST, f"The header {repeated.args[0]} stands there twice.\n")
 
     async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        path = request.path.partition("?")[0]
+        assert isinstance(connection, TimestampedConnection)
+        path, _, query = request.path.partition("?")
         headers = request.headers
-        if path not in PROBES and not self._hosts.allows(headers.get("Host")):
-            return plain(http.HTTPStatus.FORBIDDEN, "This host is not among the allowed_hosts.\n")
-        if "websocket" not in headers.get("Upgrade", "").lower():
-            return await self._pages.of_main_port(path)
-        if path not in CHANNELS:
-            return plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
+        if path not in PROBES and (told := self._rules.refuse_host(connection.peer, headers)) is not None:
+            self._tell(told, connection)
+            return plain(http.HTTPStatus.FORBIDDEN, f"{told}\n")
 
-        origin = headers.get("Origin")
-        if origin is not None and not self._may_come_from(origin, headers, own=path != CLIENT):
-            return plain(http.HTTPStatus.FORBIDDEN, "This origin is not on the allowlist.\n")
+        upgrade = request.method == "GET" and "websocket" in headers.get("Upgrade", "").lower()
+        if upgrade and path not in CHANNELS:
+            return plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
+        if upgrade:
+            return self._refusal(connection, request, path, headers.get("Origin"))
+        if request.method != "GET" or path not in CHANNELS:
+            return await self._pages.of_main_port(request.method, path)
+
+        # A browser hides from its page why a channel was refused, so the page asks in plain HTTP.
+        origin = parse_qs(query).get("origin", [None])[-1]
+        return self._refusal(connection, request, path, origin) or await self._pages.of_main_port("GET", path)
+
+    def _refusal(
+        self, connection: TimestampedConnection, request: Request, path: str, origin: str | None
+    ) -> Response | None:
+        """Return the response to a request for a channel that may not open now; None if it may."""
+        headers = request.headers
+        if origin is not None:
+            told = self._rules.refuse_origin(origin, connection.peer, headers, own=path != CLIENT)
+            if told is not None:
+                self._tell(told, connection)
+                return plain(http.HTTPStatus.FORBIDDEN, f"{told}\n")
         if self._state.draining:
             return plain(http.HTTPStatus.SERVICE_UNAVAILABLE, "This node drains.\n", retry_after=int(RETRY_AFTER_DRAIN))
 
@@ -143,14 +174,13 @@ class Listener:
             return plain(http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.\n", retry_after=30)
         return None
 
-    async def _on_ops_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        return await self._pages.of_operations_port(request.path.partition("?")[0])
+    def _tell(self, told: str, connection: TimestampedConnection) -> None:
+        """Write a refusal into the log, as long as there are not too many: anybody can cause them."""
+        if not self._told.take():
+            log.warning("a request was refused", reason=told, address=connection.peer)
 
-    def _may_come_from(self, origin: str, headers: Headers, *, own: bool) -> bool:
-        if origin.lower() in self._origins:
-            return True
-        host = headers.get("Host", "").lower()
-        return own and bool(host) and origin.lower() in (f"http://{host}", f"https://{host}")
+    async def _on_ops_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        return await self._pages.of_operations_port(request.method, request.path.partition("?")[0])
 
     def _address(self, connection: ServerConnection, request: Request) -> str:
         assert isinstance(connection, TimestampedConnection)
@@ -177,6 +207,7 @@ class Listener:
             await self._run(session, sessions.clients)
 
     async def _run(self, session: S, sessions: set[S]) -> None:
+        session.connection.forget_headers()
         self._edge.addresses.enter(session.address)
         sessions.add(session)
         self._pinger.add(session)
@@ -228,22 +259,6 @@ class Listener:
             server.close(code=Close.RESTART)
         for server in self._servers:
             await server.wait_closed()
-
-
-def tls_of(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """Return the TLS context for a certificate and its key; None without a certificate.
-
-    Raises:
-        ConfigError: the files cannot be read, or do not fit together.
-    """
-    if cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as failure:
-        raise ConfigError(f"tls_cert, tls_key: cannot be read as a certificate and its key: {failure}") from failure
-    return context
 
 
 def _choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

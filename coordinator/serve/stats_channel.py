@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from coordinator.errors import Draining, Forbidden, Unauthorized
 from coordinator.flow.core import RETRY_AFTER_DRAIN
@@ -21,8 +21,11 @@ CODEC: Codec[Request] = Codec(*wire.ANSWERS)
 
 Role = Literal["viewer", "operator", "admin"]
 
-Table = Callable[[wire.Get], Awaitable[wire.Page]]
-"""Returns one page of a table; raises PeerError, Unavailable."""
+
+class Table(Protocol):
+    """Returns one page of a table; raises PeerError, Unavailable."""
+
+    def __call__(self, get: wire.Get, *, operator: bool) -> Awaitable[wire.Page]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class StatsSession(TokenSession):
             Forbidden: it is a token for enrolment.
         """
         if token is None:
-            if self._edge.core.settings.access_to("viewers", behind_proxy=self.behind_proxy) == "open":
+            if self._edge.core.state.settings.access_to("viewers", behind_proxy=self.behind_proxy) == "open":
                 return "viewer"
             raise Unauthorized("Viewers need a token here.", close_code=Close.BAD_CREDENTIALS)
 
@@ -105,7 +108,7 @@ class StatsSession(TokenSession):
         return wire.Unsubscribed(topics=self._topics)
 
     async def _get(self, get: wire.Get) -> Answer:
-        return await self._table(get)
+        return await self._table(get, operator=self._role in ("operator", "admin"))
 
 
 ANSWERS: Mapping[type[Request], Callable[[StatsSession, Any], Awaitable[Answer | None]]] = {

@@ -5,14 +5,16 @@ it joins, and those of the hooks below that it needs.  It is found by its entry 
 `coordinator.services`; the plugins of this package are found in the same way.  The coordinator makes one instance for
 each service that uses the plugin.
 
-Hooks that are not `async` may be called in any thread.  Those of a plugin from outside this package run off the event
-loop and under a deadline; the `async` ones run in the transaction that stores a submit, and must await all that takes
-time.  If a plugin raises, or is too late, only the submits that it was asked about fail.
+Hooks that are not `async`, and `__post_init__` of results and profiles, run in processes of their own where the plugin
+is from outside this package: under a deadline, with at most 1 GiB of memory, and without anything that an earlier call
+or another hook has remembered.  So the class of the results is one that can be imported by its name.  The `async` ones
+run in the node, in the transaction that stores a submit, and must await all that takes time.  If a plugin raises, is
+too late or wants too much, only the submits that it was asked about fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources.abc import Traversable
@@ -20,6 +22,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from coordinator.keys import KeyForm
 from coordinator.model import ClaimNumber, ClientId, ItemId
 from coordinator.services.reader import Reader
 
@@ -78,7 +81,8 @@ class Plugin:
     `Result` is the shape of one result without `item`, `Profile` that of the profile, `Settings` that of the
     plugin's own settings; each is a msgspec.Struct that forbids unknown fields.  Its `__post_init__` may raise
     ValueError to refuse values that the shape alone allows.  `defaults` replaces defaults of the settings that all
-    services have; `tables` are the migrations of the plugin's own tables.
+    services have; `tables` are the migrations of the plugin's own tables.  `key_form` is set by the coordinator before
+    any hook is called: how the database compares keys, for `coordinator.keys.read_key`.
     """
 
     name: ClassVar[str]
@@ -88,6 +92,7 @@ class Plugin:
     Settings: ClassVar[type[msgspec.Struct]] = NoSettings
     defaults: ClassVar[Mapping[str, Any]] = {}
     tables: ClassVar[Tables | None] = None
+    key_form: KeyForm = "handle"
 
     def __init__(self, service: str, settings: Any) -> None:
         """Make the plugin of one service; `settings` is a `Settings`.
@@ -116,6 +121,14 @@ class Plugin:
         """
         return False
 
+    def discover(self, item: Item, result: Any) -> Iterable[str]:
+        """Return the keys that a result shows, whether they are known or not; without side effects.
+
+        Where the setting `discover` of the service is on, the new ones become items, with the result; at most 10,000 of
+        one result.
+        """
+        return ()
+
     def label(self, result: Any) -> str:
         """Return the kind of a result, one of a few words; the kinds of clients are compared to find wrong results.
 
@@ -125,8 +138,12 @@ class Plugin:
         """
         return ""
 
-    async def store(self, connection: Connection, settled: Sequence[Settled]) -> None:
-        """Store results in the plugin's own tables, within the transaction that stores the submit."""
+    async def store(self, connection: Connection, settled: Sequence[Settled]) -> bool | None:
+        """Store results in the plugin's own tables, within the transaction that stores the submit.
+
+        Return False if nothing of it was new: then parts are no progress, and the time towards `dead_after` runs on.
+        """
+        return None
 
     async def forget(self, connection: Connection, items: Sequence[ItemId]) -> None:
         """Delete all that is stored about these items, which are deleted in this transaction."""
@@ -164,6 +181,11 @@ class Plugin:
     def stores(self) -> bool:
         """Whether `store` is overridden."""
         return type(self).store is not Plugin.store
+
+    @property
+    def discovers(self) -> bool:
+        """Whether `discover` is overridden."""
+        return type(self).discover is not Plugin.discover
 
     @property
     def labels(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib.metadata import entry_points
+import importlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources.abc import Traversable
 
 from coordinator.errors import ConfigError
@@ -17,17 +18,40 @@ def load_plugins() -> dict[str, type[Plugin]]:
         ConfigError: two plugins have the same name, or one cannot be loaded.
     """
     plugins: dict[str, type[Plugin]] = {}
+    for _, plugin in _loaded(plugins):
+        if isinstance(plugin, ConfigError):
+            raise plugin
+    return plugins
+
+
+def look_again() -> tuple[dict[str, type[Plugin]], dict[str, str]]:
+    """Return all plugins that are installed by now, and, by the name of its entry point, why one cannot be used.
+
+    It imports modules, which takes what time they take.
+    """
+    importlib.invalidate_caches()
+    plugins: dict[str, type[Plugin]] = {}
+    faults = {point.name: str(plugin) for point, plugin in _loaded(plugins) if isinstance(plugin, ConfigError)}
+    return plugins, faults
+
+
+def _loaded(plugins: dict[str, type[Plugin]]) -> Iterator[tuple[EntryPoint, type[Plugin] | ConfigError]]:
+    """Load each entry point into `plugins`, and yield it with its plugin, or with why it is none."""
     for point in entry_points(group=GROUP):
         try:
             plugin = point.load()
         except Exception as failure:
-            raise ConfigError(f"The service plugin {point.value} cannot be loaded: {failure}") from failure
-        if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
-            raise ConfigError(f"The service plugin {point.value} does not derive from Plugin.")
-        if plugins.setdefault(plugin.name, plugin) is not plugin:
-            raise ConfigError(f"Two service plugins are named {plugin.name}.")
+            error = ConfigError(f"The service plugin {point.value} cannot be loaded: {failure}")
+            error.__cause__ = failure
+            yield point, error
+            continue
 
-    return plugins
+        if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
+            yield point, ConfigError(f"The service plugin {point.value} does not derive from Plugin.")
+        elif plugins.setdefault(plugin.name, plugin) is not plugin:
+            yield point, ConfigError(f"Two service plugins are named {plugin.name}.")
+        else:
+            yield point, plugin
 
 
 def tables_of(plugins: Mapping[str, type[Plugin]]) -> dict[str, Traversable]:

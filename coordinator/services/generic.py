@@ -18,6 +18,7 @@ from coordinator.services.reader import (
     ResultErrors,
     refuse_repeated_items,
 )
+from coordinator.services.schema_bounds import MAX_PATTERN_BYTES, refuse_unbounded
 
 
 class GenericSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -93,19 +94,26 @@ def _validator(schema: dict[str, Any]) -> Any:
     """Return the validator of a JSON Schema.
 
     Raises:
-        ValueError: it is not a JSON Schema, or refers to one elsewhere.
+        ValueError: it is not a JSON Schema, refers to one elsewhere, or would make unbounded work.
     """
 
     def refuse_reference(uri: str) -> Any:
         raise ValueError(f"{uri} is not fetched: a schema is whole in itself")
 
     try:
+        refuse_unbounded(schema)
         return jsonschema_rs.validator_for(
             schema,
             retriever=refuse_reference,
             # This engine matches patterns in linear time for any text of a client.
-            pattern_options=jsonschema_rs.RegexOptions(),
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES, dfa_size_limit=MAX_PATTERN_BYTES),
         )
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as failure:
+    except (
+        jsonschema_rs.ValidationError,
+        jsonschema_rs.ReferencingError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as failure:
         message = getattr(failure, "message", None) or str(failure)
         raise ValueError(f"this is no JSON Schema that can be used: {message.splitlines()[0][:300]}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,19 @@ MAX_CACHED_VALUES = 1000
 """Different values of a result up to which the JSON texts of all are kept."""
 
 Raw = bytes | memoryview | msgspec.Raw
+
+
+class _OnlyItem(msgspec.Struct):
+    """Of a result its item; what else is in it is passed over."""
+
+    item: Annotated[int, msgspec.Meta(ge=-(2**63) + 1, le=2**63 - 1)]
+
+
+_items = msgspec.json.Decoder(list[_OnlyItem]).decode
+
+_results = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+_PLACE = re.compile(r" - at `\$(?P<inner>\[[^`]*)`$")
 
 _ItemId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -69,6 +83,9 @@ class Readable(Protocol):
     def stores(self) -> bool: ...
 
     @property
+    def discovers(self) -> bool: ...
+
+    @property
     def built_in(self) -> bool: ...
 
     @property
@@ -89,12 +106,14 @@ class Reader:
     def __init__(self, plugin: Readable) -> None:
         self.plugin = plugin
         # The hooks of a plugin may use methods of its own type; the built-in labels need only the fields.
-        self._wanted = plugin.checks or plugin.stores or (plugin.labels and not plugin.built_in)
+        gets_results = plugin.checks or plugin.stores or plugin.discovers
+        self._wanted = gets_results or (plugin.labels and not plugin.built_in)
         self._plain: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
         self._encode = msgspec.json.Encoder().encode
         self._known: dict[Any, str] = {}
         """The JSON texts of all values, if there are few: a look-up is cheaper than encoding."""
         self._value: Callable[[Any], Any] = attrgetter("item")
+        self._row: Callable[[Raw], Any] = self._plain.decode
         self._rows = self._decoder()
 
     def _decoder(self) -> Callable[[Raw], list[Any]]:
@@ -117,6 +136,7 @@ class Reader:
                 self._value(example): _without_item(self._encode(example).decode())
                 for example in (row(0, *values) for values in product(*choices))
             }
+        self._row = msgspec.json.Decoder(row).decode
         return msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]  # made above, for this plugin
 
     def read(self, raw: Raw) -> DecodedResults:
@@ -156,8 +176,12 @@ class Reader:
         labels: Counter[str] = Counter()
         if not self.plugin.labels:
             return labels
-        examples = dict(zip(values, results, strict=True))
-        for value, times in Counter(values).items():  # few values differ, and counting equal ones is ten times as fast
+        counted = Counter(values)  # few values differ, and counting equal ones is ten times as fast
+        if len(counted) <= MAX_LABELS:
+            examples = {value: results[values.index(value)] for value in counted}
+        else:
+            examples = dict(zip(values, results, strict=True))
+        for value, times in counted.items():
             labels[self.plugin.label(examples[value])] += times
         if len(labels) > MAX_LABELS or not all(
             isinstance(name, str) and len(name) <= MAX_LABEL_LENGTH for name in labels
@@ -171,13 +195,18 @@ class Reader:
         Raises:
             BadMessage: they are not an array of objects with an integer `item`.
         """
-        generic = self._generic(raw)
-        for place, result in enumerate(generic):
-            item = result.get("item") if isinstance(result, dict) else None
-            if not isinstance(item, int) or isinstance(item, bool) or abs(item) >= 2**63:
-                path = f"$.results[{place}]" + (".item" if isinstance(result, dict) else "")
-                raise BadMessage("A result is an object with an integer `item`.", detail={"path": path})
-        return [ItemId(result["item"]) for result in generic]
+        try:
+            return [ItemId(row.item) for row in _items(raw)]
+        except msgspec.ValidationError as failure:
+            place = _PLACE.search(str(failure))
+            path = "$.results" + (place["inner"] if place else "")
+            if "missing" in str(failure):
+                path += ".item"
+            array = place is not None
+            fault = "A result is an object with an integer `item`." if array else "`results` is an array."
+            raise BadMessage(fault, detail={"path": path}) from None
+        except (msgspec.MsgspecError, RecursionError) as failure:
+            raise BadMessage(f"Not JSON: {failure}.", detail={"path": "$.results"}) from None
 
     def _generic(self, raw: Raw) -> list[Any]:
         try:
@@ -190,15 +219,15 @@ class Reader:
 
     def _explain(self, raw: Raw) -> list[Any]:
         """Name each bad result of a submit that could not be decoded in one pass."""
-        self.items(raw)
+        items = self.items(raw)
         errors = ResultErrors(self.plugin.service)
-        for place, result in enumerate(self._generic(raw)[:MAX_EXPLAINED]):
-            value = {name: field for name, field in result.items() if name != "item"}
+        # Each for itself, and never as plain objects: a result of a megabyte may hold 300,000 of them.
+        for place, result in enumerate(_results(raw)[:MAX_EXPLAINED]):
             try:
-                msgspec.convert(value, self.plugin.Result)
-            except msgspec.ValidationError as failure:
+                self._row(result)
+            except (msgspec.ValidationError, RecursionError) as failure:
                 reason, _, inner = str(failure).partition(" - at `$")
-                errors.add(result["item"], f"$.results[{place}]{inner.rstrip('`')}", reason)
+                errors.add(items[place], f"$.results[{place}]{inner.rstrip('`')}", reason)
 
         if not errors:  # beyond the explained ones, or the whole is wrong though each result is right
             raise BadMessage("The results cannot be read.", detail={"path": "$.results"})

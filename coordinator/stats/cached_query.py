@@ -1,4 +1,4 @@
-"""Queries whose answer is kept as long as it took to find it, times a factor."""
+"""Queries whose answer is kept as long as it takes to find it, times a factor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from coordinator.store.pool import Connection, Database
 T = TypeVar("T")
 
 PAUSE_FACTOR = 100
-"""A query pauses for this many times as long as it took: it has at most a hundredth of one connection's time."""
+"""A query pauses for this many times as long as it takes: it has at most a hundredth of one connection's time."""
 
 SHORT_PAUSE_FACTOR = 10
 """The same for queries that are always cheap; and for those of which one runs at a time."""
@@ -42,6 +42,7 @@ class CachedQuery(Generic[T]):
         self._pause_factor = pause_factor
         self._gate = gate or nullcontext()
         self._due = 0.0
+        self._last_took = 0.0
         self._answer: T
         self._running = asyncio.Lock()
 
@@ -62,6 +63,9 @@ class CachedQuery(Generic[T]):
             self._answer = await self._query(db)
             ended = monotonic()
 
+        # One slow run among quick ones is the machine's hiccup, not what the query costs: it must not age the answer.
+        took, self._last_took = min(ended - begun, self._last_took), ended - begun
+
         # The shortest pause counts from the beginning, so that who comes once a second comes in time.
-        pause = min(self._pause_factor * (ended - begun), MAX_PAUSE)
+        pause = min(self._pause_factor * took, MAX_PAUSE)
         self._due = max(begun + self._min_pause, ended + pause)

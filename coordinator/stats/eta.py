@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.wire.stats import Eta
+from coordinator.wire.stats import Eta, ServiceRow
 
 ETA_MINUTES = 10
 """Active minutes that an ETA looks back on."""
@@ -49,3 +49,19 @@ def eta(left: int, rates: Sequence[float]) -> Eta | None:
     if not rates:
         return None
     return Eta(round(left / max(rates), 1), round(left / min(rates), 1))
+
+
+def latest_eta(services: Sequence[ServiceRow]) -> Eta | None:
+    """Return when the last of the services that are worked on will be done; None if nobody works, or one cannot tell.
+
+    A service on which nobody works goes by a pace of long ago, and would stand for all the others.
+    """
+    left = [service for service in services if service.state == "active" and service.eta != Eta(0.0, 0.0)]
+    if not left:
+        return Eta(0.0, 0.0)
+
+    worked_on = [service.eta for service in left if service.demand.active or service.items_per_second]
+    known = [eta for eta in worked_on if eta is not None]
+    if not known or len(known) < len(worked_on):
+        return None
+    return Eta(max(eta.low for eta in known), max(eta.high for eta in known))

@@ -7,6 +7,7 @@ are of few values (services, states, kinds, names of statements): clients are on
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from coordinator import __version__
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
-from coordinator.model import Health, ServiceId
+from coordinator.model import Boot, Health, ServiceId
 from coordinator.observe.events import EVENT_KINDS
 from coordinator.observe.histogram import Histogram
 from coordinator.observe.node_load import NodeLoadMeter
@@ -30,6 +31,7 @@ from coordinator.store import health
 from coordinator.store.people import ClientTotals, count_clients
 from coordinator.store.pool import Connection
 from coordinator.store.statistics import ServiceTotals
+from coordinator.store.upkeep import Upkeep, upkeep
 from coordinator.wire.stats import ClientCounts, Items
 
 log = structlog.get_logger()
@@ -68,6 +70,7 @@ class CoordinatorFigures:
     totals: Mapping[ServiceId, ServiceTotals]
     clients: ClientTotals
     unwell: Mapping[tuple[ServiceId, Health], int]
+    upkeep: Upkeep
 
 
 class Metrics:
@@ -84,6 +87,8 @@ class Metrics:
         self._events = core.events
         self._session_counts = session_counts
         self._load = load
+        self._boot = core.boot
+        self._data = core.settings.data if core.settings.database is None else None
         self._about = (__version__, core.settings.node_name)
         self._figures: CoordinatorFigures | None = None
 
@@ -99,7 +104,7 @@ class Metrics:
     async def _ask_database(self) -> CoordinatorFigures | None:
         try:
             async with asyncio.timeout(METRICS_DEADLINE), self._database.connection() as db:
-                return await _figures(db)
+                return await _figures(db, self._boot)
         except (Unavailable, TimeoutError):
             log.warning("metrics without what the database says")
             return None
@@ -114,6 +119,7 @@ class Metrics:
         if self._figures is not None:
             yield from self._of_services(self._figures)
             yield from self._of_clients(self._figures)
+            yield from self._of_database(self._figures.upkeep)
 
     # This node
 
@@ -156,7 +162,7 @@ class Metrics:
         for entry in self._catalogue.all():
             name = entry.service.name
             held.add_metric((name,), held_in[entry.service.service_id])
-            pending.add_metric((name,), demand.get(name, (0, 0))[0])
+            pending.add_metric((name,), demand[name].buckets if name in demand else 0)
 
         yield from (held, pending)
 
@@ -219,6 +225,21 @@ class Metrics:
             clients.add_metric((kind,), getattr(figures.clients, kind))
         yield clients
 
+    def _of_database(self, found: Upkeep) -> Iterator[Metric]:
+        lease = "What is left of the lease of this node; it ends itself before others free what it holds."
+        yield GaugeMetricFamily("coordinator_lease_seconds", lease, value=found.lease)
+        oldest = (
+            "How long the oldest transaction is open; it keeps what was deleted or changed since from being cleaned."
+        )
+        yield GaugeMetricFamily("coordinator_oldest_transaction_seconds", oldest, value=found.oldest_transaction)
+        size = "Size of the database on disk."
+        yield GaugeMetricFamily("coordinator_database_bytes", size, value=found.bytes)
+        dead = "Rows that wait to be cleaned away, of all tables."
+        yield GaugeMetricFamily("coordinator_dead_rows", dead, value=found.dead_rows)
+        if self._data is not None:
+            free = "Free on the disk of the data folder; only where Postgres is embedded."
+            yield GaugeMetricFamily("coordinator_data_free_bytes", free, value=shutil.disk_usage(self._data).free)
+
     def _histogram(self, name: str, text: str, durations: Histogram) -> Metric:
         family = HistogramMetricFamily(name, text, labels=("service",))
         for service, total in durations.sums().items():
@@ -229,5 +250,7 @@ class Metrics:
         return self._catalogue.name_of(service) or str(service)
 
 
-async def _figures(db: Connection) -> CoordinatorFigures:
-    return CoordinatorFigures(await service_totals(db), await count_clients(db), await health.unwell(db))
+async def _figures(db: Connection, boot: Boot) -> CoordinatorFigures:
+    return CoordinatorFigures(
+        await service_totals(db), await count_clients(db), await health.unwell(db), await upkeep(db, boot)
+    )

@@ -17,7 +17,10 @@ from coordinator.store import history, statistics
 log = structlog.get_logger()
 
 EVENTS_WRITTEN_AT_ONCE = 100
-"""Events of one second that are written; of more, connects are left out, then the oldest."""
+"""Events of one second that are written; of more, connects are left out, then the oldest that are not serious."""
+
+FOLD_INTERVAL_WHEN_IDLE = 5.0
+"""Seconds until it is looked again for counts to fold, after there were none."""
 
 PURGE_INTERVAL = 60.0
 """Seconds between two deletions of what is too old to be kept; also the pause after a fault."""
@@ -33,6 +36,7 @@ class Recorder:
         self._boot = core.boot
         self._written = 0
         self._purge_at = 0.0
+        self._fold_at = 0.0
 
     async def run(self) -> None:
         """Write at half past each second, until cancelled."""
@@ -43,10 +47,10 @@ class Recorder:
                 await self._tidy()
             except Unavailable:
                 pass  # the counts are kept, and of the events the newest
-            except Exception:
+            except Exception as fault:
                 # Statistics must not end the node: what is wrong is told, and tried again.
                 log.exception("statistics cannot be written")
-                self._events.emit("fault", "statistics cannot be written")
+                self._events.emit("fault", f"statistics cannot be written: {type(fault).__name__}")
                 await asyncio.sleep(PURGE_INTERVAL)
 
     async def write(self) -> None:
@@ -61,17 +65,23 @@ class Recorder:
         chosen = _most_telling(self._events.since(self._written))
         if chosen:
             now = time()
-            rows = [(max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text) for one in chosen]
+            rows = [
+                (max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text, one.severity)
+                for one in chosen
+            ]
             async with self._database.connection() as db:
                 await store.write(db, self._boot, rows)
         self._written = newest
 
     async def _tidy(self) -> None:
-        """Fold the counts of the triggers; now and then, delete what is too old."""
-        async with self._database.connection() as db:
-            await statistics.fold(db)
+        """Fold the counts of the triggers, while there are some; now and then, delete what is too old."""
+        now = asyncio.get_running_loop().time()
+        if now < min(self._fold_at, self._purge_at):
+            return
 
-            now = asyncio.get_running_loop().time()
+        async with self._database.connection() as db:
+            if not await statistics.fold(db):
+                self._fold_at = now + FOLD_INTERVAL_WHEN_IDLE
             if now >= self._purge_at:
                 await history.forget(db)
                 await store.forget(db)
@@ -81,4 +91,7 @@ class Recorder:
 def _most_telling(events: Sequence[NodeEvent]) -> list[NodeEvent]:
     if len(events) > EVENTS_WRITTEN_AT_ONCE:
         events = [event for event in events if event.kind != "connect"]
-    return list(events[-EVENTS_WRITTEN_AT_ONCE:])
+    if len(events) > EVENTS_WRITTEN_AT_ONCE:
+        newest_first = sorted(events, key=lambda event: (event.severity == "info", -event.number))
+        events = sorted(newest_first[:EVENTS_WRITTEN_AT_ONCE], key=lambda event: event.number)
+    return list(events)

@@ -6,23 +6,30 @@ field only.  Behind these functions no row is a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import NoneType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
-from coordinator.flow.catalogue import Catalogue
-from coordinator.model import Health, Service, ServiceSettings
+from coordinator.flow.catalogue import Catalogue, Entry
+from coordinator.flow.doing import DoingFacts, doing
+from coordinator.flow.wait_reasons import waiting_of
+from coordinator.flow.wait_view import WaitKey
+from coordinator.model import Health, ItemState, Service, ServiceId, ServiceSettings, Wait
 from coordinator.observe.node_load import NodeLoad, Pending
+from coordinator.services.settings import settings_schema
+from coordinator.store.item_places import PlacedItem, PlaceInService
 from coordinator.store.items import ResultRow
 from coordinator.store.statistics import ServiceTotals
 from coordinator.wire import stats as wire
-from coordinator.wire.frames import ListedResult
+from coordinator.wire.frames import Discovered, Doing, ListedResult
 from coordinator.wire.paging import time_text
+from coordinator.wire.stats_clients import ClientInService, ClientRow
 
 Columns = Mapping[str, Any]
 """A row of the database by the names of its columns."""
@@ -87,6 +94,16 @@ def service_row(
     )
 
 
+def service_schemas(entry: Entry) -> wire.ServiceSchemas:
+    """Return how the results and settings of a service look, and its settings."""
+    return wire.ServiceSchemas(
+        service=entry.service.name,
+        result_schema=entry.card["result_schema"],
+        settings_schema=settings_schema(type(entry.plugin)),
+        settings=entry.card["settings"],
+    )
+
+
 def oldest_rows(totals: ServiceTotals, settings: ServiceSettings) -> list[wire.Oldest]:
     """Return for each priority since when its oldest unclaimed item waits, and until when it can be overtaken."""
     return [
@@ -98,25 +115,91 @@ def oldest_rows(totals: ServiceTotals, settings: ServiceSettings) -> list[wire.O
 # Clients
 
 
-def client_row(row: Columns, catalogue: Catalogue) -> wire.ClientRow:
-    """Return a client with its services; its health is the worst of theirs."""
+def client_row(row: Columns, catalogue: Catalogue, waits: Mapping[WaitKey, Wait]) -> ClientRow:
+    """Return a client with its services, and why it waits in some; its health is the worst of theirs."""
     health = _HEALTH[row["health"] - 1]
     reason = next((one["health_reason"] for one in row["services"] if one["health"] == health != "ok"), None)
     memberships = [
-        membership_row(membership, name)
+        membership_row(membership, name, waits.get((row["client_id"], membership["service_id"])))
         for membership in row["services"]
         if (name := catalogue.name_of(membership["service_id"])) is not None
     ]
-    return filled(wire.ClientRow, row, health=health, reason=reason, services=memberships)
+
+    names = {one["service_id"]: catalogue.name_of(one["service_id"]) for one in row["services"]}
+    return filled(
+        ClientRow,
+        row,
+        health=health,
+        reason=reason,
+        doing=doing_of(row, {service: name for service, name in names.items() if name is not None}, waits),
+        services=memberships,
+    )
 
 
-def membership_row(row: Columns, service: str) -> wire.ClientInService:
-    """Return a client's work in one service."""
+def doing_of(row: Columns, names: Mapping[ServiceId, str], waits: Mapping[WaitKey, Wait]) -> Doing:
+    """Return what a client does now; `names` are those of the services that are told of."""
+    facts = [
+        filled_facts(one, names[one["service_id"]], waits.get((row["client_id"], one["service_id"])))
+        for one in row["services"]
+        if one["joined"] and one["service_id"] in names
+    ]
+    last_access = max((one["last_access"] for one in row["services"]), default=None)
+    return doing(facts, connected=bool(row["connected"]), last_access=last_access)
+
+
+def filled_facts(row: Columns, service: str, wait: Wait | None) -> DoingFacts:
+    """Return the facts about a client in one service."""
+    return DoingFacts(
+        service=service,
+        held=row["held"],
+        report_kind=row["report_kind"],
+        reported_until=row["reported_until"],
+        streak=row["streak"],
+        backing_off_until=row["backing_off_until"],
+        wait=wait,
+    )
+
+
+def membership_row(row: Columns, service: str, wait: Wait | None) -> ClientInService:
+    """Return a client's work in one service, and why it waits, if it does."""
     active = row["joined"] and row["inactive"] is None
-    return filled(wire.ClientInService, row, service=service, active=active, reason=row["health_reason"])
+    return filled(
+        ClientInService, row, service=service, active=active, reason=row["health_reason"], waiting=waiting_of(wait)
+    )
 
 
-# Results, buckets, events, history
+# Items, results, buckets, events, history
+
+
+_ENDED: dict[str, str] = {
+    "cut_off": "cut off",
+    "dead": "held too long",
+    "partial": "submitted without it",
+    "expired": "held too long in all",
+}
+"""How a claim failed, in words."""
+
+
+def item_row(placed: PlacedItem) -> wire.ItemRow:
+    """Return an item with its place in each service."""
+    found = None if placed.found is None else filled(Discovered, placed.found)
+    return filled(wire.ItemRow, placed.item, found=found, services=[item_place(place) for place in placed.places])
+
+
+def item_place(place: PlaceInService) -> wire.ItemPlace:
+    """Return where an item is in one service."""
+    return filled(wire.ItemPlace, place, reason=failures(place.ended) if place.state == "quarantined" else None)
+
+
+def failures(ended: Sequence[str]) -> str | None:
+    """Tell in words how the claims of an item that stood alone failed; None if that is not known any more."""
+    times = Counter(_ENDED[how] for how in ended if how in _ENDED)
+    return ", ".join(f"{words} {count} {'time' if count == 1 else 'times'}" for words, count in times.items()) or None
+
+
+def item_state(text: str | None) -> ItemState | None:
+    """Return the state of items that a filter names; it was checked before."""
+    return next((state for state in get_args(ItemState) if state == text), None)
 
 
 def result_row(row: ResultRow) -> ListedResult:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import UNSET, structs
 
-from coordinator.errors import BadMessage, UnknownBucket
+from coordinator.errors import BadMessage, Forbidden, UnknownBucket
 from coordinator.flow.core import Core
 from coordinator.flow.intake import bucket_of
-from coordinator.model import ServiceId
+from coordinator.flow.wait_view import WaitView
+from coordinator.model import ClientId, ServiceId
 from coordinator.stats import rows
-from coordinator.stats.cached_query import SHORT_PAUSE_FACTOR, CachedQuery
+from coordinator.stats.cached_query import PAUSE_FACTOR, SHORT_PAUSE_FACTOR, CachedQuery
+from coordinator.stats.client_tables import ClientTables
+from coordinator.stats.item_tables import Found, ItemTables, for_operators
+from coordinator.stats.time_tables import TimeTables
 from coordinator.stats.topics import Topics
-from coordinator.store import buckets, events, history, items, nodes, people
+from coordinator.store import buckets, events, history, nodes, people
 from coordinator.store.pool import Connection
 from coordinator.wire import stats as wire
 from coordinator.wire.paging import (
@@ -33,82 +35,103 @@ from coordinator.wire.paging import (
     moment_of,
     moment_or_none,
     number,
-    two_numbers,
 )
 
 PAGES_KEPT = 200
 """Pages whose answer is kept."""
 
+MAX_LIMIT = 1000
+"""Rows of one page at most, as the type of `limit` says."""
+
 PAGES_AT_ONCE = 1
 """Pages queried at the same time: the other connections, and cores of the database, are for the work."""
 
 TABLE_FILTERS: dict[str, frozenset[str]] = {
-    "clients": frozenset({"client_id", "service", "state", "health", "search", "sort"}),
+    "clients": frozenset({"client_id", "service", "state", "health", "search", "sort", "order", "connected"}),
     "services": frozenset({"service", "state"}),
-    "buckets": frozenset({"service", "state", "client_id"}),
-    "results": frozenset({"service", "key", "client_id", "since", "until"}),
-    "events": frozenset({"service", "client_id", "kind"}),
+    "schemas": frozenset({"service"}),
+    "items": frozenset({"service", "state", "prefix", "key", "item", "bucket_id"}),
+    "buckets": frozenset({"service", "state", "client_id", "bucket_id", "item"}),
+    "claims": frozenset({"bucket_id", "item"}),
+    "results": frozenset(
+        {"service", "key", "item", "client_id", "bucket_id", "value", "since", "until", "sort"},
+    ),
+    "events": frozenset({"service", "client_id", "kind", "severity", "since", "until"}),
     "nodes": frozenset({"state"}),
     "history": frozenset({"service", "step", "since", "until"}),
+    "kinds": frozenset({"service", "step", "since", "until"}),
+    "ages": frozenset({"service"}),
     "leaderboard": frozenset({"service", "span"}),
+    "client_hours": frozenset({"client_id", "service"}),
+    "outcomes": frozenset({"client_id", "service"}),
 }
 """The filters of each table."""
 
 TABLE_STATES: dict[str, frozenset[str]] = {
     "clients": frozenset({"active", "inactive", "deactivated", "unregistered"}),
     "services": frozenset({"active", "paused", "revoked"}),
+    "items": frozenset({"waiting", "ready", "claimed", "settled", "quarantined"}),
     "buckets": frozenset({"ready", "claimed", "dead"}),
     "nodes": frozenset({"live", "draining", "gone"}),
 }
 """The values of the filter `state`."""
 
-BEFORE_ALL_TIMES = datetime.min.replace(tzinfo=UTC)
-AFTER_ALL_TIMES = datetime.max.replace(tzinfo=UTC)
-
-
-class Found(NamedTuple):
-    """Rows of one page; `next` is where the following one begins, None at the end."""
-
-    rows: Sequence[Struct]
-    next: str | None
-
 
 class TablePages:
     """Answers `get`."""
 
-    def __init__(self, core: Core, topics: Topics) -> None:
+    def __init__(self, core: Core, topics: Topics, wait_view: WaitView) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
         self._topics = topics
+        self._wait_view = wait_view
+        self._item_tables = ItemTables(core)
+        client_tables = ClientTables(core)
+        self._time_tables = TimeTables(core.catalogue)
+
         self._kept: OrderedDict[bytes, CachedQuery[Found]] = OrderedDict()
         self._gate = asyncio.Semaphore(PAGES_AT_ONCE)
         self._queries: dict[str, Callable[[Connection, wire.Get, wire.Filter], Awaitable[Found]]] = {
             "clients": self._clients,
+            "items": self._item_tables.items,
             "buckets": self._buckets,
-            "results": self._results,
+            "claims": self._item_tables.claims,
+            "results": self._item_tables.results,
             "events": self._events,
             "nodes": self._nodes,
-            "history": self._history,
+            "history": self._time_tables.history,
+            "kinds": self._time_tables.kinds,
+            "ages": self._time_tables.ages,
             "leaderboard": self._leaderboard,
+            "client_hours": client_tables.hours,
+            "outcomes": client_tables.outcomes,
         }
 
-    async def page(self, get: wire.Get) -> wire.Page:
-        """Return one page of a table.
+    async def page(self, get: wire.Get, *, operator: bool) -> wire.Page:
+        """Return one page of a table, to an operator or an onlooker.
 
         Raises:
             BadMessage: a filter that the table has not, or an `after` that is none of its.
+            Forbidden: onlookers are not told this.
             NotFound: there is no such service.
             Unavailable
         """
+        if for_operators(get) and not operator:
+            raise Forbidden(f"Which {get.topic} those are is told to operators only.")
         wanted = get.filter or wire.Filter()
-        self._check(get.topic, wanted)
+        self._check(get, wanted)
         if get.topic == "services":
             found = await self._services(get, wanted)
+        elif get.topic == "schemas":
+            found = self._schemas(get, wanted)
         else:
             found = await self._kept_query(get, wanted).get()
-        return wire.Page(topic=get.topic, rows=list(found.rows), next=found.next)
+        return wire.Page(topic=get.topic, rows=list(found.rows[: get.limit]), next=found.next, total=found.total)
 
-    def _check(self, table: str, wanted: wire.Filter) -> None:
+    def _check(self, get: wire.Get, wanted: wire.Filter) -> None:
+        table = get.topic
+        if get.count and table != "clients":
+            raise BadMessage(f"The rows of {table} are not counted, but those of clients.", detail={"path": "$.count"})
         for name in wanted.__struct_fields__:
             if getattr(wanted, name) is not None and name not in TABLE_FILTERS[table]:
                 raise BadMessage(
@@ -122,19 +145,27 @@ class TablePages:
                 detail={"path": "$.filter.state"},
             )
 
+        if wanted.sort is not None and (wanted.sort == "newest") is not (table == "results"):
+            raise BadMessage(f"{table} cannot be sorted by {wanted.sort}.", detail={"path": "$.filter.sort"})
+
         self._service(wanted)
         for name in ("since", "until"):
             moment_or_none(getattr(wanted, name), f"$.filter.{name}")
 
     def _kept_query(self, get: wire.Get, wanted: wire.Filter) -> CachedQuery[Found]:
         """The query of this page; of all pages, those asked for last are kept."""
-        key = msgspec.json.encode(structs.replace(get, ref=msgspec.UNSET))
+        # Ages are costly, and the same for any limit: another limit must not have them counted again.
+        limit = MAX_LIMIT if get.topic == "ages" else get.limit
+        key = msgspec.json.encode(structs.replace(get, ref=msgspec.UNSET, limit=limit))
         kept = self._kept.get(key)
 
         if kept is None:
             query = self._queries[get.topic]
             kept = self._kept[key] = CachedQuery(
-                self._database, lambda db: query(db, get, wanted), pause_factor=SHORT_PAUSE_FACTOR, gate=self._gate
+                self._database,
+                lambda db: query(db, get, wanted),
+                pause_factor=PAUSE_FACTOR if get.topic == "ages" else SHORT_PAUSE_FACTOR,
+                gate=self._gate,
             )
             if len(self._kept) > PAGES_KEPT:
                 self._kept.popitem(last=False)
@@ -160,19 +191,40 @@ class TablePages:
         page = found[: get.limit]
         return Found(page, page[-1].service if len(found) > len(page) else None)
 
+    def _schemas(self, get: wire.Get, wanted: wire.Filter) -> Found:
+        after = get.after or ""
+        found = sorted(
+            (
+                rows.service_schemas(entry)
+                for entry in self._catalogue.all()
+                if wanted.service in (None, entry.service.name) and entry.service.name > after
+            ),
+            key=lambda row: row.service,
+        )
+        page = found[: get.limit]
+        return Found(page, page[-1].service if len(found) > len(page) else None)
+
     async def _clients(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         after = None
         if get.after is not None:
             client, value = cursor(get.after, 2)
             after = (client, number(value))
 
-        which = people.ClientFilter(wanted.state, self._service(wanted), wanted.search, wanted.health, wanted.client_id)
-        found, last = await people.page(db, which, wanted.sort or "client_id", after, get.limit)
+        which = people.ClientFilter(
+            wanted.state, self._service(wanted), wanted.search, wanted.health, wanted.client_id, wanted.connected
+        )
+        sort = "client_id" if wanted.sort is None or wanted.sort == "newest" else wanted.sort
+        found, last = await people.page(db, which, sort, after, get.limit, wanted.order)
+        total = await people.count_matching(db, which) if get.count else UNSET
 
-        page = [rows.client_row(row, self._catalogue) for row in found]
-        return Found(page, None if last is None else cursor_text(*last))
+        waits = await self._wait_view.of(db, [ClientId(row["client_id"]) for row in found])
+        page = [rows.client_row(row, self._catalogue, waits) for row in found]
+        return Found(page, None if last is None else cursor_text(*last), total)
 
     async def _buckets(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
+        if wanted.bucket_id is not None or wanted.item is not None:
+            return await self._item_tables.bucket(db, wanted)
+
         after = None
         if get.after is not None:
             moment, bucket = cursor(get.after, 2)
@@ -188,30 +240,17 @@ class TablePages:
             return Found(page, None)
         return Found(page, cursor_text(found[-1]["place"].isoformat(), page[-1].bucket_id))
 
-    async def _results(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
-        service = self._service(wanted)
-        if service is None:
-            raise BadMessage("results are of one service.", detail={"path": "$.filter.service"})
-
-        found = await items.results(
-            db,
-            service,
-            two_numbers(get.after),
-            get.limit,
-            key=wanted.key,
-            client=wanted.client_id,
-            since=moment_or_none(wanted.since, "$.filter.since"),
-            until=moment_or_none(wanted.until, "$.filter.until"),
-        )
-
-        page = [rows.result_row(row) for row in found]
-        return Found(page, cursor_text(page[-1].claim, page[-1].item) if len(page) == get.limit else None)
-
     async def _events(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         before = MAX_ROW_NUMBER if get.after is None else number(get.after)
-        found = await events.page(
-            db, before, get.limit, client=wanted.client_id, service=wanted.service, kind=wanted.kind
+        which = events.EventFilter(
+            wanted.client_id,
+            wanted.service,
+            [wanted.kind] if isinstance(wanted.kind, str) else wanted.kind,
+            wanted.severity,
+            moment_or_none(wanted.since, "$.filter.since"),
+            moment_or_none(wanted.until, "$.filter.until"),
         )
+        found = await events.page(db, before, get.limit, which)
         page = [rows.event_row(row) for row in found]
         return Found(page, cursor_text(page[-1].event_id) if len(page) == get.limit else None)
 
@@ -220,24 +259,6 @@ class TablePages:
         found = await nodes.newest(db, before, get.limit, wanted.state)
         page = [rows.node_report(row).row for row in found]
         return Found(page, cursor_text(page[-1].boot) if len(page) == get.limit else None)
-
-    async def _history(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
-        before = (moment_or_none(wanted.until, "$.filter.until") or AFTER_ALL_TIMES, 0)
-        if get.after is not None:
-            moment, service = cursor(get.after, 2)
-            before = min(before, (moment_of(moment, "$.after"), number(service)))
-        since = moment_or_none(wanted.since, "$.filter.since") or BEFORE_ALL_TIMES
-
-        found = await history.page(db, wanted.step or "minute", before, since, get.limit, self._service(wanted))
-
-        page = [
-            rows.history_row(row, name)
-            for row in found
-            if (name := self._catalogue.name_of(row["service_id"])) is not None
-        ]
-        if len(found) < get.limit:
-            return Found(page, None)
-        return Found(page, cursor_text(found[-1]["at"].isoformat(), found[-1]["service_id"]))
 
     async def _leaderboard(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         after, place = None, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 from time import monotonic
 from typing import NamedTuple
@@ -76,6 +77,13 @@ class Throughput:
     def recent_items(self, service: ServiceId | None, seconds: int = SECONDS_KEPT) -> list[int]:
         """Return the items settled in each of the last seconds, the newest last."""
         return [one.items for one in self._last(service, seconds)]
+
+    def busiest(self, most: int) -> list[tuple[ServiceId, list[int]]]:
+        """Return the services in which most items were settled, the busiest first, with the items of each second."""
+        settled: Counter[ServiceId] = Counter()
+        for services in self._seconds.values():
+            settled.update({service: one.items for service, one in services.items() if service is not None})
+        return [(service, self.recent_items(service)) for service, items in settled.most_common(most) if items]
 
     def _last(self, service: ServiceId | None, seconds: int) -> list[SecondCounts]:
         """The last seconds, the newest last."""

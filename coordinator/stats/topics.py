@@ -5,7 +5,8 @@ Each query pauses as long as its cost demands.  Nothing here is asked while nobo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -13,20 +14,26 @@ from msgspec import Struct
 from coordinator.flow.catalogue import Entry
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
-from coordinator.model import ServiceId
+from coordinator.flow.wait_view import WaitView
+from coordinator.model import ClientId, ServiceId
+from coordinator.observe.node_load import Pending, PendingBuckets
 from coordinator.stats import rows
 from coordinator.stats.cached_query import SHORT_PAUSE_FACTOR, CachedQuery
 from coordinator.stats.database_rates import DatabaseRates
-from coordinator.stats.eta import ETA_MINUTES, eta, rates
+from coordinator.stats.eta import ETA_MINUTES, eta, latest_eta, rates
 from coordinator.stats.throughput import Throughput
 from coordinator.store import buckets, events, history, nodes, people, statistics
 from coordinator.store.pool import Connection
 from coordinator.store.statistics import ServiceTotals
 from coordinator.wire import stats as wire
 from coordinator.wire.paging import MAX_ROW_NUMBER
+from coordinator.wire.stats_clients import ClientRow
 
 SLOW_CHANGE_PAUSE = 5.0
 """Seconds between two queries of what changes by the minute."""
+
+SERVICES_APART = 8
+"""Services whose items of the last seconds are told apart: so many can be told from each other in a chart."""
 
 S = TypeVar("S", bound=Struct)
 
@@ -34,9 +41,10 @@ S = TypeVar("S", bound=Struct)
 class Topics:
     """Computes what the snapshots of each topic hold."""
 
-    def __init__(self, core: Core, grant: Grant, database_rates: DatabaseRates) -> None:
+    def __init__(self, core: Core, grant: Grant, database_rates: DatabaseRates, wait_view: WaitView) -> None:
         self._catalogue = core.catalogue
         self._grant = grant
+        self._wait_view = wait_view
         self._boot = core.boot
         self._throughput = Throughput()
 
@@ -76,11 +84,17 @@ class Topics:
             items_per_second=self._throughput.items(None),
             buckets_per_second=self._throughput.submits(None),
             recent=self._throughput.recent_items(None),
-            eta=_latest_eta(services),
+            recent_by_service={
+                name: items
+                for service, items in self._throughput.busiest(SERVICES_APART)
+                if (name := self._catalogue.name_of(service)) is not None
+            },
+            eta=latest_eta(services),
             demand=wire.DemandCounts(
                 pending=sum(service.demand.pending for service in services),
                 clients=sum(service.demand.clients for service in services),
                 active=counted.active,
+                reasons=_sum_reasons([service.demand.reasons for service in services]),
             ),
             clients=rows.filled(wire.ClientCounts, counted),
             nodes=len(running),
@@ -105,7 +119,9 @@ class Topics:
         found = []
         for entry in sorted(self._catalogue.all(), key=lambda entry: entry.service.name):
             service = entry.service.service_id
-            demand = wire.DemandCounts(*pending.get(entry.service.name, (0, 0)), counted.active_in.get(service, 0))
+            asked = pending.get(entry.service.name, PendingBuckets())
+            active = counted.active_in.get(service, 0)
+            demand = wire.DemandCounts(asked.buckets, asked.clients, active, asked.reasons)
             totals = all_totals.get(service) or ServiceTotals(0, 0, 0)
             found.append(self._service_row(entry, totals, demand, minutes.get(service, [])))
         return found
@@ -117,15 +133,14 @@ class Topics:
         pace = rates(minutes, throughput.minute, throughput.recent_items(service.service_id, 60))
         return rows.service_row(service, totals, demand, throughput.items(service.service_id), eta(totals.left, pace))
 
-    async def _pending(self) -> dict[str, tuple[int, int]]:
+    async def _pending(self) -> Pending:
         """Buckets asked for on all nodes, by service: of this node as it is now, of the others as they told last."""
         found = self._grant.demand()
         for node in await self._nodes.get():
             if node.row.boot == self._boot:
                 continue
-            for service, (pending, clients) in node.pending.items():
-                before = found.get(service, (0, 0))
-                found[service] = (before[0] + pending, before[1] + clients)
+            for service, pending in node.pending.items():
+                found[service] = found.get(service, PendingBuckets()).plus(pending)
         return found
 
     # The first rows of the long tables
@@ -152,9 +167,10 @@ class Topics:
         total, found = await self._events.get()
         return wire.FirstRows(total, list(found))
 
-    async def _first_clients(self, db: Connection) -> list[wire.ClientRow]:
+    async def _first_clients(self, db: Connection) -> list[ClientRow]:
         found, _ = await people.page(db, people.ClientFilter(), "settled", None, wire.FIRST_ROWS)
-        return [rows.client_row(row, self._catalogue) for row in found]
+        waits = await self._wait_view.of(db, [ClientId(row["client_id"]) for row in found])
+        return [rows.client_row(row, self._catalogue, waits) for row in found]
 
     async def _first_buckets(self, db: Connection) -> list[wire.BucketRow]:
         found = await buckets.open_page(db, None, wire.FIRST_ROWS)
@@ -188,10 +204,9 @@ def _sum(kind: type[S], parts: Sequence[S]) -> S:
     return kind(**{name: sum(getattr(part, name) for part in parts) for name in kind.__struct_fields__})
 
 
-def _latest_eta(services: Sequence[wire.ServiceRow]) -> wire.Eta | None:
-    """When the last active service that has anything left will be done; None if one of them cannot tell."""
-    working = [service.eta for service in services if service.state == "active" and service.eta != wire.Eta(0.0, 0.0)]
-    known = [eta for eta in working if eta is not None]
-    if len(known) < len(working):
-        return None
-    return wire.Eta(max((eta.low for eta in known), default=0.0), max((eta.high for eta in known), default=0.0))
+def _sum_reasons(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Add up the buckets that are asked for, reason by reason."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part)
+    return dict(counts)

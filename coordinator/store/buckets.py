@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from coordinator.model import BucketId, ServiceId
+from coordinator.model import BucketId, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
 _BUCKET_PAGE = """
@@ -96,3 +96,25 @@ async def open_page(
         rows = await db.fetch(_OPEN_BUCKETS, moment, bucket, service, state, limit)
 
     return [dict(row) for row in rows]
+
+
+_ONE = """
+SELECT bucket_id, service_id, state, client_id, claim_id AS claim, attempts, items_left(settled) AS remaining,
+       extract(epoch FROM now() - touched_at)::float8 AS age
+  FROM bucket WHERE bucket_id = $1"""
+
+_WITH_ITEM = """
+SELECT b.bucket_id, b.service_id, b.state, b.client_id, b.claim_id AS claim, b.attempts,
+       items_left(b.settled) AS remaining, extract(epoch FROM now() - b.touched_at)::float8 AS age
+  FROM open_places(ARRAY[$1::bigint]) p JOIN bucket b USING (bucket_id)
+ WHERE b.state <> 'done' AND get_bit(b.settled, p.place - 1) = 0 ORDER BY b.service_id, b.bucket_id"""
+
+
+async def one(db: Connection, bucket: BucketId) -> list[dict[str, Any]]:
+    """Find a bucket, open or done; the columns are those of `open_page`."""
+    return [dict(row) for row in await db.fetch(_ONE, bucket)]
+
+
+async def with_item(db: Connection, item: ItemId) -> list[dict[str, Any]]:
+    """Find the open buckets in which an item is still to be settled: two, after it was prioritised."""
+    return [dict(row) for row in await db.fetch(_WITH_ITEM, item)]

@@ -7,7 +7,6 @@ prioritising never miss an item that is on its way.
 from __future__ import annotations
 
 import secrets
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,7 +48,7 @@ class NewBucket:
     twins: bool = False
 
 
-# Shuffled by $5, a random number for each item: the operating system gives them all at once, but gen_random_uuid()
+# Shuffled by $5, eight random bytes for each item: the operating system gives them all at once, but gen_random_uuid()
 # would ask it for each item, which costs more than all the rest.
 #
 # Items of different priority do not share a bucket, so that an urgent one does not carry others with it; all buckets of
@@ -59,90 +58,102 @@ class NewBucket:
 # What came so late that an item of this run must not wait behind it ($8 seconds after its rank, the cap of all head
 # starts) is left for the next run, for all buckets of a run rank as the first of them.
 #
-# No plan can choose to read a whole table: what is taken is deleted by its place in the table (rows of `waiting` are
-# never updated, so they stay where they are), and the items are looked up by an array of them.  Nor can it compare each
-# with each, however few it expects: a FULL join is hashed or merged, NOT IN is hashed, and `next` is one row.
+# Items of a row that stand side by side in the catalogue are looked up by their range, at a third of the cost.  Buckets
+# are found by the blocks of their run, where these are few: nearly all of them have an item in each bucket.
 #
 # With $9, nothing is made unless so few wait that they fill no bucket, none is ready, and nobody has the lock: the few
 # items that have just come are found, locked and made into buckets by one statement.  The holder of the lock until just
-# now may have taken items that this still sees: they are gone from `waiting`, so the DELETE passes over them.
+# now may have taken items that this still sees: their rows are gone or changed, so that neither DELETE nor UPDATE finds
+# them, and what these do not return is not made into buckets.
 #
 # $1 service
 # $2 items to take at most
 # $3 items of a bucket
 # $4 whether short buckets are wanted
-# $5 a random number for each item
+# $5 eight random bytes for each item
 # $6 rank behind which the queue begins
-# $7 item of that rank behind which it begins
+# $7 block of that rank with which it begins
 # $8 seconds after the first rank within which items come together
 # $9 whether only few are to be made into buckets
 _MAKE = """
-WITH bound AS MATERIALIZED (
-    SELECT rank_at + make_interval(secs => $8) AS latest
-      FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7) ORDER BY rank_at, item_id LIMIT 1),
-front AS MATERIALIZED (
-    SELECT ctid AS place, item_id, rank_at, priority, since > (SELECT latest FROM bound) AS late
-      FROM waiting
-     WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7)
-       AND (NOT $9
-            OR (SELECT count(*) FROM (SELECT FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($6, $7)
-                                       LIMIT $3) few) < $3
-               AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
-               AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
-               AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off')
-     ORDER BY rank_at, item_id LIMIT $2),
-first_late AS MATERIALIZED (
-    SELECT rank_at, item_id FROM front WHERE late ORDER BY rank_at, item_id LIMIT 1),
+WITH front AS MATERIALIZED (
+    SELECT f.*, greatest(0, least(cardinality(offsets), $2 - before)) AS offered,
+           since > first_value(rank_at) OVER (ORDER BY before) + make_interval(secs => $8) AS late
+      FROM waiting_front($1, $6, $7, $2) AS f
+     WHERE NOT $9
+        OR ((SELECT sum(cardinality(offsets)) FROM waiting_front($1, $6, $7, $3)) < $3
+            AND NOT EXISTS (SELECT FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)
+            AND (SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1))
+            AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off')),
 counted AS (
-    SELECT priority, count(*) AS n, min(rank_at) AS rank_at FROM front WHERE NOT late GROUP BY priority),
+    SELECT priority, sum(offered) AS n, min(rank_at) AS rank_at FROM front WHERE NOT late GROUP BY priority),
 run AS MATERIALIZED (
     SELECT priority, rank_at,
-           CASE WHEN $4 OR EXISTS (SELECT FROM first_late)
-                     OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN 0
-                ELSE n % $3 END AS behind
+           n - CASE WHEN $4 OR EXISTS (SELECT FROM front WHERE late)
+                         OR EXISTS (SELECT FROM counted o WHERE o.rank_at > c.rank_at AND o.n >= $3) THEN 0
+                    ELSE n % $3 END AS whole
       FROM counted c),
-behind AS MATERIALIZED (
-    SELECT youngest.*
-      FROM run r
-      CROSS JOIN LATERAL (
-           SELECT f.place, f.rank_at, f.item_id FROM front f WHERE f.priority = r.priority AND NOT late
-            ORDER BY f.rank_at DESC, f.item_id DESC LIMIT r.behind) youngest
-     WHERE r.behind > 0),
-gone AS (
-    DELETE FROM waiting
-     WHERE ctid = ANY (ARRAY (SELECT place FROM front WHERE NOT late AND place NOT IN (SELECT place FROM behind)))
-    RETURNING item_id, since, priority),
-known AS MATERIALIZED (
-    SELECT item_id, item_json(item_id, key, attributes) AS fragment
-      FROM item WHERE item_id = ANY (ARRAY (SELECT item_id FROM gone))),
+share AS MATERIALIZED (
+    SELECT f.*,
+           CASE WHEN late THEN 0
+                ELSE greatest(0, least(offered, whole + offered
+                                       - sum(offered) OVER (PARTITION BY f.priority, late ORDER BY before)))
+           END::int AS taken
+      FROM front f LEFT JOIN run r ON r.priority = f.priority),
+emptied AS (
+    DELETE FROM waiting w USING share s WHERE w.ctid = s.place AND s.taken = cardinality(s.offsets)
+    RETURNING s.block, s.since, s.priority, s.before, s.offsets),
+reduced AS (
+    UPDATE waiting w SET offsets = s.offsets[s.taken + 1:]
+      FROM share s WHERE w.ctid = s.place AND s.taken > 0 AND s.taken < cardinality(s.offsets)
+    RETURNING s.block, s.since, s.priority, s.before, s.offsets[:s.taken]),
+gone AS MATERIALIZED (
+    SELECT block, since, priority, before, offsets, item_at(block, offsets[1]) AS first,
+           item_at(block, offsets[cardinality(offsets)]) AS last
+      FROM (SELECT * FROM emptied UNION ALL SELECT * FROM reduced) AS either),
+scattered AS MATERIALIZED (
+    SELECT item_at(block, o) AS item_id, since, priority, before + n AS chance
+      FROM gone CROSS JOIN unnest(offsets) WITH ORDINALITY AS u (o, n) WHERE last - first >= cardinality(offsets)),
+known AS (
+    SELECT i.item_id, since, priority, i.fragment, before + 1 + (i.item_id - first) AS chance
+      FROM gone
+     CROSS JOIN LATERAL (
+           SELECT item_id, item_json(item_id, key, attributes) AS fragment
+             FROM item WHERE item_id BETWEEN first AND last OFFSET 0) i
+     WHERE last - first < cardinality(offsets)
+    UNION ALL
+    SELECT i.item_id, since, priority, item_json(i.item_id, i.key, i.attributes), chance
+      FROM scattered
+      JOIN (SELECT * FROM item WHERE item_id = ANY (ARRAY (SELECT item_id FROM scattered)) OFFSET 0) i USING (item_id)),
 shuffled AS (
-    SELECT item_id, g.since, g.priority, known.fragment,
-           (row_number() OVER (PARTITION BY g.priority ORDER BY ($5::bigint[])[g.n]) - 1) / $3 AS part
-      FROM (SELECT item_id, since, priority, row_number() OVER ()::int AS n FROM gone) g
-      FULL JOIN known USING (item_id)),
+    SELECT item_id, since, priority, fragment,
+           (row_number() OVER (PARTITION BY priority ORDER BY substr($5::bytea, (8 * chance - 7)::int, 8)) - 1) / $3
+               AS part
+      FROM known),
 parts AS MATERIALIZED (
     SELECT gen_random_uuid() AS bucket_id, priority, min(since) AS since, array_agg(item_id) AS items,
            '[' || string_agg(fragment, ',') || ']' AS frame
-      FROM shuffled WHERE fragment IS NOT NULL GROUP BY priority, part),
-stored AS (
-    INSERT INTO bucket_items (bucket_id, items, frame) SELECT bucket_id, items, frame FROM parts),
+      FROM shuffled GROUP BY priority, part),
+listed AS (
+    INSERT INTO bucket_items (bucket_id, items) SELECT bucket_id, items FROM parts),
+blocks AS MATERIALIZED (
+    SELECT array_agg(DISTINCT block) AS all_blocks FROM gone),
+opened AS (
+    INSERT INTO open_bucket (bucket_id, blocks, frame)
+    SELECT bucket_id, CASE WHEN cardinality(all_blocks) <= 32 THEN all_blocks ELSE item_blocks(items) END, frame
+      FROM parts CROSS JOIN blocks),
 put AS (
     INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled)
     SELECT p.bucket_id, $1, r.rank_at, p.since, p.priority, repeat('0', cardinality(p.items))::varbit
       FROM parts p JOIN run r USING (priority)
-    RETURNING bucket_id),
-first_behind AS (
-    SELECT rank_at, item_id FROM behind ORDER BY rank_at, item_id LIMIT 1),
-last_taken AS (
-    SELECT rank_at, item_id FROM front WHERE NOT late ORDER BY rank_at DESC, item_id DESC LIMIT 1),
-next AS MATERIALIZED (
-    SELECT * FROM (SELECT * FROM first_behind UNION ALL SELECT * FROM first_late UNION ALL SELECT * FROM last_taken)
-        AS either
-     ORDER BY rank_at, item_id LIMIT 1)
-SELECT next.rank_at, next.item_id FROM put CROSS JOIN next"""
+    RETURNING bucket_id)
+SELECT (SELECT count(*) FROM put) AS made, next.rank_at, next.block
+  FROM (SELECT rank_at, block FROM share
+         ORDER BY taken = cardinality(offsets), CASE WHEN taken < cardinality(offsets) THEN before ELSE -before END
+         LIMIT 1) next"""
 
 QueuePlace = tuple[datetime, int]
-"""Where in a queue: rank and item."""
+"""Where in a queue: rank and block of items."""
 
 QUEUE_START: QueuePlace = (datetime.fromisoformat("0001-01-01T00:00:00+00:00"), 0)
 """Before all that waits."""
@@ -169,10 +180,9 @@ async def make(
     first.  With `short`, buckets are also made of too few items; without it, only of those that would be overtaken.
     Nothing is looked for before `start`.  Returns how many buckets were made, and where to start the next time.
     """
-    chance = array("q", secrets.token_bytes(8 * limit))
-
-    made = await db.fetch(_MAKE, service, limit, size, short, chance.tolist(), *start, span, False)
-    return len(made), (made[0]["rank_at"], made[0]["item_id"]) if made else start
+    chance = secrets.token_bytes(8 * limit)
+    row = await db.fetchrow(_MAKE, service, limit, size, short, chance, *start, span, False)
+    return (row["made"], (row["rank_at"], row["block"])) if row else (0, start)
 
 
 async def make_few(db: Connection, service: ServiceId, size: int, span: float = DEFAULT_SPAN) -> int:
@@ -180,8 +190,9 @@ async def make_few(db: Connection, service: ServiceId, size: int, span: float = 
 
     It runs within a transaction of its own, which others see before it has reached the disk, as with `look`.
     """
-    chance = array("q", secrets.token_bytes(8 * size))
-    return len(await db.fetch(_MAKE, service, size, size, True, chance.tolist(), *QUEUE_START, span, True))
+    chance = secrets.token_bytes(8 * size)
+    row = await db.fetchrow(_MAKE, service, size, size, True, chance, *QUEUE_START, span, True)
+    return int(row["made"]) if row else 0
 
 
 # $1 buckets
@@ -201,7 +212,10 @@ listed AS MATERIALIZED (
     SELECT n, array_agg(item_id ORDER BY place) AS items
       FROM unnest($8::int[], $9::bigint[]) WITH ORDINALITY AS i (n, item_id, place) GROUP BY n),
 stored AS (
-    INSERT INTO bucket_items (bucket_id, items, frame) SELECT bucket_id, items, frame FROM made JOIN listed USING (n))
+    INSERT INTO bucket_items (bucket_id, items) SELECT bucket_id, items FROM made JOIN listed USING (n)),
+opened AS (
+    INSERT INTO open_bucket (bucket_id, blocks, frame)
+    SELECT bucket_id, item_blocks(items), frame FROM made JOIN listed USING (n))
 INSERT INTO bucket (bucket_id, service_id, rank_at, since, priority, settled, twins)
 SELECT bucket_id, service_id, rank_at, since, priority, repeat('0', cardinality(items))::varbit, twins
   FROM made JOIN listed USING (n)"""
@@ -228,7 +242,7 @@ class ReadyPool:
     """The ready pool of a service.
 
     `workers` counts the clients that may ask, `ready` the buckets, both up to a limit.  `back` is the rank of the last
-    bucket, `front` the rank of the first waiting item, `first` that item; `waiting` counts waiting items up to the
+    bucket, `front` the rank of the first waiting items, `first` their block; `waiting` counts waiting items up to the
     asked limit.
     """
 
@@ -244,8 +258,7 @@ class ReadyPool:
 # same log, and what is lost in a crash before that waits as before.
 _LOOK = """
 WITH queue AS MATERIALIZED (
-    SELECT rank_at, item_id FROM waiting WHERE service_id = $1 AND (rank_at, item_id) >= ($5, $6)
-     ORDER BY rank_at, item_id LIMIT $4)
+    SELECT rank_at, block, before, cardinality(offsets) AS items FROM waiting_front($1, $5, $6, $4))
 SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1) AS locked,
        set_config('synchronous_commit', 'off', true),
        w.workers,
@@ -253,9 +266,9 @@ SELECT pg_try_advisory_xact_lock(hashtext('coordinator.builder'), $1) AS locked,
                                LIMIT least($3, w.workers * $2)) b) AS ready,
        (SELECT rank_at FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
          ORDER BY rank_at DESC LIMIT 1) AS back,
-       (SELECT rank_at FROM queue LIMIT 1) AS front,
-       (SELECT item_id FROM queue LIMIT 1) AS first,
-       (SELECT count(*) FROM queue) AS waiting
+       (SELECT rank_at FROM queue WHERE before = 0) AS front,
+       (SELECT block FROM queue WHERE before = 0) AS first,
+       (SELECT least(coalesce(sum(items), 0), $4) FROM queue)::int AS waiting
   FROM (SELECT count(*) AS workers
           FROM (SELECT FROM membership WHERE service_id = $1 AND joined AND inactive IS NULL LIMIT $3) m) w"""
 
@@ -277,10 +290,11 @@ async def look(
 
 _DUE_FOR_SPLIT = """
 SELECT b.bucket_id, b.service_id, b.rank_at, b.since, b.priority, b.attempts, b.settled::text AS settled,
-       c.items, c.frame,
+       c.items, o.frame,
        (SELECT count(DISTINCT k.client_id) FROM claim k
-         WHERE k.bucket_id = b.bucket_id AND k.ended IN ('cut_off', 'dead', 'partial')) AS clients
-  FROM bucket b JOIN bucket_items c USING (bucket_id)
+          JOIN membership m ON m.client_id = k.client_id AND m.service_id = k.service_id
+         WHERE k.bucket_id = b.bucket_id AND k.spent AND m.settled > m.taken_back) AS clients
+  FROM bucket b JOIN bucket_items c USING (bucket_id) JOIN open_bucket o USING (bucket_id)
  WHERE b.split_at <= now() AND b.service_id = $1 ORDER BY b.split_at LIMIT $2 FOR UPDATE OF b SKIP LOCKED"""
 
 _CLOSE = """
@@ -288,9 +302,7 @@ UPDATE bucket SET state = 'done', split_at = NULL, settled = ~(settled & ~settle
 
 _OFFER_AGAIN = "UPDATE bucket SET split_at = NULL WHERE bucket_id = $1"
 
-_QUARANTINE = """
-INSERT INTO quarantine (service_id, item_id, attempts) VALUES ($1, $2, $3)
-ON CONFLICT (service_id, item_id) DO UPDATE SET attempts = quarantine.attempts + excluded.attempts, since = now()"""
+_NOTE_ORIGIN = "UPDATE bucket SET split_from = $1 WHERE bucket_id = ANY ($2::uuid[])"
 
 _MOVE_TWINS = """
 UPDATE twin t SET first_id = CASE WHEN t.first_id = $1 THEN $2 ELSE t.first_id END,
@@ -348,9 +360,9 @@ async def offer_again(db: Connection, bucket: BucketId) -> None:
     await db.execute(_OFFER_AGAIN, bucket)
 
 
-async def quarantine(db: Connection, service: ServiceId, item: ItemId, attempts: int) -> None:
-    """Take an item out of circulation until an admin decides."""
-    await db.execute(_QUARANTINE, service, item, attempts)
+async def note_origin(db: Connection, broken: BucketId, parts: Sequence[BucketId]) -> None:
+    """Note of which bucket these are the parts, so that what was before in the life of their items is found."""
+    await db.execute(_NOTE_ORIGIN, broken, list(parts))
 
 
 _RETIRE = """
@@ -366,11 +378,11 @@ apart AS (
      WHERE d.bucket_id IN (t.first_id, t.second_id)
        AND o.bucket_id = CASE WHEN d.bucket_id = t.first_id THEN t.second_id ELSE t.first_id END
        AND o.state = 'done')
-UPDATE bucket_items c SET open = false FROM done d WHERE c.bucket_id = d.bucket_id"""
+DELETE FROM open_bucket WHERE bucket_id = ANY (ARRAY (SELECT bucket_id FROM done))"""
 
 
 async def retire(db: Connection, limit: int = 1000) -> int:
-    """Take done buckets out of the index of open ones, and forget what only concerned open ones.
+    """Forget what is needed of open buckets only, for some of those that are done.
 
     It runs off the hot path, since nothing waits for it.  Returns the number of buckets.
     """

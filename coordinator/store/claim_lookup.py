@@ -1,16 +1,16 @@
-"""Finding a claim that a client names: its bucket, and its client."""
+"""Finding a claim that a client names, with its bucket and its client; and those of a node."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from coordinator.errors import NotOwner, StaleClaim
-from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
+from coordinator.model import Boot, BucketId, ClaimNumber, ClientId, ItemId, ServiceId, SessionId
 from coordinator.store.pool import Connection
 
 _FIND_CLAIM = """
 SELECT b.service_id, b.state, b.claim_id, b.client_id, c.client_id AS claimed_by, b.settled::text AS settled,
-       c.given::text AS given, i.items
+       c.given::text AS given, c.parts, i.items
   FROM bucket b JOIN bucket_items i USING (bucket_id)
   LEFT JOIN claim c ON c.claim_id = $2 AND c.bucket_id = b.bucket_id
  WHERE b.bucket_id = $1"""
@@ -33,6 +33,8 @@ class NamedClaim:
     items: tuple[ItemId, ...]
     given: str
     settled: str
+    parts: int
+    """Results of that claim so far that left their items unsettled."""
 
 
 async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> NamedClaim | None:
@@ -48,6 +50,7 @@ async def find_claim(db: Connection, bucket: BucketId, claim: ClaimNumber) -> Na
         tuple(row["items"]),
         row["given"] or "",
         row["settled"],
+        row["parts"] or 0,
     )
 
 
@@ -68,3 +71,13 @@ async def check_owner(db: Connection, bucket: NamedClaim, bucket_id: BucketId, c
     if bucket.claimed_by is None and await ever_held(db, bucket_id, client):
         raise StaleClaim("That is not the number of your claim.")
     raise NotOwner("That claim is not yours.")
+
+
+_CLAIMS_OF_BOOT = """
+SELECT bucket_id, claim_id, session_id FROM bucket
+ WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
+
+
+async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:
+    """List the buckets that this node's sessions hold, as the database knows it; for after a time without database."""
+    return [(row["bucket_id"], row["claim_id"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from coordinator.model import (
     Boot,
@@ -21,10 +20,12 @@ from coordinator.model import (
     Demand,
     Ended,
     Freed,
-    ItemId,
     ServiceId,
+    ServiceSettings,
     SessionId,
 )
+from coordinator.store.claim_rules import budget_rule, hold_rule
+from coordinator.store.fronts import POOL_START, PoolPlace
 from coordinator.store.pool import Connection
 
 FRONT_BUCKETS = 128
@@ -35,30 +36,66 @@ FRONT_BUCKETS = 128
 # behind that rank later, so that the returned one would nearly always come next.  The random bytes ($6) come from here,
 # since gen_random_uuid() asks the operating system for each row.  The front is an array of places, and the second look
 # at the state is one that no index serves: a plan that joins it with the pool itself costs more with every ready bucket
-# (70 ms with 200,000).  Clients are served in the order of $2; one that has given back some bucket is left to
-# _CLAIM_UNBLOCKED, one that has to wait is not served at all.
+# (70 ms with 200,000).  Clients are served in the order of $2; one whose bucket would be one that it gave back is left
+# to _CLAIM_UNBLOCKED, one that has to wait is not served at all, nor beyond what it may hold.
+#
+# $1 service
+# $2 clients, one for each bucket that is asked for; $3 their sessions, $7 their addresses
+# $4 boot
+# $5 how many are asked for
+# $6 random bytes
+# $8 items of a bucket
+# $9 buckets that a newcomer may hold
+# $10 buckets that anyone may hold
+# $11 rank, and $12 shuffle number, before which nothing is ready
+# $13 items that may be handed out in a minute, $14 buckets that all clients may hold; null: any number
 _CLAIM = """
-WITH demand AS (
-    SELECT d.client_id, d.session_id, d.n
-      FROM unnest($2::text[], $3::uuid[]) WITH ORDINALITY AS d (client_id, session_id, n)
-      JOIN servable_membership m ON m.client_id = d.client_id AND m.service_id = $1
-     WHERE NOT EXISTS (SELECT FROM return_block g WHERE g.client_id = d.client_id AND g.until > now())),
+WITH asked AS MATERIALIZED (
+    SELECT client_id, session_id, strangers_block(address) AS block, n,
+           row_number() OVER (PARTITION BY client_id ORDER BY n) AS nth
+      FROM unnest($2::text[], $3::uuid[], $7::text[]) WITH ORDINALITY AS a (client_id, session_id, address, n)),
+able AS MATERIALIZED (
+    SELECT client_id, standing <= 0 AS newcomer,
+           may_hold(health, streak, standing, $8, $9, $10) - count_held(client_id, $1) AS room
+      FROM (SELECT client_id, health, streak, standing FROM servable_membership m
+             WHERE client_id = ANY ($2::text[]) AND service_id = $1 OFFSET 0) m),
+within AS (
+    SELECT a.client_id, a.session_id, a.n, a.block, w.newcomer,
+           row_number() OVER (PARTITION BY w.newcomer, a.block ORDER BY a.n) AS nth_of_block
+      FROM asked a JOIN able w USING (client_id) WHERE a.nth <= w.room),
+rooms AS MATERIALIZED (
+    SELECT block, newcomers_room(block, $1) AS room
+      FROM (SELECT DISTINCT block FROM within WHERE newcomer AND block IS NOT NULL) b),
+demand AS (
+    SELECT client_id, session_id, n FROM within w LEFT JOIN rooms r ON w.newcomer AND r.block = w.block
+     WHERE r.room IS NULL OR w.nth_of_block <= r.room),
 front AS MATERIALIZED (
     SELECT ARRAY (SELECT ctid FROM bucket
                    WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
+                     AND (rank_at, shuffle) >= ($11, $12)
                    ORDER BY rank_at, shuffle LIMIT $5 + 128) AS places),
+first AS MATERIALIZED (
+    SELECT (SELECT rank_at FROM bucket WHERE ctid = places[1]) AS rank_at,
+           (SELECT shuffle FROM bucket WHERE ctid = places[1]) AS shuffle FROM front),
 picked AS MATERIALIZED (
-    SELECT b.bucket_id
+    SELECT b.bucket_id, items_left(b.settled) AS items
       FROM front CROSS JOIN LATERAL unnest(places) WITH ORDINALITY AS w (place, n)
       JOIN bucket b ON b.ctid = w.place
      WHERE b.state || '' = 'ready' AND b.split_at IS NULL
      ORDER BY b.rank_at, substr($6::bytea, w.n::int * 8 - 7, 8) LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
+budget AS MATERIALIZED (
+    SELECT items, buckets FROM budget_left($1, $13, $14)),
 served AS MATERIALIZED (
     SELECT array_agg(client_id ORDER BY n) AS clients, array_agg(session_id ORDER BY n) AS sessions FROM demand),
 paired AS (
     SELECT p.bucket_id, s.clients[p.slot] AS client_id, s.sessions[p.slot] AS session_id
-      FROM (SELECT bucket_id, row_number() OVER () AS slot FROM picked) p CROSS JOIN served s
-     WHERE p.slot <= cardinality(s.clients)),
+      FROM (SELECT bucket_id, row_number() OVER () AS slot,
+                   sum(items) OVER (ROWS UNBOUNDED PRECEDING) - items AS items_before FROM picked) p
+     CROSS JOIN served s CROSS JOIN budget g
+     WHERE p.slot <= least(cardinality(s.clients), g.buckets)
+       AND (g.items IS NULL OR p.items_before < g.items)
+       AND NOT EXISTS (SELECT FROM return_block g
+                        WHERE g.client_id = s.clients[p.slot] AND g.bucket_id = p.bucket_id AND g.until > now())),
 taken AS (
     UPDATE bucket b
        SET state = 'claimed', claim_id = nextval('claim_number'), client_id = p.client_id,
@@ -69,9 +106,13 @@ noted AS (
     INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given)
     SELECT claim_id, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
 SELECT $1::int AS service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id, t.attempts,
-       t.settled::text AS settled, c.items, c.frame, cardinality(front.places) AS ready
-  FROM front CROSS JOIN taken t JOIN bucket_items c USING (bucket_id)"""
+       t.settled::text AS settled, c.items, o.frame, cardinality(front.places) AS ready,
+       first.rank_at AS first_rank, first.shuffle AS first_shuffle
+  FROM front CROSS JOIN first
+  LEFT JOIN (taken t JOIN bucket_items c USING (bucket_id) JOIN open_bucket o USING (bucket_id)) ON true"""
 
+# $2 client, $3 session, $5 random bytes, $6 address, $7 to $9 what it may hold, $10 and $11 what all clients may; the
+# others as above.
 _CLAIM_UNBLOCKED = """
 WITH picked AS MATERIALIZED (
     SELECT b.bucket_id
@@ -82,7 +123,10 @@ WITH picked AS MATERIALIZED (
              ORDER BY c.rank_at, c.shuffle LIMIT 128) w
       JOIN bucket b USING (bucket_id)
      WHERE b.state = 'ready' AND b.split_at IS NULL
-       AND EXISTS (SELECT FROM servable_membership WHERE client_id = $2 AND service_id = $1)
+       AND (SELECT may_hold(health, streak, standing, $7, $8, $9) > count_held($2, $1)
+                   AND (standing > 0 OR strangers_block($6) IS NULL OR newcomers_room($6, $1) > 0)
+              FROM servable_membership WHERE client_id = $2 AND service_id = $1)
+       AND (SELECT coalesce(items, 1) > 0 AND coalesce(buckets, 1) > 0 FROM budget_left($1, $10, $11))
      ORDER BY b.rank_at, substr($5::bytea, w.n * 8 - 7, 8) LIMIT 1 FOR UPDATE OF b SKIP LOCKED),
 taken AS (
     UPDATE bucket b
@@ -94,28 +138,36 @@ noted AS (
     INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given)
     SELECT claim_id, bucket_id, $1, client_id, session_id, $4, ~settled FROM taken)
 SELECT $1::int AS service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id, t.attempts,
-       t.settled::text AS settled, c.items, c.frame
-  FROM taken t JOIN bucket_items c USING (bucket_id)"""
-
-_FIND_WAITS = """
-SELECT m.client_id, extract(epoch FROM greatest(m.wait_until, m.report_until) - now())::float8 AS seconds,
-       EXISTS (SELECT FROM return_block g WHERE g.client_id = m.client_id AND g.until > now()) AS has_blocks
-  FROM membership m WHERE m.service_id = $1 AND m.client_id = ANY ($2::text[])"""
+       t.settled::text AS settled, c.items, o.frame
+  FROM taken t JOIN bucket_items c USING (bucket_id) JOIN open_bucket o USING (bucket_id)"""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedBuckets:
-    """The buckets that one claim statement handed out; `left` ready ones remain, counted up to `FRONT_BUCKETS`."""
+    """The buckets that one claim statement handed out.
+
+    `left` remain, counted up to `FRONT_BUCKETS`; `seen` were ready, the first of them (if any) at the place `first`.
+    """
 
     claimed: list[Claimed]
     left: int
+    seen: int
+    first: PoolPlace | None
 
 
-async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], boot: Boot) -> ClaimedBuckets:
-    """Hand out the front of the ready pool, one bucket for each demand, in the order of the demands.
+async def claim(
+    db: Connection,
+    service: ServiceId,
+    demands: Sequence[Demand],
+    boot: Boot,
+    settings: ServiceSettings,
+    start: PoolPlace = POOL_START,
+) -> ClaimedBuckets:
+    """Hand out the front of the ready pool, from `start` on, one bucket for each demand, in the order of the demands.
 
-    Clients that gave something back lately are not served here (`claim_unblocked`), those that have to wait not at all
-    (`find_waits` tells which).
+    A client whose bucket would be one that it gave back lately is not served here (`claim_unblocked`), those that have
+    to wait not at all, and none beyond what it may hold, nor beyond the service's budget (`waits.find_waits` tells
+    which).
     """
     rows = await db.fetch(
         _CLAIM,
@@ -125,39 +177,27 @@ async def claim(db: Connection, service: ServiceId, demands: Sequence[Demand], b
         boot,
         len(demands),
         secrets.token_bytes(8 * (len(demands) + FRONT_BUCKETS)),
+        [demand.address for demand in demands],
+        *hold_rule(settings),
+        *start,
+        *budget_rule(settings),
     )
 
-    return ClaimedBuckets(
-        [read_claimed(row) for row in rows], min(rows[0]["ready"] - len(rows), FRONT_BUCKETS) if rows else 0
-    )
+    first = rows[0]
+    place = None if first["first_rank"] is None else (first["first_rank"], first["first_shuffle"])
+    claimed = [read_claimed(row) for row in rows if row["bucket_id"] is not None]
+    return ClaimedBuckets(claimed, min(first["ready"] - len(claimed), FRONT_BUCKETS), first["ready"], place)
 
 
-async def claim_unblocked(db: Connection, service: ServiceId, demand: Demand, boot: Boot) -> Claimed | None:
+async def claim_unblocked(
+    db: Connection, service: ServiceId, demand: Demand, boot: Boot, settings: ServiceSettings
+) -> Claimed | None:
     """Hand out one bucket, as `claim` does, to a client that must not get those that it lately gave back."""
-    chance = secrets.token_bytes(8 * FRONT_BUCKETS)
-    row = await db.fetchrow(_CLAIM_UNBLOCKED, service, demand.client_id, demand.session_id, boot, chance)
+    chance, rule = secrets.token_bytes(8 * FRONT_BUCKETS), (*hold_rule(settings), *budget_rule(settings))
+    row = await db.fetchrow(
+        _CLAIM_UNBLOCKED, service, demand.client_id, demand.session_id, boot, chance, demand.address, *rule
+    )
     return None if row is None else read_claimed(row)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientWait:
-    """The reasons why a client was not served.
-
-    It has to wait for `seconds` (None: it need not), or some buckets are not offered to it (`has_blocks`), as it gave
-    them back lately.
-    """
-
-    client_id: ClientId
-    seconds: float | None
-    has_blocks: bool
-
-
-async def find_waits(db: Connection, service: ServiceId, clients: Sequence[ClientId]) -> list[ClientWait]:
-    """Find the reasons why these clients were not served."""
-    return [
-        ClientWait(ClientId(row["client_id"]), row["seconds"] if (row["seconds"] or 0) > 0 else None, row["has_blocks"])
-        for row in await db.fetch(_FIND_WAITS, service, list(clients))
-    ]
 
 
 def read_claimed(row: Any) -> Claimed:
@@ -220,12 +260,6 @@ _RELEASE_KEPT = """
 SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket WHERE kept_until <= now()
                                    ORDER BY kept_until LIMIT $5 FOR UPDATE SKIP LOCKED), $1, $2, $3, $4)"""
 
-_RELEASE_DEAD = """
-SELECT * FROM free_buckets(ARRAY (SELECT bucket_id FROM bucket
-                                   WHERE service_id = $5 AND state = 'dead'
-                                     AND touched_at <= now() - make_interval(secs => $6)
-                                   ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED), $1, $2, $3, $4)"""
-
 
 @dataclass(frozen=True, slots=True)
 class EndReason:
@@ -249,9 +283,10 @@ DRAINED = EndReason("drained")
 CRASHED = EndReason("crashed")
 REVOKED = EndReason("revoked")
 DEACTIVATED = EndReason("deactivated")
-LEFT = EndReason("left")
-UNREGISTERED = EndReason("unregistered")
+LEFT = EndReason("left", 0, "given_back")
+UNREGISTERED = EndReason("unregistered", 0, "given_back")
 TAKEN = EndReason("taken")
+EXPIRED = EndReason("expired", 1, "dead")
 
 
 async def release_session(
@@ -267,26 +302,26 @@ async def release_session(
     A bucket that is not among the `delivered` costs nothing.  Others see it at once; it reaches the disk with the next
     transaction that waits for that.
     """
-    return await _free(db, _RELEASE_SESSION, way, recollect_window, client, session, list(delivered))
+    return await free(db, _RELEASE_SESSION, way, recollect_window, client, session, list(delivered))
 
 
 async def release_client(
     db: Connection, client: ClientId, service: ServiceId | None, way: EndReason, recollect_window: float
 ) -> list[Freed]:
     """Free all buckets that one client holds, in one service or in all, on any node."""
-    return await _free(db, _RELEASE_CLIENT, way, recollect_window, client, service)
+    return await free(db, _RELEASE_CLIENT, way, recollect_window, client, service)
 
 
 async def release_claim(
     db: Connection, bucket: BucketId, claim: ClaimNumber, way: EndReason, recollect_window: float
 ) -> list[Freed]:
     """Free one bucket, if that claim is still the current one."""
-    return await _free(db, _RELEASE_CLAIM, way, recollect_window, bucket, claim)
+    return await free(db, _RELEASE_CLAIM, way, recollect_window, bucket, claim)
 
 
 async def release_service(db: Connection, service: ServiceId, way: EndReason) -> list[Freed]:
     """Free all buckets that are held in one service."""
-    return await _free(db, _RELEASE_SERVICE, way, 0.0, service)
+    return await free(db, _RELEASE_SERVICE, way, 0.0, service)
 
 
 async def release_crashed(db: Connection, limit: int = 1000) -> list[Freed]:
@@ -295,27 +330,22 @@ async def release_crashed(db: Connection, limit: int = 1000) -> list[Freed]:
     It looks through all buckets, not at a list of nodes: what was missed (a crash between two steps, a claim that
     committed late) is found the next time.
     """
-    return await _free(db, _RELEASE_CRASHED, CRASHED, 0.0, limit)
+    return await free(db, _RELEASE_CRASHED, CRASHED, 0.0, limit)
 
 
 async def release_kept(db: Connection, limit: int = 500) -> list[Freed]:
     """Free the buckets that were kept for clients that did not come back in time."""
-    return await _free(db, _RELEASE_KEPT, DRAINED, 0.0, limit)
+    return await free(db, _RELEASE_KEPT, DRAINED, 0.0, limit)
 
 
-async def release_dead(
-    db: Connection, service: ServiceId, release_after: float, recollect_window: float
-) -> list[Freed]:
-    """Free the buckets that were marked dead `release_after` seconds ago."""
-    return await _free(db, _RELEASE_DEAD, DEAD, recollect_window, service, release_after)
-
-
-async def _free(db: Connection, statement: str, way: EndReason, recollect_window: float, *which: object) -> list[Freed]:
+async def free(db: Connection, statement: str, way: EndReason, recollect_window: float, *which: object) -> list[Freed]:
+    """Free the buckets that a statement chooses by `which`; the claims end in that way."""
     rows = await db.fetch(statement, way.ended, way.attempts, way.cost, recollect_window, *which)
-    return [_freed(row) for row in rows]
+    return [freed_of(row) for row in rows]
 
 
-def _freed(row: Any) -> Freed:
+def freed_of(row: Any) -> Freed:
+    """Read a row of a bucket that was taken from its holder."""
     return Freed(
         ServiceId(row["service_id"]),
         BucketId(row["bucket_id"]),
@@ -324,67 +354,3 @@ def _freed(row: Any) -> Freed:
         None if row["session_id"] is None else SessionId(row["session_id"]),
         row["remaining"],
     )
-
-
-_LEAVE_TWINS = "SELECT leave_twins($1, $2)"
-
-
-async def leave_twins(db: Connection, buckets: Sequence[UUID], items: Sequence[ItemId] | None = None) -> None:
-    """Take items that stand in a second bucket out of these ready ones: these items, or all; within a transaction."""
-    await db.execute(_LEAVE_TWINS, list(buckets), None if items is None else list(items))
-
-
-_KEEP_FOR_RECONNECT = """
-UPDATE bucket SET session_id = NULL, kept_until = now() + make_interval(secs => $2)
- WHERE bucket_id IN (SELECT bucket_id FROM bucket WHERE client_id IS NOT NULL AND session_id = ANY ($1::uuid[])
-                      ORDER BY bucket_id FOR UPDATE)"""
-
-
-async def keep_for_reconnect(db: Connection, sessions: Sequence[SessionId], reconnect_window: float) -> None:
-    """Keep the buckets of these sessions for their clients, for `reconnect_window` seconds; their node drains."""
-    await db.execute(_KEEP_FOR_RECONNECT, list(sessions), reconnect_window)
-
-
-_MARK_DEAD = """
-WITH marked AS (
-    UPDATE bucket SET state = 'dead', touched_at = now()
-     WHERE bucket_id = ANY (ARRAY (
-        SELECT bucket_id FROM bucket
-         WHERE service_id = $1 AND state = 'claimed' AND kept_until IS NULL
-           AND touched_at <= now() - make_interval(secs => $2)
-         ORDER BY touched_at LIMIT 500 FOR UPDATE SKIP LOCKED))
-    RETURNING service_id, bucket_id, claim_id, client_id, session_id,
-              items_left(settled) AS remaining),
-holders AS MATERIALIZED (
-    SELECT client_id, service_id FROM membership
-     WHERE (client_id, service_id) IN (SELECT client_id, service_id FROM marked)
-     ORDER BY client_id, service_id FOR NO KEY UPDATE),
-counted AS (
-    UPDATE membership m SET died = m.died + f.n, died_run = m.died_run + f.n, well = 0
-      FROM (SELECT client_id, service_id, count(*) AS n FROM marked JOIN holders USING (client_id, service_id)
-             GROUP BY 1, 2) f
-     WHERE m.client_id = f.client_id AND m.service_id = f.service_id)
-SELECT service_id, bucket_id, claim_id, client_id, session_id, remaining FROM marked"""
-
-
-async def mark_dead(db: Connection, service: ServiceId, dead_after: float) -> list[Freed]:
-    """Mark buckets as dead that settled nothing for `dead_after` seconds; their holders keep them for now."""
-    return [_freed(row) for row in await db.fetch(_MARK_DEAD, service, dead_after)]
-
-
-_HELD_COUNT = "SELECT count(*) FROM bucket WHERE client_id = $1 AND service_id = $2"
-
-
-async def held_count(db: Connection, client: ClientId, service: ServiceId) -> int:
-    """Count the buckets of a service that a client holds, in all its sessions on all nodes together."""
-    return int(await db.fetchval(_HELD_COUNT, client, service))
-
-
-_CLAIMS_OF_BOOT = """
-SELECT bucket_id, claim_id, session_id FROM bucket
- WHERE boot = $1 AND state IN ('claimed', 'dead') AND kept_until IS NULL"""
-
-
-async def claims_of_boot(db: Connection, boot: Boot) -> list[tuple[BucketId, ClaimNumber, SessionId]]:
-    """List the buckets that this node's sessions hold, as the database knows it; for after a time without database."""
-    return [(row["bucket_id"], row["claim_id"], row["session_id"]) for row in await db.fetch(_CLAIMS_OF_BOOT, boot)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from coordinator.model import Boot, ClientId, ClientMembership, ServiceId, SessionId
+from coordinator.model import Boot, ClaimNumber, ClientId, ClientMembership, Demand, ReportKind, ServiceId, SessionId
 from coordinator.store.pool import Connection
 
 
@@ -23,7 +23,9 @@ class StoredClient:
 
 _FIND_CLIENT = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
 
-_MEMBERSHIPS = "SELECT service_id, joined, inactive, profile, health FROM membership WHERE client_id = $1"
+_MEMBERSHIPS = """
+SELECT service_id, joined, inactive, profile, health, settled > taken_back AS settled
+  FROM membership WHERE client_id = $1"""
 
 _COUNTERS = """
 SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 0)::bigint AS processed,
@@ -108,13 +110,19 @@ async def activate(db: Connection, client: ClientId, service: ServiceId) -> None
 
 
 _REPORT = """
-UPDATE membership SET report_until = now() + make_interval(secs => $3), last_access = now()
- WHERE client_id = $1 AND service_id = $2"""
+WITH before AS MATERIALIZED (
+    SELECT report_until FROM membership WHERE client_id = $1 AND service_id = $2 FOR NO KEY UPDATE)
+UPDATE membership m SET report_until = now() + make_interval(secs => $3), report_kind = $4, last_access = now()
+  FROM before WHERE client_id = $1 AND service_id = $2
+RETURNING before.report_until > now() AS had_reported"""
 
 
-async def report(db: Connection, client: ClientId, service: ServiceId, seconds: float) -> None:
-    """Serve this client nothing of that service for so many seconds; it said itself that it cannot work."""
-    await db.execute(_REPORT, client, service, seconds)
+async def report(db: Connection, client: ClientId, service: ServiceId, seconds: float, kind: ReportKind) -> bool:
+    """Serve this client nothing of that service for so many seconds; it said itself that it cannot work.
+
+    Returns whether it had said so before, for a time that is not over yet.
+    """
+    return bool(await db.fetchval(_REPORT, client, service, seconds, kind))
 
 
 _IDLE = """
@@ -149,18 +157,32 @@ async def touch(db: Connection, service: ServiceId, clients: Sequence[ClientId],
     await db.execute(_TOUCH, service, list(clients), idle_after)
 
 
+# Locked against `pruning.forget_clients`, which forgets only whom it has locked and who has no session.
 _BEGIN_SESSION = """
-INSERT INTO session (session_id, client_id, boot, address, agent) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT DO NOTHING"""
+INSERT INTO session (session_id, client_id, boot, address, agent)
+SELECT $1, client_id, $3, $4, $5 FROM client WHERE client_id = $2 FOR KEY SHARE
+ON CONFLICT DO NOTHING RETURNING session_id"""
 
 _END_SESSIONS = "UPDATE session SET ended_at = now() WHERE session_id = ANY ($1::uuid[]) AND ended_at IS NULL"
 
 
 async def begin_session(
     db: Connection, session: SessionId, client: ClientId, boot: Boot, address: str, agent: str | None
-) -> None:
-    """Note a connection of a registered client; safe to repeat."""
-    await db.execute(_BEGIN_SESSION, session, client, boot, address, agent)
+) -> bool:
+    """Note a connection of a registered client; False if it was noted before, or the client was just forgotten."""
+    return await db.fetchval(_BEGIN_SESSION, session, client, boot, address, agent) is not None
+
+
+_OPEN_SESSIONS = """
+SELECT s.session_id, n.name AS node, s.address, s.agent, s.began_at AS since
+  FROM session s JOIN node n USING (boot)
+ WHERE s.client_id = $1 AND s.ended_at IS NULL AND n.state <> 'gone'
+ ORDER BY s.began_at DESC LIMIT $2"""
+
+
+async def open_sessions(db: Connection, client: ClientId, limit: int) -> list[dict[str, Any]]:
+    """List the connections that a client has now, on whatever node, the newest first."""
+    return [dict(row) for row in await db.fetch(_OPEN_SESSIONS, client, limit)]
 
 
 async def end_sessions(db: Connection, sessions: Sequence[SessionId]) -> None:
@@ -168,23 +190,67 @@ async def end_sessions(db: Connection, sessions: Sequence[SessionId]) -> None:
     await db.execute(_END_SESSIONS, list(sessions))
 
 
-_PURGE_SESSIONS = """
-DELETE FROM session WHERE session_id IN (
-    SELECT session_id FROM session WHERE ended_at < now() - interval '7 days' LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
+# An update without an index to change; what has changed is one row for each session.
+_NOTE_WAITS = """
+UPDATE session s SET waits_for = c.services::integer[]
+  FROM unnest($1::uuid[], $2::text[]) AS c (session_id, services) WHERE s.session_id = c.session_id"""
+
+_WAITING_ELSEWHERE = """
+SELECT s.client_id, s.session_id, s.address, s.agent, s.waits_for, n.state = 'draining' AS draining
+  FROM session s JOIN node n USING (boot)
+ WHERE s.client_id = ANY ($1::text[]) AND s.ended_at IS NULL AND s.waits_for <> '{}'
+   AND s.boot <> $2 AND n.state <> 'gone'"""
 
 
-async def purge_sessions(db: Connection) -> None:
-    """Forget connections that ended long ago; results name their session without them."""
-    await db.execute(_PURGE_SESSIONS)
+@dataclass(frozen=True, slots=True)
+class WaitingSession:
+    """A session of another node that waits for buckets of these services; `draining`: that node is about to end."""
+
+    demand: Demand
+    services: Sequence[ServiceId]
+    draining: bool
+
+
+async def note_waits(db: Connection, changed: Mapping[SessionId, Collection[ServiceId]]) -> None:
+    """Note for the other nodes which services these sessions wait for."""
+    services = ["{" + ",".join(map(str, sorted(of_session))) + "}" for of_session in changed.values()]
+    await db.execute(_NOTE_WAITS, list(changed), services)
+
+
+async def waiting_elsewhere(db: Connection, chosen: Sequence[ClientId], boot: Boot) -> list[WaitingSession]:
+    """List the sessions of these clients that wait, but for those of the node `boot`."""
+    return [
+        WaitingSession(
+            Demand(ClientId(row["client_id"]), SessionId(row["session_id"]), row["address"], row["agent"]),
+            [ServiceId(service) for service in row["waits_for"]],
+            row["draining"],
+        )
+        for row in await db.fetch(_WAITING_ELSEWHERE, list(chosen), boot)
+    ]
+
+
+_TAKE_BACK = """
+WITH marked AS (
+    SELECT client_id, service_id, sum(settled) AS n FROM claim WHERE claim_id = ANY ($1::bigint[]) GROUP BY 1, 2),
+locked AS MATERIALIZED (
+    SELECT m.client_id, m.service_id, marked.n FROM membership m JOIN marked USING (client_id, service_id)
+     ORDER BY client_id, service_id FOR NO KEY UPDATE OF m)
+UPDATE membership m SET taken_back = greatest(m.taken_back + $2 * l.n, 0)
+  FROM locked l WHERE m.client_id = l.client_id AND m.service_id = l.service_id"""
+
+
+async def take_back(db: Connection, marked: Sequence[ClaimNumber], sign: Literal[1, -1]) -> None:
+    """Take from their clients the standing that the results of these claims gave them (1), or give it back (-1)."""
+    await db.execute(_TAKE_BACK, list(marked), sign)
 
 
 _CLIENT = """
-SELECT client_id, screen_name, state,
+SELECT client_id, screen_name, state, deactivated,
        EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
   FROM client_total c WHERE client_id = $1"""
 
 _CLIENT_PAGE = """
-SELECT c.client_id, c.screen_name, client_state(c.deactivated, c.registered, w.idle) AS state,
+SELECT c.client_id, c.screen_name, client_state(c.deactivated, c.registered, w.idle) AS state, c.deactivated,
        EXISTS (SELECT FROM open_session s WHERE s.client_id = c.client_id) AS connected
   FROM client c
  CROSS JOIN LATERAL (
@@ -201,8 +267,12 @@ SELECT c.client_id, c.screen_name, client_state(c.deactivated, c.registered, w.i
  ORDER BY c.client_id LIMIT $2"""
 
 _SERVICES_OF = """
-SELECT m.client_id, s.name AS service, m.joined, m.inactive, m.profile, m.assigned, m.processed, m.settled,
-       m.given_back, m.dead, m.disconnects, m.bad_submits, m.health, m.health_reason AS reason, m.last_access
+SELECT m.client_id, m.service_id, s.name AS service, m.joined, m.inactive, m.inactive_reason, m.profile,
+       m.assigned, m.processed, m.settled, m.given_back, m.dead, m.disconnects, m.bad_submits,
+       m.health, m.health_reason AS reason, m.last_access, m.streak, m.report_kind,
+       CASE WHEN m.report_until > now() THEN m.report_until END AS reported_until,
+       CASE WHEN m.wait_until > now() THEN m.wait_until END AS backing_off_until,
+       (SELECT count(*) FROM bucket b WHERE b.client_id = m.client_id AND b.service_id = m.service_id) AS held
   FROM membership m JOIN service s USING (service_id)
  WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, s.name"""
 
@@ -239,10 +309,11 @@ async def _with_services(db: Connection, found: Sequence[Any]) -> list[dict[str,
 _DEACTIVATE = "UPDATE client SET deactivated = $2 WHERE client_id = $1 RETURNING client_id"
 
 _DEACTIVATE_IN = """
-UPDATE membership SET inactive = 'admin' WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
+UPDATE membership SET inactive = 'admin', inactive_reason = $3
+ WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
 
 _REACTIVATE_IN = """
-UPDATE membership SET inactive = NULL, last_access = now()
+UPDATE membership SET inactive = NULL, inactive_reason = NULL, last_access = now()
  WHERE client_id = $1 AND service_id = $2 RETURNING client_id"""
 
 
@@ -250,7 +321,7 @@ async def deactivate(db: Connection, client: ClientId, service: ServiceId | None
     """Take the right to work away, in one service or wholly; False if there is no such client (there)."""
     if service is None:
         return await db.fetchval(_DEACTIVATE, client, reason) is not None
-    return await db.fetchval(_DEACTIVATE_IN, client, service) is not None
+    return await db.fetchval(_DEACTIVATE_IN, client, service, reason) is not None
 
 
 async def reactivate(db: Connection, client: ClientId, service: ServiceId | None) -> bool:

@@ -38,22 +38,23 @@ SELECT min(claim_id), max(claim_id) FROM (
 # $5 item of the first claim behind which the rows begin
 # $6 rows at most
 # $7 bytes at most
+# $8 whether the rows have the attributes of their items
 _ROWS = """
 WITH span AS MATERIALIZED (
     SELECT claim_id,
-           ',"client_id":' || to_json(client_id) || ',"session_id":"' || session_id || '","bucket_id":"' || bucket_id
-               || '","claim":' || claim_id || ',"at":"' AS origin,
-           CASE WHEN invalidated_by IS NULL THEN 'Z","valid":true}' ELSE 'Z","valid":false}' END AS tail
+           origin_json(client_id, session_id, bucket_id, claim_id) AS origin,
+           CASE WHEN invalidated_by IS NULL THEN '","valid":true}' ELSE '","valid":false}' END AS tail
       FROM claim WHERE service_id = $1 AND claim_id BETWEEN $2 AND $3 AND settled > 0),
 scan AS MATERIALIZED (
-    SELECT claim_id, item_id, value, at FROM result
-     WHERE claim_id BETWEEN $2 AND $3 AND (claim_id, item_id) > ($2, $5) AND service_id = $1)
+    SELECT claim_id, item_id, value, at FROM results_of_claims(ARRAY (SELECT claim_id FROM span))
+     WHERE (claim_id, item_id) > ($2, $5))
 SELECT claim_id, item_id, line FROM (
     SELECT claim_id, item_id, line,
            sum(octet_length(line)) OVER (ORDER BY claim_id, item_id) - octet_length(line) AS before
       FROM (SELECT r.claim_id, r.item_id,
-                   $4 || r.item_id || ',"key":' || to_json(i.key) || ',"value":' || r.value || k.origin
-                      || to_char(r.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US') || k.tail AS line
+                   $4 || r.item_id || ',"key":' || to_json(i.key)
+                      || CASE WHEN $8 THEN ',"attributes":' || i.attributes::text ELSE '' END
+                      || ',"value":' || r.value || k.origin || json_time(r.at) || k.tail AS line
               FROM scan r JOIN span k USING (claim_id) JOIN item i USING (item_id)
              ORDER BY r.claim_id, r.item_id LIMIT $6) composed) measured
  WHERE before < $7 ORDER BY claim_id, item_id"""
@@ -67,7 +68,9 @@ class ExportPage:
     last: tuple[int, int] | None
 
 
-async def page(db: Connection, service: ServiceId, name: str, after: tuple[int, int], limit: int) -> ExportPage:
+async def page(
+    db: Connection, service: ServiceId, name: str, after: tuple[int, int], limit: int, *, attributes: bool
+) -> ExportPage:
     """Export results of the service of that name in the order of their claims, from behind `after` (claim, item) on."""
     head = f'{{"service":"{name}","item":'
     found: list[str] = []
@@ -79,7 +82,8 @@ async def page(db: Connection, service: ServiceId, name: str, after: tuple[int, 
             return ExportPage(found, None)
 
         item = item if first == claim else 0
-        rows = await db.fetch(_ROWS, service, first, last, head, item, limit - len(found), MAX_PAGE_BYTES - size)
+        room = limit - len(found), MAX_PAGE_BYTES - size
+        rows = await db.fetch(_ROWS, service, first, last, head, item, *room, attributes)
         found.extend(row["line"] for row in rows)
         size += sum(len(row["line"]) for row in rows)
 

@@ -15,6 +15,9 @@ LABEL_HOURS = 6
 PEERS_COMPARED = 100
 """Clients of a service with which a client is compared: those that worked last."""
 
+MIN_STANDING = 100
+"""Items that a client must have settled for others to be compared with it."""
+
 PACE_KEPT = 2000
 """Items of a pace before the older half is forgotten: some buckets."""
 
@@ -39,21 +42,6 @@ class WorkCounts:
     seconds: float = 0.0
     paced: int = 0
 
-    def then(self, later: WorkCounts) -> WorkCounts:
-        """Add counts that came after these."""
-        return WorkCounts(
-            self.worked or later.worked,
-            self.assigned + later.assigned,
-            self.processed + later.processed,
-            self.settled + later.settled,
-            self.bad_submits + later.bad_submits,
-            later.refused if later.processed else self.refused + later.refused,
-            later.hoarded if later.settled else self.hoarded + later.hoarded,
-            later.finished if later.bad_submits else self.finished + later.finished,
-            self.seconds + later.seconds,
-            self.paced + later.paced,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class MembershipFigures:
@@ -71,9 +59,12 @@ class MembershipFigures:
     returned: int
     seconds: float
     paced: int
+    standing: int
+    """Items that it has settled and nobody took back."""
 
 
-# Rows of membership are locked in one order, so that no two statements wait for each other.
+# Rows of membership are locked in one order, so that no two statements wait for each other.  What was taken since a
+# bucket died is counted among the claims: the counts come when they are written, which may be long after.
 #
 # $1 clients
 # $2 services
@@ -101,7 +92,15 @@ UPDATE membership m
        well = least(CASE WHEN d.bad_submits > 0 THEN 0 ELSE m.well END + d.finished, $13),
        died = CASE WHEN d.bad_submits = 0 AND m.well + d.finished >= $13 THEN 0 ELSE m.died END,
        died_run = CASE WHEN d.settled > 0 THEN 0 ELSE m.died_run END,
-       asked_on = CASE WHEN d.settled > 0 THEN 0 WHEN m.died_run > 0 THEN m.asked_on + d.assigned ELSE m.asked_on END,
+       asked_on = CASE WHEN d.settled > 0 THEN 0
+                       WHEN m.died_run > 0
+                       THEN (SELECT count(*) FROM claim c
+                              WHERE c.client_id = m.client_id AND c.claim_id > m.died_claim
+                                AND c.service_id = m.service_id AND c.ended IS DISTINCT FROM 'undelivered'
+                                AND (SELECT count(*) FROM claim f      -- not one that it had before
+                                      WHERE f.bucket_id = c.bucket_id AND f.claim_id < c.claim_id
+                                        AND f.ended = 'recollected') = 0)
+                       ELSE m.asked_on END,
        hoarded = CASE WHEN d.settled > 0 THEN 0 ELSE m.hoarded END + d.hoarded,
        refused = CASE WHEN d.processed > 0 THEN 0 ELSE m.refused END + d.refused,
        returned = CASE WHEN d.settled > 0 THEN 0 ELSE m.returned END,
@@ -113,7 +112,7 @@ UPDATE membership m
           seconds, paced)
  WHERE (SELECT count(*) FROM locked) > 0 AND m.client_id = d.client_id AND m.service_id = d.service_id
 RETURNING m.client_id, m.service_id, m.health, m.health_reason, m.well, m.died, m.asked_on, m.hoarded, m.refused,
-          m.returned, m.seconds, m.paced"""
+          m.returned, m.seconds, m.paced, m.settled - m.taken_back AS standing"""
 
 
 async def count(
@@ -150,9 +149,14 @@ async def forget_labels(db: Connection, services: Sequence[ServiceId]) -> None:
     await db.execute(_FORGET_LABELS, list(services), LABEL_HOURS)
 
 
-_PACES = """
-SELECT client_id, seconds, paced FROM membership
- WHERE service_id = $1 AND joined AND inactive IS NULL ORDER BY last_access DESC LIMIT $2"""
+# Of the thousands that were there last, so that a crowd of throw-away identities can push nobody out at little cost.
+_PEERS = """
+SELECT client_id, seconds, paced, standing,
+       (SELECT coalesce(strangers_block(s.address), s.client_id) FROM session s
+         WHERE s.client_id = m.client_id AND s.ended_at IS NULL ORDER BY s.began_at DESC LIMIT 1) AS block
+  FROM (SELECT client_id, seconds, paced, settled - taken_back AS standing, last_access FROM membership
+         WHERE service_id = $1 AND joined AND inactive IS NULL ORDER BY last_access DESC LIMIT 5000) m
+ WHERE standing >= $3 ORDER BY last_access DESC LIMIT $2"""
 
 _LABELS = """
 SELECT client_id, hour, label, n FROM client_label
@@ -161,22 +165,28 @@ SELECT client_id, hour, label, n FROM client_label
 
 @dataclass(frozen=True, slots=True)
 class PeerFigures:
-    """The clients that worked last in a service: (seconds, items) of each, and the kinds of their results by hour."""
+    """The clients of standing that worked last in a service, and the kinds of their results by hour.
 
+    `standing` are the items of each that nobody took back, `paces` are (seconds, items).  `blocks` are the blocks of
+    addresses from which each is connected; on loopback each is its own, and all that are not connected are of one.
+    """
+
+    standing: dict[ClientId, int]
     paces: dict[ClientId, tuple[float, int]]
     labels: dict[datetime, dict[ClientId, dict[str, int]]]
+    blocks: dict[ClientId, str]
 
 
 async def peers(db: Connection, service: ServiceId, also: Sequence[ClientId]) -> PeerFigures:
     """Load the clients that others are compared with, and the kinds of results of `also`."""
-    paces = {
-        ClientId(row["client_id"]): (row["seconds"], row["paced"])
-        for row in await db.fetch(_PACES, service, PEERS_COMPARED)
-    }
+    rows = await db.fetch(_PEERS, service, PEERS_COMPARED, MIN_STANDING)
+    standing = {ClientId(row["client_id"]): row["standing"] for row in rows}
+    paces = {ClientId(row["client_id"]): (row["seconds"], row["paced"]) for row in rows}
     labels: dict[datetime, dict[ClientId, dict[str, int]]] = {}
     for row in await db.fetch(_LABELS, service, [*{*paces, *also}], LABEL_HOURS):
         labels.setdefault(row["hour"], {}).setdefault(row["client_id"], {})[row["label"]] = row["n"]
-    return PeerFigures(paces, labels)
+    blocks = {ClientId(row["client_id"]): row["block"] or "" for row in rows}
+    return PeerFigures(standing, paces, labels, blocks)
 
 
 _SET_HEALTH = """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from coordinator.model import ServiceId
 from coordinator.store.pool import Connection
@@ -49,6 +50,17 @@ async def add(db: Connection, counts: Sequence[tuple[ServiceId, Counts]]) -> Non
     """Add what a node counted of each service, to this second, minute and hour."""
     services = [service for service, _ in counts]
     await db.execute(_ADD, services, *([numbers[n] for _, numbers in counts] for n in range(6)))
+
+
+_BEGIN_FLUSH = """
+INSERT INTO counter_flush AS f (flusher, number) VALUES ($1, $2)
+ON CONFLICT (flusher) DO UPDATE SET number = excluded.number, at = now() WHERE f.number < excluded.number
+RETURNING number"""
+
+
+async def begin_flush(db: Connection, flusher: UUID, number: int) -> bool:
+    """Note that this transaction adds the counts of that number; False if another one has added them."""
+    return await db.fetchval(_BEGIN_FLUSH, flusher, number) is not None
 
 
 async def add_days(db: Connection, settled: Sequence[tuple[str, int, int]]) -> None:
@@ -124,10 +136,58 @@ async def page(
     return [dict(row) for row in await db.fetch(_HISTORY_PAGE_OF_SERVICE, step, *before, since, limit, service)]
 
 
+KINDS_OF_A_STEP = 16
+"""Kinds of results of one service that a minute or an hour has; further ones are counted together, as `others`.
+
+A plugin may make a kind of what a client wrote.
+"""
+
+# $1 services
+# $2 kinds
+# $3 results
+# $4 kinds of a step
+_ADD_KINDS = """
+INSERT INTO history_kind AS k (step, at, service_id, label, results)
+SELECT r.step, r.at, r.service_id, CASE WHEN r.known OR r.there + r.place <= $4 THEN r.label ELSE 'others' END,
+       sum(r.results)
+  FROM (SELECT d.*, h.label IS NOT NULL AS known,
+               row_number() OVER (PARTITION BY d.step, d.service_id, h.label IS NULL ORDER BY d.results DESC) AS place,
+               (SELECT count(*) FROM history_kind t
+                 WHERE t.service_id = d.service_id AND t.step = d.step AND t.at = d.at) AS there
+          FROM (SELECT s.step, date_trunc(s.step, now() - interval '0.5 seconds') AS at, n.service_id, n.label,
+                       sum(n.results) AS results
+                  FROM unnest($1::int[], $2::text[], $3::bigint[]) AS n (service_id, label, results)
+                 CROSS JOIN (VALUES ('hour'), ('minute')) AS s (step)
+                 GROUP BY s.step, n.service_id, n.label) d
+          LEFT JOIN history_kind h USING (service_id, step, at, label)) r
+ GROUP BY 1, 2, 3, 4 ORDER BY 3, 1, 2, 4
+ON CONFLICT (service_id, step, at, label) DO UPDATE SET results = k.results + excluded.results"""
+
+_KINDS = """
+SELECT at, label, results FROM history_kind
+ WHERE service_id = $1 AND step = $2 AND at >= $3 AND (at, label) < ($4, $5)
+ ORDER BY at DESC, label DESC LIMIT $6"""
+
+
+async def add_kinds(db: Connection, kinds: Sequence[tuple[ServiceId, str, int]]) -> None:
+    """Add (service, kind, results) each to this minute and hour."""
+    await db.execute(_ADD_KINDS, *([row[n] for row in kinds] for n in range(3)), KINDS_OF_A_STEP)
+
+
+async def kinds(
+    db: Connection, service: ServiceId, step: Step, since: datetime, before: tuple[datetime, str], limit: int
+) -> list[dict[str, Any]]:
+    """List how many results of each kind came in each minute or hour, newest first, from before `before` on."""
+    return [dict(row) for row in await db.fetch(_KINDS, service, step, since, *before, limit)]
+
+
 _FORGET = (
     "DELETE FROM history WHERE step = 'second' AND at < now() - interval '10 minutes'",
     "DELETE FROM history WHERE step = 'minute' AND at < now() - interval '7 days'",
+    "DELETE FROM history_kind WHERE service_id IN (SELECT service_id FROM service) AND step = 'minute'"
+    " AND at < now() - interval '7 days'",
     "DELETE FROM client_day WHERE day < now()::date - 7",
+    "DELETE FROM counter_flush WHERE at < now() - interval '1 day'",
 )
 
 
@@ -138,7 +198,8 @@ async def forget(db: Connection) -> None:
 
 
 _LEADERS = """
-SELECT l.client_id, c.screen_name, l.settled
+SELECT l.client_id, c.screen_name, l.settled,
+       EXISTS (SELECT FROM membership m WHERE m.client_id = l.client_id AND m.health = 'flagged') AS flagged
   FROM (SELECT client_id, sum(settled)::bigint AS settled FROM client_day
          WHERE day = now()::date AND ($1::int IS NULL OR service_id = $1) GROUP BY client_id) l
   JOIN client c USING (client_id)
@@ -146,7 +207,8 @@ SELECT l.client_id, c.screen_name, l.settled
  ORDER BY l.settled DESC, l.client_id LIMIT $4"""
 
 _LEADERS_EVER = """
-SELECT l.client_id, c.screen_name, l.settled
+SELECT l.client_id, c.screen_name, l.settled,
+       EXISTS (SELECT FROM membership m WHERE m.client_id = l.client_id AND m.health = 'flagged') AS flagged
   FROM (SELECT client_id, sum(settled)::bigint AS settled FROM membership
          WHERE $1::int IS NULL OR service_id = $1 GROUP BY client_id) l
   JOIN client c USING (client_id)

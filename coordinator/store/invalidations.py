@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
+from coordinator.store import item_changes
 from coordinator.store.pool import Connection
 
 MARKING_DEADLINE = 600.0
@@ -37,10 +38,15 @@ INSERT INTO invalidation (client_id, service_id, since, until, requeued)
 VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 0 END) RETURNING invalidation_id"""
 
 _MARK = """
-UPDATE claim SET invalidated_by = $5
- WHERE invalidated_by IS NULL
-   AND claim_id IN (SELECT claim_id FROM valid_claims($1, $2, $3, $4) WHERE ended_at IS NOT NULL)
-RETURNING claim_id, service_id, settled"""
+WITH marked AS (
+    UPDATE claim SET invalidated_by = $5
+     WHERE invalidated_by IS NULL
+       AND claim_id IN (SELECT claim_id FROM valid_claims($1, $2, $3, $4) WHERE ended_at IS NOT NULL)
+    RETURNING claim_id, service_id, settled),
+noted AS (
+    INSERT INTO new_change (service_id, kind, claim_id)
+    SELECT service_id, 'invalidated', claim_id FROM marked WHERE settled > 0 ORDER BY claim_id)
+SELECT claim_id, service_id, settled FROM marked"""
 
 _NOTE = "UPDATE invalidation SET claims = $2, results = $3 WHERE invalidation_id = $1"
 
@@ -48,7 +54,13 @@ _END = """
 UPDATE invalidation SET reinstated_at = now(), requeued = NULL
  WHERE invalidation_id = $1 AND reinstated_at IS NULL RETURNING invalidation_id"""
 
-_UNMARK = "UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETURNING claim_id, service_id, settled"
+_UNMARK = """
+WITH unmarked AS (
+    UPDATE claim SET invalidated_by = NULL WHERE invalidated_by = $1 RETURNING claim_id, service_id, settled),
+noted AS (
+    INSERT INTO new_change (service_id, kind, claim_id)
+    SELECT service_id, 'reinstated', claim_id FROM unmarked WHERE settled > 0 ORDER BY claim_id)
+SELECT claim_id, service_id, settled FROM unmarked"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,17 @@ async def unmark(db: Connection, number: int) -> MarkedClaims | None:
     return _marked(await db.fetch(_UNMARK, number, timeout=MARKING_DEADLINE))
 
 
+_PAGE = """
+SELECT v.invalidation_id, v.at, v.client_id, s.name AS service, v.since, v.until, v.claims, v.results, v.reinstated_at
+  FROM invalidation v LEFT JOIN service s USING (service_id)
+ WHERE v.invalidation_id > $1 ORDER BY v.invalidation_id LIMIT $2"""
+
+
+async def page(db: Connection, after: int, limit: int) -> list[dict[str, Any]]:
+    """List the times that results were taken back, oldest first, from behind that number on."""
+    return [dict(row) for row in await db.fetch(_PAGE, after, limit)]
+
+
 _UNFINISHED = "SELECT invalidation_id FROM invalidation WHERE requeued IS NOT NULL ORDER BY invalidation_id"
 
 _PLACE = "SELECT requeued FROM invalidation WHERE invalidation_id = $1 AND requeued IS NOT NULL FOR UPDATE"
@@ -95,32 +118,30 @@ SELECT claim_id, service_id FROM claim WHERE invalidated_by = $1 AND claim_id > 
 
 _ADVANCE = "UPDATE invalidation SET requeued = $2 WHERE invalidation_id = $1"
 
-# One look into the index for all items: each look reads all that was lately added to it.
+_ITEMS_OF = """
+SELECT DISTINCT r.item_id
+  FROM claim c
+  JOIN bucket_items i USING (bucket_id)
+ CROSS JOIN LATERAL results_of_claim(i.items, c.claim_id) r
+ WHERE c.claim_id = ANY ($2::bigint[]) AND c.service_id = $1 AND c.invalidated_by IS NULL"""
+
 # As in rechecks: only if nothing newer is known of the item, and it is not under way already.
 _REQUEUE = """
-WITH gone AS (
-    SELECT r.service_id, r.item_id, max(r.claim_id) AS claim_id
+WITH gone AS MATERIALIZED (
+    SELECT r.item_id, max(r.claim_id) AS claim_id
       FROM claim c
       JOIN bucket_items i USING (bucket_id)
-     CROSS JOIN LATERAL unnest(i.items) AS x (item_id)
-      JOIN result r ON r.item_id = x.item_id AND r.service_id = c.service_id AND r.claim_id = c.claim_id
-     WHERE c.claim_id = ANY ($1::bigint[]) GROUP BY 1, 2),
-under_way AS (
-    SELECT b.service_id, n.item_id
-      FROM bucket_items i JOIN bucket b USING (bucket_id)
-     CROSS JOIN LATERAL unnest(i.items) WITH ORDINALITY AS n (item_id, place)
-     WHERE i.open AND i.items && (SELECT array_agg(item_id) FROM gone)
-       AND b.state <> 'done' AND get_bit(b.settled, n.place::int - 1) = 0)
-INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
-SELECT g.service_id, g.item_id, now(), now(), 100
-  FROM gone g
- WHERE EXISTS (SELECT FROM item_service x WHERE x.service_id = g.service_id AND x.item_id = g.item_id)
-   AND NOT EXISTS (SELECT FROM result n JOIN claim k USING (claim_id)
-                    WHERE n.item_id = g.item_id AND n.service_id = g.service_id AND n.claim_id > g.claim_id
-                      AND k.invalidated_by IS NULL)
-   AND NOT EXISTS (SELECT FROM quarantine q WHERE q.service_id = g.service_id AND q.item_id = g.item_id)
-   AND (g.service_id, g.item_id) NOT IN (SELECT service_id, item_id FROM under_way)
-ON CONFLICT (service_id, item_id) DO NOTHING"""
+     CROSS JOIN LATERAL results_of_claim(i.items, c.claim_id) r
+     WHERE c.claim_id = ANY ($2::bigint[]) AND c.service_id = $1 GROUP BY r.item_id),
+newest AS MATERIALIZED (
+    SELECT n.item_id, max(n.claim_id) AS claim_id
+      FROM results_of_items(ARRAY (SELECT item_id FROM gone), (SELECT min(claim_id) FROM gone)) n
+      JOIN claim k USING (claim_id)
+     WHERE n.service_id = $1 AND k.invalidated_by IS NULL GROUP BY n.item_id),
+again AS MATERIALIZED (
+    SELECT settled_items($1, array_agg(g.item_id)) AS ids
+      FROM gone g LEFT JOIN newest n USING (item_id) WHERE n.claim_id IS NULL OR n.claim_id <= g.claim_id)
+SELECT cardinality(ids) AS number, put_waiting($1, ids, now(), now(), 100) FROM again WHERE cardinality(ids) > 0"""
 
 
 async def unfinished(db: Connection) -> list[int]:
@@ -142,9 +163,19 @@ async def next_claims(db: Connection, number: int, limit: int) -> dict[ServiceId
     return _by_service(found) if found else None
 
 
-async def requeue(db: Connection, claims: Sequence[ClaimNumber]) -> int:
-    """Let the items of these claims wait again; within a transaction that holds the builder's lock of their service."""
-    return int((await db.execute(_REQUEUE, list(claims))).split()[-1])
+async def requeue(db: Connection, service: ServiceId, claims: Sequence[ClaimNumber]) -> int:
+    """Let the items of these claims of a service wait again; within a transaction that holds its builder's lock."""
+    return int(await db.fetchval(_REQUEUE, service, list(claims)) or 0)
+
+
+async def withdraw(db: Connection, service: ServiceId, claims: Sequence[ClaimNumber]) -> None:
+    """Let no item of these claims of a service wait or be handed out any more, since their results count again.
+
+    What is claimed goes on.  Within a transaction that holds the builder's lock of the service.
+    """
+    items = [row["item_id"] for row in await db.fetch(_ITEMS_OF, service, list(claims))]
+    if items:
+        await item_changes.take_out_of_queue(db, service, items)
 
 
 def _values(which: ResultFilter) -> tuple[Any, ...]:

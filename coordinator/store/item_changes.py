@@ -16,14 +16,18 @@ from uuid import UUID
 from coordinator.model import BucketId, ClaimNumber, ClientId, Freed, ItemId, ServiceId, SessionId
 from coordinator.store.items import CatalogueItem
 from coordinator.store.pool import Connection
+from coordinator.store.twins import leave_twins
 
-_BY_KEYS = "SELECT item_id AS item, key, attributes FROM item WHERE key = ANY ($1::text[]) ORDER BY item_id"
+_BY_KEYS = """
+SELECT item_id, coalesce(canonical, key) AS canonical
+  FROM item WHERE coalesce(canonical, key) = ANY ($1::text[]) ORDER BY item_id"""
+
 _BY_IDS = "SELECT item_id AS item, key, attributes FROM item WHERE item_id = ANY ($1::bigint[]) ORDER BY item_id"
 
 
-async def by_keys(db: Connection, keys: Sequence[str]) -> list[CatalogueItem]:
-    """Find the items of these keys that are in the catalogue."""
-    return [CatalogueItem(**row) for row in await db.fetch(_BY_KEYS, list(keys))]
+async def by_keys(db: Connection, canonical: Sequence[str]) -> dict[str, ItemId]:
+    """Find the items of these canonical keys that are in the catalogue; by canonical key, in the order of their ids."""
+    return {row["canonical"]: ItemId(row["item_id"]) for row in await db.fetch(_BY_KEYS, list(canonical))}
 
 
 async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[CatalogueItem]:
@@ -33,37 +37,33 @@ async def by_ids(db: Connection, ids: Sequence[ItemId]) -> list[CatalogueItem]:
 
 # In lock order: open buckets, then items.  $2 is the service in which they are prioritised, and which they join by it;
 # null: they are locked in all services, to be deleted.  What comes of it is seen by the next statement, not by this.
-# What is prioritised need not reach the disk before others see it: see `items._ADD`.
+# What is prioritised need not reach the disk before others see it: see `adding._ADD`.
 _LOCK = """
 WITH opened AS MATERIALIZED (
     SELECT b.bucket_id FROM bucket b
-     WHERE b.bucket_id IN (
-        SELECT bucket_id FROM bucket_items WHERE open AND items && $1::bigint[])
+     WHERE b.bucket_id = ANY (ARRAY (SELECT DISTINCT bucket_id FROM open_places($1)))
        AND b.state <> 'done' AND ($2::int IS NULL OR b.service_id = $2)
      ORDER BY b.bucket_id FOR UPDATE),
 -- Whoever lets a known item join a service holds a lock that this one waits for.
 locked AS MATERIALIZED (
     SELECT item_id FROM item
-     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE),
-joined AS (
-    INSERT INTO item_service (service_id, item_id) SELECT $2, item_id FROM locked WHERE $2 IS NOT NULL
-    ON CONFLICT DO NOTHING)
+     WHERE item_id = ANY ($1::bigint[]) AND (SELECT count(*) FROM opened) IS NOT NULL ORDER BY item_id FOR UPDATE)
 SELECT ARRAY (SELECT bucket_id FROM opened) AS buckets,
+       CASE WHEN $2 IS NOT NULL THEN enrol($2, ARRAY (SELECT item_id FROM locked)) END,
        CASE WHEN $2 IS NOT NULL THEN set_config('synchronous_commit', 'off', true) END
   FROM (SELECT count(*) FROM locked) l"""
 
 # All that is known of these items in one service, a row for each thing, so that no plan compares each with each.  They
-# wait no more; of an item that was settled through one of two copies, the other counts again from now on.
+# wait no more; of an item that was settled through one of two copies, the other counts again from now on.  Within CASE
+# the items are hashed, as in open_places: an array would be gone through for each place of these buckets.
 _TAKE = """
-WITH waited AS (
-    DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) RETURNING item_id, since),
-forgotten AS (
+WITH forgotten AS (
     DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::bigint[]) AND settled_by IS NOT NULL)
 SELECT 'known' AS what, item_id, now() AS since, item_json(item_id, key, attributes) AS fragment,
        NULL::uuid AS bucket_id, NULL AS state, NULL::smallint AS priority
   FROM item WHERE item_id = ANY ($2::bigint[])
 UNION ALL
-SELECT 'waiting', item_id, since, NULL, NULL, NULL, NULL FROM waited
+SELECT 'waiting', item_id, since, NULL, NULL, NULL, NULL FROM take_waiting($1, $2)
 UNION ALL
 SELECT 'quarantined', item_id, NULL, NULL, NULL, NULL, NULL
   FROM quarantine WHERE service_id = $1 AND item_id = ANY ($2::bigint[])
@@ -75,13 +75,13 @@ SELECT 'place', n.item_id, b.since, NULL, b.bucket_id, b.state, b.priority
   FROM bucket b JOIN bucket_items c USING (bucket_id)
  CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
  WHERE b.bucket_id = ANY ($3::uuid[]) AND b.state <> 'done'
-   AND n.item_id = ANY ($2::bigint[]) AND get_bit(b.settled, n.place::int - 1) = 0"""
+   AND CASE WHEN get_bit(b.settled, n.place::int - 1) = 0 THEN n.item_id IN (SELECT unnest($2::bigint[])) END"""
 
 # Sets the bits of these items in these buckets; one that is empty by that is done, its claim over.
 _TAKE_OUT = """
 WITH bits AS (
     SELECT c.bucket_id,
-           string_agg(CASE WHEN n.item_id = ANY ($2::bigint[]) THEN '1' ELSE '0' END,
+           string_agg(CASE WHEN n.item_id IN (SELECT unnest($2::bigint[])) THEN '1' ELSE '0' END,
                       '' ORDER BY n.place)::varbit AS gone
       FROM bucket_items c CROSS JOIN LATERAL unnest(c.items) WITH ORDINALITY AS n (item_id, place)
      WHERE c.bucket_id = ANY ($1::uuid[]) GROUP BY c.bucket_id),
@@ -161,6 +161,23 @@ async def take_for_priority(
     return urgent
 
 
+_OPEN_AND_FREE = """
+SELECT bucket_id FROM bucket
+ WHERE bucket_id = ANY (ARRAY (SELECT DISTINCT bucket_id FROM open_places($2))) AND service_id = $1 AND state = 'ready'
+ ORDER BY bucket_id FOR UPDATE"""
+
+_TAKE_OUT_OF_QUEUE = "SELECT count(*) FROM take_waiting($1, $2)"
+
+
+async def take_out_of_queue(db: Connection, service: ServiceId, items: Sequence[ItemId]) -> None:
+    """Take items out of the queue of a service, and out of its buckets that nobody holds."""
+    ready = [row["bucket_id"] for row in await db.fetch(_OPEN_AND_FREE, service, list(items))]
+    if ready:
+        await leave_twins(db, ready, items)  # the other copy is claimed, and goes on alone
+        await db.fetch(_TAKE_OUT, ready, list(items))
+    await db.execute(_TAKE_OUT_OF_QUEUE, service, list(items))
+
+
 _NOTE_TWINS = """
 INSERT INTO twin (service_id, item_id, first_id, second_id)
 SELECT $1, * FROM unnest($2::bigint[], $3::uuid[], $4::uuid[])"""
@@ -183,12 +200,26 @@ async def note_twins(
         await db.execute(_MARK_TWINS, sorted(both))
 
 
+_LEAVE = """
+WITH leaving AS MATERIALIZED (
+    SELECT item_block(i) AS block, bit_or(set_bit(0::bit(1024), item_offset(i), 1)) AS members
+      FROM unnest($1::bigint[]) AS i GROUP BY 1),
+present AS MATERIALIZED (
+    SELECT e.service_id, e.block, e.members & ~l.members AS members
+      FROM service s CROSS JOIN leaving l JOIN enrolment e ON e.service_id = s.service_id AND e.block = l.block
+     ORDER BY e.service_id, e.block FOR NO KEY UPDATE OF e)
+UPDATE enrolment e SET members = p.members FROM present p WHERE e.service_id = p.service_id AND e.block = p.block"""
+
 _DELETE = (
-    "DELETE FROM waiting WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
+    "SELECT count(*) FROM service CROSS JOIN LATERAL take_waiting(service_id, $1)",
     "DELETE FROM quarantine WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
     "DELETE FROM twin WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
-    "DELETE FROM item_service WHERE service_id IN (SELECT service_id FROM service) AND item_id = ANY ($1::bigint[])",
-    "DELETE FROM result WHERE item_id = ANY ($1::bigint[])",
+    _LEAVE,
+    """
+    WITH gone AS (
+        SELECT service_id, item_id FROM delete_results($1))
+    INSERT INTO new_change (service_id, kind, items)
+    SELECT service_id, 'deleted', array_agg(DISTINCT item_id) FROM gone GROUP BY service_id""",
     "DELETE FROM item WHERE item_id = ANY ($1::bigint[])",
 )
 
@@ -214,6 +245,11 @@ async def delete(db: Connection, items: Sequence[ItemId]) -> list[Freed]:
     ]
 
 
+_QUARANTINE = """
+INSERT INTO quarantine (service_id, item_id, attempts, bucket_id) VALUES ($1, $2, $3, $4)
+ON CONFLICT (service_id, item_id) DO UPDATE
+   SET attempts = quarantine.attempts + excluded.attempts, since = now(), bucket_id = excluded.bucket_id"""
+
 _QUARANTINED = """
 SELECT q.service_id, s.name AS service, q.item_id AS item, i.key, q.attempts, q.since
   FROM quarantine q JOIN service s USING (service_id) JOIN item i USING (item_id)
@@ -223,12 +259,17 @@ SELECT q.service_id, s.name AS service, q.item_id AS item, i.key, q.attempts, q.
 _RETRY = """
 WITH freed AS (
     DELETE FROM quarantine q USING item i
-     WHERE q.service_id = $1 AND q.item_id = i.item_id AND i.key = ANY ($2::text[])
-    RETURNING q.item_id, i.key),
-waits AS (
-    INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
-    SELECT $1, item_id, now(), now(), 100 FROM freed)
-SELECT key FROM freed"""
+     WHERE q.service_id = $1 AND q.item_id = i.item_id AND coalesce(i.canonical, i.key) = ANY ($2::text[])
+    RETURNING q.item_id, coalesce(i.canonical, i.key) AS canonical),
+waits AS MATERIALIZED (SELECT put_waiting($1, ARRAY (SELECT item_id FROM freed), now(), now(), 100))
+SELECT canonical FROM freed CROSS JOIN waits"""
+
+
+async def quarantine(
+    db: Connection, service: ServiceId, item: ItemId, attempts: int, bucket: BucketId | None = None
+) -> None:
+    """Take an item out of circulation until an admin decides; `bucket` is the one in which it failed alone."""
+    await db.execute(_QUARANTINE, service, item, attempts, bucket)
 
 
 async def quarantined(
@@ -238,6 +279,6 @@ async def quarantined(
     return [dict(row) for row in await db.fetch(_QUARANTINED, service, *after, limit)]
 
 
-async def retry(db: Connection, service: ServiceId, keys: Sequence[str]) -> set[str]:
-    """Let quarantined items wait again; returns the keys of those that were quarantined."""
-    return {row["key"] for row in await db.fetch(_RETRY, service, list(keys))}
+async def retry(db: Connection, service: ServiceId, canonical: Sequence[str]) -> set[str]:
+    """Let quarantined items wait again; returns the canonical keys of those that were quarantined."""
+    return {row["canonical"] for row in await db.fetch(_RETRY, service, list(canonical))}

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from coordinator.model import ServiceId
 from coordinator.store.pool import Connection
 
-Sort = Literal["client_id", "settled", "held", "dead", "given_back", "last_access"]
+Sort = Literal["client_id", "state", "health", "settled", "held", "dead", "given_back", "connected", "last_access"]
+Order = Literal["asc", "desc"]
 
 ACTIVE_SECONDS = 120.0
 """Seconds for which a client counts as active after it worked, or asked for work (which is noted once a minute)."""
@@ -55,27 +56,29 @@ async def count_clients(db: Connection) -> ClientTotals:
     return ClientTotals(**dict(row), active_in=active_in)
 
 
-# The client that $6 names, if it is chosen.
+# The client that $7 names, if it is chosen.
 _NAMED = """
-SELECT c.client_id, c.screen_name, c.state, c.settled, c.given_back, c.dead, c.last_access, c.health,
+SELECT c.client_id, c.screen_name, c.state, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.health,
        (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM client_total c
- WHERE c.client_id = $6
+ WHERE c.client_id = $7
    AND ($1::text IS NULL OR c.state = $1)
    AND ($2::int IS NULL OR EXISTS (SELECT FROM membership j
                                     WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
    AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
    AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[c.health])
- LIMIT $5"""
+   AND ($5::bool IS NULL OR $5 = EXISTS (SELECT FROM open_session o WHERE o.client_id = c.client_id))
+ LIMIT $6"""
 
-# By id, from behind $6 on; stops when it has a page.  $1 state, $2 service that they have joined, $3 what id or screen
-# name contain, $4 health (the worst in any service), $5 rows.  What can be said of a client without its sums is said
-# first, so that they are not made of those who are not wanted.
+# By id, from behind $7 on; stops when it has a page.  $1 state, $2 service that they have joined, $3 what id or screen
+# name contain, $4 health (the worst in any service), $5 whether connected, $6 rows.  What can be said of a client
+# without its sums is said first, so that they are not made of those who are not wanted.
 _BY_ID = """
-SELECT c.client_id, c.screen_name, c.state, c.settled, c.given_back, c.dead, c.last_access, c.health,
+SELECT c.client_id, c.screen_name, c.state, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.health,
        (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM client_total c
- WHERE c.client_id > $6
+ WHERE c.client_id > $7
+   AND ($5::bool IS NULL OR $5 = EXISTS (SELECT FROM open_session o WHERE o.client_id = c.client_id))
    AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
    AND ($1::text IS NULL OR $1 = 'deactivated' OR ($1 = 'unregistered') = (NOT c.registered))
    AND ($4::text IS NULL OR $4 = 'ok'
@@ -85,29 +88,55 @@ SELECT c.client_id, c.screen_name, c.state, c.settled, c.given_back, c.dead, c.l
    AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
    AND ($1::text IS NULL OR c.state = $1)
    AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[c.health])
- ORDER BY c.client_id LIMIT $5"""
+ ORDER BY c.client_id LIMIT $6"""
 
-# By the largest value of any other column: all memberships are added up.
+# The same backwards, from before $7 on; '': from the end.
+_BY_ID_BACKWARDS = """
+SELECT c.client_id, c.screen_name, c.state, c.deactivated, c.settled, c.given_back, c.dead, c.last_access, c.health,
+       (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
+  FROM client_total c
+ WHERE ($7 = '' OR c.client_id < $7)
+   AND ($5::bool IS NULL OR $5 = EXISTS (SELECT FROM open_session o WHERE o.client_id = c.client_id))
+   AND ($1::text IS NULL OR ($1 = 'deactivated') = (c.deactivated IS NOT NULL))
+   AND ($1::text IS NULL OR $1 = 'deactivated' OR ($1 = 'unregistered') = (NOT c.registered))
+   AND ($4::text IS NULL OR $4 = 'ok'
+        OR c.client_id IN (SELECT u.client_id FROM membership u WHERE u.health <> 'ok'))
+   AND ($2::int IS NULL OR EXISTS (SELECT FROM membership j
+                                    WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
+   AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
+   AND ($1::text IS NULL OR c.state = $1)
+   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[c.health])
+ ORDER BY c.client_id DESC LIMIT $6"""
+
+# By the value of any other column: all memberships are added up.
 #
 # $1 state
 # $2 service that they have joined
 # $3 what id or screen name contain
 # $4 health, the worst in any service
-# $5 rows
-# $6 the last row's client
-# $7 its value, or null at the beginning
-# $8 the column
+# $5 whether connected
+# $6 rows
+# $7 the last row's client
+# $8 its value, or null at the beginning
+# $9 the column
+# $10 1: the largest value first; -1: the smallest
 _BY_VALUE = """
 SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS held
   FROM (
-    SELECT c.client_id, c.screen_name, client_state(c.deactivated, c.registered, w.idle) AS state, w.*,
-           CASE $8 WHEN 'settled' THEN w.settled WHEN 'dead' THEN w.dead WHEN 'given_back' THEN w.given_back
-                   WHEN 'held' THEN coalesce(b.held, 0)
-                   ELSE coalesce((extract(epoch FROM w.last_access) * 1000000)::bigint, 0) END AS value
+    SELECT c.client_id, c.screen_name, c.deactivated, client_state(c.deactivated, c.registered, w.idle) AS state, w.*,
+           $10 * CASE $9
+                 WHEN 'settled' THEN w.settled WHEN 'dead' THEN w.dead WHEN 'given_back' THEN w.given_back
+                 WHEN 'held' THEN coalesce(b.held, 0) WHEN 'connected' THEN coalesce(o.sessions, 0)
+                 WHEN 'health' THEN w.health
+                 WHEN 'state' THEN array_position(ARRAY['unregistered', 'inactive', 'active', 'deactivated'],
+                                                  client_state(c.deactivated, c.registered, w.idle))
+                 ELSE coalesce((extract(epoch FROM w.last_access) * 1000000)::bigint, 0) END AS value
       FROM client c
       LEFT JOIN membership_total s ON s.client_id = c.client_id
       LEFT JOIN (SELECT client_id AS id, count(*) AS held FROM bucket
-                  WHERE client_id IS NOT NULL AND $8 = 'held' GROUP BY client_id) b ON b.id = c.client_id
+                  WHERE client_id IS NOT NULL AND $9 = 'held' GROUP BY client_id) b ON b.id = c.client_id
+      LEFT JOIN (SELECT client_id AS id, count(*) AS sessions FROM open_session
+                  WHERE $9 = 'connected' GROUP BY client_id) o ON o.id = c.client_id
      CROSS JOIN LATERAL (
         SELECT coalesce(s.settled, 0) AS settled, coalesce(s.given_back, 0) AS given_back, coalesce(s.dead, 0) AS dead,
                s.last_access, coalesce(s.idle, false) AS idle, coalesce(s.health, 1) AS health) w
@@ -116,13 +145,28 @@ SELECT c.*, (SELECT count(*) FROM bucket b WHERE b.client_id = c.client_id) AS h
        AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0
             OR strpos(lower(c.screen_name), lower($3)) > 0)
        AND ($1::text IS NULL OR $1 = client_state(c.deactivated, c.registered, w.idle))
-       AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])) c
- WHERE $7::bigint IS NULL OR c.value < $7 OR (c.value = $7 AND c.client_id > $6)
- ORDER BY c.value DESC, c.client_id LIMIT $5"""
+       AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[w.health])
+       AND ($5::bool IS NULL OR $5 = EXISTS (SELECT FROM open_session o WHERE o.client_id = c.client_id))) c
+ WHERE $8::bigint IS NULL OR c.value < $8 OR (c.value = $8 AND c.client_id > $7)
+ ORDER BY c.value DESC, c.client_id LIMIT $6"""
+
+# How many there are; parameters as above, up to $5.
+_COUNT = """
+SELECT count(*) FROM client c
+  LEFT JOIN membership_total s ON s.client_id = c.client_id
+ WHERE ($2::int IS NULL OR EXISTS (SELECT FROM membership j
+                                    WHERE j.client_id = c.client_id AND j.service_id = $2 AND j.joined))
+   AND ($3::text IS NULL OR strpos(lower(c.client_id), lower($3)) > 0 OR strpos(lower(c.screen_name), lower($3)) > 0)
+   AND ($1::text IS NULL OR $1 = client_state(c.deactivated, c.registered, coalesce(s.idle, false)))
+   AND ($4::text IS NULL OR $4 = (ARRAY['ok', 'watched', 'flagged'])[coalesce(s.health, 1)])
+   AND ($5::bool IS NULL OR $5 = EXISTS (SELECT FROM open_session o WHERE o.client_id = c.client_id))"""
 
 _MEMBERSHIPS_OF = """
-SELECT m.client_id, m.service_id, m.joined, m.inactive, m.assigned, m.processed, m.settled, m.given_back, m.dead,
-       m.disconnects, m.bad_submits, m.health, m.health_reason, m.last_access,
+SELECT m.client_id, m.service_id, m.joined, m.inactive, m.inactive_reason, m.assigned, m.processed, m.settled,
+       m.given_back, m.dead, m.disconnects, m.bad_submits, m.health, m.health_reason, m.last_access,
+       m.streak, m.report_kind,
+       CASE WHEN m.report_until > now() THEN m.report_until END AS reported_until,
+       CASE WHEN m.wait_until > now() THEN m.wait_until END AS backing_off_until,
        (SELECT count(*) FROM bucket b WHERE b.client_id = m.client_id AND b.service_id = m.service_id) AS held
   FROM membership m WHERE m.client_id = ANY ($1::text[]) ORDER BY m.client_id, m.service_id"""
 
@@ -133,7 +177,7 @@ SELECT client_id, count(*) AS connected FROM open_session
 
 @dataclass(frozen=True, slots=True)
 class ClientFilter:
-    """A choice of clients: by state, service, part of the id or screen name, (worst) health; None: any.
+    """A choice of clients: by state, service, part of the id or screen name, (worst) health, connected; None: any.
 
     `client` names a single one.
     """
@@ -143,28 +187,40 @@ class ClientFilter:
     search: str | None = None
     health: str | None = None
     client: str | None = None
+    connected: bool | None = None
 
 
 ClientPlace = tuple[str, int]
 """The end of a page: a client, and its value in the column of the order."""
 
 
+async def count_matching(db: Connection, which: ClientFilter) -> int:
+    """Count the clients of a choice that names no single one."""
+    return int(await db.fetchval(_COUNT, which.state, which.service, which.search, which.health, which.connected))
+
+
 async def page(
-    db: Connection, which: ClientFilter, sort: Sort, after: ClientPlace | None, limit: int
+    db: Connection,
+    which: ClientFilter,
+    sort: Sort,
+    after: ClientPlace | None,
+    limit: int,
+    order: Order | None = None,
 ) -> tuple[list[dict[str, Any]], ClientPlace | None]:
-    """List clients, the largest value of `sort` first (`client_id`: in order), from behind `after` on.
+    """List clients from behind `after` on; the largest value of `sort` first, but for ids, unless `order` says it.
 
     Returns also where the page ends.  Each row has `services`, `connected` (sessions), and sums over the services;
     `health` is 1 to 3.
     """
     client, value = after or ("", None)
-    filters = (which.state, which.service, which.search, which.health, limit)
+    sign = -1 if order == "asc" else 1  # the statement has the largest first
+    filters = (which.state, which.service, which.search, which.health, which.connected, limit)
     if which.client is not None:
         found = [] if after is not None else await db.fetch(_NAMED, *filters, which.client)
     elif sort == "client_id":
-        found = await db.fetch(_BY_ID, *filters, client)
+        found = await db.fetch(_BY_ID_BACKWARDS if order == "desc" else _BY_ID, *filters, client)
     else:
-        found = await db.fetch(_BY_VALUE, *filters, client, value, sort)
+        found = await db.fetch(_BY_VALUE, *filters, client, None if value is None else sign * value, sort, sign)
 
     rows = [dict(row) for row in found]
     by_id = {row["client_id"]: row for row in rows}
@@ -177,4 +233,4 @@ async def page(
 
     if len(rows) < limit:
         return rows, None
-    return rows, (rows[-1]["client_id"], rows[-1].get("value", 0))
+    return rows, (rows[-1]["client_id"], sign * rows[-1].get("value", 0))

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from time import perf_counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from time import monotonic, perf_counter
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import asyncpg
-import msgspec
 
 from coordinator.errors import ConfigError, Unavailable
+from coordinator.model import Boot
+from coordinator.store import connecting
+from coordinator.store.faults import (
+    CONTENTION_ERRORS,
+    SHARED_SESSION_ERRORS,
+    STORES_NOTHING_ERRORS,
+    UNAVAILABLE_ERRORS,
+)
 from coordinator.store.statement_stats import StatementStats, counted_by, uncounted
 
 Connection: TypeAlias = Any
@@ -27,24 +35,11 @@ STATEMENT_DEADLINE = 10.0
 
 CONNECT_DEADLINE = 5.0
 
-UNAVAILABLE_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InternalClientError,
-)
-"""Exceptions that are the database's fault; after most of them nobody knows whether the statement was carried out."""
+STORES_NOTHING_FOR = 10.0
+"""Seconds after a statement that could not be stored, within which the database is held to store nothing.
+
+The lease is renewed more often than that, so it does not pass unnoticed that it stores nothing still.
+"""
 
 # A message that nobody reads: the least that a transaction can write, and so waits for.
 _FLUSH = "SELECT pg_logical_emit_message(true, 'coordinator', '')"
@@ -60,9 +55,21 @@ class Database:
         self.dsn = dsn
         self.load = StatementStats()
         self._connection_class = counted_by(self.load)
+        # Of several hosts the one is wanted that can be written to, unless the DSN says otherwise.
+        picky = connecting.names_several_hosts(dsn) and "target_session_attrs" not in dsn
+        self._target = {"target_session_attrs": "read-write"} if picky else {}
+        self._listening: WeakSet[Connection] = WeakSet()
         self.size = size
         self._taken = 0
         self._pool: Any = None
+
+        self._name = connecting.session_name(None)
+        self.given_up: set[int] = set()
+        """Server processes whose connection was given up since they did not answer in time; they may hold locks."""
+        self._out_of_reach: str | None = None
+        self._stored_nothing: tuple[float, str] | None = None
+        self.failed_at = 0.0
+        """When a statement last showed that the database was away or stored nothing; seconds of the monotonic clock."""
 
     async def open(self) -> None:
         """Connect.
@@ -83,22 +90,18 @@ class Database:
                 max_inactive_connection_lifetime=0,
                 max_cached_statement_lifetime=0,
                 max_queries=sys.maxsize,
-                init=_prepare,
+                init=self._prepare,
                 reset=_leave_as_is,
-                server_settings={
-                    "application_name": "coordinator",
-                    "jit": "off",  # every hot statement is short
-                    "timezone": "UTC",
-                    # The plan of a queue statement must not follow statistics that are minutes old: all of them
-                    # have an index to go by, and a scan of a table that was small once is what hurts.
-                    "plan_cache_mode": "force_generic_plan",
-                    "enable_seqscan": "off",
-                },
+                **self._target,
             )
 
             async with self.connection() as connection:
                 version = connection.get_server_version().major
                 fsync = await connection.fetchval("SELECT current_setting('fsync')")
+                async with self.connection() as other:
+                    await connecting.check_sessions(connection, other)
+        except SHARED_SESSION_ERRORS as failure:
+            raise ConfigError(connecting.SHARES_SESSIONS) from failure
         except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as failure:
             raise ConfigError(f"database: it refuses the login: {failure}") from failure
         except asyncpg.InvalidCatalogNameError as failure:
@@ -112,6 +115,14 @@ class Database:
             )
         if fsync != "on":
             raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
+
+    async def _prepare(self, connection: Connection) -> None:
+        await connecting.prepare(connection, self._name)
+
+    async def belong_to(self, boot: Boot) -> None:
+        """Let all connections bear the name of a start of a node, by which other nodes can end them."""
+        self._name = connecting.session_name(boot)
+        await self._pool.expire_connections()
 
     async def warm_up(self, step: Callable[[Connection], Awaitable[None]]) -> None:
         """Run `step` once on each connection that is not in use; its statements are not counted.
@@ -135,6 +146,11 @@ class Database:
         except TimeoutError:
             self._pool.terminate()
 
+    def terminate(self) -> None:
+        """Cut all connections, whatever they do; whoever waits for one of them meets `Unavailable`."""
+        if self._pool is not None:
+            self._pool.terminate()
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection, for single statements.
@@ -144,26 +160,82 @@ class Database:
         """
         begun = perf_counter() if self._taken >= self.size else None
         self._taken += 1
+        lent: Connection = None
 
         try:
             async with self._pool.acquire(timeout=CONNECT_DEADLINE) as connection:
+                lent = connection._con  # which the pool takes away when it is cut
                 if begun is not None:
                     self.load.waited(perf_counter() - begun)
                 yield connection
+                if monotonic() >= lent.retire_at:
+                    await connection.close()
+            self._out_of_reach = None
+        except AttributeError as failure:
+            if lent is None or not lent.is_closed():
+                raise
+            # A connection that is cut while it prepares a statement has forgotten its protocol then.
+            _refuse_to_hide_a_cancellation(failure)
+            self._remember(failure)
+            raise Unavailable("The database cannot be reached.") from failure
         except UNAVAILABLE_ERRORS as failure:
+            _refuse_to_hide_a_cancellation(failure)
+            self._remember(failure)
+            # A server that has become a standby stays one; where one connection is dropped silently, others may be.
+            late = lent is not None and _was_late(failure)
+            if late:
+                self.given_up.add(lent.server_process)
+            if late or isinstance(failure, asyncpg.ReadOnlySQLTransactionError):
+                await self._throw_away()
             raise Unavailable("The database cannot be reached.") from failure
         finally:
             self._taken -= 1
+
+    async def _throw_away(self) -> None:
+        """Connect anew, each connection before it is used again."""
+        await self._pool.expire_connections()
+        for connection in list(self._listening):
+            connection.terminate()
+
+    def _remember(self, failure: BaseException) -> None:
+        reason = (str(failure) or type(failure).__name__).splitlines()[0]
+        if not isinstance(failure, CONTENTION_ERRORS):
+            self.failed_at = monotonic()
+        if isinstance(failure, STORES_NOTHING_ERRORS):
+            self._stored_nothing = monotonic(), reason
+        elif not isinstance(failure, CONTENTION_ERRORS):
+            self._out_of_reach = reason
+
+    @property
+    def trouble(self) -> str | None:
+        """A sentence on what is wrong with the database, as far as statements have shown lately; None if nothing is."""
+        if self._out_of_reach is not None:
+            return f"The database cannot be reached: {self._out_of_reach}."
+        if self._stored_nothing is not None and monotonic() - self._stored_nothing[0] < STORES_NOTHING_FOR:
+            return f"The database stores nothing: {self._stored_nothing[1]}."
+        return None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection in a transaction that commits when the block ends well.
 
         Raises:
-            Unavailable: as `connection`.
+            Unavailable: as `connection`; also if the server warns at the commit, as it does if it waited for a standby
+                in vain: what was committed may be lost with this server.
         """
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                await transaction.rollback()
+                raise
+
+            with _warnings_of(connection) as warnings:
+                await transaction.commit()
+            if warnings:
+                raise Unavailable(f"It is not known whether the commit will last: {warnings[0].message}")
 
     async def flush(self) -> None:
         """Wait until all that was committed before is on disk, whether its transactions waited for that or not.
@@ -186,7 +258,10 @@ class Database:
                 connection_class=self._connection_class,
                 timeout=CONNECT_DEADLINE,
                 command_timeout=STATEMENT_DEADLINE,
+                **self._target,
             )
+            connecting.keep_alive(connection)
+            self._listening.add(connection)
             try:
                 await connection.add_listener(channel, heard)
             except BaseException:
@@ -198,17 +273,40 @@ class Database:
         return connection
 
 
-async def _prepare(connection: Connection) -> None:
-    # JSON goes in as text that is already encoded, also by COPY, and comes out as objects.
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=_objects, format="binary")
+@contextmanager
+def _warnings_of(connection: Connection) -> Iterator[list[Any]]:
+    """Collect the warnings of the server."""
+    found: list[Any] = []
+
+    def heard(_: Connection, message: Any) -> None:
+        if isinstance(message, asyncpg.PostgresWarning):
+            found.append(message)
+
+    connection.add_log_listener(heard)
+    try:
+        yield found
+    finally:
+        connection.remove_log_listener(heard)
 
 
-def _jsonb(text: str) -> bytes:
-    return b"\x01" + text.encode()
+def _was_late(failure: BaseException | None) -> bool:
+    """Whether a deadline has passed; the rollback behind it may have failed otherwise."""
+    while failure is not None and not isinstance(failure, TimeoutError):
+        failure = failure.__context__
+    return failure is not None
 
 
-def _objects(binary: bytes) -> Any:
-    return msgspec.json.decode(binary[1:])
+def _refuse_to_hide_a_cancellation(failure: BaseException) -> None:
+    """Check that the task that meets this failure is not to end.
+
+    One that is cancelled while its connection breaks, or cannot be rolled back, meets the failure of that instead.
+
+    Raises:
+        asyncio.CancelledError: it is.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from failure
 
 
 async def _leave_as_is(connection: Connection) -> None:

@@ -9,6 +9,10 @@ from coordinator.model import Boot, BucketId, Claimed, ClaimNumber, ClientId, Se
 from coordinator.store.claims import read_claimed
 from coordinator.store.pool import Connection
 
+# No claim for this client comes between: what it is regranted is counted by the next claim, and what it has just
+# claimed is seen by the price of having been cut off.
+_LOCK_HOLDS = "SELECT lock_holds($1, service_id) FROM membership WHERE client_id = $1 ORDER BY service_id"
+
 # The first statement waits for releases of the same buckets that are still under way; the second, with a snapshot
 # of its own, sees how they ended.  Nearly all claims of a client are settled: their buckets are not looked at.
 # No plan can choose to read what is not of this client: a join might be merged, which walks the index of all buckets;
@@ -47,6 +51,9 @@ bits AS (
      WHERE c.bucket_id IN (SELECT bucket_id FROM shed) GROUP BY c.bucket_id)
 UPDATE bucket b SET settled = b.settled | x.gone FROM bits x WHERE b.bucket_id = x.bucket_id"""
 
+# The price of having been cut off is given back too, unless the client took others meanwhile: else it could hold more
+# each time.
+#
 # $1 client
 # $2 session that gets them
 # $3 buckets that may go back
@@ -55,7 +62,8 @@ UPDATE bucket b SET settled = b.settled | x.gone FROM bits x WHERE b.bucket_id =
 # $6 the recollect window in seconds
 _RECOLLECT = """
 WITH again AS MATERIALIZED (
-    SELECT b.bucket_id, b.claim_id AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off
+    SELECT b.bucket_id, b.claim_id AS former, b.session_id AS taken_from, c.ended = 'cut_off' AS cut_off, c.ended_at,
+           c.begun_at
       FROM bucket b
       JOIN claim c ON c.claim_id = b.claim_id
       JOIN membership m ON m.client_id = $1 AND m.service_id = b.service_id AND m.joined AND m.inactive IS NULL
@@ -63,7 +71,7 @@ WITH again AS MATERIALIZED (
      WHERE b.bucket_id = ANY ($3::uuid[]) AND c.client_id = $1
        AND (b.kept_until IS NOT NULL
          OR (b.state = 'ready' AND c.ended IN ('cut_off', 'drained', 'crashed')
-             AND c.ended_at > now() - make_interval(secs => $6))
+             AND c.ended_at > counted_since($6))
          OR (b.session_id <> $2 AND b.bucket_id = ANY ($4::uuid[])))),
 taken AS (
     UPDATE bucket b
@@ -74,12 +82,13 @@ taken AS (
            attempts = b.attempts - CASE WHEN a.cut_off IS TRUE THEN 1 ELSE 0 END
       FROM again a WHERE b.bucket_id = a.bucket_id
     RETURNING b.service_id, b.bucket_id, b.claim_id, b.client_id, b.session_id, b.attempts, b.settled,
-              b.state = 'dead' AS dead, a.former, a.taken_from, a.cut_off),
+              b.state = 'dead' AS dead, a.former, a.taken_from, a.cut_off, a.ended_at,
+              a.begun_at),
 noted AS (
-    INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given)
-    SELECT claim_id, bucket_id, service_id, client_id, session_id, $5, ~settled FROM taken),
+    INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, begun_at)
+    SELECT claim_id, bucket_id, service_id, client_id, session_id, $5, ~settled, begun_at FROM taken),
 ended AS (
-    UPDATE claim c SET ended = 'recollected', ended_at = coalesce(c.ended_at, now())
+    UPDATE claim c SET ended = 'recollected', ended_at = coalesce(c.ended_at, now()), spent = false
       FROM taken t WHERE c.claim_id = t.former),
 refund AS (
     UPDATE return_block g
@@ -94,10 +103,25 @@ calmed AS (
        SET streak = greatest(m.streak - 1, 0), disconnects = greatest(m.disconnects - 1, 0),
            returned = greatest(m.returned - 1, 0),
            wait_until = CASE WHEN m.streak > 2 THEN m.wait_until END
-     WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off))
+     WHERE m.client_id = $1 AND m.service_id IN (SELECT service_id FROM taken WHERE cut_off)
+       AND NOT EXISTS (SELECT FROM bucket b JOIN claim k USING (claim_id)
+                        WHERE b.client_id = $1 AND b.service_id = m.service_id
+                          AND k.begun_at > (SELECT min(ended_at) FROM taken t
+                                             WHERE t.cut_off AND t.service_id = m.service_id))
+    RETURNING m.service_id),
+of_blocks AS (
+    UPDATE newcomer_block n
+       SET streak = greatest(n.streak - x.buckets, 0),
+           wait_until = CASE WHEN n.streak - x.buckets > free_streak_of_block() THEN n.wait_until END
+      FROM (SELECT strangers_block(s.address) AS block, t.service_id, count(*) AS buckets
+              FROM taken t
+              JOIN claim c ON c.claim_id = t.former
+              JOIN session s ON s.session_id = c.session_id
+             WHERE t.cut_off AND c.block_paid GROUP BY 1, 2) x
+     WHERE n.block = x.block AND n.service_id = x.service_id AND n.service_id IN (SELECT service_id FROM calmed))
 SELECT t.service_id, t.bucket_id, t.claim_id, t.client_id, t.session_id, t.attempts, t.settled::text AS settled,
-       c.items, c.frame, t.former, t.taken_from, t.dead
-  FROM taken t JOIN bucket_items c USING (bucket_id) ORDER BY t.claim_id"""
+       c.items, o.frame, t.former, t.taken_from, t.dead, extract(epoch FROM now() - t.begun_at)::float8 AS age
+  FROM taken t JOIN bucket_items c USING (bucket_id) JOIN open_bucket o USING (bucket_id) ORDER BY t.claim_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +145,7 @@ async def recollect(
 
     `named` are buckets that may also be taken over from another live session of the same client.
     """
+    await db.execute(_LOCK_HOLDS, client)
     candidates = [row["bucket_id"] for row in await db.fetch(_LOCK_RECENT, client)]
     if not candidates:
         return []
@@ -129,6 +154,19 @@ async def recollect(
     rows = await db.fetch(_RECOLLECT, client, session, candidates, list(named), boot, recollect_window)
 
     return [
-        Regranted(replace(read_claimed(row), dead=row["dead"]), ClaimNumber(row["former"]), row["taken_from"])
+        Regranted(
+            replace(read_claimed(row), dead=row["dead"], age=row["age"]), ClaimNumber(row["former"]), row["taken_from"]
+        )
         for row in rows
     ]
+
+
+_KEEP_FOR_RECONNECT = """
+UPDATE bucket SET session_id = NULL, kept_until = now() + make_interval(secs => $2)
+ WHERE bucket_id IN (SELECT bucket_id FROM bucket WHERE client_id IS NOT NULL AND session_id = ANY ($1::uuid[])
+                      ORDER BY bucket_id FOR UPDATE)"""
+
+
+async def keep_for_reconnect(db: Connection, sessions: Sequence[SessionId], reconnect_window: float) -> None:
+    """Keep the buckets of these sessions for their clients, for `reconnect_window` seconds; their node drains."""
+    await db.execute(_KEEP_FOR_RECONNECT, list(sessions), reconnect_window)

@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from coordinator.errors import Conflict, StaleClaim, UnassignedItems, UnknownBucket
+from coordinator.errors import BadResult, Conflict, StaleClaim, UnassignedItems, UnknownBucket
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.store import claim_lookup, claims
 from coordinator.store.claim_lookup import NamedClaim
 from coordinator.store.pool import Connection
 from coordinator.store.result_copy import copy_results, encode_rows
+from coordinator.store.twins import leave_twins
 
-PluginStore = Callable[[Connection, Collection[ItemId], datetime], Awaitable[None]]
-"""Stores what a plugin keeps of a submit: of the items that count, as of that time."""
+MAX_NAMED = 100
+"""Results that an error names."""
+
+PluginStore = Callable[[Connection, Collection[ItemId], datetime], Awaitable[bool]]
+"""Stores what a plugin keeps of a submit: of the items that count, as of that time; returns whether it was new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class CheckedSubmit:
     final: bool
     parts: Sequence[tuple[ItemId, str]] = ()
     """Results that leave their items unsettled; only the plugin stores them."""
+    max_parts: int = 0
+    """Such results that the whole claim may bring."""
     keep: PluginStore | None = None
     """The plugin's own tables, stored in the same transaction."""
     copied: bytes = field(init=False, repr=False)
@@ -72,7 +78,8 @@ class SubmitOutcome:
         return self.stored - self.parts
 
 
-# Masks have the length of the bucket.  A final submit that leaves items counts as a failed attempt.
+# Masks have the length of the bucket.  A final submit that leaves items is not for here: it gives a bucket back.
+# Whoever leaves no more than it settles need not wait any longer for what it gave back before.
 #
 # $1 buckets
 # $2 their claims
@@ -80,57 +87,53 @@ class SubmitOutcome:
 # $4 masks
 # $5 which submits are final
 # $6 how many items each settles
-# $7 the recollect window in seconds
 _SETTLE = """
 WITH s AS (
     SELECT bucket_id, claim_id, client_id, mask::varbit AS mask, final, n
       FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[], $6::int[])
         AS s (bucket_id, claim_id, client_id, mask, final, n)),
 current AS MATERIALIZED (
-    SELECT b.bucket_id, s.client_id, s.mask, s.final, s.n, all_settled(b.settled | s.mask) AS whole
+    SELECT b.bucket_id, s.client_id, s.mask, s.n, all_settled(b.settled | s.mask) AS whole
       FROM bucket b JOIN s ON s.bucket_id = b.bucket_id
-     WHERE b.claim_id = s.claim_id AND b.client_id = s.client_id AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
-       AND (s.n > 0 OR NOT s.final)
+     WHERE b.claim_id = s.claim_id
+       AND b.client_id IS NOT DISTINCT FROM s.client_id  -- with =, an index of all that is held might be walked through
+       AND NOT b.twins AND bit_count(b.settled & s.mask) = 0
+       AND (NOT s.final OR all_settled(b.settled | s.mask))
      ORDER BY b.bucket_id FOR UPDATE OF b),
 stored AS (
     UPDATE bucket b
        SET settled = b.settled | c.mask,
-           state = CASE WHEN c.whole THEN 'done' WHEN c.final THEN 'ready' WHEN c.n > 0 THEN 'claimed' ELSE b.state END,
-           touched_at = CASE WHEN c.whole OR c.final THEN NULL WHEN c.n > 0 THEN now() ELSE b.touched_at END,
-           client_id = CASE WHEN NOT (c.whole OR c.final) THEN b.client_id END,
-           session_id = CASE WHEN NOT (c.whole OR c.final) THEN b.session_id END,
-           boot = CASE WHEN NOT (c.whole OR c.final) THEN b.boot END,
-           kept_until = CASE WHEN NOT (c.whole OR c.final) THEN b.kept_until END,
-           shuffle = CASE WHEN c.final THEN gen_random_uuid() ELSE b.shuffle END,
-           attempts = b.attempts + CASE WHEN c.final AND NOT c.whole THEN 1 ELSE 0 END,
-           split_at = CASE WHEN c.final AND NOT c.whole AND attempts_spent(b.attempts + 1)
-                           THEN now() + make_interval(secs => $7) END
+           state = CASE WHEN c.whole THEN 'done' WHEN c.n > 0 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN c.whole THEN NULL WHEN c.n > 0 THEN now() ELSE b.touched_at END,
+           client_id = CASE WHEN NOT c.whole THEN b.client_id END,
+           session_id = CASE WHEN NOT c.whole THEN b.session_id END,
+           boot = CASE WHEN NOT c.whole THEN b.boot END,
+           kept_until = CASE WHEN NOT c.whole THEN b.kept_until END
       FROM current c WHERE b.bucket_id = c.bucket_id
-    RETURNING b.service_id, b.bucket_id, b.claim_id, c.client_id, c.n, c.final, items_left(b.settled) AS remaining),
+    RETURNING b.service_id, b.bucket_id, b.claim_id, c.client_id, c.n, items_left(b.settled) AS remaining),
 ended AS (
     UPDATE claim c
        SET settled = c.settled + t.n,
-           ended_at = CASE WHEN t.remaining = 0 OR t.final THEN now() END,
-           ended = CASE WHEN t.remaining = 0 THEN 'settled' WHEN t.final THEN 'partial' END
-      FROM stored t WHERE c.claim_id = t.claim_id),
+           ended_at = CASE WHEN t.remaining = 0 THEN now() END,
+           ended = CASE WHEN t.remaining = 0 THEN 'settled' END
+      FROM stored t WHERE c.claim_id = t.claim_id
+    RETURNING c.service_id, c.claim_id, t.n, t.remaining > 0 OR c.settled > t.n AS partial),
+noted AS (
+    INSERT INTO new_change (service_id, kind, claim_id, partial)
+    SELECT service_id, 'stored', claim_id, partial FROM ended WHERE n > 0),
 calm AS MATERIALIZED (
     SELECT m.client_id, m.service_id FROM membership m
-     WHERE m.streak > 0 AND (m.client_id, m.service_id) IN (SELECT client_id, service_id FROM stored WHERE n > 0)
+     WHERE m.streak > 0
+       AND (m.client_id, m.service_id) IN (SELECT client_id, service_id FROM stored WHERE n > 0 AND n >= remaining)
      ORDER BY m.client_id, m.service_id FOR NO KEY UPDATE),
 calmed AS (
     UPDATE membership m SET streak = 0, wait_until = NULL
       FROM calm WHERE m.client_id = calm.client_id AND m.service_id = calm.service_id)
-SELECT bucket_id, remaining, remaining = 0 OR final AS closed,
-       EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
+SELECT bucket_id, remaining, EXISTS (SELECT FROM calm WHERE calm.client_id = stored.client_id) AS calmed FROM stored"""
 
 
-async def settle(
-    db: Connection, submits: Sequence[CheckedSubmit], recollect_window: float
-) -> list[SubmitOutcome | None]:
-    """Store many submits, of different buckets, within a transaction; None for each that was passed over.
-
-    `recollect_window` (seconds) is how long a bucket that failed too often stays whole.
-    """
+async def settle(db: Connection, submits: Sequence[CheckedSubmit]) -> list[SubmitOutcome | None]:
+    """Store many submits, of different buckets, within a transaction; None for each that was passed over."""
     rows = await db.fetch(
         _SETTLE,
         [submit.bucket_id for submit in submits],
@@ -139,7 +142,6 @@ async def settle(
         [submit.mask for submit in submits],
         [submit.final for submit in submits],
         [len(submit.rows) for submit in submits],
-        recollect_window,
     )
 
     stored = {row["bucket_id"]: row for row in rows}
@@ -151,9 +153,8 @@ async def settle(
             stored=len(submit.rows),
             discarded=0,
             remaining=row["remaining"],
-            closed=row["closed"],
+            closed=row["remaining"] == 0,
             duplicate=False,
-            freed=row["closed"] and row["remaining"] > 0,
             calmed=row["calmed"],
         )
         if (row := stored.get(submit.bucket_id))
@@ -167,16 +168,15 @@ SELECT b.state, b.claim_id, b.client_id, b.settled::text AS settled, b.twins, no
   FROM bucket b WHERE b.bucket_id = $1 FOR UPDATE"""
 
 _STORED = """
-SELECT item_id, value::text AS value FROM result
- WHERE item_id = ANY ($1::bigint[]) AND service_id = $2 AND claim_id = $3"""
+SELECT item_id, value::text AS value FROM results_of_claim($1, $2)"""
 
 # Whether an item is still in the catalogue, and was not settled through another bucket: then it was never discarded.
 _ANY_LEFT = """
 SELECT EXISTS (
     SELECT FROM item i
      WHERE i.item_id = ANY ($1::bigint[])
-       AND NOT EXISTS (SELECT FROM result r JOIN claim k USING (claim_id)
-                        WHERE r.item_id = i.item_id AND r.service_id = $2 AND k.bucket_id <> $3))"""
+       AND i.item_id NOT IN (SELECT r.item_id FROM results_of_items($1, 0) r JOIN claim k USING (claim_id)
+                              WHERE r.service_id = $2 AND k.bucket_id <> $3))"""
 
 _EQUAL = "SELECT bool_and(a::jsonb = b::jsonb) FROM unnest($1::text[], $2::text[]) AS pair (a, b)"
 
@@ -199,12 +199,11 @@ _FORGET_TWINS = "DELETE FROM twin WHERE service_id = $1 AND item_id = ANY ($2::b
 # $1 bucket
 # $2 claim
 # $3 mask of what is settled by it
-# $4 whether it is final
-# $5 how many results are stored
-# $6 the recollect window in seconds
-# $7 client
-# $8 service
-# $9 how many results leave their items unsettled
+# $4 how many results are stored
+# $5 client
+# $6 service
+# $7 how many results leave their items unsettled
+# $8 whether something was added
 _MOVE = """
 WITH after AS (
     SELECT bucket_id, all_settled(settled | $3::text::varbit) AS whole
@@ -212,30 +211,29 @@ WITH after AS (
 stored AS (
     UPDATE bucket b
        SET settled = b.settled | $3::text::varbit,
-           state = CASE WHEN a.whole THEN 'done' WHEN $4 THEN 'ready'
-                        WHEN $5::int + $9::int > 0 THEN 'claimed' ELSE b.state END,
-           touched_at = CASE WHEN a.whole OR $4 THEN NULL WHEN $5::int + $9::int > 0 THEN now() ELSE b.touched_at END,
-           client_id = CASE WHEN NOT (a.whole OR $4) THEN b.client_id END,
-           session_id = CASE WHEN NOT (a.whole OR $4) THEN b.session_id END,
-           boot = CASE WHEN NOT (a.whole OR $4) THEN b.boot END,
-           kept_until = CASE WHEN NOT (a.whole OR $4) THEN b.kept_until END,
-           shuffle = CASE WHEN $4 AND NOT a.whole THEN gen_random_uuid() ELSE b.shuffle END,
-           attempts = b.attempts + CASE WHEN $4 AND NOT a.whole THEN 1 ELSE 0 END,
-           split_at = CASE WHEN $4 AND NOT a.whole AND attempts_spent(b.attempts + 1)
-                           THEN now() + make_interval(secs => $6) END
+           state = CASE WHEN a.whole THEN 'done' WHEN $8 THEN 'claimed' ELSE b.state END,
+           touched_at = CASE WHEN a.whole THEN NULL WHEN $8 THEN now() ELSE b.touched_at END,
+           client_id = CASE WHEN NOT a.whole THEN b.client_id END,
+           session_id = CASE WHEN NOT a.whole THEN b.session_id END,
+           boot = CASE WHEN NOT a.whole THEN b.boot END,
+           kept_until = CASE WHEN NOT a.whole THEN b.kept_until END
       FROM after a WHERE b.bucket_id = a.bucket_id
-    RETURNING a.whole OR $4 AS closed, a.whole, items_left(b.settled) AS remaining),
+    RETURNING a.whole, items_left(b.settled) AS remaining),
 ended AS (
     UPDATE claim c
-       SET settled = c.settled + $5::int, parts = c.parts + $9::int,
-           ended_at = CASE WHEN t.closed THEN now() END,
-           ended = CASE WHEN t.whole THEN 'settled' WHEN t.closed THEN 'partial' END
-      FROM stored t WHERE c.claim_id = $2),
+       SET settled = c.settled + $4::int, parts = c.parts + $7::int,
+           ended_at = CASE WHEN t.whole THEN now() END, ended = CASE WHEN t.whole THEN 'settled' END
+      FROM stored t WHERE c.claim_id = $2
+    RETURNING NOT t.whole OR c.settled > $4::int AS partial),
+noted AS (
+    INSERT INTO new_change (service_id, kind, claim_id, partial)
+    SELECT $6, 'stored', $2, partial FROM ended WHERE $4::int > 0),
 calmed AS (
     UPDATE membership m SET streak = 0, wait_until = NULL
-     WHERE m.client_id = $7 AND m.service_id = $8 AND m.streak > 0 AND $5::int > 0
+      FROM stored t
+     WHERE m.client_id = $5 AND m.service_id = $6 AND m.streak > 0 AND $4::int > 0 AND $4::int >= t.remaining
     RETURNING true)
-SELECT closed, remaining, EXISTS (SELECT FROM calmed) AS calmed FROM stored"""
+SELECT whole, remaining, EXISTS (SELECT FROM calmed) AS calmed FROM stored"""
 
 
 async def settle_one(
@@ -246,7 +244,7 @@ async def settle_one(
     The order of the checks is the protocol's.
 
     Raises:
-        UnknownBucket, NotOwner, StaleClaim, UnassignedItems, Conflict: nothing is stored.
+        UnknownBucket, NotOwner, StaleClaim, UnassignedItems, BadResult, Conflict: nothing is stored.
     """
     row = await db.fetchrow(_LOCK, submit.bucket_id)
     bucket = await claim_lookup.find_claim(db, submit.bucket_id, submit.claim)
@@ -255,9 +253,7 @@ async def settle_one(
     await claim_lookup.check_owner(db, bucket, submit.bucket_id, submit.client_id)
 
     items = [item for item, _ in submit.rows]
-    known = {
-        stored["item_id"]: stored["value"] for stored in await db.fetch(_STORED, items, submit.service_id, submit.claim)
-    }
+    known = {stored["item_id"]: stored["value"] for stored in await db.fetch(_STORED, items, submit.claim)}
     same = await _same(db, [(known[item], value) for item, value in submit.rows if item in known])
     if not (row["claim_id"] == submit.claim and row["client_id"] == submit.client_id):
         return await _answer_ended(db, submit, bucket, known, same=same), []
@@ -268,6 +264,11 @@ async def settle_one(
         raise UnassignedItems("Items that are not in this bucket.", detail={"items": strangers})
     if not same:
         raise Conflict("Another result is stored for that claim and item.")
+
+    if bucket.parts + len(submit.parts) > submit.max_parts:
+        reason = f"one claim takes {submit.max_parts} parts at most"
+        named = [{"item": item, "reason": reason, "path": "$.results"} for item, _ in submit.parts[:MAX_NAMED]]
+        raise BadResult("The claim has brought as many parts as it may.", detail={"errors": named, "path": "$.results"})
 
     if submit.final and not (submit.rows or submit.parts):
         return await _give_up(db, submit, recollect_window), []
@@ -316,36 +317,37 @@ async def _store(
     kept = [(item, value) for item, value in fresh if twins.get(item) is None]
     parts = [item for item, _ in submit.parts if item in unsettled]
 
+    await copy_results(db, [encode_rows(submit.service_id, submit.claim, kept)])
+    added = bool(kept)
+    if submit.keep is not None:
+        added = await submit.keep(db, {*parts, *(item for item, _ in kept)}, row["at"]) or added
+
     settled = {item for item, _ in fresh}
     moved = await db.fetchrow(
         _MOVE,
         submit.bucket_id,
         submit.claim,
         "".join("1" if item in settled else "0" for item in bucket.items),
-        submit.final,
         len(kept),
-        recollect_window,
         submit.client_id,
         submit.service_id,
         len(parts),
+        added,
     )
-
-    await copy_results(db, [encode_rows(submit.service_id, submit.claim, kept)])
-    if submit.keep is not None:
-        await submit.keep(db, {*parts, *(item for item, _ in kept)}, row["at"])
     if row["twins"]:
         await _settle_twins(db, submit, twins, kept)
-        if moved["closed"] and moved["remaining"]:
-            await claims.leave_twins(db, [submit.bucket_id])
 
+    freed = submit.final and not moved["whole"]
+    if freed:
+        await claims.release_claim(db, submit.bucket_id, submit.claim, claims.GIVEN_UP, recollect_window)
     outcome = SubmitOutcome(
         stored=len(kept) + len(parts),
         parts=len(parts),
         discarded=len(submit.rows) - len(known) - len(kept) + len(submit.parts) - len(parts),
         remaining=moved["remaining"],
-        closed=moved["closed"],
+        closed=moved["whole"] or freed,
         duplicate=bool(submit.rows) and len(known) == len(submit.rows) and not submit.parts,
-        freed=moved["closed"] and moved["remaining"] > 0,
+        freed=freed,
         calmed=moved["calmed"],
     )
     return outcome, kept
@@ -385,4 +387,4 @@ async def _settle_twins(
     await db.execute(_SETTLE_TWINS, submit.service_id, items, submit.claim)
     ready = [row["bucket_id"] for row in await db.fetch(_OTHER_COPIES, submit.service_id, items)]
     if ready:
-        await claims.leave_twins(db, ready, items)
+        await leave_twins(db, ready, items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -12,7 +12,10 @@ from coordinator.model import ServiceId, ServiceState
 from coordinator.store.items import CatalogueItem
 from coordinator.store.pool import Connection
 
-_SERVICES = "SELECT service_id, name, plugin, title, state, settings FROM service ORDER BY service_id"
+_SERVICES = """
+SELECT service_id, name, plugin, title, state, settings,
+       EXISTS (SELECT FROM service_fill f WHERE f.service_id = s.service_id) AND state <> 'revoked' AS filling
+  FROM service s ORDER BY service_id"""
 
 _ADD = """
 INSERT INTO service (name, plugin, title, settings) VALUES ($1, $2, $3, $4)
@@ -29,6 +32,8 @@ class ServiceRecord:
     title: str
     state: ServiceState
     settings: dict[str, Any]
+    filling: bool = field(default=False, compare=False)
+    """Whether it has not come through the catalogue yet."""
 
 
 async def load(db: Connection) -> list[ServiceRecord]:
@@ -65,7 +70,7 @@ async def set_state(db: Connection, service: ServiceId, state: ServiceState) -> 
     await db.execute(_SET_STATE, service, state)
 
 
-# The catalogue's lock: alone for whoever adds a service, shared by whoever adds items (`items.add`).  So each item is
+# The catalogue's lock: alone for whoever adds a service, shared by whoever adds items (`adding.add`).  So each item is
 # either in the catalogue when the service is added, and is found by the fill, or its adder knows of the service.
 _LOCK_CATALOGUE = "SELECT pg_advisory_xact_lock(hashtext('coordinator.catalogue'))"
 
@@ -78,8 +83,6 @@ async def lock_catalogue(db: Connection) -> None:
 _BEGIN_FILL = """
 INSERT INTO service_fill (service_id, upto)
 SELECT $1, max(item_id) FROM item HAVING max(item_id) IS NOT NULL"""
-
-_FILLS = "SELECT f.service_id FROM service_fill f JOIN service s USING (service_id) WHERE s.state <> 'revoked'"
 
 _NEXT = """
 SELECT after, upto FROM service_fill WHERE service_id = $1 FOR UPDATE SKIP LOCKED"""
@@ -97,11 +100,6 @@ _FILLED = "DELETE FROM service_fill WHERE service_id = $1"
 async def begin_fill(db: Connection, service: ServiceId) -> None:
     """Note that a service is to be offered all items that are in the catalogue now."""
     await db.execute(_BEGIN_FILL, service)
-
-
-async def fills(db: Connection) -> list[ServiceId]:
-    """List the services that have not come through the catalogue yet."""
-    return [ServiceId(row["service_id"]) for row in await db.fetch(_FILLS)]
 
 
 async def next_candidates(db: Connection, service: ServiceId, limit: int) -> list[CatalogueItem] | None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -142,6 +143,10 @@ class CountedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ha
     """A connection whose statements are counted by its class's `load`."""
 
     load: StatementStats
+    retire_at = inf
+    """When it is to be replaced, by the monotonic clock."""
+    server_process = 0
+    """The process that serves it, as the server numbers it."""
 
     async def fetch(self, query: str, *args: object, **options: Any) -> Any:
         begun, rows = perf_counter(), 0

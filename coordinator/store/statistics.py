@@ -6,7 +6,7 @@ folded into one row a service (`service_count`).  Open buckets are few and are c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -55,14 +55,24 @@ WITH RECURSIVE front AS (
     SELECT s.service_id, f.* FROM service s
      CROSS JOIN LATERAL (
            SELECT priority, since, rank_at FROM waiting w WHERE w.service_id = s.service_id
-            ORDER BY w.priority, w.rank_at, w.item_id LIMIT 1) f
+            ORDER BY w.priority, w.rank_at, w.block LIMIT 1) f
     UNION ALL
     SELECT p.service_id, f.* FROM front p
      CROSS JOIN LATERAL (
            SELECT priority, since, rank_at FROM waiting w
             WHERE w.service_id = p.service_id AND w.priority > p.priority
-            ORDER BY w.priority, w.rank_at, w.item_id LIMIT 1) f)
+            ORDER BY w.priority, w.rank_at, w.block LIMIT 1) f)
 SELECT service_id, priority, since, rank_at FROM front"""
+
+# What waits in no bucket and what stands in ready ones, by how long: a row for each 1,024 items that were added
+# together, and one a bucket.  $2 is where each age but the first begins, in seconds.
+_AGES = """
+SELECT width_bucket(greatest(extract(epoch FROM now() - w.since), 0)::float8, $2::float8[]) AS age,
+       sum(w.items)::bigint AS items
+  FROM (SELECT since, items FROM waiting WHERE service_id = $1
+        UNION ALL SELECT since, items_left(settled) FROM bucket
+         WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL) w
+ GROUP BY 1 ORDER BY 1"""
 
 _FOLD = """
 WITH folded AS (
@@ -131,6 +141,12 @@ async def add_fronts(db: Connection, states: Mapping[ServiceId, ServiceTotals]) 
             continue
         known = totals.oldest.setdefault(row["priority"], OldestItem(row["since"], row["rank_at"]))
         known.since, known.rank_at = min(known.since, row["since"]), min(known.rank_at, row["rank_at"])
+
+
+async def ages(db: Connection, service: ServiceId, begins: Sequence[float]) -> list[int]:
+    """Count the items that wait, by age: below the first of `begins` (seconds), from there to the next, and so on."""
+    counted = {row["age"]: row["items"] for row in await db.fetch(_AGES, service, list(begins))}
+    return [counted.get(age, 0) for age in range(len(begins) + 1)]
 
 
 async def fold(db: Connection) -> int:

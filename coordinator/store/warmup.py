@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from coordinator.model import Boot, ClientId, ServiceId, SessionId
-from coordinator.store import building, claims, item_changes, items, results
+from coordinator.model import Boot, ClientId, ServiceId, ServiceSettings, SessionId
+from coordinator.store import adding, building, claims, item_changes, results, waits
 from coordinator.store.pool import Connection
 
 NO_SERVICE = ServiceId(-1)
@@ -18,12 +18,13 @@ NO_SESSION = SessionId(UUID(int=0))
 
 async def warm_up(db: Connection) -> None:
     """Run each such statement once with nothing to do, so that nothing changes by it."""
-    await claims.claim(db, NO_SERVICE, [], Boot(0))
-    await claims.find_waits(db, NO_SERVICE, [])
+    await claims.claim(db, NO_SERVICE, [], Boot(0), ServiceSettings())
+    await waits.find_waits(db, NO_SERVICE, [], ServiceSettings())
     await claims.release_session(db, ClientId(""), NO_SESSION, claims.CUT_OFF, 0.0, [])
-    await items.add(db, [], {}, 100)
+    await adding.add(db, [], {}, 100)
+    await adding.join(db, NO_SERVICE, [], 100, 0.0)
     await building.make_few(db, NO_SERVICE, 1)
     async with db.transaction():
-        await results.settle(db, [], 0.0)
+        await results.settle(db, [])
         await item_changes.take_for_priority(db, NO_SERVICE, [], 0, 0.0)
         await building.put_buckets(db, [])

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Union
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from coordinator.model import ReportKind, WaitReason
 from coordinator.wire.frames import (
     Answer,
     BucketName,
     Count,
     Error,
+    Limits,
     Name,
+    PageSize,
     Push,
     Request,
     Seconds,
     Secret,
     ServerCard,
     Text,
+    Waiting,
 )
+from coordinator.wire.notices import NoticeInForce
 
 ServiceState = Literal["active", "paused", "revoked"]
-LostReason = Literal["released", "revoked", "deactivated", "done"]
+LostReason = Literal["released", "revoked", "deactivated", "done", "expired"]
 
-Claim = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Claim = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 """The number of one handing-out of a bucket; it grows with every claim of that bucket."""
 
 
@@ -43,21 +48,6 @@ class Choice(Struct, frozen=True, forbid_unknown_fields=True):
 
     service: Name
     profile: dict[str, Any] | None = None
-
-
-class Limits(Struct, frozen=True):
-    """The limits of this server; `welcome.limits`.  Times are seconds."""
-
-    max_message_bytes: int
-    max_buckets_per_ask: int
-    max_held_buckets: int
-    messages_per_minute: int
-    registrations_per_minute: int
-    connections_per_address: int
-    max_sessions: int
-    hello_timeout: float
-    ping_interval: float
-    ping_timeout: float
 
 
 class Membership(Struct, frozen=True):
@@ -102,7 +92,7 @@ class Hello(Request, tag="hello"):
 class Register(Request, tag="register"):
     """Binds the identity's secret and makes it a client.
 
-    The fields are checked by the step, since a missing or wrong one is `bad_registration`.
+    A missing or wrong field is answered `bad_registration`.
     """
 
     screen_name: Any = None
@@ -148,14 +138,11 @@ class Ask(Request, tag="ask"):
 
 
 class Submit(Request, tag="submit"):
-    """Delivers results of a bucket.
-
-    `results` stays raw here: its shape is the service's, and is read once the bucket is known.
-    """
+    """Delivers results of a bucket; their shape is that of the service."""
 
     bucket_id: BucketName
     claim: Claim
-    results: Raw
+    results: Raw  # read once the bucket, and with it the service, is known
     final: bool
 
 
@@ -177,16 +164,23 @@ class Report(Request, tag="report"):
     """Tells that this client cannot work for a while; no fault is counted."""
 
     service: Name
-    kind: Literal["upstream_limited", "cannot_work"]
+    kind: ReportKind
     retry_after: Seconds | None = None
     text: Text | None = None
+
+
+class MeExport(Request, tag="me.export"):
+    """Tells all that is kept of this client."""
+
+    limit: PageSize = 100
+    after: Annotated[str, Meta(max_length=512)] | None = None
 
 
 # Answers
 
 
-class Welcome(Answer, tag="welcome", kw_only=True):
-    """The session is open: the server, its limits, and what it knows of this client."""
+class Welcome(Answer, tag="welcome", kw_only=True, omit_defaults=False):
+    """The session is open: the server, its limits, what it knows of this client, and what its operator has to say."""
 
     session_id: str
     server: ServerCard
@@ -195,6 +189,7 @@ class Welcome(Answer, tag="welcome", kw_only=True):
     services: list[Membership]
     limits: Limits
     stats: dict[str, Any]
+    notices: list[NoticeInForce] = field(default_factory=list)
     recollected: Recollection | UnsetType = UNSET
 
 
@@ -236,13 +231,17 @@ class Activated(Answer, tag="activated", kw_only=True):
     service: str
 
 
-class Asked(Answer, tag="asked", kw_only=True):
-    """The buckets granted (`count`) and still waited for (`pending`), and the most that one ask grants (`limit`)."""
+class Asked(Answer, tag="asked", kw_only=True, omit_defaults=False):
+    """The buckets granted (`count`) and still waited for (`pending`), and the most that one ask grants (`limit`).
+
+    `waiting` is null if all that is pending is at hand.
+    """
 
     service: str
     count: int
     pending: int
     limit: int
+    waiting: Waiting | None = None
 
 
 class Stored(Answer, tag="stored", kw_only=True):
@@ -275,6 +274,20 @@ class Reported(Answer, tag="reported", kw_only=True):
 
     service: str
     retry_after: float
+
+
+class ExportedRow(Struct):
+    """A row of what is kept of a client; the kind tells what stands in `data`."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class Exported(Answer, tag="exported", kw_only=True):
+    """One page of what is kept of this client; `next` is null at the end."""
+
+    rows: Raw
+    next: str | None
 
 
 # Pushes
@@ -312,6 +325,15 @@ class BucketLost(Push, tag="bucket_lost", kw_only=True):
     reason: LostReason
 
 
+class WaitChanged(Push, tag="waiting", kw_only=True):
+    """Nothing comes of what this session waits for, for another reason than it was told; `served`: it waits no more."""
+
+    service: str
+    reason: WaitReason | Literal["served"]
+    text: str
+    until: str | None = None
+
+
 class ServiceChanged(Push, tag="service", kw_only=True):
     """A service was added, changed, revoked or restored."""
 
@@ -323,6 +345,10 @@ class LimitsChanged(Push, tag="limits", kw_only=True):
     """The limits have changed."""
 
     limits: Limits
+
+
+class Notice(NoticeInForce, Push, tag="notice", kw_only=True):
+    """The operator has something to say to this client."""
 
 
 class Drain(Push, tag="drain", kw_only=True):
@@ -345,10 +371,20 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     Release: Released,
     Recollect: Recollected,
     Report: Reported,
+    MeExport: Exported,
 }
 """The answer to each request, unless it is an `error`."""
 
-PUSHES: tuple[type[Push], ...] = (Bucket, BucketDead, BucketLost, ServiceChanged, LimitsChanged, Drain)
+PUSHES: tuple[type[Push], ...] = (
+    Bucket,
+    BucketDead,
+    BucketLost,
+    WaitChanged,
+    ServiceChanged,
+    LimitsChanged,
+    Notice,
+    Drain,
+)
 
 FromServer: Any = Union[(Error, *ANSWERS.values(), *PUSHES)]
 """All messages that a client may receive; unknown fields are ignored."""

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from coordinator.model import WaitReason
+
 PROTOCOL = 1
 SUBPROTOCOL = "coordinator.v1"
 
@@ -23,7 +25,7 @@ NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$(?!\n)"
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 """Client ids, screen names, service names."""
 
-BucketName = str
+BucketName = Annotated[str, Meta(min_length=1, max_length=64)]
 """A bucket's id: a random UUID in its usual form; any other text names no bucket."""
 
 Secret = Annotated[str, Meta(min_length=32, max_length=256)]
@@ -94,6 +96,50 @@ class ListedResult(Struct):
     claim: int
     at: str
     valid: bool
+
+
+class Discovered(Struct):
+    """The result that showed an item which nobody had added."""
+
+    item: int
+    service: str
+    client_id: str
+    claim: int
+
+
+class Waiting(Struct, frozen=True):
+    """The reason for which nothing comes to a client, in words too, and until when, if that is known."""
+
+    reason: WaitReason
+    text: str
+    until: str | None
+
+
+Activity = Literal["working", "limited", "unable", "backing_off", "waiting", "idle", "offline"]
+
+
+class Doing(Struct, frozen=True):
+    """Tells what a client does now, in words too; `since` when (offline), and `until` when, where that is known."""
+
+    what: Activity
+    text: str
+    since: str | None
+    until: str | None
+
+
+class Limits(Struct, frozen=True):
+    """The limits of this server; `welcome.limits`.  Times are seconds."""
+
+    max_message_bytes: int
+    max_buckets_per_ask: int
+    max_held_buckets: int
+    messages_per_minute: int
+    registrations_per_minute: int
+    connections_per_address: int
+    max_sessions: int
+    hello_timeout: float
+    ping_interval: float
+    ping_timeout: float
 
 
 class ServerCard(Struct, frozen=True):

@@ -45,8 +45,11 @@ PUBLISHED: dict[tuple[type[Struct], str], Any] = {
     (client.Register, "enrolment_token"): str | None,
     (client.Register, "services"): list[client.Choice] | None,
     (client.Unregister, "client_id"): frames.Name | None,
+    (client.Exported, "rows"): list[client.ExportedRow],
+    (admin.clients.ClientExportPage, "rows"): list[client.ExportedRow],
     (admin.items.ItemAdd, "items"): list[Json],
     (admin.results.ResultExportPage, "rows"): list[frames.ListedResult],
+    (admin.results.ResultChangesPage, "rows"): list[admin.results.ChangedResult],
 }
 """The published shape of each field whose type accepts more, because a later step reads it."""
 
@@ -113,11 +116,19 @@ def asyncapi() -> Json:
             "version": str(frames.PROTOCOL),
             "description": "Shares out checks among volunteers. Each frame is one JSON object.",
         },
+        "servers": {name: _server(name) for name in ("wss", "ws")},
         "defaultContentType": "application/json",
         "channels": {channel.name: _channel(channel) for channel in CHANNELS},
         "operations": operations,
         "components": {"messages": messages, "schemas": schemas},
     }
+
+
+def _server(protocol: str) -> Json:
+    """Return where a server may be; its host is known to whoever reads the document from there."""
+    where = "With TLS: whatever is beyond one machine." if protocol == "wss" else "Without TLS: on the same machine."
+    host = {"description": "Host and port, and the path if there is one.", "default": "127.0.0.1:8765"}
+    return {"host": "{host}", "protocol": protocol, "description": where, "variables": {"host": host}}
 
 
 def session_life() -> str:

@@ -48,6 +48,7 @@ _AFTER_HELLO: frozenset[type[Request]] = frozenset(
         client.Release,
         client.Recollect,
         client.Report,
+        client.MeExport,
     }
 )
 

@@ -10,22 +10,57 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.model import Health
-from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Push, Request, ServerCard, Text, Time
+from coordinator.model import Health, JsonObject
+from coordinator.wire.frames import (
+    Answer,
+    BucketName,
+    ListedResult,
+    Name,
+    PageSize,
+    Push,
+    Request,
+    ServerCard,
+    Text,
+    Time,
+)
+from coordinator.wire.stats_clients import ClientHour, ClientRow, ClientSort, Outcome
+from coordinator.wire.stats_events import EventKind as EventKind
+from coordinator.wire.stats_events import EventRow as EventRow
+from coordinator.wire.stats_events import Severity as Severity
+from coordinator.wire.stats_rows import AgeRow as AgeRow
+from coordinator.wire.stats_rows import BucketRow as BucketRow
+from coordinator.wire.stats_rows import ClaimRow as ClaimRow
+from coordinator.wire.stats_rows import HistoryRow as HistoryRow
+from coordinator.wire.stats_rows import ItemPlace as ItemPlace
+from coordinator.wire.stats_rows import ItemRow as ItemRow
+from coordinator.wire.stats_rows import KindRow as KindRow
+from coordinator.wire.stats_rows import ServiceSchemas as ServiceSchemas
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
 """A figure or table to subscribe to."""
 
-Table = Literal["clients", "services", "buckets", "results", "events", "nodes", "history", "leaderboard"]
+Table = Literal[
+    "clients",
+    "services",
+    "schemas",
+    "items",
+    "buckets",
+    "claims",
+    "results",
+    "events",
+    "nodes",
+    "history",
+    "kinds",
+    "ages",
+    "leaderboard",
+    "client_hours",
+    "outcomes",
+]
 """A table to read in pages."""
 
-Step = Literal["minute", "hour"]
-
-EventKind = Literal[
-    "connect", "disconnect", "release", "dead", "lost", "fault", "admin", "health", "node", "quarantine", "register"
-]
+Step = Literal["second", "minute", "hour"]
 
 FIRST_ROWS = 50
 """Rows of a long table that stand in a snapshot; `get` has the rest."""
@@ -79,19 +114,28 @@ class Unsubscribed(Answer, tag="unsubscribed", kw_only=True):
 class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
     """Selects rows of a table; each table takes the filters that its rows have, and refuses the others.
 
-    `state` is of the table's rows, `kind` of `events`.  `search` is a part of a client's id or screen name.  `sort` is
-    a column of `clients`, largest first but for `client_id`.  `step`, `since` and `until` are of `history` (and
-    `results`), `span` of `leaderboard`.
+    `state` is of the table's rows; `kind`, one or several, and `severity`, the least one, are of `events`.  `search` is
+    a part of a client's id or screen name, `prefix` the beginning of an item's key.  `sort` is a column of `clients`,
+    largest first but for `client_id`, unless `order` says it; `newest` is of `results`, and so is `value`: what the
+    value of a result contains.  `connected`: clients that have a session, or have none.  `step` is of `history`,
+    `since` and `until` too (and of `results` and `events`), `span` of `leaderboard`.
     """
 
     service: Name | None = None
     client_id: Name | None = None
     key: Text | None = None
+    item: Annotated[int, Meta(ge=1, le=2**62)] | None = None
+    bucket_id: BucketName | None = None
+    prefix: Annotated[str, Meta(max_length=256)] | None = None
+    value: JsonObject | None = None
     state: Text | None = None
     health: Health | None = None
-    kind: EventKind | None = None
+    kind: EventKind | Annotated[list[EventKind], Meta(min_length=1, max_length=20)] | None = None
+    severity: Literal["warning", "error"] | None = None
     search: Annotated[str, Meta(max_length=64)] | None = None
-    sort: Literal["client_id", "settled", "held", "dead", "given_back", "last_access"] | None = None
+    sort: ClientSort | Literal["newest"] | None = None
+    order: Literal["asc", "desc"] | None = None
+    connected: bool | None = None
     step: Step | None = None
     since: Time | None = None
     until: Time | None = None
@@ -99,20 +143,22 @@ class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Get(Request, tag="get"):
-    """One page of a table."""
+    """One page of a table; `count`: of `clients`, with the number of all rows that match."""
 
     topic: Table
     filter: Filter | None = None
     after: Annotated[str, Meta(max_length=512)] | None = None
     limit: PageSize = 100
+    count: bool = False
 
 
 class Page(Answer, tag="page", kw_only=True):
-    """`next` goes into `after` of the next `get`; null at the end."""
+    """`next` goes into `after` of the next `get`; null at the end.  `total`, where it was asked for: all that match."""
 
     topic: str
     rows: list[Any]
     next: str | None
+    total: int | UnsetType = UNSET
 
 
 class Snapshot(Push, tag="snapshot", kw_only=True):
@@ -168,12 +214,14 @@ class Oldest(Struct):
 class DemandCounts(Struct):
     """`pending` buckets that were asked for and are not there, by so many `clients`; `active` ones worked lately.
 
-    In the overview, a client that asks in several services counts as `clients` in each.
+    In the overview, a client that asks in several services counts as `clients` in each.  `reasons` counts the pending
+    buckets by why they do not come (see `waiting`); those that are just being served are not in it.
     """
 
     pending: int
     clients: int
     active: int
+    reasons: dict[str, int] = {}
 
 
 class ServiceRow(Struct):
@@ -203,13 +251,18 @@ class ClientCounts(Struct):
 
 
 class Overview(Struct):
-    """Topic `overview`.  `recent` are the items settled in each second up to `at`, the newest last, at most 300."""
+    """Topic `overview`.
+
+    `recent` are the items settled in each second up to `at`, the newest last, at most 300; `recent_by_service` the same
+    of the services in which most was settled, at most 8.
+    """
 
     items: Items
     buckets: Buckets
     items_per_second: float
     buckets_per_second: float
     recent: list[int]
+    recent_by_service: dict[str, list[int]]
     eta: Eta | None
     demand: DemandCounts
     clients: ClientCounts
@@ -217,59 +270,11 @@ class Overview(Struct):
     faults: int
 
 
-class ClientInService(Struct):
-    """One client's work in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest."""
-
-    service: str
-    joined: bool
-    active: bool
-    held: int
-    assigned: int
-    processed: int
-    settled: int
-    given_back: int
-    dead: int
-    disconnects: int
-    bad_submits: int
-    health: Health
-    reason: str | None
-    last_access: str
-
-
-class ClientRow(Struct):
-    """A client; the worst `health` of its services with the `reason` in words, and sums over them."""
-
-    client_id: str
-    screen_name: str
-    state: str
-    connected: int
-    health: Health
-    reason: str | None
-    held: int
-    settled: int
-    given_back: int
-    dead: int
-    last_access: str | None
-    services: list[ClientInService]
-
-
-class BucketRow(Struct):
-    """An open bucket; `age` is the seconds since it was claimed, or last settled an item, or marked dead."""
-
-    bucket_id: str
-    service: str
-    state: str
-    client_id: str | None
-    claim: int
-    attempts: int
-    remaining: int
-    age: float | None
-
-
 class NodeRow(Struct):
     """A node; its load as it said itself with its last renewal.
 
-    `cpu` in cores, `memory` in bytes, `lag` in seconds that its event loop was late, at worst.
+    `cpu` in cores, `memory` in bytes, `lag` in seconds that its event loop was late, at worst.  Of one that is gone,
+    `ended_at` and `end_reason` tell when and why.
     """
 
     node: str
@@ -283,6 +288,8 @@ class NodeRow(Struct):
     cpu: float
     memory: int
     lag: float
+    ended_at: str | None
+    end_reason: str | None
 
 
 class StatementRow(Struct):
@@ -311,38 +318,14 @@ class DatabaseLoad(Struct):
     statements: list[StatementRow]
 
 
-class EventRow(Struct):
-    """Something that happened, after it did; newest first in tables."""
-
-    event_id: int
-    at: str
-    kind: EventKind
-    client_id: str | None
-    service: str | None
-    bucket_id: str | None
-    text: str
-
-
-class HistoryRow(Struct):
-    """One minute or hour of one service, from `at` on."""
-
-    at: str
-    service: str
-    settled: int
-    buckets: int
-    given_back: int
-    dead: int
-    disconnects: int
-    bad_submits: int
-
-
 class LeaderRow(Struct):
-    """A volunteer's place by items settled."""
+    """A volunteer's place by items settled; `flagged` in some service, so that its results may be wrong."""
 
     place: int
     client_id: str
     screen_name: str
     settled: int
+    flagged: bool
 
 
 class FirstRows(Struct):
@@ -364,12 +347,19 @@ PUSHES: tuple[type[Push], ...] = (Snapshot,)
 
 ROWS: dict[str, type[Struct]] = {
     "clients": ClientRow,
+    "client_hours": ClientHour,
+    "outcomes": Outcome,
     "services": ServiceRow,
+    "schemas": ServiceSchemas,
+    "items": ItemRow,
     "buckets": BucketRow,
+    "claims": ClaimRow,
     "results": ListedResult,
     "events": EventRow,
     "nodes": NodeRow,
     "history": HistoryRow,
+    "kinds": KindRow,
+    "ages": AgeRow,
     "leaderboard": LeaderRow,
 }
 """The rows of each table; those of `results` are as on the admin channel."""

@@ -48,11 +48,9 @@ PACE = 0.1
 
 _CATALOGUE = """
 INSERT INTO item (key) SELECT 'k' || n FROM generate_series(1, {items}) n;
-INSERT INTO item_service (service_id, item_id)
-SELECT s.service_id, i.item_id FROM service s, item i WHERE s.name = 'dm_check' AND i.item_id <= {work};
-INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
-SELECT s.service_id, i.item_id, now(), now(), 100
-  FROM service s, item i WHERE s.name = 'dm_check' AND i.item_id <= {work};
+SELECT put_waiting(service_id, enrol(service_id, ARRAY (SELECT item_id FROM item WHERE item_id <= {work})),
+                   now(), now(), 100)
+  FROM service WHERE name = 'dm_check';
 VACUUM ANALYZE"""
 
 # As if one client had settled the whole catalogue in a service of its own, in buckets of 180.
@@ -61,12 +59,11 @@ CREATE TEMP TABLE made AS
 SELECT gen_random_uuid() AS bucket_id, n AS number, nextval('claim_number') AS claim_id,
        (SELECT service_id FROM service WHERE name = 'old') AS service_id
   FROM generate_series(0, ({items} - 1) / 180) n;
-INSERT INTO item_service SELECT (SELECT service_id FROM service WHERE name = 'old'), item_id FROM item
-    ON CONFLICT DO NOTHING;
+SELECT cardinality(enrol(service_id, ARRAY (SELECT item_id FROM item))) FROM service WHERE name = 'old';
 INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim_id, indexed)
 SELECT bucket_id, service_id, 'done', now(), now(), 100, repeat('1', 180)::varbit, claim_id, false FROM made;
-INSERT INTO bucket_items (bucket_id, items, frame, open)
-SELECT bucket_id, ARRAY(SELECT generate_series(number * 180 + 1, number * 180 + 180)::bigint), '[]', false FROM made;
+INSERT INTO bucket_items (bucket_id, items)
+SELECT bucket_id, ARRAY(SELECT generate_series(number * 180 + 1, number * 180 + 180)::bigint) FROM made;
 INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at,
                    ended)
 SELECT claim_id, bucket_id, service_id, 'liar', gen_random_uuid(), 1, repeat('1', 180)::varbit, 180,

@@ -1,7 +1,7 @@
 """A client process: daemons that check nothing and so are as quick as can be, or workers that insert by themselves.
 
 Commands come in as JSON lines: `connect` (names), `work` (buckets), `direct` (dsn, connections), `insert` (buckets,
-claim).
+claim), `jobs` (buckets, first).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Daemon:
                 quota.left += missing
                 if not missing:
                     await self._ask(quota)
-            else:
+            elif kind != b"waitin":
                 raise AssertionError(frame)
 
         return stored
@@ -119,6 +119,30 @@ class Direct:
             done += len(items)
         return done
 
+    async def jobs(self, buckets: Iterator[tuple[int, list[int]]]) -> int:
+        """Put each bucket into a job queue, claim some job, store its results and delete it."""
+        done = 0
+        for number, items in buckets:
+            await self._connection.execute("INSERT INTO job (job_id, items) VALUES ($1, $2)", number, items)
+            done += await self._job()
+        while more := await self._job():  # some look at the same job at once, and one of them finds nothing
+            done += more
+        return done
+
+    async def _job(self) -> int:
+        job = await self._connection.fetchrow(
+            """UPDATE job SET locked_at = now()
+                WHERE job_id = (SELECT job_id FROM job WHERE locked_at IS NULL ORDER BY job_id
+                                 LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING job_id, items"""
+        )
+        if job is None:
+            return 0
+        async with self._connection.transaction():
+            done = await self.work(iter([(job["job_id"], job["items"])]))
+            await self._connection.execute("DELETE FROM job WHERE job_id = $1", job["job_id"])
+        return done
+
 
 async def main(url: str) -> None:
     """Do what is commanded until standard input ends."""
@@ -144,6 +168,12 @@ async def main(url: str) -> None:
             begun = perf_counter()
             waiting = iter(buckets)
             done = sum(await asyncio.gather(*(worker.work(waiting) for worker in direct)))
+
+        elif command["do"] == "jobs":
+            buckets = list(shuffled_buckets(command["buckets"], command["first"]))
+            begun = perf_counter()
+            waiting = iter(buckets)
+            done = sum(await asyncio.gather(*(worker.jobs(waiting) for worker in direct)))
 
         sys.stdout.write(json.dumps({"items": done, "begun": begun, "ended": perf_counter()}) + "\n")
         sys.stdout.flush()

@@ -27,7 +27,7 @@ async def services(world: World, rounds: int, counts: Sequence[int]) -> list[Fig
         stack.push_async_callback(peer.close)
 
         # Each new service is filled with what is in the catalogue: that is work, and waited for.
-        await world.sql("TRUNCATE item, item_service, waiting")
+        await world.sql("TRUNCATE item, enrolment, waiting")
         there = await world.sql("SELECT count(*) FROM service WHERE state = 'active'")
 
         for count in counts:
@@ -73,7 +73,8 @@ async def history(world: World, rounds: int, counts: Sequence[int]) -> list[Figu
                 await world.wait_items("dm_check", 10)
                 await world.sql(
                     f"""INSERT INTO result (item_id, service_id, claim_id, value)
-                        SELECT item_id, service_id, -n, '{{"dm": "DM"}}' FROM waiting, generate_series(1, {count}) n""",
+                        SELECT item_id, service_id, -n, '{{"dm": "DM"}}'
+                          FROM waiting_item, generate_series(1, {count}) n""",
                     "VACUUM ANALYZE result",
                 )
 

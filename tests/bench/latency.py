@@ -10,38 +10,41 @@ from statistics import median
 from time import perf_counter
 from uuid import uuid4
 
-from coordinator.model import Boot, ClientId, Demand, ServiceId, SessionId
+from coordinator.model import Boot, ClientId, Demand, ServiceId, ServiceSettings, SessionId
 from coordinator.store import claims
 from coordinator.store.pool import Database
+from tests.bench.asking import asks
 from tests.bench.figures import Figure, percentile
+from tests.bench.importing import file_of_keys, importing
 from tests.bench.peer import Peer, submission, volunteer
 from tests.bench.world import Program, World
 
 SESSIONS = 200
 
 
-async def measure(world: World, rounds: int, asks: int, kills: int) -> list[Figure]:
-    """Measure all of them, with so many `asks` and `kills` to a round."""
+async def measure(world: World, rounds: int, count: int, kills: int) -> list[Figure]:
+    """Measure all of them, with so many asks (`count`) and `kills` to a round."""
     async with AsyncExitStack() as stack:
         return [
-            *await ask_and_submit(world, rounds, asks, stack),
-            *await to_hands(world, rounds, asks // 4, stack),
+            *await ask_and_submit(world, rounds, count, stack),
+            *await to_hands(world, rounds, count // 4, stack),
             *await kill_to_hands(world, rounds, kills, stack),
+            *await beside_an_import(world, rounds, count, stack),
         ]
 
 
-async def ask_and_submit(world: World, rounds: int, asks: int, stack: AsyncExitStack) -> list[Figure]:
+async def ask_and_submit(world: World, rounds: int, count: int, stack: AsyncExitStack) -> list[Figure]:
     """Time asks and submits, each until its answer; the pool is full, the sessions take turns."""
     peers = await _volunteers(world, SESSIONS, "turn", stack)
     echo = await _echo(stack)
     buckets, stored, trips, claimed = [], [], [], []
     for _ in range(rounds):
-        await world.wait_items("dm_check", 2 * asks * 180)
-        await world.pool_filled("dm_check", asks + 20)
+        await world.wait_items("dm_check", 2 * count * 180)
+        await world.pool_filled("dm_check", count + 20)
         turn = cycle(peers)
         asked, done, trip = [], [], []
 
-        for _ in range(asks):
+        for _ in range(count):
             peer = next(turn)
             begun = perf_counter()
             await peer.send("ask", service="dm_check", count=1)
@@ -160,6 +163,27 @@ async def _bare_kills(count: int) -> list[float]:
     return times
 
 
+IMPORTED = 2_000_000
+"""Items of a file that is not through before a round is."""
+
+
+async def beside_an_import(world: World, rounds: int, count: int, stack: AsyncExitStack) -> list[Figure]:
+    """Time asks while a file is imported into another service."""
+    (peer,) = await _volunteers(world, 1, "beside", stack)
+    found = []
+    for number in range(rounds):
+        with file_of_keys(IMPORTED, f"beside{number}-") as file:
+            async with importing(world, file, "follower_check") as importer:
+                there = await world.sql("SELECT max(item_id) FROM item")
+                async with asyncio.timeout(10):
+                    while await world.sql("SELECT max(item_id) FROM item") == there:  # noqa: ASYNC110 - nothing tells
+                        await asyncio.sleep(0.02)
+                found.append(await asks(world, peer, count))
+                assert importer.returncode is None, "the import was over too early"
+        await world.sql("TRUNCATE item, enrolment, waiting")
+    return _percentiles("ask → bucket beside an import", found, (2, 10), "")
+
+
 async def _volunteers(world: World, count: int, prefix: str, stack: AsyncExitStack) -> list[Peer]:
     names = [f"{prefix}{n}" for n in range(count)]
     await world.register(names)
@@ -185,12 +209,13 @@ async def _bare_claims(world: World, count: int) -> list[float]:
 
     async with database.connection() as db:
         service = ServiceId(await db.fetchval("SELECT service_id FROM service WHERE name = 'dm_check'"))
-        demand = Demand(ClientId("turn0"), SessionId(uuid4()))
+        settings = ServiceSettings(max_held_buckets=10_000, newcomer_buckets=10_000)
+        demand = Demand(ClientId("turn0"), SessionId(uuid4()), "127.0.0.1")
         for _ in range(count):
             undo = db.transaction()
             await undo.start()
             begun = perf_counter()
-            assert (await claims.claim(db, service, [demand], Boot(1))).claimed
+            assert (await claims.claim(db, service, [demand], Boot(1), settings)).claimed
             times.append(perf_counter() - begun)
             await undo.rollback()
 

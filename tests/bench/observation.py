@@ -1,54 +1,67 @@
-"""Cost of observing: the same work by one node that observes, and that does not.
+"""Cost of observing: processor time of the node's own functions for it, and time of its statements, of all of them.
 
-In slices of half a second in turn (on, off, off, on, …), because a machine differs from minute to minute by more than
-what is looked for, and so do two nodes.
+Rates with and without it differ from one second to the next by ten times of what is looked for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from tests.bench.figures import Figure
-from tests.bench.throughput import Daemons, Round
-from tests.bench.world import World
+import msgspec
 
-ORDER = (True, False, False, True, False, True, True, False)
-"""Of the slices of a round, which are observed: neither kind comes earlier than the other."""
+from tests.bench.figures import Figure
+from tests.bench.throughput import Daemons
+from tests.bench.world import Cost, World
+
+STATEMENTS = ("history.", "events.", "statistics.")
+"""Where the statements of observing stand."""
+
+TOLD_WITHIN = 5.0
 
 
 async def measure(world: World, rounds: int, buckets: int) -> list[Figure]:
-    """`buckets` to a slice; a round before those that count warms up."""
-    rates, spent = [], []
+    """Measure `buckets` that are ready, in each of so many rounds; one before them warms up."""
+    functions, statements = [], []
     await world.stop()
-    await world.start("-m", "tests.bench.switchable")
+    await world.start("-m", "tests.bench.timed")
     async with AsyncExitStack() as stack:
         daemons = await Daemons.start(world, 16, stack)
-        observing = True
 
         for number in range(rounds + 1):
-            await world.ready_buckets("dm_check", len(ORDER) * buckets)
-            slices: dict[bool, list[Round]] = {True: [], False: []}
-            for observed in ORDER:
-                if observed != observing:
-                    os.kill(world.pid, signal.SIGUSR1)
-                    observing = observed
-                run = await daemons.run(world, buckets)
-                assert ("claims.claim" in run.cost.by_name) == observed, "it was switched too late"
-                slices[observed].append(run)
+            await world.ready_buckets("dm_check", buckets)
+            before = await _observing_seconds(world)
+            run = await daemons.run(world, buckets)
+            spent = await _observing_seconds(world) - before
 
             if number:
-                on, off = slices[True], slices[False]
-                rates.append(sum(run.seconds for run in off) / sum(run.seconds for run in on))
-                spent.append(_cpu(on) / _cpu(off))
+                functions.append(spent / run.cost.server)
+                statements.append(_share_of_statements(run.cost))
 
     return [
-        Figure("observation on against off: items/s", "times", rates, ">= 0.98"),
-        Figure("observation on against off: CPU of node and Postgres", "times", spent, "<= 1.02"),
+        Figure("observing: its functions' part of the node's CPU", "of all", functions, "<= 0.02"),
+        Figure("observing: its statements' part of the time in statements", "of all", statements, "<= 0.02"),
     ]
 
 
-def _cpu(slices: Sequence[Round]) -> float:
-    return sum(run.cost.server + run.cost.postgres for run in slices)
+async def _observing_seconds(world: World) -> float:
+    """Ask the node for the processor time of its observing until now."""
+    log = world.folder / "server.log"
+    known = len(_told(log.read_bytes()))
+    os.kill(world.pid, signal.SIGUSR1)
+    async with asyncio.timeout(TOLD_WITHIN):
+        while len(told := _told(log.read_bytes())) == known:  # noqa: ASYNC110 - a signal has no answer
+            await asyncio.sleep(0.01)
+    return told[-1]
+
+
+def _told(log: bytes) -> list[float]:
+    lines = [line for line in log.splitlines() if line.startswith(b'{"observing_seconds":') and line.endswith(b"}")]
+    return [float(msgspec.json.decode(line)["observing_seconds"]) for line in lines]
+
+
+def _share_of_statements(cost: Cost) -> float:
+    own = sum(milliseconds for name, (_, _, milliseconds) in cost.by_name.items() if name.startswith(STATEMENTS))
+    return own / cost.milliseconds

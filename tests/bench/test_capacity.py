@@ -28,6 +28,7 @@ PAUSE = 0.4
 """Seconds that a client takes for a bucket, on average."""
 
 
+@pytest.mark.long
 async def test_the_model_foretells_what_a_node_does_with_clients_at_their_own_pace() -> None:
     """Costs are those of few clients who hurry; foretold are statements, processor time, rate and waits of others."""
     async with world() as here:

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
+from time import monotonic
 from uuid import uuid4
 
 import msgspec
@@ -17,7 +18,7 @@ from coordinator import processes
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
-from coordinator.store import building, claims, results
+from coordinator.store import adding, building, claims, results
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Submit
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.measured
 CROWD = 16
 SIZE = 180
 
-HOT = ("claims", "results", "copy", "item_changes", "building", "buckets", "items", "pool")
+HOT = ("claims", "results", "copy", "item_changes", "building", "buckets", "adding", "items", "pool")
 """Where statements of asks and submits stand."""
 
 
@@ -126,7 +127,7 @@ async def test_statements_from_an_item_that_is_added_to_the_hands_of_a_client_th
     await volunteer.push("bucket")
     # `pool.flush` waits for the disk, after whoever waited was served.
     assert statements(server) - before == Counter(
-        {"items.add": 1, "pool.flush": 1, "building.make": 1, "claims.claim": 1}
+        {"adding.add": 1, "pool.flush": 1, "building.make": 1, "claims.claim": 1}
     )
 
 
@@ -194,17 +195,76 @@ async def test_rows_that_are_written_for_a_bucket(bench: Bench) -> None:
     async with bench.database.transaction() as db:
         before = await written(db)
         demands = [worker.demand for worker in workers]
-        got = (await claims.claim(db, bench.service, demands, bench.boot)).claimed
-        outcomes = await results.settle(db, [settling(claimed) for claimed in got], 120.0)
+        got = (await claims.claim(db, bench.service, demands, bench.boot, bench.settings)).claimed
+        outcomes = await results.settle(db, [settling(claimed) for claimed in got])
         assert await written(db) - before == Counter(
             {
                 "update bucket": 2 * CROWD,
                 "insert claim": CROWD,
                 "update claim": CROWD,
+                "insert new_change": CROWD,
                 "insert result": SIZE * CROWD,
             }
         )
     assert [outcome is not None and outcome.stored for outcome in outcomes] == [SIZE] * CROWD
+
+
+async def test_rows_that_are_written_to_add_many_items(bench: Bench) -> None:
+    """No row for each but in the catalogue."""
+    await bench.execute("SELECT setval('item_item_id_seq', 1023)")
+    async with bench.database.transaction() as db:
+        before = await written(db)
+        new = await adding.add_new(db, [(f"new{n:04}", None, "{}") for n in range(10 * SIZE)])
+        await adding.join_new(db, bench.service, new, 100, 0.0)
+        assert await written(db) - before == Counter(
+            {"insert item": 10 * SIZE, "insert enrolment": 2, "insert waiting": 2, "insert count_change": 2}
+        )
+
+
+async def test_bytes_of_the_log_to_add_and_make_a_bucket(bench: Bench) -> None:
+    """The catalogue's row and its two index entries are most of it."""
+
+    async def position(db: Connection) -> int:
+        return int(await db.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"))
+
+    await bench.waiting(1)
+    async with bench.database.transaction() as db:
+        await db.execute("SELECT pg_current_xact_id()")
+        before = await position(db)
+        new = await adding.add_new(db, [(f"new{n:05}", None, "{}") for n in range(100 * SIZE)])
+        await adding.join_new(db, bench.service, new, 100, 0.0)
+        added = await position(db)
+        await building.make(db, bench.service, 100 * SIZE, SIZE, short=False)
+        made = await position(db)
+    assert (added - before) / (100 * SIZE) < 300
+    assert (made - added) / (100 * SIZE) < 120
+
+
+async def test_statements_of_adding_many_items(server: Server, admin: Admin) -> None:
+    await stop_clock(server.node)
+    before = statements(server)
+    names = [{"key": f"many{n}"} for n in range(1000)]
+    await admin.ok("item.add", items=names, services=["dm_check"])
+    added = Counter({"adding.reserve": 1, "copy.item": 1, "adding.join_range": 1, "pool.flush": 1})
+    assert statements(server) - before == added
+
+    before = statements(server)
+    assert (await admin.ok("item.add", items=names, services=["dm_check"]))["known"] == 1000
+    again = Counter({"adding.reserve": 1, "copy.item": 1, "adding.add": 1, "adding.known": 1, "adding.join": 1})
+    assert statements(server) - before == again + Counter({"pool.flush": 1})
+
+
+async def test_statements_of_an_idle_node(server: Server) -> None:
+    """The part of the clock that has nothing to do asks nothing, whatever the number of services."""
+
+    def calls() -> int:
+        found = server.node.parts.core.database.load.snapshot().statements
+        return sum(count.calls for count in found)
+
+    await asyncio.sleep(2)  # behind the start
+    before, begun = calls(), monotonic()
+    await asyncio.sleep(5)
+    assert calls() - before <= 8 * (monotonic() - begun)
 
 
 async def test_rows_that_are_written_to_make_a_bucket(bench: Bench) -> None:
@@ -214,7 +274,13 @@ async def test_rows_that_are_written_to_make_a_bucket(bench: Bench) -> None:
         made, _ = await building.make(db, bench.service, 10 * SIZE, SIZE, short=False)
         assert made == 10
         assert await written(db) - before == Counter(
-            {"insert bucket": 10, "insert bucket_items": 10, "delete waiting": 10 * SIZE, "insert count_change": 1}
+            {
+                "insert bucket": 10,
+                "insert bucket_items": 10,
+                "insert open_bucket": 10,
+                "delete waiting": 2,
+                "insert count_change": 1,
+            }
         )
 
 

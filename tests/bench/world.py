@@ -81,10 +81,10 @@ class World:
         assert self._server is not None
         return self._server.pid
 
-    async def start(self, *program: str) -> None:
-        """Start a node with default settings; `program` is what to run in place of `-m coordinator`."""
+    async def start(self, *program: str, flags: Sequence[str] = ()) -> None:
+        """Start a node with default settings but those flags; `program` is what to run for `-m coordinator`."""
         log = self.folder / "server.log"
-        words = ["serve", "--database", self.dsn, "--port", "0", "--ops-port", "0", "--log-format", "json"]
+        words = ["serve", "--database", self.dsn, "--port", "0", "--ops-port", "0", "--log-format", "json", *flags]
         with log.open("wb") as file:
             self._server = await asyncio.create_subprocess_exec(
                 sys.executable, *(program or ("-m", "coordinator")), *words, stdout=file, stderr=file
@@ -120,6 +120,9 @@ class World:
 
     # Cost
 
+    def _postmaster(self) -> int:
+        return int((self.folder / "data" / "postmaster.pid").read_text().split("\n")[0])
+
     async def cost(self) -> Cost:
         """Cost of the node and of Postgres until now."""
         assert self._admin is not None
@@ -127,16 +130,26 @@ class World:
         # What the looking itself asks is not part of anything.
         rows = [row for row in load["statements"] if row["statement"] not in ("statistics.state", "statistics.fronts")]
 
-        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split("\n")[0])
         return Cost(
             _cpu(self.pid),
-            sum(_cpu(pid) for pid in _family(postmaster)),
+            sum(_cpu(pid) for pid in _family(self._postmaster())),
             sum(row["calls"] for row in rows),
             sum(row["rows"] for row in rows),
             sum(row["milliseconds"] for row in rows),
             load["pool_waits"],
             {row["statement"]: (row["calls"], row["rows"], row["milliseconds"]) for row in rows},
         )
+
+    def background(self) -> float:
+        """CPU seconds until now of those processes of Postgres that serve no connection."""
+        children = _family(self._postmaster())[1:]
+        return sum(_cpu(pid) for pid in children if b" coordinator " not in _command(pid))
+
+    async def settled(self, service: str) -> int:
+        """How many items of a service are settled."""
+        assert self._admin is not None
+        services = (await self._admin.request("stats"))["services"]
+        return int(next(row for row in services if row["service"] == service)["settled"])
 
     def resident(self) -> int:
         """Bytes of the node's memory that are its own."""
@@ -181,15 +194,16 @@ class World:
         """Let exactly so many items wait for a service, with none of its buckets open and no result stored."""
         await self.sql(
             "DELETE FROM bucket_items c USING bucket b WHERE b.bucket_id = c.bucket_id AND b.state <> 'done'",
+            "DELETE FROM open_bucket o USING bucket b WHERE b.bucket_id = o.bucket_id AND b.state <> 'done'",
             "DELETE FROM bucket WHERE state <> 'done'",
             "TRUNCATE waiting, result, return_block",
             f"""INSERT INTO item (key) SELECT 'account' || n FROM generate_series(
                     (SELECT count(*) FROM item) + 1, {count}) n""",
-            f"""INSERT INTO waiting (service_id, item_id, rank_at, since, priority)
-                SELECT s.service_id, i.item_id, now(), now(), 100 FROM service s,
-                       (SELECT item_id FROM item ORDER BY item_id LIMIT {count}) i WHERE s.name = '{service}'""",
+            f"""SELECT put_waiting(s.service_id, ARRAY (SELECT item_id FROM item ORDER BY item_id LIMIT {count}),
+                                   now(), now(), 100)
+                  FROM service s WHERE s.name = '{service}'""",
             "UPDATE membership SET streak = 0, wait_until = NULL",
-            "VACUUM waiting, bucket, bucket_items, membership",
+            "VACUUM waiting, bucket, bucket_items, open_bucket, membership",
         )
 
     async def ready_buckets(self, service: str, count: int) -> None:
@@ -204,7 +218,7 @@ class World:
                 async with db.transaction():
                     await building.lock(db, [service_id])  # the node's own builder may take part
                     made, start = await building.make(db, service_id, RUN * SIZE, SIZE, short=False, start=start)
-            await db.execute("VACUUM waiting, bucket, bucket_items")
+            await db.execute("VACUUM waiting, bucket, bucket_items, open_bucket")
         await database.close()
 
     async def pool_filled(self, service: str, count: int) -> None:
@@ -218,30 +232,49 @@ class World:
         await db.close()
 
 
+DEFAULTS = {
+    "shared_buffers": "128MB",
+    "wal_compression": "off",
+    "min_wal_size": "80MB",
+    "max_wal_size": "1GB",
+    "checkpoint_timeout": "5min",
+    "jit": "on",
+}
+"""Settings of Postgres that the embedded one has changed, as they are without that."""
+
+
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    """A Postgres in a folder of its own, ready for nodes; no node yet.  All is gone at the end."""
+async def world(postgres_bin: Path | None = None) -> AsyncIterator[World]:
+    """A Postgres in a folder of its own, ready for nodes; no node yet.  All is gone at the end.
+
+    With `postgres_bin`, that of this folder of programs, with default settings.
+    """
     folder = await asyncio.to_thread(folder_for_postgres, "bench")
-    postgres = EmbeddedPostgres(folder)
+    postgres = EmbeddedPostgres(folder, DEFAULTS if postgres_bin else {}, bindir=postgres_bin)
     await asyncio.to_thread(postgres.start)
     made = World(folder, postgres)
     try:
-        database = Database(postgres.dsn, size=2)
-        await database.open()
-        await migrate.migrate(database, tables_of(load_plugins()))
-
-        new = credentials.make_token()
-        async with database.connection() as db:
-            await tokens.issue(db, new.token_id, new.hash, "admin", "bench", None, None)
-        made.token = new.token
-        await database.close()
-
-        await prepare_database(postgres.dsn, None)
+        made.token = await prepared(postgres.dsn)
         yield made
     finally:
         await made.stop()
         await asyncio.to_thread(postgres.stop)
         shutil.rmtree(folder)
+
+
+async def prepared(dsn: str) -> str:
+    """Make a database ready for nodes; returns the token of an admin."""
+    database = Database(dsn, size=2)
+    await database.open()
+    await migrate.migrate(database, tables_of(load_plugins()))
+
+    new = credentials.make_token()
+    async with database.connection() as db:
+        await tokens.issue(db, new.token_id, new.hash, "admin", "test", None, None)
+    await database.close()
+
+    await prepare_database(dsn, None)
+    return new.token
 
 
 def folder_for_postgres(name: str) -> Path:
@@ -310,6 +343,13 @@ def _cpu(pid: int) -> float:
     except FileNotFoundError:
         return 0.0
     return sum(int(field) for field in fields[11:15]) / TICKS
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _family(parent: int) -> Sequence[int]:

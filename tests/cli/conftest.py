@@ -18,7 +18,7 @@ class Run(Protocol):
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("TOKEN", "DATABASE", "PORT", "HOST"):
+    for name in ("TOKEN", "DATABASE", "PORT", "HOST", "SERVER", "CA"):
         monkeypatch.delenv(f"COORDINATOR_{name}", raising=False)
     monkeypatch.setenv("COORDINATOR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")

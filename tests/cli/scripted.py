@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,9 +63,9 @@ class Scripted:
 
 
 @contextmanager
-def scripted() -> Iterator[Scripted]:
+def scripted(tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
     script = Scripted()
-    with serve(script.talk, "127.0.0.1", 0, subprotocols=["coordinator.v1"]) as server:  # type: ignore[list-item]
+    with serve(script.talk, "127.0.0.1", 0, subprotocols=["coordinator.v1"], ssl=tls) as server:  # type: ignore[list-item]
         script.port = server.socket.getsockname()[1]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

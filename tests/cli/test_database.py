@@ -11,6 +11,8 @@ import pytest
 
 from coordinator.credentials import hash_token
 from coordinator.embedded import EmbeddedPostgres
+from coordinator.errors import ConfigError
+from coordinator.prepare import prepare_database
 from coordinator.store import migrate
 from tests.cli.conftest import Run
 
@@ -76,6 +78,20 @@ def test_the_first_token(run: Run, empty: str) -> None:
     assert statement(empty, "SELECT action, target FROM activity") == [("token.issue", shown["token_id"])]
 
 
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_what_is_no_citus_is_not_distributed(run: Run, empty: str, words: list[str]) -> None:
+    early = run("db", "distribute", "--database", empty, *words)
+    assert early.exit_code == 2
+    assert "db migrate" in early.stderr
+
+    run("db", "migrate", "--database", empty)
+    refused = run("db", "distribute", "--database", empty, *words)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("coordinator: database: the extension Citus is not in it; ")
+    assert refused.stderr.count("\n") == 1
+    assert refused.stdout == ""
+
+
 def test_the_embedded_one_if_it_runs(run: Run, postgres: EmbeddedPostgres) -> None:
     assert run("db", "status", "--data", str(postgres.root)).exit_code == 0
     missing = run("db", "status", "--data", "/nowhere/at/all")
@@ -90,3 +106,22 @@ def test_no_database_there_is_3(run: Run) -> None:
 def test_the_schema_as_sql(run: Run) -> None:
     shown = run("db", "sql").stdout
     assert all(one.sql.strip() in shown for one in migrate.shipped())
+
+
+def test_the_form_of_keys_is_chosen_once(run: Run, empty: str) -> None:
+    assert run("db", "migrate", "--database", empty, "--key-form", "exact").exit_code == 0
+    assert statement(empty, "SELECT form FROM key_form") == [("exact",)]
+    for again in ([], ["--key-form", "exact"]):
+        assert run("db", "migrate", "--database", empty, *again).exit_code == 0
+
+    other = run("db", "migrate", "--database", empty, "--key-form", "handle")
+    assert other.exit_code == 2
+    assert "key_form: expected exact, the form in which this database compares keys" in other.stderr
+    assert run("db", "migrate", "--database", empty, "--key-form", "other").exit_code == 2
+    assert statement(empty, "SELECT form FROM key_form") == [("exact",)]
+
+
+async def test_a_server_refuses_another_form(dsn: str) -> None:
+    assert (await prepare_database(dsn, None, "handle")).dsn == dsn
+    with pytest.raises(ConfigError, match="key_form: expected handle"):
+        await prepare_database(dsn, None, "exact")

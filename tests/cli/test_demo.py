@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from coordinator.cli.demo import daemon_command
 from coordinator.cli.demo_view import DemoProgress, render_progress, render_summary
+from coordinator.cli.demo_volunteers import Workplace, daemon_command
+from tests.cli.conftest import Run
 
 
 def stats(**numbers: Any) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def test_progress_is_done_when_nothing_is_open_in_its_services() -> None:
     early = progress.done
     assert not early
     progress.take(stats(waiting=100, ready=0, claimed=0, dead=0, settled=0, quarantined=0), 10.0)
+    assert drawn(render_progress(progress, 3)).splitlines()[1].endswith(" \N{EN DASH}")  # not known yet
     progress.take(stats(waiting=20, ready=20, claimed=20, dead=0, settled=40, quarantined=0), 12.0)
     assert progress.seconds == 2.0
     shown = drawn(render_progress(progress, 3))
@@ -43,7 +46,8 @@ def test_progress_is_done_when_nothing_is_open_in_its_services() -> None:
 
 
 def test_each_daemon_is_someone_else() -> None:
-    command = daemon_command(3, ["dm_check", "follower_check"], "ws://s:1", "http://api:2", Path("/d"))
+    place = Workplace(["dm_check", "follower_check"], "ws://s:1", "http://api:2", Path("/d"))
+    command = daemon_command(3, place)
     assert command[:4] == [sys.executable, "-m", "coordinator", "work"]
     assert "token=demo-3" in command
     assert "dm_check=coordinator.client.x_api:dm_check" in command
@@ -51,18 +55,53 @@ def test_each_daemon_is_someone_else() -> None:
     assert not any(word.startswith("follower_check={") for word in command)
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.long
-def test_the_whole_ends_with_a_summary_and_leaves_nothing(tmp_path: Path) -> None:
+def demo(tmp_path: Path, *words: str, **environment: str) -> str:
+    """Run the command to its end; returns its output, and checks that nothing is left of its folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "coordinator", "demo", "--clients", "4", "--exit"],
+        [sys.executable, "-m", "coordinator", "demo", "--exit", *words],
         capture_output=True,
         text=True,
-        timeout=110,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp", "HOME": str(tmp_path), "COORDINATOR_PORT": "1"},
+        timeout=170,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp", "HOME": str(tmp_path), **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "dm_check" in done.stdout
-    assert "1,988" in done.stdout
     root = next(word for word in done.stdout.split() if "coordinator-demo-" in word)
     assert not Path(root).parent.exists()
+    return done.stdout
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.long
+def test_the_whole_ends_with_a_summary_and_has_the_settings_of_serve(tmp_path: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    ignored = {"COORDINATOR_DATABASE": "postgresql://nobody@127.0.0.1:9/none", "COORDINATOR_DATA": "/proc/none"}
+    said = demo(tmp_path, "--clients", "4", "--registration", "token", COORDINATOR_PORT=str(port), **ignored)
+    assert f"Dashboard: http://127.0.0.1:{port}/" in said
+    assert "dm_check" in said
+    assert "1,988" in said
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.long
+def test_at_its_usual_pace_daemons_come_and_go_and_the_one_that_cheats_is_caught(tmp_path: Path) -> None:
+    said = " ".join(demo(tmp_path, "--pace", "1").split())
+    for sentence in (
+        "demo-1 leaves",
+        "demo-1 is back",
+        "demo-8 crashes",
+        "demo-8 is back",
+        "demo-hasty joins",
+        "demo-hasty is caught",
+        "are taken back",
+    ):
+        assert sentence in said, said
+    assert "dm_check 1,988 0" in said
+
+
+def test_its_help_has_the_flags_of_serve_that_it_takes(run: Run) -> None:
+    said = run("demo", "--help").stdout
+    assert all(flag in said for flag in ("--port", "--pace", "--clients", "--exit", "--data", "--host", "--viewers"))
+    assert not any(flag in said for flag in ("--database", "--processes", "--tls-cert"))
+    assert "Default: a free one." in " ".join(said.replace("│", " ").split())

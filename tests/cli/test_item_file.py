@@ -9,8 +9,11 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from coordinator.cli.item_file import MAX_RECORD_BYTES, ItemFile, ParsedItem, RejectedRecord
+from coordinator.cli.item_file import ItemFile, ParsedItem, RejectedRecord
+from coordinator.cli.line_reader import MAX_LINE_BYTES
 from coordinator.errors import ConfigError
 
 
@@ -38,10 +41,90 @@ def test_csv_columns_become_attributes() -> None:
 
 @pytest.mark.parametrize(
     ("header", "key", "expected"),
-    [("a,key,screen_name", None, "2"), ("a,screen_name,b", None, "2"), ("a,b,c", None, "1"), ("a,b,c", "c", "3")],
+    [
+        ("a,key,screen_name", None, "2"),
+        ("a,screen_name,b", None, "2"),
+        ("username,account,a", None, "1"),
+        ("account,a,handle", None, "3"),
+        ("a,b,c", "c", "3"),
+    ],
 )
 def test_which_column_is_the_key(header: str, key: str | None, expected: str) -> None:
     assert items(read(f"{header}\n1,2,3\n", key=key))[0]["key"] == expected
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "sep={}\r\n", '"sep={}"\n\n', "SEP={} \n"])
+def test_the_delimiter_is_recognised(delimiter: str, first: str) -> None:
+    lines = ["screen_name;followers;note", "ada;3;", 'bob;4;"a;b"', ""]
+    text = first.format(delimiter) + "\n".join(lines).replace(";", delimiter)
+    assert items(read(text)) == [
+        {"key": "ada", "followers": 3},
+        {"key": "bob", "followers": 4, "note": f"a{delimiter}b"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("sep=:\nkey:n\nada:3\n", None),
+        ("key:n\nada:3\n", ":"),
+        ("sep=,\nkey;n\nada;3\n", ";"),  # who names one knows better
+        ("name, given;key\nLovelace, Ada;ada\n", None),
+        ("key,key|n\nada,3\n", ","),
+    ],
+)
+def test_any_delimiter_that_is_named(text: str, delimiter: str | None) -> None:
+    assert [item["key"] for item in items(read(text, delimiter=delimiter))] == ["ada"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ada;3\nbob;4\n", "names no key column .*: ada;3\n.*--no-header"),
+        ("ada\nbob\n", "names no key column .*: ada\n"),
+        ("sep=;\nada;3\n", "names no key column .*: ada;3\n"),
+        ("key|x,key\n1,2\n", 'doubtful whether "," or "." separates .*: key.x,key\n.*--delimiter ","'),
+    ],
+)
+def test_a_first_line_that_is_data_or_doubtful_is_shown(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(text)
+
+
+def test_lines_of_one_column_that_may_be_two_are_refused() -> None:
+    text = 'key\nada\nbob;3\neve\t4\n"a|b"\nzoe\n'
+    found = read(text)
+    assert [item["key"] for item in items(found)] == ["ada", "zoe"]
+    reason = 'may separate columns: give --delimiter {0} if it does, --delimiter "," if it is part of the key'
+    assert bad(found) == [(n, f"{one} {reason.format(one)}") for n, one in ((3, '";"'), (4, "tab"), (5, '"|"'))]
+    assert [item["key"] for item in items(read(text, delimiter=","))] == ["ada", "bob;3", "eve\t4", "a|b", "zoe"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ada\nbob\n", ["ada", "bob"]),
+        ("ada;3\nbob;4\n", ["ada", "bob"]),
+        ("sep=|\nada|3,5\nbob|4,5\n", ["ada", "bob"]),
+        ('"ada"\t3\r\nbob\t"4\t5"\r\n', ["ada", "bob"]),
+        ("key,n\n", ["key"]),
+    ],
+)
+def test_without_a_header_the_first_line_is_an_item(text: str, expected: list[str]) -> None:
+    assert items(read(text, header=False)) == [{"key": key} for key in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ada;3,5\nbob;4,5\n", '"," or ";" separates the columns in this line: ada;3,5'),
+        ("ada\nLovelace, Ada\n", '"," separates the columns in this line: Lovelace, Ada\n.*part of the keys'),
+    ],
+)
+def test_without_a_header_doubtful_delimiters_are_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(text, header=False, format_="csv")
 
 
 def test_marks_and_line_ends_of_other_systems() -> None:
@@ -57,18 +140,18 @@ def test_quotes_with_commas_and_newlines() -> None:
 
 
 def test_bad_lines_of_csv() -> None:
-    long = b"x" * (MAX_RECORD_BYTES + 1)
+    long = b"x" * (MAX_LINE_BYTES + 1)
     lines = [b"key,n", b"ada,1", b"bob", b"c\xff,1", long, b",3", b"d\x00,1", b'"e"f,1', b"a,b,c", b"eve,2", b""]
     found = read(b"\n".join(lines))
     assert items(found) == [{"key": "ada", "n": 1}, {"key": "eve", "n": 2}]
     assert bad(found) == [
-        (3, "1 cells, and the header has 2"),
+        (3, "1 cells, and the first line has 2"),
         (4, "not UTF-8"),
         (5, "longer than 64 KiB"),
         (6, "no key: 'key' is empty"),
         (7, "it has U+0000"),
         (8, "',' expected after '\"'"),
-        (9, "3 cells, and the header has 2"),
+        (9, "3 cells, and the first line has 2"),
     ]
 
 
@@ -81,7 +164,7 @@ def test_a_quote_that_does_not_end_costs_one_line(after: int) -> None:
 
 
 def test_a_long_line_within_a_quote() -> None:
-    found = read('key,n\nada,"1\n' + "x" * (MAX_RECORD_BYTES + 1) + "\nbob,2\n")
+    found = read('key,n\nada,"1\n' + "x" * (MAX_LINE_BYTES + 1) + "\nbob,2\n")
     assert items(found) == [{"key": "bob", "n": 2}]
     assert [line for line, _ in bad(found)] == [2, 3]
 
@@ -89,11 +172,12 @@ def test_a_long_line_within_a_quote() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("a,a\n1,2\n", None, "twice"),
+        ("key,a,a\n1,2\n", None, "twice"),
         ("a,b\n", "c", "no column 'c'"),
         ("a,key\n1,2\n", "a", "second one"),
-        ("a\x00b\n1\n", None, "U.0000"),
-        ('"a\n', None, "header line cannot be read"),
+        ("a\x00b,key\n1\n", None, "U.0000"),
+        ('key,"a\n', None, "header line cannot be read"),
+        ("Key,n\nada,3\n", None, "names no key column .*: Key,n\nIf it names one by another word, give --key"),
     ],
 )
 def test_headers_that_cannot_be_used(text: str, key: str | None, message: str) -> None:
@@ -118,11 +202,46 @@ def test_bad_lines_of_json() -> None:
     lines = [
         b'{"key":"ada"}', b'{"n":1}', b"[1]", b"{", b'{"key":"\xff"}', b'{"key":"a\\u0000"}', deep,
         b'{"key":"\\ud800"}', b'{"key":""}', b'{"key":true}',
-        b'{"key":"' + b"x" * MAX_RECORD_BYTES + b'"}', b'{"key":"eve"}',
+        b'{"key":"' + b"x" * MAX_LINE_BYTES + b'"}', b'{"key":"eve"}',
     ]  # fmt: skip
     found = read(b"\n".join(lines))
     assert items(found) == [{"key": "ada"}, {"key": "eve"}]
     assert [line for line, _ in bad(found)] == list(range(2, 12))
+
+
+class Trickle(io.BytesIO):
+    """Gives so many bytes at a time."""
+
+    most = 1
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(self.most)
+
+
+_CELLS = st.text(st.sampled_from('ab ,;\r\n"\x00\u2028é\ud7ff'), max_size=12)
+_LINES = st.one_of(_CELLS.map(str.encode), st.sampled_from([b"ada,1", b"bob,2\r", b"", b"\xff,3", b'"eve\n",4']))
+
+
+@given(lines=st.lists(_LINES, max_size=12), most=st.integers(1, 40))
+def test_lines_read_by_blocks_are_the_same_as_lines_read_one_by_one(lines: list[bytes], most: int) -> None:
+    content = b"key,n\n" + b"\n".join(lines)
+    file = ItemFile(io.BytesIO(content), format_="csv")
+    file._quoted_until = sys.maxsize
+    one_by_one = list(file)
+    assert read(content, format_="csv") == one_by_one
+
+    trickle = Trickle(content)
+    trickle.most = most
+    file = ItemFile(trickle, format_="csv")
+    assert list(file) == one_by_one
+    assert file.bytes_read == len(content)
+
+
+def test_long_lines_among_blocks_and_at_the_end_cost_themselves_alone() -> None:
+    long = "x" * (3 * MAX_LINE_BYTES)
+    found = read(f"key\nada\n{long}\nbob\n{'y' * (MAX_LINE_BYTES // 2)}\neve\n{long}", format_="csv")
+    assert [one.line for one in found] == [2, 3, 4, 5, 6, 7]
+    assert bad(found) == [(3, "longer than 64 KiB"), (7, "longer than 64 KiB")]
 
 
 def test_a_key_of_another_name_in_json() -> None:
@@ -137,7 +256,11 @@ from coordinator.cli.item_file import ItemFile
 class Endless:
     def __init__(self, format_):
         self.n, self.csv = -1, format_ == "csv"
-    def readline(self, limit=-1, /):
+    def read1(self, size=-1, /):
+        lines, size = [], size // 32
+        while len(lines) < size and (line := self.line()): lines.append(line)
+        return b"".join(lines)
+    def line(self):
         self.n += 1
         if self.n > 1_000_000: return b""
         if self.csv: return b"screen_name,account_id\\n" if not self.n else b"name_%d,%d\\n" % (self.n, self.n)

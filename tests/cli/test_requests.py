@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import os
+import subprocess
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import msgspec
 import pytest
 
 from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
-from coordinator.cli.output import write_answer
+from coordinator.cli.output import Output
 from coordinator.cli.requests import command_for, example_of, fields_of
 from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.wire.admin import ANSWERS, AdminHello
@@ -21,6 +23,7 @@ from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Request
 from tests.cli.conftest import Run
 from tests.cli.scripted import TOKEN, Scripted, error
+from tests.needed import program
 
 ASKED = [one for one in ANSWERS if one is not AdminHello]
 
@@ -122,6 +125,14 @@ def test_by_place_and_by_name(ask: Run, server: Scripted, placed: bool) -> None:
     assert server.asked == [{"keys": ["ada", "bob"], "service": "dm_check", "priority": 5}]
 
 
+def test_prioritizing_unknown_keys_is_1_and_tells_the_answer(ask: Run, server: Scripted) -> None:
+    server.answers["item.prioritize"] = {"prioritized": 1, "unknown": ["bob"]}
+    done = ask("item", "prioritize", "ada", "bob", "--service", "dm_check", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (1, {"prioritized": 1, "unknown": ["bob"]})
+    server.answers["item.delete"] = {"deleted": 1, "unknown": ["bob"]}
+    assert ask("item", "delete", "ada", "bob", "--yes").exit_code == 0  # bob is not there, as was wanted
+
+
 def test_items_are_keys_or_objects(ask: Run, server: Scripted) -> None:
     server.answers["item.add"] = {"added": 2, "known": 0, "refused": []}
     assert ask("item", "add", "ada", '{"key": "bob", "n": 1}', "--service", "dm_check").exit_code == 0
@@ -172,11 +183,24 @@ def test_tables_for_people(ask: Run, server: Scripted) -> None:
 def test_taking_results_back_asks_first_unless_it_is_dry(ask: Run, server: Scripted) -> None:
     server.answers["result.invalidate"] = {"count": 3, "invalidation_id": None}
     words = ("result", "invalidate", "--client-id", "ada", "--requeue")
-    assert ask(*words, "--no-dry-run").exit_code == 2
-    assert server.asked == []
+    unsure = ask(*words, "--no-dry-run")
+    assert (unsure.exit_code, [one["dry_run"] for one in server.asked]) == (2, [True])
+    assert "Really take back 3 results of ada in all services?" in unsure.stderr
     assert ask(*words, "--dry-run").exit_code == 0
     assert ask(*words, "--no-dry-run", "--yes").exit_code == 0
-    assert [one["dry_run"] for one in server.asked] == [True, False]
+    assert ask(*words, "--no-dry-run", input="y\n").exit_code == 0
+    assert [one["dry_run"] for one in server.asked] == [True, True, False, True, False]
+
+    server.answers["result.invalidate"] = {"count": 1, "invalidation_id": None}
+    everything = ask("result", "invalidate", "--no-dry-run", "--no-requeue", "--since", "2026-01-31T12:00:00Z")
+    assert "1 result of all clients in all services since 2026-01-31T12:00:00Z?" in everything.stderr
+
+
+def test_erasing_a_client_asks_first(ask: Run, server: Scripted) -> None:
+    server.answers["client.erase"] = {"erased": "12"}
+    assert ask("client", "erase", "ada").exit_code == 2
+    assert server.asked == []
+    assert ask("client", "erase", "ada", "--yes").exit_code == 0
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
@@ -185,9 +209,10 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
     row = dict.fromkeys(columns, "x") | {"value": {"a": [1, "b,c"]}, "valid": True}
 
     def answer(message: dict[str, Any]) -> dict[str, Any]:
-        return {"rows": [row, row], "next": "5" if message["after"] is None else None}
+        return {"rows": [row, row], "next": "5|1" if message["after"] is None else None}
 
     server.answers["result.export"] = answer
+    server.answers["service.show"] = {"result_schema": {"properties": {"a": {}}}}
     done = ask("result", "export", "dm_check", "--format", form)
     assert done.exit_code == 0, done.output
 
@@ -195,12 +220,112 @@ def test_an_export_follows_all_pages(ask: Run, server: Scripted, form: str) -> N
         assert [json.loads(line) for line in done.stdout.splitlines()] == [row] * 4
     else:
         header, *rows = csv.reader(StringIO(done.stdout))
-        assert tuple(header) == columns
+        assert tuple(header) == (*columns, "attributes", "value.a")
         assert len(rows) == 4
         assert json.loads(rows[0][3]) == row["value"]
 
     page = ask("result", "export", "dm_check", "--format", form, "--limit", "2")
-    assert "--after '5'" in page.stderr
+    assert "--after '5|1'" in page.stderr
+
+
+CELLS = [
+    "007", "=1+1", "+3", "-2", "@SUM(1)", "1e5", "MAR1", "TRUE", "9" * 30, "2026-01-31", 'say "hi"',
+    "a,b;c", "Zoë", "x", " y",
+]  # fmt: skip
+"""Keys that a spreadsheet takes for something else, or might."""
+
+
+def exported_for_spreadsheets(ask: Run, server: Scripted) -> str:
+    columns = ("service", "item", "key", "value", "client_id", "session_id", "bucket_id", "claim", "at", "valid")
+    rows = [
+        dict.fromkeys(columns, key) | {"value": {"key": key}, "attributes": {"=a": key}, "claim": 1, "valid": True}
+        for key in CELLS
+    ]
+    server.answers["result.export"] = {"rows": rows, "next": None}
+    server.answers["service.show"] = {"result_schema": {"properties": {"key": {}}}}
+    done = ask("result", "export", "dm_check", "--format", "csv", "--spreadsheet")
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_an_export_for_spreadsheets_has_formulas_of_its_texts_alone(ask: Run, server: Scripted) -> None:
+    header, *rows = csv.reader(StringIO(exported_for_spreadsheets(ask, server)))
+    assert (header[0], header[-2:]) == ("\ufeffservice", ["value.key", "attributes.=a"])
+    for key, row in zip(CELLS, rows, strict=True):
+        for place in (0, 2, 4, 5, 6, 8, 11, 12):
+            assert row[place] == '="' + key.replace('"', '""') + '"'
+        assert (json.loads(row[3]), row[7], row[9]) == ({"key": key}, "1", "true")
+
+    assert ask("result", "export", "dm_check", "--format", "jsonl", "--spreadsheet").exit_code == 2
+
+
+def test_a_csv_has_a_column_for_each_field_and_attribute(ask: Run, server: Scripted) -> None:
+    row = dict.fromkeys(("service", "key", "client_id", "session_id", "bucket_id", "at"), "x") | {"claim": 1}
+    found = [
+        {**row, "item": 1, "valid": True, "value": {"dm": "DM"}, "attributes": {"lang": "de", "n": 7, "tags": ["a"]}},
+        {**row, "item": 2, "valid": True, "value": {"dm": "NON_DM", "note": True}, "attributes": {"odd key": None}},
+    ]
+    server.answers["result.export"] = {"rows": found, "next": "5|2"}
+    server.answers["service.show"] = {"result_schema": {"properties": {"dm": {}, "note": {}}}}
+    words = ("result", "export", "dm_check", "--format", "csv", "--limit", "2")
+    done = ask(*words, "--bom")
+    assert done.stdout.startswith("\ufeffservice,item,")
+    first, second = csv.DictReader(StringIO(done.stdout))
+    assert [first[name] for name in ("value.dm", "value.note", "attributes.lang", "attributes.n")] == [
+        "DM",
+        "",
+        "de",
+        "7",
+    ]
+    assert (first["attributes.tags"], second["value.note"], second["attributes.lang"]) == ('["a"]', "true", "")
+    assert json.loads(second["attributes"]) == {"odd key": None}
+    assert all(asked.get("attributes", True) for asked in server.asked)
+    assert done.stderr == (
+        "There is more: --after '5|2' --attribute lang --attribute n --attribute tags --attribute 'odd key'\n"
+    )
+
+    (further,) = csv.reader(StringIO(ask(*words, "--after", "5|2", "--attribute", "n").stdout.splitlines()[0]))
+    assert further[-3:] == ["DM", "", "7"]
+    assert ask(*words[:4], "jsonl", "--attribute", "n").exit_code == 2
+
+
+@pytest.mark.long
+def test_libreoffice_reads_back_the_texts_of_an_export(ask: Run, server: Scripted, tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text(exported_for_spreadsheets(ask, server), encoding="utf-8", newline="")
+    form = "Text - txt - csv (StarCalc):44,34,76,1"  # commas, quotes, UTF-8, from the first line on
+    words = [
+        f"--infilter={form}",
+        "--convert-to",
+        f"csv:{form},,0,false,true,false",
+        "--outdir",
+        str(tmp_path / "back"),
+    ]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(
+        [program("soffice", "libreoffice-calc-nogui"), "--headless", *words, str(file)],
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    with (tmp_path / "back" / "results.csv").open(encoding="utf-8", newline="") as back:
+        _, *rows = csv.reader(back)
+    for place in (0, 2, 11, 12):
+        assert [row[place] for row in rows] == CELLS
+    assert [json.loads(row[3]) for row in rows] == [{"key": key} for key in CELLS]
+
+
+def test_changes_are_followed_as_far_as_there_are_more(ask: Run, server: Scripted) -> None:
+    rows = [{"service": "dm_check", "item": 1, "at": "2026-01-31T12:00:00Z", "change": "deleted"}]
+
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": rows, "next": "7|1" if message["after"] is None else "9|0", "more": message["after"] is None}
+
+    server.answers["result.changes"] = answer
+    done = ask("result", "changes", "dm_check", "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == rows * 2
+    assert done.stderr == "Later changes: --after '9|0'\n"
+    assert ask("result", "changes", "dm_check", "--limit", "1").stderr == "There is more: --after '7|1'\n"
 
 
 def test_refused_is_1(ask: Run, server: Scripted) -> None:
@@ -291,7 +416,9 @@ def test_deleting_asks(ask: Run, server: Scripted, words: list[str], input_: str
 
 
 def test_lists_within_an_object_within_the_answer_become_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    write_answer({"database": {"statements": [{"statement": "claims.claim", "calls": 3}], "pool_waits": 1}}, False)
+    Output(as_json=False).answer(
+        {"database": {"statements": [{"statement": "claims.claim", "calls": 3}], "pool_waits": 1}}
+    )
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["statement", "calls"] in shown
     assert ["claims.claim", "3"] in shown
@@ -303,7 +430,7 @@ def test_lists_within_rows_stand_behind_one_table_of_all_rows(capsys: pytest.Cap
         {"service": "a", "waiting": 1, "oldest": [{"priority": 100}]},
         {"service": "b", "waiting": 2, "oldest": []},
     ]
-    write_answer({"services": services}, False)
+    Output(as_json=False, tag="item.show").answer({"services": services})
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown[2:5] == [["service", "waiting"], ["a", "1"], ["b", "2"]]
     assert shown[-2:] == [["service", "priority"], ["a", "100"]]
@@ -334,6 +461,6 @@ def test_what_a_node_carries_is_one_line_of_json(ask: Run, server: Scripted) -> 
 
 def test_an_object_of_many_fields_within_the_answer_is_shown_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     many = {f"field_{n}": n for n in range(9)}
-    write_answer({"many": many, "few": {"a": 1, "b": 2}}, False)
+    Output(as_json=False).answer({"many": many, "few": {"a": 1, "b": 2}})
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert shown == [["few", "a:", "1,", "b:", "2"], [], ["many"], *([name, str(n)] for name, n in many.items())]

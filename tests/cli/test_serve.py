@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coordinator.config import Settings
+from coordinator.cli.serve import greet
+from coordinator.config import RELOADED, Settings
 from coordinator.errors import UnknownSchema
 from tests.cli.conftest import Run
 
@@ -20,8 +22,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     seen: list[Settings] = []
     processes = types.ModuleType("coordinator.processes")
 
-    def run(settings: Settings) -> int:
+    def run(settings: Settings, opened: Callable[[Settings, int], None]) -> int:
         seen.append(settings)
+        assert opened is greet
         if settings.node_name == "too-new":
             raise UnknownSchema("The database was made by a newer version.")
         return 0
@@ -40,6 +43,7 @@ def test_help_lists_all_settings_with_their_defaults(run: Run, command: str) -> 
         if isinstance(field.default, int | float) and not isinstance(field.default, bool):
             assert f"Default: {field.default}." in shown
     assert "--config" in shown
+    assert shown.count("Read anew on SIGHUP.") == len(RELOADED)
 
 
 def test_flags_become_settings(run: Run, served: list[Settings], tmp_path: Path) -> None:
@@ -79,3 +83,29 @@ def test_config_shows_what_is_in_force_without_secrets(run: Run, monkeypatch: py
     for_people = run("config").stdout
     assert "geheim" not in for_people
     assert all(name in for_people for name in shown)
+
+
+def test_a_terminal_is_told_where_dashboard_and_token_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = Settings(data=tmp_path / "my data", port=8765)
+    greet(settings, 8765)
+    assert capsys.readouterr().out == ""
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    greet(settings, 7000)
+    assert capsys.readouterr().out == (
+        "dashboard  http://127.0.0.1:7000/\n"
+        f"token      {tmp_path}/my data/admin-token (an admin's; commands with the same --data find it)\n"
+        f"next       coordinator item import FILE --service dm_check --data '{tmp_path}/my data', "
+        "and coordinator work --help\n"
+    )
+    greet(Settings(database="postgresql://me@db/x", data=tmp_path), 7000)
+    assert "token      coordinator token issue --database DSN --role admin --label me\n" in capsys.readouterr().out
+
+
+def test_the_log_is_json_but_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().log_format == "json"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert Settings().log_format == "console"
+    assert Settings(log_format="json").log_format == "json"

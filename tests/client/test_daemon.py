@@ -18,7 +18,8 @@ from coordinator.cli.work import work
 from coordinator.client import SessionEnded, UpstreamLimited
 from coordinator.client.backoff import Backoff
 from coordinator.client.checker_program import CheckerProgram, ProgramFailed
-from coordinator.client.daemon import Daemon, ServiceWork
+from coordinator.client.daemon import Daemon
+from coordinator.client.service_work import ServiceWork
 
 from .conftest import NewClient
 from .scripted import Peer, ScriptedServer
@@ -28,6 +29,10 @@ Record = dict[str, Any]
 
 async def check(item: Record, profile: Record) -> Record:
     return {"dm": profile.get("answer", "DM")}
+
+
+async def echo_key(item: Record, profile: Record) -> Record:
+    raise ValueError(item["key"])
 
 
 @asynccontextmanager
@@ -107,7 +112,33 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
         await peer.stored(message, remaining=1)
         peer.carry_on()
 
-    assert "item 2 (key2) cannot be checked" in caplog.text
+    (line,) = [one for one in caplog.records if "cannot be checked" in one.getMessage()]
+    assert line.getMessage() == "dm_check: item 2 (key2) cannot be checked: RuntimeError: no"
+    assert line.exc_info is None  # one line, and no traceback
+
+
+async def test_an_item_that_takes_too_long_goes_back(
+    server: ScriptedServer, new_client: NewClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hanging(item: Record, profile: Record) -> Record:
+        if item["item"] == 2:
+            await asyncio.Event().wait()
+        return await check(item, profile)
+
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", hanging, item_timeout=0.2)], concurrency=1)
+    async with running(daemon):
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        await peer.bucket("b", 1, 1, 2, 3)
+        message = await peer.read("ask", "submit")
+        while message["type"] == "ask":
+            await peer.asked(message)
+            message = await peer.read("ask", "submit")
+        assert [one["item"] for one in message["results"]] == [1, 3]
+        await peer.stored(message, remaining=1)
+        peer.carry_on()
+
+    assert "item 2 (key2) cannot be checked: no result within 0.2 s" in caplog.text
 
 
 async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer, new_client: NewClient) -> None:
@@ -223,9 +254,9 @@ async def test_dying_program_releases_and_ends(server: ScriptedServer, new_clien
         async with running(daemon) as task:
             peer = await enrolled(server, "dm_check")
             await peer.asked(await peer.read("ask"))
-            await peer.bucket("b", 1, 1, 2, 3)
+            await peer.bucket("b", 1, 1, 2, 3, 4, 5)
             peer.carry_on()
-            with pytest.raises(ProgramFailed):
+            with pytest.raises(ProgramFailed, match="died over 3 different items, each alone"):
                 await task
     assert "release" in [one["type"] for one in peer.said]
 
@@ -269,6 +300,31 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         peer.carry_on()
         child.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(child.wait(), 20) == 0
+
+
+async def test_nothing_of_a_stranger_reaches_the_terminal_as_it_came(server: ScriptedServer, tmp_path: Path) -> None:
+    hostile = "\x1b[2Jkey\u202e\u200f\n2026 forged"
+    async with command(
+        *("--server", server.url, "--service", "dm_check", "--checker", "tests.client.test_daemon:echo_key"),
+        *("--data", str(tmp_path), "--log-level", "debug"),
+    ) as child:
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        item = {"item": 1, "key": hostile}
+        times = {"attempt": 1, "dead_after": 7200, "release_after": 900}
+        await peer.say("bucket", service="dm_check", bucket_id="b", claim=1, items=[item], **times)
+        await peer.say("waiting", service="dm_check", text=hostile)
+        message = await peer.read("ask", "submit")
+        while message["type"] == "ask":
+            await peer.asked(message)
+            message = await peer.read("ask", "submit")
+
+        await peer.close(4502, hostile)
+        _, said = await asyncio.wait_for(child.communicate(), 20)
+    lines = said.decode().splitlines()
+    assert sum("\\x1b[2Jkey\\u202e\\u200f" in line for line in lines) >= 3  # the item, the push, and the close
+    assert not [line for line in lines if "\x1b" in line or "\u202e" in line or "\u200f" in line]
+    assert not [line for line in lines if line.startswith("2026 forged")]
 
 
 async def test_command_ends_with_one_sentence(server: ScriptedServer, tmp_path: Path) -> None:

@@ -127,11 +127,53 @@ async def test_handshake_refusals(server: ScriptedServer, new_client: NewClient)
         await server.work()
         await client.welcome()
     assert server.handshakes == 3
-    server.refusals = [(403, {})]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (200, "that is no coordinator"),
+        (301, "sends to https://elsewhere/"),
+        (400, "answered HTTP 400"),
+        (401, "does not let"),
+        (403, "does not let"),
+        (404, "no coordinator at this path"),
+    ],
+)
+async def test_what_is_no_coordinator_is_a_wrong_address_only_before_a_welcome(
+    server: ScriptedServer, new_client: NewClient, status: int, words: str
+) -> None:
+    """An ingress answers so for a server that is being deployed anew, and no volunteer is to end for that."""
+    refusal = status, {"Location": "https://elsewhere/"}
+    server.refusals = [refusal]
     async with new_client() as client:
-        with pytest.raises(SessionEnded, match="403"):
+        with pytest.raises(SessionEnded, match=f"HTTP {status}.*{words}|{words}"):
             await client.welcome()
-    assert server.handshakes == 4
+
+    async with new_client() as client:
+        peer = await server.work()
+        await client.welcome()
+        server.refusals = [refusal] * 5
+        await peer.close(1012)
+        await server.work(holds=[])
+    assert server.handshakes == 1 + 1 + 5 + 1
+
+
+async def test_an_unclear_hello_is_final_only_before_a_welcome(server: ScriptedServer, new_client: NewClient) -> None:
+    async with new_client() as client:
+        peer = await server.peer()
+        await peer.refuse(peer.hello, "bad_message")
+        await peer.close(1000)
+        with pytest.raises(SessionEnded, match="refused hello"):
+            await client.welcome()
+
+    async with new_client() as client:
+        peer = await server.work()
+        await peer.close(1012)
+        peer = await server.peer()
+        await peer.refuse(peer.hello, "bad_message")
+        await peer.close(1000)
+        await server.work(holds=[])
 
 
 async def test_drain_then_back_after_retry_after(server: ScriptedServer, new_client: NewClient) -> None:

@@ -95,7 +95,7 @@ async def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
             url = f"ws://127.0.0.1:{named.sockets[0].getsockname()[1]}/v1/client"
             hello = Hello(protocol=1, client_id="ada", secret="s" * 32)
             with pytest.raises(SessionEnded, match="HTTP 307"):
-                await Session.open(url, hello)
+                await Session.open(url, hello, None)
     assert visitors == []
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright
 
 from tests.e2e import programs
+from tests.needed import leave_out
 
 SOURCE = Path(__file__).parents[2] / "coordinator" / "dashboard" / "source"
 
@@ -34,6 +35,13 @@ DESKTOP, PHONE = (1400, 900), (390, 844)
 WCAG_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 """axe-core's names for the rules of levels A and AA."""
 
+CUT_TEXTS = """Array.from(document.body.querySelectorAll('*')).filter(element => {
+    const style = getComputedStyle(element);
+    return element.checkVisibility() && element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 1
+        && ['hidden', 'clip'].includes(style.overflowX) && style.textOverflow !== 'ellipsis';
+}).map(element => element.outerHTML.slice(0, 200))"""
+"""Elements whose text is cut, and nothing shows it."""
+
 WAIT_LIMIT_MS = 15_000
 """Milliseconds after which a wait for something that should be there at once fails."""
 
@@ -43,7 +51,7 @@ def install_source(folder: Path) -> Path:
     copy = folder / "source"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("node_modules"))
     if (fault := programs.install(copy)) is not None:
-        programs.leave_out(fault)
+        leave_out(fault)
     return copy
 
 
@@ -137,6 +145,15 @@ class Tab:
         """Return by how many pixels the page is wider than the window."""
         width = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return max(0, int(width))
+
+    async def check_fit(self) -> None:
+        """Check at 1280 and 390 px that nothing is too wide, no text is cut without a cue, and all is accessible."""
+        for width, height in ((1280, 800), PHONE):
+            await self.page.set_viewport_size({"width": width, "height": height})
+            await self.wait_until_loaded()
+            assert (width, await self.overflow_pixels()) == (width, 0)
+            assert await self.page.evaluate(CUT_TEXTS) == []
+            assert await self.violations() == []
 
     async def text(self, selector: str) -> str:
         """Return the text of one element."""

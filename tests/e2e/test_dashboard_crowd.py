@@ -1,4 +1,4 @@
-"""Fifty thousand clients and a hundred services in the tables."""
+"""Fifty thousand clients, a hundred services and a million results in the tables."""
 
 from __future__ import annotations
 
@@ -25,6 +25,36 @@ INSERT INTO service (name, plugin, title)
 SELECT 'service-' || lpad(n::text, 3, '0'), 'dm_check', 'Check ' || n FROM generate_series(1, $1) n"""
 
 
+RESULTS = 1_000_000
+
+# Of each bucket of 200 one claim; the value of one result in the middle is like no other.
+_ITEMS = "INSERT INTO item (key) SELECT 'item-' || lpad(n::text, 7, '0') FROM generate_series(1, $1) n"
+_ENROLMENT = """
+INSERT INTO enrolment (service_id, block, members)
+SELECT service_id, block, repeat('1', 1024)::bit(1024)
+  FROM service, generate_series(0, $1 / 1024 - 1) AS block WHERE name = 'dm_check'"""
+_BUCKETS = """
+WITH made AS (
+    INSERT INTO bucket (bucket_id, service_id, state, rank_at, since, priority, settled, claim_id, indexed)
+    SELECT gen_random_uuid(), service_id, 'done', now(), now(), 100, repeat('1', 200)::varbit, n, false
+      FROM service, generate_series(1, $1 / 200) n WHERE name = 'dm_check'
+    RETURNING bucket_id, service_id, claim_id),
+listed AS (
+    INSERT INTO bucket_items (bucket_id, items)
+    SELECT bucket_id, ARRAY (SELECT generate_series(claim_id * 200 - 199, claim_id * 200)) FROM made)
+INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, settled, begun_at, ended_at,
+                   ended)
+SELECT claim_id, bucket_id, service_id, 'client-' || claim_id % 100, gen_random_uuid(), 1, repeat('1', 200)::varbit,
+       200, now() - make_interval(secs => 10000 - claim_id), now() - make_interval(secs => 9999 - claim_id), 'settled'
+  FROM made"""
+_RESULTS = """
+INSERT INTO result (item_id, claim_id, service_id, at, value)
+SELECT i.item_id, k.claim_id, k.service_id, k.ended_at,
+       CASE WHEN i.item_id = $1 / 2 THEN '{"dm": "UNKNOWN"}' ELSE '{"dm": "DM"}' END::jsonb
+  FROM claim k JOIN bucket_items c USING (bucket_id) CROSS JOIN LATERAL unnest(c.items) AS i (item_id)
+ ORDER BY k.claim_id"""
+
+
 @pytest.fixture
 async def crowded(start_server: StartServer, database: Database) -> Server:
     """A node whose database has `CLIENTS` clients and `SERVICES` services more."""
@@ -36,6 +66,7 @@ async def crowded(start_server: StartServer, database: Database) -> Server:
     return await start_server()
 
 
+@pytest.mark.long
 async def test_fifty_thousand_clients_are_sorted_searched_and_paged(crowded: Server, open_tab: OpenTab) -> None:
     tab = await open_tab(crowded, "clients")
     page = tab.page
@@ -75,3 +106,29 @@ async def test_a_hundred_services_are_listed_and_filtered(crowded: Server, open_
     await tab.wait_for_rows(10)
     await tab.open()
     await tab.wait_for_text(".card", "more services")
+
+
+@pytest.mark.long
+async def test_a_million_results_are_read_from_the_newest_on(
+    start_server: StartServer, database: Database, open_tab: OpenTab
+) -> None:
+    async with database.connection() as db:
+        for statement in (_ITEMS, _ENROLMENT, _BUCKETS, _RESULTS):
+            await db.execute(statement, RESULTS, timeout=90)
+        await db.execute("ANALYZE", timeout=60)
+    tab = await open_tab(await start_server(), "services/dm_check?tab=results")
+    page = tab.page
+    await tab.wait_for_text("tbody tr", "item-1000000")
+    await page.get_by_role("link", name="Next").click()
+    await tab.wait_for_text("tbody tr", "item-0999950")
+    await page.get_by_label("Client's id").fill("client-7")
+    await tab.wait_for_text("tbody tr", "item-0981400")
+
+    await tab.open("services/dm_check?tab=results&field=dm&value=UNKNOWN")
+    await tab.wait_for_text("main", "None among those looked at")
+    assert await tab.violations() == []
+    await page.get_by_role("link", name="Next").click()
+    await tab.wait_for_text(".pager", "Page 2")
+    await tab.open("services/dm_check?tab=items&prefix=item-0500000")
+    await page.get_by_role("link", name="item-0500000").click()
+    await tab.wait_for_text("tbody tr", '{"dm":"UNKNOWN"}')

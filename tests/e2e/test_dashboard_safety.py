@@ -13,7 +13,7 @@ from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.e2e.browser import Tab
 from tests.e2e.conftest import OpenTab
-from tests.harness import Admin, Server
+from tests.harness import Server
 from tests.serve.tools import add_service, configure, value
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
@@ -32,7 +32,7 @@ async def node(start_server: StartServer, database: Database) -> Server:
 async def as_role(tab: Tab, server: Server, role: str) -> None:
     """Give the page a token of a role."""
     page = tab.page
-    await page.get_by_role("button", name="Token").click()
+    await page.get_by_role("button", name="Account").click()
     await page.locator("input[type=password]").fill(await server.token(role))
     await page.get_by_role("button", name="Use this token").click()
     await page.locator("dialog").wait_for(state="detached")
@@ -49,7 +49,9 @@ async def confirm(tab: Tab, name: str) -> None:
     await page.locator("dialog").wait_for(state="detached")
 
 
-async def test_an_operator_pauses_releases_and_deactivates(node: Server, open_tab: OpenTab, admin: Admin) -> None:
+@pytest.mark.long
+async def test_an_operator_pauses_releases_and_deactivates(node: Server, open_tab: OpenTab) -> None:
+    admin = await node.admin()
     await admin.add(50, services=["dm_check"])
     holder = await node.volunteer("holder")
     bucket = await holder.bucket()
@@ -108,7 +110,8 @@ async def test_a_refusal_is_shown_and_nothing_is_done(node: Server, open_tab: Op
     assert await value(database, "SELECT state FROM service WHERE name = 'dm_check'") == "active"
 
 
-async def test_hostile_names_are_text(node: Server, open_tab: OpenTab, admin: Admin) -> None:
+async def test_hostile_names_are_text(node: Server, open_tab: OpenTab) -> None:
+    admin = await node.admin()
     await admin.ok("item.add", items=[{"key": HOSTILE}], services=["dm_check"])
     worker = await node.volunteer("worker")
     await worker.submit(await worker.bucket())
@@ -128,6 +131,25 @@ async def test_hostile_names_are_text(node: Server, open_tab: OpenTab, admin: Ad
         await tab.wait_until_loaded()
     assert "hacked" not in await tab.page.title()
     assert await tab.page.locator("main img, main script").count() == 0
+
+
+async def test_what_is_unseen_or_turns_the_direction_is_written_out(node: Server, open_tab: OpenTab) -> None:
+    unseen, written = "wall\u202eegap\u200b\x1b[2J", "wall\\u202eegap\\u200b\\x1b[2J"
+    admin = await node.admin()
+    await admin.ok("token.issue", role="viewer", label=unseen)
+    await admin.ok("item.add", items=[{"key": "ada", unseen: unseen}], services=["dm_check"])
+    item = (await admin.ok("item.show", key="ada"))["item"]
+    await node.volunteer("worker")
+    await admin.ok("client.deactivate", client_id="worker", reason=unseen)
+
+    tab = await open_tab(node, "tokens")
+    await as_role(tab, node, "admin")
+    await tab.wait_for_text("tbody tr", written)
+    assert written in (await tab.page.locator("tbody [title*='wall']").first.get_attribute("title") or "")
+    for address in (f"items/{item}", "clients/worker"):
+        await tab.open(address)
+        await tab.wait_for_text("main", written)
+        assert "\u202e" not in await tab.page.locator("body").inner_text()
 
 
 async def test_nothing_inline_runs(server: Server, open_tab: OpenTab) -> None:

@@ -48,10 +48,10 @@ async def test_a_page_that_is_left_leaves_no_subscription(server: Server, open_t
     tab = await open_tab(server)
     subscribed = SubscribedTopics(tab)
     await tab.page.reload()
-    await subscribed.wait_until("overview", "services", "events")
+    await subscribed.wait_until("overview", "services")
 
-    await change_page(tab, "clients", "Clients")
-    await subscribed.wait_until("clients", "services")
+    await change_page(tab, "buckets", "Buckets")
+    await subscribed.wait_until("buckets", "services")
     await change_page(tab, "nodes", "Nodes and database")
     await subscribed.wait_until("nodes", "database")
     await change_page(tab, "leaderboard", "Leaderboard")
@@ -68,11 +68,11 @@ async def test_a_frozen_view_is_subscribed_only_until_a_page_has_its_first_figur
     await tab.page.get_by_role("button", name="Freeze").click()
     await subscribed.wait_until()
 
-    await change_page(tab, "clients", "Clients")
-    await tab.wait_for_text(".lead", "0 clients in all")
+    await change_page(tab, "buckets", "Buckets")
+    await tab.wait_for_text(".lead", "0 open buckets in all")
     await subscribed.wait_until()
     await tab.page.keyboard.press("f")
-    await subscribed.wait_until("clients", "services")
+    await subscribed.wait_until("buckets", "services")
 
 
 async def test_requests_that_come_too_fast_are_repeated(start_server: StartServer, open_tab: OpenTab) -> None:

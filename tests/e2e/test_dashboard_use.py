@@ -12,6 +12,7 @@ from playwright.async_api import WebSocket
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.e2e.conftest import OpenTab
+from tests.e2e.test_dashboard_safety import as_role
 from tests.e2e.test_readme import Serving, a_free_port, folder
 from tests.e2e.volunteers import volunteers_at_work
 from tests.harness import Server
@@ -46,7 +47,7 @@ async def test_the_keyboard_reaches_everything(server: Server, open_tab: OpenTab
     assert await page.evaluate("document.activeElement.tagName") == "H1"
     await page.keyboard.press("/")
     await page.keyboard.type("gs?f")
-    assert await page.locator("input[type=search]").input_value() == "gs?f"
+    assert await page.locator("[data-search]").input_value() == "gs?f"
     await tab.wait_for_text("main h1", "Clients")
     await page.keyboard.press("Tab")
     await page.locator("main h1").focus()
@@ -57,7 +58,7 @@ async def test_the_keyboard_reaches_everything(server: Server, open_tab: OpenTab
     await page.keyboard.press("Escape")
     await page.locator("dialog").wait_for(state="detached")
     await page.keyboard.type("gs")
-    await page.get_by_role("link", name="Services", exact=True).focus()
+    await page.get_by_role("link", name="Work", exact=True).focus()
     assert await page.locator("main h1").inner_text() == "Clients"
 
 
@@ -121,6 +122,7 @@ async def test_a_token_is_asked_for_where_viewers_need_one(start_server: StartSe
     page = tab.page
     await page.locator("input[type=password]").fill("wrong")
     await page.get_by_role("button", name="Use this token").click()
+    await tab.wait_for_text("main .refusal", "token")
     await tab.wait_for_text("main", "The server does not let this page look")
     assert await tab.violations() == []
     await page.locator("input[type=password]").fill(await server.token("viewer"))
@@ -133,6 +135,23 @@ async def test_a_token_is_asked_for_where_viewers_need_one(start_server: StartSe
     assert "token" not in page.url
 
 
+async def test_a_wrong_token_leaves_an_open_dashboard_open(server: Server, open_tab: OpenTab) -> None:
+    tab = await open_tab(server)
+    await tab.wait_until_live()
+    await tab.page.get_by_role("button", name="Account: Viewer").click()
+    await tab.page.locator("input[type=password]").fill("wrong")
+    await tab.page.get_by_role("button", name="Use this token").click()
+    await tab.wait_for_text("dialog [role=alert]", "token")
+    assert await tab.violations() == []
+    await tab.page.keyboard.press("Escape")
+    assert await tab.page.locator(".connection.live").count() == 1
+    await as_role(tab, server, "operator")
+    await tab.page.get_by_role("button", name="Account: Operator").click()
+    await tab.page.get_by_role("button", name="Forget the token").click()
+    await tab.page.get_by_role("button", name="Account: Viewer").wait_for()
+
+
+@pytest.mark.long
 async def test_a_killed_node_is_waited_for_and_live_again(open_tab: OpenTab, folder: Path) -> None:
     serving = Serving(folder, a_free_port())
     process = serving.start()
@@ -145,15 +164,21 @@ async def test_a_killed_node_is_waited_for_and_live_again(open_tab: OpenTab, fol
         process.kill()
         process.wait()
         await tab.wait_for_text(".connection", "Reconnecting")
+        await tab.wait_for_text(".connection", "last seen")
+        await tab.wait_until_true("document.title === 'Server away · Coordinator'")
+        await tab.page.locator("main.away").wait_for()
+        await tab.wait_for_text(".obstacle", "The server does not answer.")
         await tab.wait_for_text(SETTLED, "of 300 items")  # what was known stays
         assert await tab.violations() == []
         process = serving.start()
         await tab.wait_until_live()
+        assert await tab.page.locator(".obstacle").count() == 0
         (folder / "accounts.csv").write_text("key\nanother\n")
         serving.run(add)
         await tab.wait_for_text(SETTLED, "of 301 items")
         # The browser itself tells of connections that were refused meanwhile; of nothing else.
-        tab.problems = [text for text in tab.problems if not re.match(r"WebSocket connection to .* failed", text)]
+        expected = r"WebSocket connection to .* failed|Failed to load resource: net::ERR_CONNECTION_"
+        tab.problems = [text for text in tab.problems if not re.match(expected, text)]
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

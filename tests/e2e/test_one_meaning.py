@@ -7,6 +7,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+import pytest
+
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.e2e.browser import Tab
@@ -28,14 +30,14 @@ Figures = Mapping[str, Mapping[str, int]]
 # What has a result and is nowhere else is settled; of two copies the one that can be had counts.
 COUNT = f"""
 SELECT s.name, coalesce(place, 'nowhere') AS place, count(*)
-  FROM item_service x JOIN service s USING (service_id)
+  FROM enrolled_item x JOIN service s USING (service_id)
   LEFT JOIN (SELECT DISTINCT ON (service_id, item_id) *
                FROM ({PLACES} UNION ALL SELECT service_id, item_id, 'settled' FROM result) p
               ORDER BY service_id, item_id, place = 'settled', place <> 'ready') p USING (service_id, item_id)
  GROUP BY 1, 2
 UNION ALL SELECT s.name, b.state || '_buckets', count(*)
   FROM bucket b JOIN service s USING (service_id) WHERE b.state <> 'done' GROUP BY 1, 2
-UNION ALL SELECT s.name, 'total', count(*) FROM item_service JOIN service s USING (service_id) GROUP BY 1"""
+UNION ALL SELECT s.name, 'total', count(*) FROM enrolled_item JOIN service s USING (service_id) GROUP BY 1"""
 
 
 async def by_sql(database: Database) -> Figures:
@@ -156,7 +158,7 @@ async def services_page(tab: Tab) -> dict[str, Any]:
 
 
 async def in_time(read: Callable[[], Awaitable[T]], expected: T) -> T:
-    """What a view shows once it is what is expected, or has had time enough: views lag by a second or two."""
+    """Read a view until it is as expected, or has had time enough: views lag by a second or two."""
     end = asyncio.get_running_loop().time() + PATIENCE
     while True:
         shown = await read()
@@ -199,7 +201,7 @@ async def run(server: Server, database: Database) -> None:
     await admin.ok("item.prioritize", service="dm_check", keys=[held["items"][4]["key"]])
 
     async def at_rest() -> bool:
-        """What the lost one held is free, and so much lies ready that no more buckets are made."""
+        """Buckets of the lost one are free, and so many lie ready that no more are made."""
         lost = await value(database, "SELECT count(*) FROM bucket WHERE client_id = 'gone'")
         figures = await by_sql(database)
         ready = [figures[service]["ready_buckets"] for service in ("dm_check", "second")]
@@ -208,6 +210,7 @@ async def run(server: Server, database: Database) -> None:
     await eventually(at_rest, "the ready pools are not filled")
 
 
+@pytest.mark.long
 async def test_each_number_means_the_same_wherever_it_stands(
     start_server: StartServer, database: Database, open_tab: OpenTab
 ) -> None:

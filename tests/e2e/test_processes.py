@@ -37,6 +37,7 @@ def until(serving: Serving, good: dict[str, int] | None, count: int) -> dict[str
 def test_two_processes_serve_and_a_dead_one_is_started_again(folder: Path) -> None:
     serving = Serving(folder, a_free_port())
     words = ["serve", "--data", "./data", "--port", str(serving.port), "--ops-port", "0", "--processes", "2"]
+    address = folder / "data" / "address"
     process = subprocess.Popen([*PROGRAM, *words], cwd=folder, stderr=subprocess.DEVNULL)
     try:
         wait_until_ready(serving.port, process)
@@ -48,6 +49,8 @@ def test_two_processes_serve_and_a_dead_one_is_started_again(folder: Path) -> No
         after = until(serving, before, 2)
         assert set(after) == set(before)
         assert sum(after[name] > before[name] for name in before) == 1
+        assert address.read_text() == f"ws://127.0.0.1:{serving.port}\n"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+    assert not address.exists()

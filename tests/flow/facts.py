@@ -1,4 +1,4 @@
-"""What the state machine knows, and what must be true of each answer."""
+"""Knowledge of the state machine, and the facts that must hold of each answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.store.bench import given
 
 @dataclass
 class Facts:
-    """What must be true, from what was answered."""
+    """Facts that must hold, from what was answered."""
 
     alive: dict[str, ItemId] = field(default_factory=dict)
     open: set[ItemId] = field(default_factory=set)

@@ -1,18 +1,21 @@
 """The database goes away at a chosen moment: its connections end, as when it restarts or the network fails.
 
-Or it is slow: commits are not answered for a while.
+Or it is slow: commits are not answered for a while, or it stands still.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import asyncpg
 
+from coordinator.embedded import EmbeddedPostgres
 from coordinator.errors import Unavailable
 from coordinator.model import BucketId
 from tests.store.bench import PATIENCE
@@ -34,6 +37,22 @@ _WAITING_FOR_A_STANDBY = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep')"""
 
 
+@contextmanager
+def standing_still(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """Stop all processes of a server; they go on at the end."""
+    postmaster = int((postgres.root / "data" / "postmaster.pid").read_text().split("\n", maxsplit=1)[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    stopped = [postmaster, *map(int, children)]
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):  # it was about to end, and the postmaster goes on first
+                os.kill(pid, signal.SIGCONT)
+
+
 class Outage:
     """Ends all connections to one database but its own."""
 
@@ -46,7 +65,7 @@ class Outage:
             await _end(db)
 
     async def during(self, step: Awaitable[T], bucket: BucketId, moment: Moment) -> T | None:
-        """What a step answers while its connection ends at that moment; None if it tells that the database is away.
+        """Answer of a step whose connection ends at that moment; None if it tells that the database is away.
 
         A step that never comes to that moment ends as it would; so may a commit, before all of Postgres has heard that
         it is to wait for a standby.
@@ -75,6 +94,15 @@ class Outage:
             yield
             await self._standby(db, "")
             await writing
+
+    async def give_up_commit(self, step: Awaitable[T]) -> T | None:
+        """Answer of a step whose commit is told to wait no longer for a standby; None: the database is away."""
+        async with self._connection() as db, self._standby_missing(db):
+            answer = asyncio.ensure_future(_answer(step))
+            async with asyncio.timeout(PATIENCE):
+                while not answer.done():
+                    await db.execute("SELECT pg_cancel_backend(pid)" + _OTHERS + " AND wait_event = 'SyncRep'")
+                return await answer
 
     @asynccontextmanager
     async def _standby_missing(self, db: Any) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from coordinator.wire.admin import items as wire
 from coordinator.wire.frames import Request
 from tests.store.bench import Bench, Worker
 
-# Everything that the clock looks at, of one service.
+# Everything that the clock looks at, of one service.  That no round was run meanwhile is no outage.
 _LATER = """
 UPDATE bucket SET touched_at = touched_at - make_interval(secs => {0}),
                   kept_until = kept_until - make_interval(secs => {0}),
@@ -31,7 +31,8 @@ UPDATE return_block SET until = until - make_interval(secs => {0});
 UPDATE bucket SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
  WHERE service_id = {1} AND state <> 'done';
 UPDATE waiting SET rank_at = rank_at - make_interval(secs => {0}), since = since - make_interval(secs => {0})
- WHERE service_id = {1}"""
+ WHERE service_id = {1};
+DELETE FROM server_clock"""
 
 _READY = """
 SELECT b.bucket_id, b.rank_at FROM bucket b
@@ -51,20 +52,20 @@ _REFUSED = "SELECT bucket_id FROM return_block WHERE client_id = $1 AND bucket_i
 _HAS_TO_WAIT = "SELECT wait_until > now() FROM membership WHERE client_id = $1 AND service_id = $2"
 
 _OVERTAKEN = """
-SELECT (SELECT min(rank_at) FROM waiting WHERE service_id = $1)
+SELECT (SELECT min(rank_at) FROM waiting_item WHERE service_id = $1)
      < (SELECT max(rank_at) FROM bucket WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What a client may be handed, as it was before an ask: the ranks of ready buckets."""
+    """Buckets that a client may be handed, as before an ask, by their ranks."""
 
     room: Room
     worker: Worker
     ready: dict[BucketId, datetime]
 
     async def check(self, got: Sequence[BucketId]) -> None:
-        """What was handed out since then was its turn, before all that it left."""
+        """Check that each bucket handed out since then was due before all that it left."""
         left = [rank for bucket, rank in self.ready.items() if bucket not in got]
         if left:
             assert all(bucket in self.ready for bucket in got), "made anew while there were ready ones"
@@ -84,7 +85,9 @@ class Queue:
 
     async def _front(self) -> datetime | None:
         """The first rank of what still waits, or could have been handed out instead; None if there is no such."""
-        waiting = await self.room.value("SELECT min(rank_at) FROM waiting WHERE service_id = $1", self.room.service)
+        waiting = await self.room.value(
+            "SELECT min(rank_at) FROM waiting_item WHERE service_id = $1", self.room.service
+        )
         ready = await self.room.rows(_READY, self.room.service, self.worker.client_id)
         return min([row["rank_at"] for row in ready] + ([] if waiting is None else [waiting]), default=None)
 
@@ -131,7 +134,7 @@ class Room(Bench):
     # What clients and admins do
 
     async def ask(self, worker: Worker, count: int, *, first: str | None = None) -> list[Claimed]:
-        """What an ask is served with, as the grant does it: the pool, then what waits, then what is not given back.
+        """Serve an ask as the grant does it: the pool, then what waits, then what is not given back.
 
         `first` is a statement on the service that runs before each claim.
         """
@@ -142,7 +145,7 @@ class Room(Bench):
             more = await self.claim(*[worker] * (count - len(got)))
             if not more:
                 async with self.database.connection() as db:
-                    one = await claims.claim_unblocked(db, self.service, worker.demand, self.boot)
+                    one = await claims.claim_unblocked(db, self.service, worker.demand, self.boot, self.settings)
                 more = [] if one is None else [one]
             if not more and not (await self.build(BuildReason.NOTHING_READY)).buckets:
                 break
@@ -150,7 +153,7 @@ class Room(Bench):
         return got
 
     async def queue_of(self, worker: Worker) -> Queue:
-        """What there is for a client now."""
+        """Return the queue of a client as it is now."""
         while await self.value(_OVERTAKEN, self.service):
             await self.build()  # as the next look of the clock does, half a second later at most
         ready = await self.rows(_READY, self.service, worker.client_id)
@@ -180,7 +183,7 @@ class Room(Bench):
     async def ids(self) -> dict[str, int]:
         """The items of this service by key."""
         found = await self.rows(
-            "SELECT i.key, i.item_id FROM item i JOIN item_service s USING (item_id) WHERE s.service_id = $1",
+            "SELECT i.key, i.item_id FROM item i JOIN enrolled_item s USING (item_id) WHERE s.service_id = $1",
             self.service,
         )
         return {row["key"]: row["item_id"] for row in found}

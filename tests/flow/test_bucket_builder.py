@@ -99,7 +99,7 @@ async def test_the_pool_is_kept_at_twice_what_the_clients_may_ask_for(open_room:
     assert (await room.build()).buckets == 0
     assert len(await room.claim(*[await room.worker("ada")] * 5)) == 5
     assert (await room.build()).buckets == 5
-    assert await room.value("SELECT count(*) FROM waiting") == 100 - 13 * 3
+    assert await room.value("SELECT count(*) FROM waiting_item") == 100 - 13 * 3
 
 
 async def test_a_run_takes_no_more_than_it_may(open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ async def test_a_run_takes_no_more_than_it_may(open_room: OpenRoom, monkeypatch:
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(40)])
     assert (await room.build()).buckets == 4
-    assert await room.value("SELECT count(*) FROM waiting") == 28
+    assert await room.value("SELECT count(*) FROM waiting_item") == 28
 
 
 async def test_short_buckets_only_when_someone_wants_one(open_room: OpenRoom) -> None:
@@ -117,7 +117,7 @@ async def test_short_buckets_only_when_someone_wants_one(open_room: OpenRoom) ->
     await room.add(["a", "b", "c"])
     await room.build()
     assert await _ready(room) == []
-    assert await room.value("SELECT count(*) FROM waiting") == 3
+    assert await room.value("SELECT count(*) FROM waiting_item") == 3
     await room.build(BuildReason.NOTHING_READY)
     assert await _ready(room) == [3]
     await room.add([f"k{n}" for n in range(6)])
@@ -131,9 +131,9 @@ async def test_what_is_left_over_waits_on_with_its_rank(open_room: OpenRoom) -> 
     room = await open_room(bucket_size=4)
     await room.worker("ada")
     await room.add([f"k{n}" for n in range(6)])
-    before = {row["item_id"]: row for row in await room.rows("SELECT * FROM waiting")}
+    before = {row["item_id"]: row for row in await room.rows("SELECT * FROM waiting_item")}
     await room.build()
-    after = await room.rows("SELECT * FROM waiting")
+    after = await room.rows("SELECT * FROM waiting_item")
     assert len(after) == 2
     assert all(row == before[row["item_id"]] for row in after)
 
@@ -199,6 +199,6 @@ async def test_a_queue_is_looked_at_from_where_it_was_left_until_something_is_he
     assert sorted(item for row in made for item in row["items"]) == first
     room.builder.forget(room.service)
     assert (await room.build()).buckets == 1
-    assert await room.value("SELECT count(*) FROM waiting") == 0
+    assert await room.value("SELECT count(*) FROM waiting_item") == 0
     made = await room.rows("SELECT items FROM bucket_items JOIN bucket USING (bucket_id) ORDER BY rank_at, items")
     assert sorted(made[0]["items"]) == urgent

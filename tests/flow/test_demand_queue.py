@@ -24,8 +24,9 @@ from coordinator.flow.demand_queue import (
     DemandQueue,
     Ticket,
 )
-from coordinator.flow.dispatcher import MOST_DEMANDS_A_CLAIM, Step, next_step
+from coordinator.flow.dispatcher import LOOK_AGAIN_SOON, MOST_DEMANDS_A_CLAIM, Step, next_step
 from coordinator.flow.pool_view import (
+    BELIEVE_EMPTY_FOR,
     LOOK_AT_EMPTY_POOL_AFTER,
     POOL_STATES,
     PoolEvent,
@@ -47,7 +48,9 @@ class Session:
     client_id: ClientId
     session_id: SessionId = field(default_factory=lambda: SessionId(UUID(int=next(_numbers))))
     address: str = ""
+    agent: str | None = None
     draining: bool = False
+    told_notices: frozenset[int] | None = None
     alive: bool = True
 
     @property
@@ -81,8 +84,11 @@ PUT_INTO: dict[ClientState, ClientEvent | None] = {
 }
 
 
+REASONS = (ClientEvent.MUST_WAIT, ClientEvent.ONLY_RETURNED_ONES, ClientEvent.UNLUCKY, ClientEvent.HOLDS_ENOUGH)
+
+
 def happens(queue: DemandQueue, client: ClientId, event: ClientEvent) -> None:
-    if event in (ClientEvent.MUST_WAIT, ClientEvent.ONLY_RETURNED_ONES, ClientEvent.HOLDS_ENOUGH):
+    if event in REASONS:
         queue.set_aside(client, event, 10.0, 1e9)
     elif event is ClientEvent.SOMETHING_CAME:
         queue.something_came()
@@ -182,6 +188,24 @@ def test_an_empty_pool_is_looked_at_again_whatever_is_asked() -> None:
     for passed, state in ((0.99, PoolState.EMPTY), (1.0, PoolState.UNKNOWN)):
         pool.look_if_due(10.0 + passed * LOOK_AT_EMPTY_POOL_AFTER)
         assert pool.state is state
+
+
+def test_asking_at_once_again_and_again_does_not_make_it_look_each_time() -> None:
+    pool = PoolView()
+    pool.found_empty(10.0)
+    for passed, state in ((0.99, PoolState.EMPTY), (1.0, PoolState.UNKNOWN)):
+        pool.asked_at_once(10.0 + passed * BELIEVE_EMPTY_FOR)
+        assert pool.state is state
+
+    heard = PoolView()
+    heard.found_empty(10.0)
+    heard.on(PoolEvent.ITEMS_CAME)
+    assert heard.state is PoolState.NEW_ITEMS, "what is heard counts at once"
+
+    busy = PoolView()
+    busy.found_empty(10.0, LOOK_AGAIN_SOON)  # another builder was at work: that is no empty queue
+    busy.asked_at_once(10.0)
+    assert busy.state is PoolState.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -298,7 +322,7 @@ class Turns(RuleBasedStateMachine):
         self.now += passed
         if event is ClientEvent.MOMENT_CAME:
             self.queue.look_if_due(self.now)
-        elif event in (ClientEvent.MUST_WAIT, ClientEvent.ONLY_RETURNED_ONES, ClientEvent.HOLDS_ENOUGH):
+        elif event in REASONS:
             self.queue.set_aside(client, event, self.now, 1.0)
         else:
             happens(self.queue, client, event)
@@ -329,7 +353,7 @@ TestTurns.settings = settings(max_examples=60, stateful_step_count=40, deadline=
 
 
 @given(
-    reason=st.sampled_from([ClientEvent.MUST_WAIT, ClientEvent.ONLY_RETURNED_ONES, ClientEvent.HOLDS_ENOUGH]),
+    reason=st.sampled_from(REASONS),
     ends_at=st.floats(0.0, 5.0),
     unlucky=st.integers(0, 1),
     pauses=st.lists(st.floats(0.001, 0.2), min_size=1, max_size=40),

@@ -34,7 +34,7 @@ from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.errors import Conflict, StaleClaim, UnassignedItems
 from coordinator.model import Claimed, ItemId
-from coordinator.store import claims, statistics
+from coordinator.store import recollects, statistics
 from coordinator.store.pool import Database
 from coordinator.store.results import CheckedSubmit, SubmitOutcome
 from tests.flow.facts import Facts, in_order
@@ -48,7 +48,7 @@ settings.register_profile("ci", max_examples=200, stateful_step_count=50, deadli
 T = TypeVar("T")
 
 CLIENTS = ("ada", "ada", "bob", "cleo")
-"""Whose the sessions are; two of them are one client's."""
+"""Clients of the sessions; two of them are one client's."""
 
 _numbers = itertools.count()
 
@@ -327,7 +327,7 @@ class Life(RuleBasedStateMachine):
 
     async def _keep(self, worker: Worker) -> None:
         async with self.database.connection() as db:
-            await claims.keep_for_reconnect(db, [worker.session_id], 60.0)
+            await recollects.keep_for_reconnect(db, [worker.session_id], 60.0)
 
     @rule(picks=st.lists(PICK, max_size=3), place=st.integers(0, len(CLIENTS) - 1))
     def recollect(self, picks: list[int], place: int) -> None:
@@ -405,13 +405,13 @@ class Life(RuleBasedStateMachine):
             await self._check_counts()
 
     async def _check_counts(self) -> None:
-        """What the counters say, folded or not, is what a scan finds."""
+        """Counters, folded or not, say what a scan finds."""
         room, facts = self.room, self.facts
         async with self.database.connection() as db:
             if self.checks % 12 == 0:
                 await statistics.fold(db)
             state = (await statistics.state(db))[room.service]
-            waiting = await db.fetchval("SELECT count(*) FROM waiting WHERE service_id = $1", room.service)
+            waiting = await db.fetchval("SELECT count(*) FROM waiting_item WHERE service_id = $1", room.service)
             quarantined = await db.fetchval("SELECT count(*) FROM quarantine WHERE service_id = $1", room.service)
         assert (state.total, state.waiting, state.quarantined) == (len(facts.alive), waiting, quarantined)
         assert (state.left, state.settled) == (len(facts.open) - quarantined, len(facts.alive) - len(facts.open))
@@ -442,7 +442,7 @@ class Life(RuleBasedStateMachine):
             self.run(self._finish())
 
     async def _finish(self) -> None:
-        """Whatever has happened, honest clients bring the rest to its end."""
+        """Honest clients bring the rest to its end, whatever has happened."""
         room, facts = self.room, self.facts
         for worker in self.workers:
             await room.cut_off(worker)
@@ -472,6 +472,7 @@ class Life(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.hypothesis
 @pytest.mark.long
 def test_anything_in_any_order(dsn_for_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Life.chance = random.Random()

@@ -1,4 +1,4 @@
-"""What the steps tell, through real sockets."""
+"""Events of the steps, through real sockets."""
 
 from __future__ import annotations
 
@@ -26,6 +26,26 @@ def test_no_text_of_an_event_is_long() -> None:
     events.emit("fault", "x" * 10_000, client="ada", service="dm_check", bucket="b")
     (event,) = events.since(0)
     assert (len(event.text), event.client, event.service, event.bucket) == (MAX_EVENT_TEXT, "ada", "dm_check", "b")
+
+
+async def test_a_request_about_something_that_is_not_there_is_no_event_of_it(server: Server) -> None:
+    admin = await server.admin()
+    await server.volunteer("ada")
+    assert await admin.refused("service.pause", service="nothing") == "not_found"
+    assert await admin.refused("client.deactivate", client_id="nobody", service="dm_check") == "not_found"
+    assert await admin.refused("bucket.release", bucket_id="0" * 32) == "not_found"
+    await admin.ok("client.deactivate", client_id="ada")
+    told = [
+        (one.text.split()[1], one.client, one.service, one.bucket)
+        for one in server.node.events.since(0)
+        if one.kind == "admin"
+    ]
+    assert told == [
+        ("nothing", None, None, None),
+        ("nobody", None, "dm_check", None),
+        ("0" * 32, None, None, None),
+        ("ada", "ada", None, None),
+    ]
 
 
 async def test_the_steps_tell_what_happens(server: Server) -> None:

@@ -12,7 +12,7 @@ import pytest
 from coordinator.config import Settings
 from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.wire import admin as wire
-from coordinator.wire.admin import activity, buckets, clients, items, nodes, results, services, system, tokens
+from coordinator.wire.admin import activity, buckets, clients, items, nodes, notices, results, services, system, tokens
 from coordinator.wire.codec import tag_of
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server
@@ -39,9 +39,10 @@ SERVICE = {"service", "plugin", "title", "state", "settings"}
 NO_BUCKET = str(uuid4())
 SCHEMA = {"type": "object"}
 
-# "$bucket", "$token" and "$invalidation" are replaced by those of the test.
+# "$bucket", "$token", "$notice" and "$invalidation" are replaced by those of the test.
 TABLE: dict[type[Any], Row] = {
     services.ServiceList: Row({}, LISTED, wrong={"limit": 0}),
+    services.ServicePlugins: Row({}, LISTED, wrong={"limit": 0}),
     services.ServiceShow: Row(
         {"service": "dm_check"}, SERVICE | {"counts"}, ("service",), {"service": 5}, {"service": "nothing"}
     ),
@@ -79,6 +80,7 @@ TABLE: dict[type[Any], Row] = {
         {"service": "nothing"},
     ),
     items.ItemDelete: Row({"keys": ["account1"]}, {"deleted", "unknown"}, ("keys",), {"keys": "account1"}),
+    items.ItemList: Row({"prefix": "account"}, LISTED, wrong={"state": "done"}, unknown={"service": "nothing"}),
     items.ItemWaiting: Row({"service": "dm_check"}, LISTED, ("service",), {"limit": 1001}, {"service": "nothing"}),
     items.ItemShow: Row(
         {"key": "account0"}, {"item", "key", "attributes", "services"}, ("key",), {"key": 5}, {"key": "nobody"}
@@ -110,6 +112,10 @@ TABLE: dict[type[Any], Row] = {
         {"format": "xml"},
         {"service": "nothing"},
     ),
+    results.ResultChanges: Row(
+        {"service": "dm_check"}, LISTED | {"more"}, ("service",), {"limit": 0}, {"service": "nothing"}
+    ),
+    results.ResultInvalidations: Row({}, LISTED, wrong={"after": "x"}),
     results.ResultInvalidate: Row(
         {"client_id": "volunteer", "dry_run": True, "requeue": True},
         {"count", "invalidation_id"},
@@ -144,6 +150,17 @@ TABLE: dict[type[Any], Row] = {
     ),
     clients.ClientForgetSecret: Row(
         {"client_id": "volunteer"}, {"forgotten", "released"}, ("client_id",), {"client_id": 5}, {"client_id": "nobody"}
+    ),
+    clients.ClientExport: Row(
+        {"client_id": "volunteer"}, LISTED, ("client_id",), {"limit": 0}, {"client_id": "nobody"}
+    ),
+    clients.ClientErase: Row(
+        {"client_id": "volunteer"}, {"erased"}, ("client_id",), {"client_id": 5}, {"client_id": "nobody"}
+    ),
+    notices.NoticeSend: Row({"text": "hello"}, {"notice_id"}, ("text",), {"level": "loud"}, {"service": "nothing"}),
+    notices.NoticeList: Row({}, LISTED, wrong={"limit": 0}),
+    notices.NoticeWithdraw: Row(
+        {"notice_id": "$notice"}, {"withdrawn"}, ("notice_id",), {"notice_id": 5}, {"notice_id": "none"}
     ),
     tokens.TokenIssue: Row(
         {"role": "viewer", "label": "screen"},
@@ -184,6 +201,8 @@ def test_what_an_operator_may_not() -> None:
         "service.revoke",
         "service.restore",
         "client.forget_secret",
+        "client.export",
+        "client.erase",
         "node.drain",
     }
 
@@ -196,6 +215,8 @@ async def stage(server: Server, good: Message) -> Message:
     admin = await server.admin()
     if "$token" in good.values():
         return {"token_id": (await admin.ok("token.issue", role="viewer", label="x"))["token_id"]}
+    if "$notice" in good.values():
+        return {"notice_id": (await admin.ok("notice.send", text="x"))["notice_id"]}
     if "$invalidation" in good.values():
         done = await admin.ok("result.invalidate", service="dm_check", dry_run=False, requeue=False)
         return {"invalidation_id": done["invalidation_id"]}
@@ -266,3 +287,34 @@ async def test_other_tokens_do_not_open_the_channel(server: Server, role: str) -
     answer = await peer.ask_for("hello", protocol=1, token=await server.token(role))
     assert answer["code"] == "forbidden"
     assert await peer.close_code() == 4501
+
+
+async def test_the_reason_of_a_deactivation_is_kept_and_shown(server: Server, admin: Admin) -> None:
+    await server.volunteer("ada")
+    await admin.ok("client.deactivate", client_id="ada", service="dm_check", reason="results disagree")
+    (membership,) = (await admin.ok("client.show", client_id="ada"))["services"]
+    assert (membership["inactive"], membership["inactive_reason"]) == ("admin", "results disagree")
+    await admin.ok("client.activate", client_id="ada", service="dm_check")
+
+    await admin.ok("client.deactivate", client_id="ada", reason="spam")
+    (row,) = (await admin.ok("client.list"))["rows"]
+    assert (row["state"], row["deactivated"]) == ("deactivated", "spam")
+    assert (row["services"][0]["inactive"], row["services"][0]["inactive_reason"]) == (None, None)
+    await admin.ok("client.activate", client_id="ada")
+    assert (await admin.ok("client.show", client_id="ada"))["deactivated"] is None
+
+
+async def test_plugins_are_listed_and_one_that_is_not_there_is_answered_with_what_to_do(admin: Admin) -> None:
+    page = await admin.ok("service.plugins", limit=2)
+    rest = await admin.ok("service.plugins", after=page["next"])
+    rows = {row["plugin"]: row for row in (*page["rows"], *rest["rows"])}
+    assert rest["next"] is None
+    assert list(rows) == sorted(rows)
+    assert rows["dm_check"]["services"] == ["dm_check"]
+    assert rows["generic"]["services"] == []
+    assert "result_schema" in rows["generic"]["settings"]
+
+    refusal = await admin.ask_for("service.add", service="mine", plugin="not_there")
+    assert refusal["code"] == "not_found"
+    assert "dm_check" in refusal["message"]
+    assert "pip install" in refusal["message"]

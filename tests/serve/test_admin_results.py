@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from coordinator.admin import results
-from coordinator.cli.export import CSV_COLUMNS
+from coordinator.cli.export import ROW_FIELDS
 from coordinator.flow import requeue
 from coordinator.store import export as store_export
 from coordinator.store.pool import Database
@@ -277,7 +277,7 @@ async def test_export_of_a_million_results_takes_no_more_memory(
             # In the order of their claims, which have the items in the order of their numbers: so each comes once.
             assert row["claim"] >= last[0]
             assert row["item"] > last[1]
-            assert tuple(row) == CSV_COLUMNS
+            assert tuple(row) == ROW_FIELDS
             count, last = count + 1, (row["claim"], row["item"])
     assert count == 1_000_000
 
@@ -328,3 +328,78 @@ async def test_an_export_goes_on_after_where_it_was_broken_off(
     assert {row["key"] for row in rows} >= {"k1", 'k5, "quoted"'}
     assert json.loads(rows[0]["value"]) == {"dm": "DM"}
     assert rows[0]["valid"] == "true"
+
+
+async def test_what_is_reinstated_waits_no_more_and_what_is_claimed_goes_on(server: Server, admin: Admin) -> None:
+    await sizes(admin, 5)
+    await admin.add(20, services=["dm_check"])
+    ada, bob = await server.volunteer("ada"), await server.volunteer("bob")
+    for _ in range(4):
+        await ada.submit(await ada.bucket(), "DM")
+
+    await admin.ok("service.pause", service="dm_check")  # else what waits is soon in buckets
+    gone = await invalidate(admin, client_id="ada", requeue=True)
+    waiting = [row["key"] for row in (await admin.ok("item.waiting", service="dm_check"))["rows"]]
+    assert len(waiting) == 20
+    await admin.ok("item.prioritize", keys=waiting[:12], service="dm_check")  # of five, five and two
+    await admin.ok("service.resume", service="dm_check")
+    assert [(await bob.push("service"))["state"] for _ in range(2)] == ["paused", "active"]
+    claimed = await bob.bucket()
+    again = {item["key"] for item in claimed["items"]}
+
+    await admin.ok("result.reinstate", invalidation_id=gone["invalidation_id"])
+    assert (await admin.ok("item.waiting", service="dm_check"))["rows"] == []
+    for key in waiting:
+        assert await state(admin, key) == ("claimed" if key in again else "settled", [("ada", True)])
+    assert await bob.refused("ask", service="dm_check", count=1, wait=False) == "no_work"
+
+    stored = await bob.submit(claimed, "NON_DM")
+    assert (stored["stored"], stored["discarded"]) == (len(again), 0)
+    for key in again:
+        assert await state(admin, key) == ("settled", [("bob", True), ("ada", True)])
+
+
+async def test_changes_are_told_page_by_page_with_what_an_export_has(server: Server, admin: Admin) -> None:
+    volunteer = await server.volunteer("ada")
+    await admin.add(3)
+    await volunteer.submit(await volunteer.bucket())
+
+    page = await admin.ok("result.changes", service="dm_check", limit=2)
+    assert (len(page["rows"]), page["more"]) == (2, True)
+    rest = await admin.ok("result.changes", service="dm_check", after=page["next"])
+    assert (len(rest["rows"]), rest["more"]) == (1, False)
+    rows = [*page["rows"], *rest["rows"]]
+    assert {row.pop("change") for row in rows} == {"stored"}
+    exported = (await admin.ok("result.export", service="dm_check", format="jsonl"))["rows"]
+    assert sorted(rows, key=lambda row: row["item"]) == sorted(exported, key=lambda row: row["item"])
+
+    await admin.ok("item.delete", keys=[rows[0]["key"]])
+    gone = await admin.ok("result.changes", service="dm_check", after=rest["next"])
+    (row,) = gone["rows"]
+    assert (row["change"], row["item"], row.keys()) == (
+        "deleted", rows[0]["item"], {"change", "service", "item", "at"}
+    )  # fmt: skip
+    idle = await admin.ok("result.changes", service="dm_check", after=gone["next"])
+    assert (idle["rows"], idle["next"], idle["more"]) == ([], gone["next"], False)
+
+    assert await admin.refused("result.changes", service="nothing") == "not_found"
+    assert await admin.refused("result.changes", service="dm_check", after="x") == "bad_message"
+
+
+async def test_invalidations_are_listed_with_what_was_meant_and_whether_they_still_hold(
+    server: Server, admin: Admin
+) -> None:
+    volunteer = await server.volunteer("ada")
+    await admin.add(2)
+    await volunteer.submit(await volunteer.bucket())
+    first = await admin.ok("result.invalidate", client_id="ada", dry_run=False, requeue=False)
+    await admin.ok("result.reinstate", invalidation_id=first["invalidation_id"])
+    await admin.ok("result.invalidate", service="dm_check", since="2026-01-01T00:00:00Z", dry_run=False, requeue=False)
+
+    page = await admin.ok("result.invalidations", limit=1)
+    rest = await admin.ok("result.invalidations", after=page["next"])
+    of_ada, of_service = page["rows"][0], rest["rows"][0]
+    assert (of_ada["client_id"], of_ada["service"], of_ada["results"], of_ada["claims"]) == ("ada", None, 2, 1)
+    assert of_ada["reinstated_at"] is not None
+    assert (of_service["client_id"], of_service["service"], of_service["results"]) == (None, "dm_check", 2)
+    assert (of_service["since"], of_service["reinstated_at"]) == ("2026-01-01T00:00:00Z", None)

@@ -55,7 +55,7 @@ async def test_items_for_all_services_pass_over_one_that_another_node_has_just_s
         await db.execute("UPDATE service SET state = $1 WHERE name = 'dm_check'", state)
         await admin.add(2)
         rows = await db.fetch(
-            "SELECT s.name, count(*) AS n FROM item_service JOIN service s USING (service_id) GROUP BY 1"
+            "SELECT s.name, count(*) AS n FROM enrolled_item JOIN service s USING (service_id) GROUP BY 1"
         )
     assert {row["name"]: row["n"] for row in rows} == {"follower_check": 2, "following_check": 2}
 
@@ -298,6 +298,7 @@ async def test_forgetting_a_secret(server: Server, admin: Admin, volunteer: Volu
     assert await admin.refused("client.forget_secret", client_id="nobody") == "not_found"
 
 
+@pytest.mark.long
 async def test_clients_work_on_while_services_come_and_go(start_server: StartServer) -> None:
     """Nobody is disconnected, nothing acknowledged is lost, nobody gets work of a service after it was revoked."""
     server = await start_server(registrations_per_minute=10_000)

@@ -374,6 +374,47 @@ async def test_each_settled_item_starts_the_time_anew(start_server: StartServer,
     assert steady.pushes.empty()
 
 
+async def test_a_claim_ends_after_max_claim_time_whatever_its_progress(
+    start_server: StartServer, database: Database
+) -> None:
+    await configure(database, max_claim_time=2, dead_after=60)
+    server = await start_server()
+    admin, slow = await server.admin(), await server.volunteer("slow")
+    await admin.add(40)
+    begun = monotonic()
+    bucket = await slow.bucket()
+    while slow.pushes.empty():  # it settles one item after the other, so that it is never dead
+        assert monotonic() - begun < 5
+        item = bucket["items"].pop()["item"]
+        await slow.submit(bucket, items=[item], final=False)
+        await asyncio.sleep(0.2)
+    lost = await slow.push("bucket_lost")
+    assert (lost["bucket_id"], lost["claim"], lost["reason"]) == (bucket["bucket_id"], bucket["claim"], "expired")
+    assert 1.9 < monotonic() - begun < 4
+    assert (await slow.submit(bucket))["code"] == "stale_claim"
+    other = await server.volunteer("other")
+    assert (await other.bucket())["bucket_id"] == bucket["bucket_id"]
+
+
+async def test_who_is_cut_off_and_comes_back_has_no_more_time_for_a_claim(
+    start_server: StartServer, database: Database
+) -> None:
+    await configure(database, max_claim_time=2)
+    server = await start_server()
+    admin, client = await server.admin(), await server.volunteer("client")
+    await admin.add(4)
+    begun = monotonic()
+    bucket = await client.bucket()
+    held = [{"bucket_id": bucket["bucket_id"], "claim": bucket["claim"]}]
+    await asyncio.sleep(1)
+    client.cut()
+    again, welcome = await join_again(server, "client", holds=held)
+    assert welcome["recollected"]["regranted"] == [bucket["bucket_id"]]
+    await again.push("bucket")
+    assert (await again.push("bucket_lost"))["reason"] == "expired"
+    assert monotonic() - begun < 3.5
+
+
 async def test_a_client_silent_for_longer_than_the_ping_timeout_is_gone(start_server: StartServer) -> None:
     server = await start_server(ping_interval=0.3, ping_timeout=0.3)
     admin, waiting = await server.admin(), await server.volunteer("waiting")

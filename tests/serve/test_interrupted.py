@@ -11,9 +11,9 @@ import pytest
 from coordinator.flow import pool_view
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.session_registry import Holder
-from coordinator.model import Claimed, ClientId, Demand, ServiceId, SessionId
-from coordinator.store import building, claims
-from coordinator.store.pool import Database
+from coordinator.model import Claimed, ClientId, ClientMembership, Demand, ServiceId, ServiceSettings, SessionId
+from coordinator.store import building, claims, clients
+from coordinator.store.pool import Connection, Database
 from tests.conftest import StartServer
 from tests.flow.outage import Outage
 from tests.flow.room import stop_clock
@@ -68,12 +68,12 @@ async def test_what_no_session_holds_is_freed_after_the_database_was_away(
     await admin.add(3, services=["dm_check"])
     await volunteer.ok("ask", service="dm_check", count=1)
     bucket = await volunteer.push("bucket")
-    lost = Demand(ClientId("volunteer"), SessionId(uuid4()))
+    lost = Demand(ClientId("volunteer"), SessionId(uuid4()), "127.0.0.1")
     await admin.add(3, prefix="more", services=["dm_check"])
     async with database.connection() as db:
         async with db.transaction():
             await building.make(db, ServiceId(1), 10, 180, short=True)
-        (claimed,) = (await claims.claim(db, ServiceId(1), [lost], server.node.boot)).claimed
+        (claimed,) = (await claims.claim(db, ServiceId(1), [lost], server.node.boot, ServiceSettings())).claimed
     waiting = await server.volunteer("waiting")
     await waiting.ok("ask", service="dm_check", count=1)
     await Outage(database.dsn).strike()
@@ -129,3 +129,26 @@ async def test_who_asked_is_served_though_the_first_bucket_could_not_be_handed_o
     assert not faults
     assert (await volunteer.ok("ask", service="dm_check", count=1))["pending"] == 1
     await volunteer.push("bucket")  # the first one was freed, for no session holds it
+
+
+async def test_an_older_reading_of_a_client_does_not_undo_a_newer_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volunteer = await server.volunteer("volunteer")
+    await volunteer.ok("leave", service="dm_check")
+    read, has_read, go_on = clients.memberships, asyncio.Event(), asyncio.Event()
+
+    async def slow(db: Connection, client: ClientId) -> list[ClientMembership]:
+        found = await read(db, client)
+        if not has_read.is_set():
+            has_read.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(clients, "memberships", slow)
+    late = asyncio.create_task(server.node.parts.work.memberships.reload(ClientId("volunteer")))
+    await has_read.wait()
+    await volunteer.ok("join", service="dm_check", profile={"source": "volunteer"})
+    go_on.set()
+    await late
+    assert (await volunteer.ok("ask", service="dm_check", count=1))["count"] == 1

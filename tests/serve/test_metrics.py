@@ -183,7 +183,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 WORDS = {
-    *("sum", "max", "by", "on", "and", "rate", "increase", "topk", "histogram_quantile", "label_values"),
+    *("sum", "max", "min", "by", "on", "and", "rate", "increase", "topk", "histogram_quantile", "label_values"),
     *("service", "state", "kind", "health", "statement", "channel", "le", "job", "instance"),
 }
 
@@ -211,6 +211,22 @@ def test_there_are_expressions_in_both() -> None:
     alerts = len(re.findall("- alert:", (DEPLOY / "alerts.yml").read_text()))
     assert sum(where.startswith("alerts") for where in found) == alerts > 8
     assert sum(where.startswith("grafana") for where in found) > 12
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for alert in (DEPLOY / "alerts.yml").read_text().split("- alert: ")[1:]:
+        assert re.search(r'description: ".{40,}"', alert), alert.partition("\n")[0]
+
+
+async def test_an_open_transaction_and_the_lease_are_told(server: Server, database: Database) -> None:
+    async with database.transaction() as db:
+        await db.execute("SELECT 1")
+        await asyncio.sleep(0.2)
+        page = await scrape(server)
+    assert (page.get("coordinator_oldest_transaction_seconds") or 0) >= 0.2
+    assert 5 < (page.get("coordinator_lease_seconds") or 0) <= 15
+    assert (page.get("coordinator_database_bytes") or 0) > 1_000_000
+    assert (page.get("coordinator_data_free_bytes") or 0) > 1_000_000
 
 
 async def test_whatever_deploy_uses_is_there(start_server: StartServer, database: Database) -> None:

@@ -62,7 +62,12 @@ async def test_wrong_shape_comes_before_not_registered(server: Server) -> None:
     client = await server.client()
     await client.hello("nobody")
     assert await client.refused("release", bucket_id=NOWHERE) == "bad_message"
-    assert await client.refused("release", bucket_id=NOWHERE, claim=-1) == "bad_message"
+    for claim in (-1, 0, 2**53, 1.5, "1"):
+        assert await client.refused("release", bucket_id=NOWHERE, claim=claim) == "bad_message"
+    for name in ("", "x" * 65, "x" * 100, 7):
+        assert await client.refused("release", bucket_id=name, claim=1) == "bad_message"
+        submit: Message = {"bucket_id": name, "claim": 1, "results": [], "final": True}
+        assert await client.refused("submit", **submit) == "bad_message"
     assert await client.refused("release", bucket_id=NOWHERE, claim=1) == "not_registered"
 
 
@@ -102,7 +107,7 @@ async def test_a_recollect_of_an_unregistered_client_is_refused(server: Server) 
 
 async def test_an_unknown_bucket_comes_before_not_joined_and_bad_results(server: Server, volunteer: Volunteer) -> None:
     await volunteer.ok("leave", service="dm_check")
-    for name in (NOWHERE, "not a uuid", ""):
+    for name in (NOWHERE, "not a uuid", "x" * 64):
         assert await volunteer.refused("release", bucket_id=name, claim=1) == "unknown_bucket"
         answer = await volunteer.ask_for(
             "submit", bucket_id=name, claim=1, results=[{"item": 1, "dm": "PERHAPS"}], final=True
@@ -294,6 +299,7 @@ async def test_an_idle_membership_refuses_only_ask_and_report(
     assert (repeat["type"], repeat["duplicate"]) == ("stored", True)
     assert await volunteer.refused("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"]) == "stale_claim"
     await volunteer.ok("activate", service="dm_check")
+    await execute(server.database, "DELETE FROM return_block")
     assert len(ids(await volunteer.bucket())) == 2
 
 

@@ -1,4 +1,4 @@
-"""Whoever is set aside is looked at again within a second once the reason has ended, though no signal tells of it.
+"""A client that is set aside is looked at again within a second of the end of its reason, though no signal tells of it.
 
 And though others go on asking and being served, which keeps the dispatcher from ever being idle.
 """

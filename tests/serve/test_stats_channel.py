@@ -8,6 +8,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from coordinator.wire import stats as wire
+from coordinator.wire.stats_clients import ClientRow
 from tests.conftest import StartServer
 from tests.harness import Server, Viewer
 from tests.serve.tools import eventually
@@ -142,7 +143,7 @@ async def test_every_topic_comes_at_once_and_is_what_its_type_says(server: Serve
     assert set(found["overview"]) == set(wire.Overview.__struct_fields__)
     for topic, row in [
         ("services", wire.ServiceRow),
-        ("clients", wire.ClientRow),
+        ("clients", ClientRow),
         ("buckets", wire.BucketRow),
         ("nodes", wire.NodeRow),
     ]:

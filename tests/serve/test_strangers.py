@@ -6,8 +6,9 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import pytest
 import uvloop
@@ -15,7 +16,9 @@ from websockets.exceptions import InvalidMessage
 
 from coordinator.app import Node
 from coordinator.config import Settings
+from coordinator.flow.readiness import LOOKS_APART, Readiness
 from coordinator.serve import limits
+from coordinator.serve.client_channel import ClientSession
 from tests.harness import PATIENCE, Admin, Server, Volunteer
 from tests.serve.tools import RawPeer, eventually, works_well
 
@@ -32,6 +35,21 @@ JUNK = (
     b"GET / HTTP/1.1\r\n: \r\n\r\n",
 )
 
+AFTER_THE_HANDSHAKE = tuple(
+    UPGRADE.replace(b"/v1/client", channel) + frames
+    for channel in (b"/v1/client", b"/v1/stats", b"/v1/admin")
+    for frames in (
+        b"\x81\x82\x00\x00\x00\x00{}",  # a message of the wrong shape
+        b"\x81\x81\x00\x00\x00\x00\xff",  # no UTF-8
+        b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff",  # of 2^64 - 1 bytes
+        b"\x88\x82\x00\x00\x00\x00\x03\xe8",  # a close
+        b"\x88\x82\x00\x00\x00\x00\x00\x00",  # a close with a code that there is not
+        b"\x83\x80\x00\x00\x00\x00",  # an unknown opcode
+        b"\x01\x82\x00\x00\x00\x00{}",  # a message that does not end
+        b"\x81\x02{}",  # without a mask
+    )
+)
+
 
 def knock_and_reset(port: int, data: bytes, *, wait: bool) -> None:
     """Send some bytes, wait for an answer or not, and end the connection with a RST."""
@@ -39,7 +57,8 @@ def knock_and_reset(port: int, data: bytes, *, wait: bool) -> None:
         sock.settimeout(1)
         sock.sendall(data)
         if wait:
-            sock.recv(100)
+            with suppress(OSError):
+                sock.recv(100)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -48,10 +67,13 @@ async def test_resets_and_junk_cause_no_traceback(dsn: str, tmp_path: Path, capf
 
     async def scenario() -> None:
         async with Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn) as node:
-            for number in range(40):
-                await asyncio.to_thread(knock_and_reset, node.port, UPGRADE, wait=number % 2 == 0)
-            for junk in JUNK:
-                await asyncio.to_thread(knock_and_reset, node.port, junk, wait=False)
+            assert node.ops_port is not None
+            for port in (node.port, node.ops_port):
+                for number in range(40):
+                    await asyncio.to_thread(knock_and_reset, port, UPGRADE, wait=number % 2 == 0)
+                for junk in (*JUNK, *AFTER_THE_HANDSHAKE):
+                    await asyncio.to_thread(knock_and_reset, port, junk, wait=False)
+                    await asyncio.to_thread(knock_and_reset, port, junk, wait=True)
             assert not node.events.counts["fault"]
 
     await asyncio.to_thread(on_uvloop, scenario)
@@ -131,3 +153,50 @@ async def test_a_ping_now_and_then_is_answered(server: Server) -> None:
     for number in range(30):
         peer.frame(str(number).encode(), opcode=9)
         assert await peer.read() == (10, str(number).encode())
+
+
+async def test_large_frames_that_wait_together_are_read_one_at_a_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would make their reader pause: what has arrived is there at once."""
+    turns = 0
+    read: list[int] = []
+    take = ClientSession.take
+
+    async def counted(session: ClientSession, frame: str) -> None:
+        read.append(turns)
+        await take(session, frame)
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    peer = await RawPeer.open(server)
+    await peer.hello("peer")
+    monkeypatch.setattr(ClientSession, "take", counted)
+    other = asyncio.create_task(others())
+    for number in range(10):
+        peer.say("nope", ref=number, text="x" * 60_000)
+    for _ in range(10):
+        assert b"unsupported" in (await peer.read())[1]
+    other.cancel()
+    assert len(set(read)) == 10
+
+
+async def test_many_probes_at_once_ask_the_database_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = Readiness._look
+
+    async def counted(readiness: Readiness) -> str | None:
+        nonlocal looks
+        looks += 1
+        return await look(readiness)
+
+    monkeypatch.setattr(Readiness, "_look", counted)
+    readiness = server.node.parts.sockets.listener._pages._readiness
+    begun = monotonic()
+    reports = await asyncio.gather(*(readiness.report() for _ in range(200)))
+    assert all(report.ready for report in reports)
+    assert looks <= 1 + (monotonic() - begun) / LOOKS_APART

@@ -47,9 +47,14 @@ async def test_what_is_held_at_another_node_counts_against_the_limit(
     there, _ = await join_again(second, "client")
     await admin.add(6)
     for _ in range(2):
-        await there.bucket()
-    assert (await here.ok("ask", service="dm_check", count=1))["count"] == 0
-    assert (await there.ok("ask", service="dm_check", count=1))["count"] == 0
+        last = await there.bucket()
+    assert (await here.ok("ask", service="dm_check", count=1))["count"] == 1
+    assert await there.refused("ask", service="dm_check", count=1, wait=False) == "no_work"
+    await no_push(here)
+    begun = perf_counter()
+    await there.submit(last)
+    await here.push("bucket")
+    assert perf_counter() - begun < 2
 
 
 async def test_a_session_at_one_node_submits_and_takes_over_what_another_holds(start_server: StartServer) -> None:

@@ -15,8 +15,8 @@ from coordinator.services.contract import Plugin as Contract
 from coordinator.services.settings import OfEveryService
 
 TESTS = Path(__file__).parents[1]
-OWN_ACCOUNT = {"selects", "checks", "stores", "labels", "built_in"}
-"""Properties that the coordinator reads; plugins do not override them."""
+OWN_ACCOUNT = {"selects", "checks", "stores", "labels", "discovers", "built_in", "key_form"}
+"""Names that the coordinator reads or sets; plugins do not override them."""
 
 HOOKS = sorted(name for name in vars(Plugin) if not name.startswith("_") and name not in OWN_ACCOUNT)
 

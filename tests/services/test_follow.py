@@ -45,7 +45,7 @@ async def test_both_fill_one_graph(server: Server, admin: Admin, database: Datab
     assert (await submit(peer, following, result))["stored"] == 1
     a, b = followers["claim"], following["claim"]
     assert await graph(database) == [("ada", "bob", b, b), ("bob", "ada", a, a), ("eve", "ada", a, a)]
-    named = await graph(database, "SELECT key, attributes->>'n' FROM follow_account ORDER BY key")
+    named = await graph(database, "SELECT key, attributes->>'n' FROM follow_account_told ORDER BY key")
     assert named == [("ada", None), ("bob", "1"), ("eve", None)]
     shown = await admin.ok("item.show", key="ada")
     values = {one["service"]: one["results"][0]["value"] for one in shown["services"] if one["results"]}
@@ -157,3 +157,71 @@ async def test_parts_do_not_count_as_settled(server: Server, admin: Admin) -> No
     (row,) = [row for row in (await admin.ok("client.show", client_id=peer.client_id))["services"] if row["assigned"]]
     assert row["settled"] == 0
     assert server.node.parts.core.counters.settled_items() == 0
+
+
+async def test_what_a_liar_said_of_an_account_goes_with_its_claim(
+    server: Server, admin: Admin, database: Database
+) -> None:
+    """An honest value is there again once the liar's is taken back, and not lost."""
+    await admin.ok("item.add", items=[{"key": "ada"}, {"key": "bob"}], services=["follower_check"])
+    await admin.ok("service.configure", service="follower_check", settings={"bucket_size": 1})
+
+    async def tell(name: str, size: int) -> None:
+        peer = await worker(server, name)
+        bucket = await peer.bucket("follower_check")
+        account = {"key": "eve", "attributes": {"size": size}}
+        stored = await submit(peer, bucket, {"item": bucket["items"][0]["item"], "accounts": [account]}, final=True)
+        assert stored["stored"] == 1
+
+    told = "SELECT attributes->>'size' FROM follow_account_told WHERE key = 'eve'"
+    await tell("honest", 7)
+    await tell("liar", 666)
+    assert await graph(database, told) == [("666",)]
+    taken = await admin.ok("result.invalidate", client_id="liar", dry_run=False, requeue=False)
+    assert await graph(database, told) == [("7",)]
+    await admin.ok("result.reinstate", invalidation_id=taken["invalidation_id"])
+    assert await graph(database, told) == [("666",)]
+    await admin.ok("item.delete", keys=["ada", "bob"])
+    assert await graph(database, "SELECT count(*) FROM follow_told") == [(0,)]
+
+
+async def test_parts_that_add_nothing_keep_no_bucket_alive(server: Server, admin: Admin) -> None:
+    await admin.ok("service.configure", service="follower_check", settings={"dead_after": 1})
+    await admin.ok("item.add", items=[{"key": "star"}], services=["follower_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("follower_check")
+    item = bucket["items"][0]["item"]
+    await submit(peer, bucket, {"item": item, "complete": False, "accounts": accounts("x")})
+    await peer.push("bucket_dead")
+    for repeated in (accounts("x"), []):
+        assert (await submit(peer, bucket, {"item": item, "complete": False, "accounts": repeated}))["stored"] == 1
+        assert (await admin.ok("bucket.show", bucket_id=bucket["bucket_id"]))["state"] == "dead"
+    await submit(peer, bucket, {"item": item, "complete": False, "accounts": accounts("y")})
+    assert (await admin.ok("bucket.show", bucket_id=bucket["bucket_id"]))["state"] == "claimed"
+
+
+async def test_parts_accounts_and_bytes_of_a_result_are_limited_by_the_service(server: Server, admin: Admin) -> None:
+    await admin.ok(
+        "service.configure",
+        service="follower_check",
+        settings={"max_parts": 2, "max_accounts": 3, "max_result_bytes": 256},
+    )
+    await admin.ok("item.add", items=[{"key": "star"}], services=["follower_check"])
+    peer = await worker(server)
+    bucket = await peer.bucket("follower_check")
+    item = bucket["items"][0]["item"]
+
+    async def refused(*keys: str, **attributes: str) -> tuple[str, str]:
+        many = [{"key": key, "attributes": attributes} for key in keys]
+        answer = await submit(peer, bucket, {"item": item, "complete": False, "accounts": many})
+        return answer["code"], answer["detail"]["errors"][0]["reason"]
+
+    assert await refused("a", "b", "c", "d") == ("bad_result", "it has 4 accounts, 3 at most are taken")
+    code, reason = await refused("a", text="é" * 120)
+    assert (code, reason.endswith("bytes, 256 at most are taken")) == ("bad_result", True)
+    for key in ("a", "b"):
+        await submit(peer, bucket, {"item": item, "complete": False, "accounts": accounts(key)})
+    third = await submit(peer, bucket, {"item": item, "complete": False, "accounts": accounts("c")})
+    (error,) = third["detail"]["errors"]
+    assert (third["code"], error["item"], error["reason"]) == ("bad_result", item, "one claim takes 2 parts at most")
+    assert (await submit(peer, bucket, {"item": item, "accounts": accounts("c")}, final=True))["closed"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.flow import plugin_runner
+from coordinator.flow import plugin_processes, plugin_runner
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate
 from coordinator.store.pool import Database
@@ -114,7 +114,11 @@ async def test_its_table_follows_when_results_are_taken_back(server: Server, adm
         ("refuse", "bad_result"),
         ("raise", "internal"),
         ("exit", "internal"),
+        ("exit hard", "internal"),
         ("block", "internal"),
+        ("compute", "internal"),
+        ("eat", "internal"),
+        ("leak", "internal"),
         ("nonsense", "internal"),
         ("label raises", "internal"),
         ("label answers a number", "internal"),
@@ -135,7 +139,7 @@ async def test_a_plugin_that_fails_harms_only_its_own_submits(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 0.3)
+    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 2.0)
     await admin.ok("service.add", service="bad", plugin="trouble")
     await admin.ok("item.add", items=[{"key": "a"}, {"key": "b"}], services=["bad", "dm_check"])
     peer = await worker(server, "bad")
@@ -153,24 +157,63 @@ async def test_a_plugin_that_fails_harms_only_its_own_submits(
     assert answer["code"] == code, answer
     said = capsys.readouterr().out
     assert ("plugin=trouble" in said) == (code == "internal")
+    assert ("MemoryError()" in said) == (do in ("eat", "leak"))
     nothing = "SELECT item_id FROM result JOIN service USING (service_id) WHERE name = 'bad'"
     assert await rows(database, nothing) == []
     stored = await submit(peer, bucket, [{"item": item, "do": "nothing"} for item in (first, second)])
     assert stored["stored"] == 2
 
 
-async def test_threads_that_never_come_back_are_used_up_and_no_more(
+async def test_calls_that_never_come_back_leave_no_process_and_hold_nobody_up(
     server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 0.1)
+    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 1.0)
     await admin.ok("service.add", service="bad", plugin="trouble")
     await admin.ok("item.add", items=[{"key": "a"}], services=["bad", "dm_check"])
     peer = await worker(server, "bad")
     bucket, good = await peer.bucket("bad"), await peer.bucket("dm_check")
-    for do in ["block"] * 9 + ["nothing"]:
-        answer = await submit(peer, bucket, [{"item": bucket["items"][0]["item"], "do": do}])
-        assert answer["code"] == "internal"
+    item = bucket["items"][0]["item"]
+    # A fault of the plugin ends nothing: the bucket is still there.
+    blocked = [asyncio.create_task(submit(peer, bucket, [{"item": item, "do": "compute"}])) for _ in range(3)]
     assert (await peer.submit(good))["stored"] == 1
+    assert [(await task)["code"] for task in blocked] == ["internal"] * 3
+
+    assert (await submit(peer, bucket, [{"item": item, "do": "talk"}]))["stored"] == 1
+    processes = server.node.parts.work.plugin_runner._processes
+    assert [len(free) for free in processes._free.values()] == [1]
+
+
+async def test_one_client_makes_the_plugin_hang_for_nobody_else(
+    server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 1.0)
+    monkeypatch.setattr(plugin_processes, "PROCESSES", 2)
+    await admin.ok("service.add", service="bad", plugin="trouble", settings={"bucket_size": 1})
+    await admin.ok("item.add", items=[{"key": key} for key in "abcdef"], services=["bad"])
+    hanging, other = await worker(server, "bad", "hanging"), await worker(server, "bad", "other")
+    held = [await hanging.bucket("bad") for _ in range(4)]
+    good = await other.bucket("bad")
+    blocked = [
+        asyncio.create_task(submit(hanging, bucket, [{"item": bucket["items"][0]["item"], "do": "block"}]))
+        for bucket in held
+    ]
+    assert (await submit(other, good, [{"item": good["items"][0]["item"], "do": "nothing"}]))["stored"] == 1
+    assert not all(task.done() for task in blocked)
+    assert [(await task)["code"] for task in blocked] == ["internal"] * 4
+
+
+async def test_a_profile_that_hangs_the_plugin_hangs_nobody_else(
+    server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_runner, "SUBMIT_DEADLINE", 1.0)
+    await admin.ok("service.add", service="bad", plugin="trouble")
+    await admin.ok("item.add", items=[{"key": "a"}], services=["dm_check"])
+    peer, other = await server.volunteer("peer"), await server.volunteer("other")
+    joining = asyncio.create_task(peer.refused("join", service="bad", profile={"word": "hangs"}))
+    assert (await other.submit(await other.bucket()))["stored"] == 1
+    assert await joining == "internal"
+    assert await peer.refused("join", service="bad", profile={"word": 7}) == "bad_message"
+    await peer.ok("join", service="bad", profile={"word": "good"})
 
 
 async def test_a_select_that_answers_nonsense_takes_nothing(server: Server, admin: Admin) -> None:

@@ -39,10 +39,28 @@ async def test_a_look_waits_a_hundred_times_what_it_cost(database: Database, clo
 
     one = CachedQuery(database, look)
     found = []
-    for passed in (0.0, 1.0, 3.9, 0.2):
+    for passed in (0.0, 1.0, 1.0, 3.9, 0.2):
         clock.now += passed
         found.append(await one.get())
-    assert found == [1, 1, 1, 2]
+    assert found == [1, 2, 2, 2, 3]
+
+
+async def test_one_slow_look_among_quick_ones_ages_nothing(database: Database, clock: Clock) -> None:
+    costs = [0.0, 0.5, 0.0, 0.0]
+    looks = 0
+
+    async def look(db: Connection) -> int:
+        nonlocal looks
+        clock.now += costs[looks]
+        looks += 1
+        return looks
+
+    one = CachedQuery(database, look)
+    found = []
+    for _ in costs:
+        found.append(await one.get())
+        clock.now += 1.0
+    assert found == [1, 2, 3, 4]
 
 
 async def test_a_cheap_look_is_taken_each_second(database: Database, clock: Clock) -> None:

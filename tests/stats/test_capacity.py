@@ -1,4 +1,4 @@
-"""What a node says that it carries is what the README's table says."""
+"""A node says that it carries what the README's table says."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.stats.eta import eta, rates
-from coordinator.wire.stats import Eta
+from coordinator.stats.eta import eta, latest_eta, rates
+from coordinator.wire.stats import Buckets, DemandCounts, Eta, Items, ServiceRow
 
 
 def test_nothing_left_and_nothing_known() -> None:
@@ -43,3 +43,16 @@ def test_the_last_ten_count() -> None:
 )
 def test_short_windows_at_the_beginning(seconds: list[int], expected: list[float]) -> None:
     assert rates([(7, 100)], 7, seconds) == expected
+
+
+def test_the_latest_eta_is_that_of_the_services_that_are_worked_on() -> None:
+    def row(eta: Eta | None, state: str = "active", active: int = 0, items_per_second: float = 0.0) -> ServiceRow:
+        demand = DemandCounts(0, 0, active)
+        return ServiceRow("a", "A", "a", state, Items(), Buckets(), items_per_second, eta, [], demand)
+
+    abandoned, done = row(Eta(30_000.0, 180_000.0)), row(Eta(0.0, 0.0), active=3)
+    assert latest_eta([abandoned, done, row(Eta(60.0, 90.0), active=1)]) == Eta(60.0, 90.0)
+    assert latest_eta([row(Eta(60.0, 90.0), items_per_second=0.1), row(Eta(50.0, 95.0), active=1)]) == Eta(60.0, 95.0)
+    assert latest_eta([row(Eta(60.0, 90.0), active=1), row(None, active=1)]) is None
+    assert latest_eta([abandoned, done]) is None
+    assert latest_eta([row(Eta(60.0, 90.0), "paused", active=1), done]) == Eta(0.0, 0.0)

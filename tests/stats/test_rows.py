@@ -9,6 +9,7 @@ import pytest
 from msgspec import Struct
 
 from coordinator.model import ServiceSettings
+from coordinator.observe.node_load import PendingBuckets
 from coordinator.stats.rows import filled, node_report, oldest_rows
 from coordinator.store.statistics import OldestItem, ServiceTotals
 
@@ -51,6 +52,7 @@ def test_the_bound_on_overtaking_is_the_rank_and_the_longest_head_start() -> Non
 
 def test_a_node_of_another_version_is_told_without_its_load() -> None:
     columns = {"node": "n", "boot": 1, "state": "live", "version": "9", "started_at": NOON, "lease_until": NOON}
+    columns |= {"ended_at": None, "end_reason": None}
     told = node_report({**columns, "load": {"sessions": 3, "cpu": 0.5, "pending": {"dm_check": [2, 1]}}})
-    assert (told.row.sessions, told.row.cpu, told.pending) == (3, 0.5, {"dm_check": (2, 1)})
+    assert (told.row.sessions, told.row.cpu, told.pending) == (3, 0.5, {"dm_check": PendingBuckets(2, 1)})
     assert node_report({**columns, "load": {"sessions": "many"}}).row.sessions == 0

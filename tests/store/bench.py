@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from coordinator.model import Boot, BucketId, Claimed, ClientId, Demand, Freed, ItemId, ServiceId, SessionId
-from coordinator.store import building, claims, clients, item_changes, items, nodes, recollects, results, services
+from coordinator.model import (
+    Boot,
+    BucketId,
+    Claimed,
+    ClientId,
+    Demand,
+    Freed,
+    ItemId,
+    ServiceId,
+    ServiceSettings,
+    SessionId,
+)
+from coordinator.store import adding, building, claims, clients, item_changes, nodes, recollects, results, services
 from coordinator.store.building import NewBucket
 from coordinator.store.claims import EndReason
 from coordinator.store.pool import Connection, Database
@@ -31,10 +42,11 @@ class Worker:
 
     client_id: ClientId
     session_id: SessionId
+    address: str = "127.0.0.1"
 
     @property
     def demand(self) -> Demand:
-        return Demand(self.client_id, self.session_id)
+        return Demand(self.client_id, self.session_id, self.address)
 
 
 def mask_of(claimed: Claimed, chosen: Iterable[int]) -> str:
@@ -64,11 +76,23 @@ def submit(
     )
 
 
+_FAIL = """
+WITH earlier AS (SELECT 'earlier' || n AS client_id FROM generate_series(1, $3::int) n),
+registered AS (
+    INSERT INTO client (client_id, screen_name) SELECT client_id, client_id FROM earlier ON CONFLICT DO NOTHING),
+joined AS (
+    INSERT INTO membership (client_id, service_id, joined, settled) SELECT client_id, $2, false, 1 FROM earlier
+    ON CONFLICT DO NOTHING)
+INSERT INTO claim (claim_id, bucket_id, service_id, client_id, session_id, boot, given, ended, ended_at, spent)
+SELECT nextval('claim_number'), $1, $2, client_id, gen_random_uuid(), 0, B'1', 'cut_off', now(), true FROM earlier"""
+
+
 class Bench:
     """One service on the test's database."""
 
     def __init__(self, database: Database, service: ServiceId, boot: Boot) -> None:
         self.database = database
+        self.settings = ServiceSettings(max_held_buckets=10_000, newcomer_buckets=10_000)
         self.service = service
         self.boot = boot
         self._keys = 0
@@ -89,6 +113,12 @@ class Bench:
             await clients.join(db, ClientId(name), {self.service: "{}"})
         return Worker(ClientId(name), SessionId(uuid4()))
 
+    async def of_standing(self, name: str) -> Worker:
+        """The same, of a client that has settled something."""
+        worker = await self.worker(name)
+        await self.execute("UPDATE membership SET settled = 1 WHERE client_id = $1", name)
+        return worker
+
     # Putting things in place
 
     async def items(self, count: int) -> list[ItemId]:
@@ -96,16 +126,31 @@ class Bench:
         keys = [f"s{self.service}k{self._keys + n}" for n in range(count)]
         self._keys += count
         async with self.database.transaction() as db:
-            new = await items.add(db, [(key, "{}") for key in keys], {}, 100)
-            await db.execute("INSERT INTO item_service SELECT $1, unnest($2::bigint[])", self.service, new)
-        return sorted(new)
+            new = sorted((await adding.add(db, [(key, None, "{}") for key in keys], {}, 100)).values())
+            await db.execute("SELECT enrol($1, $2)", self.service, new)
+        return new
 
     async def waiting(self, count: int, priority: int = 100, head_start: float = 0.0) -> list[ItemId]:
         """New items that wait."""
         keys = [f"s{self.service}k{self._keys + n}" for n in range(count)]
         self._keys += count
         async with self.database.connection() as db:
-            return sorted(await items.add(db, [(key, "{}") for key in keys], {self.service: head_start}, priority))
+            new = await adding.add(db, [(key, None, "{}") for key in keys], {self.service: head_start}, priority)
+        return sorted(new.values())
+
+    async def rerank(self, item: ItemId, priority: int, rank: float, since: float) -> None:
+        """Let a waiting item have that priority, that rank and that age, in seconds from now."""
+        async with self.database.transaction() as db:
+            await db.fetch("SELECT * FROM take_waiting($1, ARRAY[$2::bigint])", self.service, item)
+            await db.execute(
+                """SELECT put_waiting($1, ARRAY[$2::bigint], date_trunc('second', now()) + make_interval(secs => $3),
+                                      date_trunc('second', now()) + make_interval(secs => $4), $5)""",
+                self.service,
+                item,
+                rank,
+                since,
+                priority,
+            )
 
     async def bucket(
         self, size: int | Sequence[ItemId], *, age: float = 0.0, priority: int = 100, attempts: int = 0
@@ -122,15 +167,21 @@ class Bench:
             parts = {row["item_id"]: row["fragment"] for row in rows}
             frame = "[" + ",".join(parts[item] for item in chosen) + "]"
             await building.put_buckets(db, [NewBucket(bucket, self.service, rank, rank, priority, chosen, frame)])
-            await db.execute("UPDATE bucket SET attempts = $2 WHERE bucket_id = $1", bucket, attempts)
+        await self.fail(bucket, attempts)
         return bucket
+
+    async def fail(self, bucket: UUID, times: int) -> None:
+        """Let a bucket have failed at so many clients of standing."""
+        await self.execute("UPDATE bucket SET attempts = $2 WHERE bucket_id = $1", bucket, times)
+        await self.execute(_FAIL, bucket, self.service, times)
 
     # Doing
 
     async def claim(self, *workers: Worker) -> list[Claimed]:
         """One claim statement with one demand for each worker given."""
+        demands = [one.demand for one in workers]
         async with self.database.connection() as db:
-            return (await claims.claim(db, self.service, [one.demand for one in workers], self.boot)).claimed
+            return (await claims.claim(db, self.service, demands, self.boot, self.settings)).claimed
 
     async def held(self, worker: Worker, size: int = 3, **where: Any) -> Claimed:
         """A new bucket in the hands of a worker; the pool must be empty."""
@@ -139,10 +190,10 @@ class Bench:
         assert claimed.bucket_id == bucket
         return claimed
 
-    async def settle(self, *submits: CheckedSubmit, window: float = WINDOW) -> list[SubmitOutcome | None]:
+    async def settle(self, *submits: CheckedSubmit) -> list[SubmitOutcome | None]:
         """The fast way, in one transaction."""
         async with self.database.transaction() as db:
-            return await results.settle(db, submits, window)
+            return await results.settle(db, submits)
 
     async def settle_one(self, one: CheckedSubmit, window: float = WINDOW) -> SubmitOutcome:
         """The way by every rule, in one transaction."""
@@ -239,7 +290,7 @@ class Bench:
     async def places(self, item: int) -> list[str]:
         """Where an item is: 'waiting', 'quarantined', or the states of the open buckets that still want it."""
         found = await self.rows(
-            """SELECT 'waiting' AS place FROM waiting WHERE service_id = $1 AND item_id = $2
+            """SELECT 'waiting' AS place FROM waiting_item WHERE service_id = $1 AND item_id = $2
                UNION ALL SELECT 'quarantined' FROM quarantine WHERE service_id = $1 AND item_id = $2
                UNION ALL SELECT b.state FROM bucket b JOIN bucket_items c USING (bucket_id)
                 WHERE b.service_id = $1 AND b.state <> 'done' AND c.items @> ARRAY[$2]
@@ -259,6 +310,7 @@ async def blocked(db: Connection, count: int = 1) -> None:
     """Wait until so many statements of this database stand still because of another one's lock."""
     async with asyncio.timeout(PATIENCE):
         while True:
+            await db.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees what it saw first
             found = await db.fetchval(
                 """SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
@@ -269,9 +321,18 @@ async def blocked(db: Connection, count: int = 1) -> None:
 
 
 async def interrupt(db: Connection) -> None:
-    """Wait until a statement of this database stands still because of another one's lock, and end its connection."""
-    await blocked(db)
-    await db.fetch(
-        """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-    )
+    """Wait until a statement stands still because of a lock of this very connection, and end its connection.
+
+    Those that wait for each other, as a node's statements may for a moment, are left alone.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            await db.execute("SELECT pg_stat_clear_snapshot()")
+            ended = await db.fetchval(
+                """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'
+                      AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"""
+            )
+            if ended:
+                return
+            await asyncio.sleep(0.005)

@@ -43,7 +43,10 @@ def stay_behind(groups: Sequence[tuple[datetime, int]], size: int, *, short: boo
     return behind
 
 
-queues = st.lists(st.tuples(st.sampled_from([0, 50, 100, 200]), st.integers(-100_000, 100_000)), max_size=60)
+queues = st.lists(
+    st.tuples(st.sampled_from([0, 50, 100, 200]), st.one_of(st.sampled_from([-5, 0]), st.integers(-100_000, 100_000))),
+    max_size=60,
+)
 """Of each waiting item the priority and the rank, in seconds."""
 
 
@@ -52,20 +55,16 @@ queues = st.lists(st.tuples(st.sampled_from([0, 50, 100, 200]), st.integers(-100
 async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
     bench: Bench, queue: list[tuple[int, int]], size: int, short: bool
 ) -> None:
-    await bench.execute("TRUNCATE waiting, bucket, bucket_items")
+    await bench.execute("TRUNCATE waiting, bucket, bucket_items, open_bucket")
     items = await bench.waiting(len(queue)) if queue else []
     for item, (priority, rank) in zip(items, queue, strict=True):
-        await bench.execute(
-            "UPDATE waiting SET priority = $2, rank_at = now() + make_interval(secs => $3), since = rank_at "
-            "WHERE item_id = $1",
-            item,
-            priority,
-            rank,
-        )
-    waiting = {row["item_id"]: row for row in await bench.rows("SELECT * FROM waiting")}
+        await bench.rerank(item, priority, rank, rank)
+    waiting = {row["item_id"]: row for row in await bench.rows("SELECT * FROM waiting_item")}
     made = await make(bench, max(1, len(queue)), size, short=short)
-    buckets = await bench.rows("SELECT * FROM bucket JOIN bucket_items USING (bucket_id)")
-    rest = await bench.rows("SELECT * FROM waiting")
+    buckets = await bench.rows(
+        "SELECT * FROM bucket JOIN bucket_items USING (bucket_id) JOIN open_bucket USING (bucket_id)"
+    )
+    rest = await bench.rows("SELECT * FROM waiting_item")
     assert made == len(buckets)
     put = [item for one in buckets for item in one["items"]]
     assert Counter(put + [one["item_id"] for one in rest]) == Counter(list(waiting))
@@ -109,19 +108,12 @@ async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
 async def test_nothing_rides_along_with_what_is_older_than_its_head_start(bench: Bench) -> None:
     old, urgent, *late = await bench.waiting(9)
     for item, priority, rank, since in ((old, 100, -90_000, -90_000), (urgent, 50, -89_999, -46_799)):
-        await bench.execute(
-            """UPDATE waiting SET priority = $2, rank_at = rank_at + make_interval(secs => $3),
-                                  since = since + make_interval(secs => $4) WHERE item_id = $1""",
-            item,
-            priority,
-            rank,
-            since,
-        )
+        await bench.rerank(item, priority, rank, since)
     assert await make(bench, 9, 4) == 2
     made = await bench.rows("SELECT priority, items FROM bucket JOIN bucket_items USING (bucket_id) ORDER BY rank_at")
     assert [(one["priority"], one["items"]) for one in made] == [(100, [old]), (50, [urgent])]
     assert await make(bench, 9, 4) == 1
-    assert len(await bench.rows("SELECT * FROM waiting")) == len(late) - 4
+    assert len(await bench.rows("SELECT * FROM waiting_item")) == len(late) - 4
 
 
 @pytest.mark.parametrize(
@@ -134,18 +126,18 @@ async def test_clients_see_items_with_their_attributes_and_no_attribute_hides_wh
     (item,) = await bench.waiting(1)
     await bench.execute("UPDATE item SET attributes = $2, key = $3 WHERE item_id = $1", item, attributes, 'k"\\\n1')
     assert await make(bench, 10, 5, short=True) == 1
-    frame = await bench.value("SELECT frame FROM bucket_items")
+    frame = await bench.value("SELECT frame FROM open_bucket")
     assert json.loads(frame) == [{**json.loads(attributes), "item": item, "key": 'k"\\\n1'}]
     urgent = await bench.prioritize([item])
-    assert await bench.value("SELECT frame FROM bucket_items WHERE bucket_id = $1", urgent) == frame
+    assert await bench.value("SELECT frame FROM open_bucket WHERE bucket_id = $1", urgent) == frame
     assert frame.count('"item":') == 1
 
 
 async def _run(bench: Bench, items: Sequence[int], size: int) -> list[list[int]]:
     """The places in the queue of the items of each bucket, after one run over all of them."""
-    await bench.execute("TRUNCATE waiting, bucket, bucket_items")
+    await bench.execute("TRUNCATE waiting, bucket, bucket_items, open_bucket")
     await bench.execute(
-        """INSERT INTO waiting SELECT $1, item_id, now() + n * interval '1 s', now(), 100
+        """SELECT put_waiting($1, ARRAY[item_id], now() + n * interval '1 s', now(), 100)
              FROM unnest($2::bigint[]) WITH ORDINALITY AS i (item_id, n)""",
         bench.service,
         items,
@@ -190,11 +182,12 @@ async def test_a_large_run_with_items_left_over_is_quick_whatever_is_known_of_th
         if statistics:
             await bench.execute("ANALYZE waiting")
         async with bench.database.transaction() as db, asyncio.timeout(4):
-            made, (_, first) = await store.make(db, bench.service, len(left), 180, short=False)
+            made, (_, block) = await store.make(db, bench.service, len(left), 180, short=False)
         assert made == 99
-        waiting = await bench.rows("SELECT item_id FROM waiting ORDER BY rank_at, item_id")
-        assert (len(waiting), waiting[0]["item_id"]) == (179, first)
-        await bench.execute("TRUNCATE waiting, bucket, bucket_items")
+        waiting = await bench.rows("SELECT item_id FROM waiting_item ORDER BY rank_at, item_id")
+        assert [row["item_id"] for row in waiting] == left[-179:]
+        assert block == left[-179] // 1024
+        await bench.execute("TRUNCATE waiting, bucket, bucket_items, open_bucket")
 
 
 # The few items that have just come
@@ -210,7 +203,7 @@ async def test_few_items_are_put_into_short_buckets_of_their_priority(bench: Ben
     assert await few(bench) == 2
     rows = await bench.rows("SELECT priority, items FROM bucket JOIN bucket_items USING (bucket_id) ORDER BY priority")
     assert [(row["priority"], sorted(row["items"])) for row in rows] == [(7, urgent), (100, usual)]
-    assert await bench.value("SELECT count(*) FROM waiting") == 0
+    assert await bench.value("SELECT count(*) FROM waiting_item") == 0
     assert await few(bench) == 0
 
 
@@ -218,7 +211,7 @@ async def test_a_whole_bucket_of_items_is_left_to_the_run_that_shuffles_more(ben
     await bench.waiting(9)
     await bench.waiting(1, 7)
     assert await few(bench) == 0
-    assert await bench.value("SELECT count(*) FROM waiting") == 10
+    assert await bench.value("SELECT count(*) FROM waiting_item") == 10
 
 
 async def test_no_short_bucket_is_made_while_one_is_ready(bench: Bench) -> None:
@@ -246,7 +239,7 @@ async def test_however_many_make_few_at_once_no_item_is_in_two_buckets(bench: Be
     async def work(place: int) -> None:
         for item in items[place::6]:
             async with many.connection() as db:
-                await db.execute("INSERT INTO waiting VALUES ($1, $2, now(), now(), 100)", bench.service, item)
+                await db.execute("SELECT put_waiting($1, ARRAY[$2::bigint], now(), now(), 100)", bench.service, item)
                 made[place] += await store.make_few(db, bench.service, 1000)
                 await db.execute(
                     "UPDATE bucket SET state = 'done', settled = ~(settled & ~settled) WHERE state = 'ready'"
@@ -255,6 +248,6 @@ async def test_however_many_make_few_at_once_no_item_is_in_two_buckets(bench: Be
     await asyncio.gather(*(work(place) for place in range(6)))
     await many.close()
     put = await bench.rows("SELECT unnest(items) AS item FROM bucket_items")
-    rest = await bench.rows("SELECT item_id AS item FROM waiting")
+    rest = await bench.rows("SELECT item_id AS item FROM waiting_item")
     assert sorted(row["item"] for row in [*put, *rest]) == items
     assert sum(n > 0 for n in made.values()) > 1, made

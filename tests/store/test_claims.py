@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from coordinator.model import Claimed, ClaimNumber
-from coordinator.store import claim_lookup, claims
+from coordinator.flow.wait_reasons import wait_of_client
+from coordinator.model import Claimed, ClaimNumber, ClientId, Service, ServiceId, ServiceSettings, Wait
+from coordinator.store import claim_lookup, claims, waits
 from coordinator.store.pool import Database
+from coordinator.store.waits import WaitFacts
 from tests.store.bench import Bench, Worker
+
+
+def wait_of(facts: WaitFacts) -> Wait | None:
+    service = Service(ServiceId(1), "probe", "dm_check", "probe", "active", ServiceSettings())
+    return wait_of_client(service, facts, draining=False)
+
+
+def reasons(found: Mapping[ClientId, WaitFacts]) -> list[str | None]:
+    """The reason for which each of them waits."""
+    waits = map(wait_of, found.values())
+    return [None if wait is None else wait.reason for wait in waits]
+
+
+def seconds(facts: WaitFacts) -> float:
+    """How long it has to wait."""
+    wait = wait_of(facts)
+    assert wait is not None
+    assert wait.until is not None
+    return (wait.until - facts.at).total_seconds()
 
 
 async def test_claims_go_by_rank(bench: Bench) -> None:
@@ -107,7 +130,8 @@ async def test_however_many_claim_at_once_no_bucket_goes_to_two(bench: Bench, ds
     async def work(place: int, worker: Worker) -> None:
         for turn in range(rounds):
             async with many.connection() as db:
-                got = (await claims.claim(db, bench.service, [worker.demand] * (1 + place % 4), bench.boot)).claimed
+                demands = [worker.demand] * (1 + place % 4)
+                got = (await claims.claim(db, bench.service, demands, bench.boot, bench.settings)).claimed
             for one in got:
                 assert one.bucket_id not in holders
                 holders[one.bucket_id] = worker
@@ -141,15 +165,11 @@ async def test_a_client_that_has_to_wait_is_not_served_and_told_how_long(bench: 
     )
     assert await bench.claim(ada, bob) == []
     async with bench.database.connection() as db:
-        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot) is None
-        waits = {
-            one.client_id: one
-            for one in await claims.find_waits(db, bench.service, [ada.client_id, bob.client_id, cleo.client_id])
-        }
-    assert waits[ada.client_id].seconds == pytest.approx(50, abs=5)
-    assert waits[bob.client_id].seconds == pytest.approx(70, abs=5)
-    assert waits[cleo.client_id].seconds is None
-    assert not any(wait.has_blocks for wait in waits.values())
+        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot, bench.settings) is None
+        found = await waits.find_waits(db, bench.service, [ada.demand, bob.demand, cleo.demand], bench.settings)
+    assert reasons(found) == ["backing_off", "reported", None]
+    assert seconds(found[ada.client_id]) == pytest.approx(50, abs=5)
+    assert seconds(found[bob.client_id]) == pytest.approx(70, abs=5)
     await bench.execute("UPDATE membership SET wait_until = NULL WHERE client_id = 'ada'")
     assert len(await bench.claim(ada)) == 1
 
@@ -160,13 +180,13 @@ async def test_who_gave_a_bucket_back_gets_others_but_not_that_one(bench: Bench)
     await bench.release(mine)
     other = await bench.bucket(1)
     async with bench.database.connection() as db:
-        (wait,) = await claims.find_waits(db, bench.service, [ada.client_id])
-        assert wait.has_blocks
+        found = await waits.find_waits(db, bench.service, [ada.demand], bench.settings)
+        assert (found[ada.client_id].returned, reasons(found)) == (True, [None])
         assert await bench.claim(ada) == []
-        got = await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot)
+        got = await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot, bench.settings)
         assert got is not None
         assert got.bucket_id == other
-        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot) is None
+        assert await claims.claim_unblocked(db, bench.service, ada.demand, bench.boot, bench.settings) is None
     assert [one.bucket_id for one in await bench.claim(bob)] == [mine.bucket_id]
 
 
@@ -245,11 +265,106 @@ async def test_what_is_known_of_a_bucket_and_a_claim(bench: Bench) -> None:
         assert (stranger.claimed_by, stranger.given) == (None, "")
         assert await claim_lookup.ever_held(db, first.bucket_id, ada.client_id)
         assert not await claim_lookup.ever_held(db, first.bucket_id, (await bench.worker("cleo")).client_id)
-        assert await claims.held_count(db, bob.client_id, bench.service) == 1
-        assert await claims.held_count(db, ada.client_id, bench.service) == 0
 
 
 def test_chance_is_drawn_for_all_that_a_claim_looks_at() -> None:
     """A statement cannot name a constant of Python; the random bytes are as many as the buckets of the front."""
     assert f"LIMIT $5 + {claims.FRONT_BUCKETS})" in claims._CLAIM
     assert f"LIMIT {claims.FRONT_BUCKETS})" in claims._CLAIM_UNBLOCKED
+
+
+# What a client may hold
+
+
+async def test_of_two_claims_for_one_client_at_once_one_serves_it_and_neither_waits(
+    bench: Bench, database: Database
+) -> None:
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    for _ in range(6):
+        await bench.bucket(1)
+    bench.settings = ServiceSettings(max_held_buckets=2, newcomer_buckets=2)
+    async with database.transaction() as other:
+        first = await claims.claim(other, bench.service, [ada.demand] * 3, bench.boot, bench.settings)
+        second = await asyncio.wait_for(bench.claim(ada, bob, ada), 5)
+        assert [one.client_id for one in first.claimed] == ["ada", "ada"]
+        assert [one.client_id for one in second] == ["bob"]
+    assert await bench.claim(ada) == []
+    async with database.connection() as db:
+        found = await waits.find_waits(db, bench.service, [ada.demand], bench.settings)
+    assert reasons(found) == ["at_limit"]
+
+
+@pytest.mark.parametrize(
+    ("change", "may", "reason"),
+    [
+        ("settled = 0", 2, "newcomer"),
+        ("settled = 179", 2, "newcomer"),
+        ("settled = 180", 4, "newcomer"),
+        ("settled = 540", 16, "newcomer"),
+        ("settled = 10000000", 20, "at_limit"),
+        ("settled = 540, taken_back = 540", 2, "newcomer"),
+        ("settled = 540, taken_back = 700", 2, "newcomer"),
+        ("settled = 540, streak = 2", 16, "newcomer"),
+        ("settled = 540, streak = 4", 4, "newcomer"),
+        ("settled = 540, streak = 99", 1, "at_limit"),
+        ("settled = 540, health = 'flagged', health_reason = 'a test'", 1, "at_limit"),
+    ],
+)
+async def test_how_many_buckets_a_client_may_hold(bench: Bench, change: str, may: int, reason: str) -> None:
+    ada, bob = await bench.worker("ada"), await bench.worker("bob")
+    bench.settings = ServiceSettings()
+    await bench.execute(f"UPDATE membership SET {change} WHERE client_id = 'ada'")
+    for _ in range(may + 3):
+        await bench.bucket(1)
+    assert len(await bench.claim(*[ada] * (may + 2), bob)) == may + 1  # the other one is served all the same
+    async with bench.database.connection() as db:
+        found = await waits.find_waits(db, bench.service, [ada.demand], bench.settings)
+    assert reasons(found) == [reason]
+
+
+async def test_of_two_claims_for_newcomers_of_one_block_at_once_one_serves_them_and_neither_waits(
+    bench: Bench, database: Database
+) -> None:
+    """Else they could hold as many on each node."""
+    crowd = [replace(await bench.worker(f"crowd{n}"), address="203.0.113.9").demand for n in range(2)]
+    other = replace(await bench.worker("other"), address="203.0.113.10").demand
+    for _ in range(3):
+        await bench.bucket(1)
+    async with database.transaction() as first, database.transaction() as second:
+        (mine,) = (await claims.claim(first, bench.service, crowd[:1], bench.boot, bench.settings)).claimed
+        later = claims.claim(second, bench.service, [crowd[1], other], bench.boot, bench.settings)
+        assert mine.client_id == "crowd0"
+        assert [one.client_id for one in (await asyncio.wait_for(later, 5)).claimed] == ["other"]
+
+
+async def test_newcomers_of_one_block_may_hold_so_many_together(bench: Bench) -> None:
+    here = [replace(await bench.worker(f"here{n}"), address="203.0.113.9") for n in range(40)]
+    for worker in here:
+        await bench.execute(
+            "INSERT INTO session (session_id, client_id, boot, address) VALUES ($1, $2, $3, $4)",
+            worker.session_id,
+            worker.client_id,
+            bench.boot,
+            worker.address,
+        )
+    there = replace(await bench.worker("there"), address="2001:db8::/64")
+    known = replace(await bench.of_standing("known"), address="203.0.113.9")
+    for _ in range(100):
+        await bench.bucket(1)
+    bench.settings = ServiceSettings()
+    got = await bench.claim(*here, *here, there, known)
+    assert len(got) == 64 + 2
+    assert await bench.claim(here[-1]) == []
+    async with bench.database.connection() as db:
+        found = await waits.find_waits(db, bench.service, [here[-1].demand, there.demand], bench.settings)
+    assert reasons(found) == ["newcomer", None]
+
+    await bench.execute(
+        "INSERT INTO newcomer_block (block, service_id, streak, last_at, wait_until)"
+        " VALUES ('203.0.113.9', $1, 25, now(), now() + interval '9 s')",
+        bench.service,
+    )
+    async with bench.database.connection() as db:
+        found = await waits.find_waits(db, bench.service, [here[0].demand, known.demand], bench.settings)
+    assert reasons(found) == ["backing_off", None]
+    assert seconds(found[here[0].client_id]) == pytest.approx(9, abs=3)

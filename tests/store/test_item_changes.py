@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.model import Claimed, ItemId
-from coordinator.store import building, item_changes
+from coordinator.store import item_changes
 from coordinator.store.pool import Database
 from tests.store.bench import Bench, submit
 
@@ -84,7 +84,7 @@ async def test_an_item_new_to_the_service_joins_it(bench: Bench, database: Datab
     (item,) = await other.waiting(1)
     assert await bench.prioritize([item]) is not None
     assert (await bench.places(item), await other.places(item)) == (["ready"], ["waiting"])
-    assert await bench.value("SELECT count(*) FROM item_service WHERE item_id = $1", item) == 2
+    assert await bench.value("SELECT count(*) FROM enrolled_item WHERE item_id = $1", item) == 2
 
 
 async def test_a_quarantined_item_stays_where_it_is(bench: Bench) -> None:
@@ -98,7 +98,7 @@ async def test_a_quarantined_item_stays_where_it_is(bench: Bench) -> None:
 
 
 async def _nothing_left(bench: Bench, item: ItemId) -> None:
-    for table in ("item", "item_service", "waiting", "quarantine", "result", "twin"):
+    for table in ("item", "enrolled_item", "waiting_item", "quarantine", "result", "twin"):
         assert await bench.value(f"SELECT count(*) FROM {table} WHERE item_id = $1", item) == 0, table
     assert await bench.places(item) == []
 
@@ -154,7 +154,7 @@ async def test_retried_items_wait_again_and_others_stay(bench: Bench, database: 
     first, second = await bench.items(2)
     async with database.connection() as db:
         for item in (first, second):
-            await building.quarantine(db, bench.service, item, 3)
+            await item_changes.quarantine(db, bench.service, item, 3)
         rows = await item_changes.quarantined(db, bench.service, (0, 0), 1)
         more = await item_changes.quarantined(db, None, (bench.service, rows[0]["item"]), 10)
         assert [row["item"] for row in rows + more] == [first, second]

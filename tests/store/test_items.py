@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
 
 from coordinator.model import ItemId, ItemState
-from coordinator.store import claims, items, statistics
+from coordinator.store import adding, claims, items, statistics
 from coordinator.store.building import QUEUE_START
 from coordinator.store.items import ResultRow
 from coordinator.store.pool import Database
@@ -19,17 +20,17 @@ from tests.store.bench import Bench, blocked, submit
 async def _add(bench: Bench, *keys: str) -> list[ItemId]:
     """New items that wait nowhere."""
     async with bench.database.connection() as db:
-        return await items.add(db, [(key, "{}") for key in keys], {}, 100)
+        return list((await adding.add(db, [(key, None, "{}") for key in keys], {}, 100)).values())
 
 
 async def _known(bench: Bench, *keys: str) -> list[ItemId]:
     async with bench.database.transaction() as db:
-        return await items.known(db, keys)
+        return await adding.known(db, keys)
 
 
 async def _join(bench: Bench, chosen: list[ItemId], priority: int = 100, start: float = 0.0) -> int:
     async with bench.database.transaction() as db:
-        return await items.join(db, bench.service, chosen, priority, start)
+        return await adding.join(db, bench.service, chosen, priority, start)
 
 
 # Adding and joining
@@ -37,10 +38,10 @@ async def _join(bench: Bench, chosen: list[ItemId], priority: int = 100, start: 
 
 async def test_known_keys_are_told_apart_and_keep_their_attributes(bench: Bench) -> None:
     async with bench.database.connection() as db:
-        new = await items.add(db, [("a", '{"n": 1}'), ("b", "{}")], {}, 100)
-        assert len(new) == 2
-        assert len(await items.add(db, [("c", "{}"), ("a", '{"n": 2}')], {}, 100)) == 1
-        assert (await _known(bench, "a", "nobody")) == [new[0]]
+        new = await adding.add(db, [("a", None, '{"n": 1}'), ("b", None, "{}")], {}, 100)
+        assert new.keys() == {"a", "b"}
+        assert len(await adding.add(db, [("c", None, "{}"), ("a", None, '{"n": 2}')], {}, 100)) == 1
+        assert await _known(bench, "a", "nobody") == [new["a"]]
         story = await items.show(db, "a")
         assert story is not None
         assert story.attributes == {"n": 1}
@@ -50,10 +51,10 @@ async def test_new_items_wait_in_each_service_with_its_own_head_start(bench: Ben
     other = await Bench.make(bench.database, "other")
     await bench.waiting(1)
     async with bench.database.connection() as db:
-        (item,) = await items.add(db, [("a", "{}")], {bench.service: 60.0, other.service: 3600.0}, 7)
-        assert await items.add(db, [("a", "{}")], {bench.service: 0.0}, 100) == []  # it is known: nothing changes
+        (item,) = (await adding.add(db, [("a", None, "{}")], {bench.service: 60.0, other.service: 3600.0}, 7)).values()
+        assert await adding.add(db, [("a", None, "{}")], {bench.service: 0.0}, 100) == {}  # known: nothing changes
     rows = await bench.rows(
-        "SELECT service_id, since - rank_at AS start, priority FROM waiting WHERE item_id = $1 ORDER BY 2", item
+        "SELECT service_id, since - rank_at AS start, priority FROM waiting_item WHERE item_id = $1 ORDER BY 2", item
     )
     assert [(row["service_id"], row["start"].total_seconds(), row["priority"]) for row in rows] == [
         (bench.service, 60.0, 7),
@@ -77,11 +78,11 @@ async def test_of_two_that_add_the_same_new_key_at_once_the_second_finds_it_know
 ) -> None:
     """Else the item does not join the services of the second request, and nobody is told."""
     async with database.transaction() as db:
-        first = await items.add(db, [("a", "{}")], {}, 100)
+        first = await adding.add(db, [("a", None, "{}")], {}, 100)
         second = asyncio.ensure_future(_add(bench, "a", "b"))
         await blocked(db)
     assert len(await second) == 1
-    assert (await _known(bench, "a")) == first
+    assert await _known(bench, "a") == [first["a"]]
 
 
 async def test_an_item_that_is_added_while_it_is_deleted_leaves_nothing_behind(
@@ -91,12 +92,12 @@ async def test_an_item_that_is_added_while_it_is_deleted_leaves_nothing_behind(
     (item,) = await other.items(1)
     key = await bench.value("SELECT key FROM item WHERE item_id = $1", item)
     async with database.transaction() as db:
-        await items.join(db, bench.service, await items.known(db, [key]), 100, 0.0)
+        await adding.join(db, bench.service, await adding.known(db, [key]), 100, 0.0)
         deleted = asyncio.ensure_future(other.delete([item]))
         await blocked(db)
     await deleted
     assert await bench.value("SELECT count(*) FROM item WHERE item_id = $1", item) == 0
-    for table in ("item_service", "waiting"):
+    for table in ("enrolled_item", "waiting_item"):
         assert await bench.value(f"SELECT count(*) FROM {table} WHERE item_id = $1", item) == 0
 
 
@@ -105,7 +106,7 @@ async def test_an_item_that_joins_while_it_is_prioritised_does_not_wait_as_well(
 ) -> None:
     (item,) = await _add(bench, "a")
     async with database.transaction() as db:
-        await items.join(db, bench.service, [item], 100, 0.0)
+        await adding.join(db, bench.service, [item], 100, 0.0)
         urgent = asyncio.ensure_future(bench.prioritize([item]))
         await blocked(db)
     await urgent
@@ -156,7 +157,7 @@ async def test_an_items_state_in_each_of_its_services(bench: Bench, database: Da
     ada = await bench.worker("ada")
     (item,) = await bench.waiting(1)
     assert await _state(bench, item) == [("probe", "waiting")]
-    await other.execute("INSERT INTO item_service VALUES ($1, $2)", other.service, item)
+    await other.execute("SELECT enrol($1, ARRAY[$2::bigint])", other.service, item)
     await other.execute("INSERT INTO quarantine VALUES ($1, $2, 3)", other.service, item)
     assert await _state(bench, item) == [("probe", "waiting"), ("zother", "quarantined")]
     await bench.execute("DELETE FROM waiting")
@@ -283,8 +284,8 @@ async def test_results_of_one_item_page_by_page(bench: Bench) -> None:
         await bench.settle_one(submit(mine))
     key = await bench.value("SELECT key FROM item")
     for limit in (1, 2, 9):
-        assert len(await _all_results(bench, limit, key=key)) == 5
-        assert await _all_results(bench, limit, key=key, client="bob") == []
+        assert len(await _all_results(bench, limit, canonical=key)) == 5
+        assert await _all_results(bench, limit, canonical=key, client="bob") == []
 
 
 async def test_claims_that_kept_no_result_do_not_hide_those_behind_them(bench: Bench) -> None:
@@ -295,3 +296,63 @@ async def test_claims_that_kept_no_result_do_not_hide_those_behind_them(bench: B
         if 1 <= n <= 6:
             await bench.delete(mine.items)
     assert len(await _all_results(bench, 2)) == 2
+
+
+# Many new ones
+
+
+async def _add_new(bench: Bench, *keys: str, priority: int = 100, start: float = 0.0) -> list[ItemId]:
+    """New items that wait, as many of one request do."""
+    async with bench.database.transaction() as db:
+        new = await adding.add_new(db, [(key, None, "{}") for key in keys])
+        await adding.join_new(db, bench.service, new, priority, start)
+    return new
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 1020, 1023])
+@pytest.mark.parametrize("count", [1, 5, 1024, 3000])
+async def test_many_new_items_wait_and_are_known_whatever_blocks_they_are_in(
+    bench: Bench, ahead: int, count: int
+) -> None:
+    """Blocks of 1,024 ids end within what is added, before it or behind it."""
+    before = await bench.waiting(1)
+    await bench.execute("SELECT setval('item_item_id_seq', 2047 + $1)", ahead)
+    new = await _add_new(bench, *(f"n{n:04}" for n in range(count)), priority=7, start=60.0)
+    assert new == list(range(2048 + ahead, 2048 + ahead + count))
+    enrolled = await bench.rows("SELECT item_id FROM enrolled_item ORDER BY item_id")
+    assert [row["item_id"] for row in enrolled] == before + new
+    waiting = await bench.rows("SELECT * FROM waiting_item WHERE priority = 7 ORDER BY item_id")
+    assert [row["item_id"] for row in waiting] == new
+    assert {(row["since"] - row["rank_at"]).total_seconds() for row in waiting} == {60.0}
+    assert await _known(bench, "n0000") == [new[0]]
+    assert await _join(bench, [*before, *new]) == 0, "nothing joins twice"
+
+
+async def test_if_one_of_many_is_known_none_is_added(bench: Bench) -> None:
+    (known,) = await _add(bench, "b")
+    with pytest.raises(adding.KeysKnown):
+        await _add_new(bench, "a", "b", "c")
+    assert await bench.value("SELECT count(*) FROM item") == 1
+    assert await bench.places(known) == []
+
+
+async def test_many_that_are_added_at_once_share_blocks_and_lose_nothing(bench: Bench, dsn: str) -> None:
+    many = Database(dsn, size=4)
+    await many.open()
+
+    async def add(name: int) -> list[ItemId]:
+        found: list[ItemId] = []
+        for part in range(5):
+            async with many.transaction() as db:
+                new = await adding.add_new(db, [(f"{name}-{part}-{n}", None, "{}") for n in range(700)])
+                await adding.join_new(db, bench.service, new, 100, 0.0)
+            async with many.connection() as db:
+                few = await adding.add(db, [(f"{name}-{part}-few", None, "{}")], {bench.service: 0.0}, 100)
+            found += [*new, *few.values()]
+        return found
+
+    added = sorted(chain.from_iterable(await asyncio.gather(*(add(name) for name in range(4)))))
+    await many.close()
+    assert len(set(added)) == 4 * 5 * 701
+    for view in ("enrolled_item", "waiting_item"):
+        assert [row["item_id"] for row in await bench.rows(f"SELECT item_id FROM {view} ORDER BY 1")] == added

@@ -11,7 +11,7 @@ import pytest
 from coordinator.errors import StaleClaim
 from coordinator.flow.life import LIFE, STATES, BucketEvent, State, drawing
 from coordinator.model import Claimed
-from coordinator.store import building, claims
+from coordinator.store import building, claims, overdue, recollects
 from coordinator.store.pool import Database
 
 from .bench import WINDOW, Bench, Worker, submit
@@ -51,7 +51,7 @@ class Walk:
             await self.bench.execute("UPDATE bucket SET attempts = 3, split_at = now() WHERE bucket_id = $1", bucket)
         if event in (BucketEvent.KEPT_TOO_LONG,) or (event is BucketEvent.RECOLLECT and state in ("claimed", "dead")):
             async with self.database.connection() as db:
-                await claims.keep_for_reconnect(
+                await recollects.keep_for_reconnect(
                     db, [self.mine.session_id], 0.0 if event is BucketEvent.KEPT_TOO_LONG else 60.0
                 )
 
@@ -98,17 +98,17 @@ async def _crash(walk: Walk) -> object:
 
 async def _dead(walk: Walk) -> object:
     async with walk.database.connection() as db:
-        return await claims.mark_dead(db, walk.bench.service, 0.0)
+        return await overdue.mark_dead(db, walk.bench.service, 0.0, walk.bench.boot)
 
 
 async def _dead_too_long(walk: Walk) -> object:
     async with walk.database.connection() as db:
-        return await claims.release_dead(db, walk.bench.service, 0.0, WINDOW)
+        return await overdue.release_dead(db, walk.bench.service, 0.0, WINDOW, walk.bench.boot)
 
 
 async def _drain(walk: Walk) -> None:
     async with walk.database.connection() as db:
-        await claims.keep_for_reconnect(db, [walk.mine.session_id], 60.0)
+        await recollects.keep_for_reconnect(db, [walk.mine.session_id], 60.0)
 
 
 async def _split(walk: Walk) -> object:
@@ -150,6 +150,7 @@ HOW: dict[BucketEvent, Do] = {
     BucketEvent.DEAD: _dead,
     BucketEvent.DEAD_TOO_LONG: _dead_too_long,
     BucketEvent.SPLIT: _split,
+    BucketEvent.EXPIRED: lambda walk: _free(walk, claims.EXPIRED),
     BucketEvent.TAKEN: lambda walk: _free(walk, claims.TAKEN),
     BucketEvent.DEACTIVATE: _deactivate,
     BucketEvent.REVOKE: _revoke,

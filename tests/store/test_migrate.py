@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from importlib.resources.abc import Traversable
 from itertools import pairwise
@@ -12,7 +13,7 @@ import asyncpg
 import pytest
 
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.errors import UnknownSchema
+from coordinator.errors import Unavailable, UnknownSchema
 from coordinator.store import migrate
 from coordinator.store.pool import Database
 
@@ -109,3 +110,44 @@ def test_the_files_are_numbered_without_a_gap() -> None:
     assert numbers
     assert numbers[0] == 1
     assert all(later == earlier + 1 for earlier, later in pairwise(numbers))
+
+
+async def test_a_program_serves_what_is_newer_by_additive_steps(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = migrate.shipped()
+    more = migrate.Migration(2, "more", "-- additive\nALTER TABLE item ADD COLUMN more text")
+    other = migrate.Migration(3, "other", "ALTER TABLE item RENAME COLUMN more TO other")
+    with monkeypatch.context() as newer:
+        newer.setattr(migrate, "shipped", lambda: [*shipped, more])
+        assert await migrate.migrate(empty) == [*shipped, more]
+    assert await migrate.pending(empty) == []
+    assert await migrate.migrate(empty) == []
+
+    with monkeypatch.context() as newer:
+        newer.setattr(migrate, "shipped", lambda: [*shipped, more, other])
+        assert await migrate.migrate(empty) == [other]
+    for step in (migrate.migrate, migrate.pending):
+        with pytest.raises(UnknownSchema, match="3 \\(other\\)"):
+            await step(empty)
+
+
+async def test_a_migration_holds_nobody_up_for_its_locks(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = migrate.shipped()
+    await migrate.migrate(empty)
+    monkeypatch.setattr(migrate, "LOCK_PAUSE", 0.0)
+    monkeypatch.setattr(migrate, "LOCK_ATTEMPTS", 2)
+    monkeypatch.setattr(migrate, "_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '50ms'")
+    more = migrate.Migration(2, "more", "-- additive\nALTER TABLE item ADD COLUMN more text")
+    monkeypatch.setattr(migrate, "shipped", lambda: [*shipped, more])
+    async with empty.transaction() as reader:
+        await reader.fetch("SELECT FROM item")
+        with pytest.raises(Unavailable, match="does not get its locks"):
+            await migrate.migrate(empty)
+    assert await migrate.migrate(empty) == [more]
+
+
+def test_an_additive_migration_only_adds() -> None:
+    taken_away = r"\b(DROP|RENAME|TRUNCATE|DELETE|REVOKE|ALTER COLUMN|SET NOT NULL|CREATE OR REPLACE)\b"
+    for additive in (one for one in migrate.shipped() if one.additive):
+        assert not re.search(taken_away, additive.sql, re.IGNORECASE), additive

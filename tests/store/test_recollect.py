@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from coordinator.store import claims
+from coordinator.store import claims, clients, recollects
 from coordinator.store.claims import EndReason
 from tests.store.bench import Bench, submit
 
@@ -76,13 +78,53 @@ async def test_taking_a_bucket_over_does_not_start_its_time_anew(bench: Bench) -
 
 
 async def test_a_bucket_set_aside_by_the_disconnect_is_whole_again(bench: Bench) -> None:
-    ada = await bench.worker("ada")
+    ada = await bench.of_standing("ada")
     mine = await bench.held(ada, attempts=2)
     await bench.cut_off(ada)
     assert (await bench.of(mine.bucket_id))["split_at"] is not None
     (back,) = await bench.recollect(await bench.worker("ada"))
     row = await bench.of(mine.bucket_id)
     assert (row["split_at"], row["attempts"], back.claimed.attempts) == (None, 2, 2)
+    assert await bench.value("SELECT count(*) FROM claim WHERE spent AND client_id = 'ada'") == 0
+
+
+async def test_who_took_others_meanwhile_pays_for_the_disconnect_though_it_gets_its_own_back(bench: Bench) -> None:
+    """Else it could hold more each time, since what is regranted does not count against its limit."""
+    ada = await bench.worker("ada")
+    mine = await bench.held(ada)
+    await bench.cut_off(ada)
+    await bench.bucket(1, age=9)
+    await bench.execute("DELETE FROM return_block")
+    again = await bench.worker("ada")
+    (other,) = await bench.claim(again)
+    assert other.bucket_id != mine.bucket_id
+    (back,) = await bench.recollect(again)
+    assert back.claimed.bucket_id == mine.bucket_id
+    assert (await bench.member(ada))["streak"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile"),
+    [("settled = 0", "settled = 3"), ("settled = 3", "taken_back = 3"), ("settled = 0", "settled = 0")],
+)
+async def test_its_block_of_addresses_is_refunded_what_it_paid_whatever_was_counted_since(
+    bench: Bench, before: str, meanwhile: str
+) -> None:
+    """A class that had worked for less than a second was cut off, came back, and newcomers behind it waited minutes."""
+    ada = replace(await bench.worker("ada"), address="203.0.113.9")
+    async with bench.database.connection() as db:
+        await clients.begin_session(db, ada.session_id, ada.client_id, bench.boot, ada.address, None)
+    await bench.execute(
+        "INSERT INTO newcomer_block (block, service_id, streak, last_at) VALUES ($1, $2, 5, now())",
+        ada.address,
+        bench.service,
+    )
+    await bench.held(ada)
+    await bench.execute(f"UPDATE membership SET {before}")
+    await bench.cut_off(ada)
+    await bench.execute(f"UPDATE membership SET {meanwhile}")
+    assert len(await bench.recollect(await bench.worker("ada"))) == 1
+    assert await bench.value("SELECT streak FROM newcomer_block") == 5
 
 
 async def test_after_the_window_it_is_too_late(bench: Bench) -> None:
@@ -146,7 +188,7 @@ async def test_what_is_kept_for_a_drained_nodes_client_comes_back(bench: Bench) 
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        await claims.keep_for_reconnect(db, [ada.session_id], 60)
+        await recollects.keep_for_reconnect(db, [ada.session_id], 60)
     (back,) = await bench.recollect(await bench.worker("ada"))
     assert (back.claimed.bucket_id, back.taken_from) == (mine.bucket_id, None)
     row = await bench.of(mine.bucket_id)

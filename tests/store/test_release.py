@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.store import claims, nodes
+from coordinator.store import claim_lookup, claims, nodes, overdue, recollects
 from coordinator.store.claims import EndReason
 from tests.store.bench import WINDOW, Bench, submit
 
@@ -21,6 +21,7 @@ WAYS = [
     claims.LEFT,
     claims.UNREGISTERED,
     claims.TAKEN,
+    claims.EXPIRED,
 ]
 
 
@@ -42,13 +43,13 @@ async def test_each_way_back(bench: Bench, way: EndReason) -> None:
     )  # fmt: skip
     row = await bench.of(mine.bucket_id)
     assert (row["state"], row["bits"], row["claim_id"], row["split_at"]) == ("ready", "1000", mine.claim, None)
-    failed = way.ended in ("cut_off", "dead", "partial")
+    failed = way.ended in ("cut_off", "dead", "partial", "expired")
     assert row["attempts"] == (1 if failed else 0)
     assert await bench.ended(mine.claim) == way.ended
     kept_off = await bench.rows(
         "SELECT client_id, times, extract(epoch FROM until - now())::float8 AS s FROM return_block"
     )
-    costs = way.ended in ("cut_off", "released", "partial")
+    costs = way.ended in ("cut_off", "released", "partial", "dead", "left", "unregistered", "expired")
     if costs:
         assert [(one["client_id"], one["times"]) for one in kept_off] == [("ada", 1)]
         assert kept_off[0]["s"] == pytest.approx(30, abs=5)
@@ -57,7 +58,7 @@ async def test_each_way_back(bench: Bench, way: EndReason) -> None:
     member = await bench.member(ada)
     assert (member["streak"], member["wait_until"]) == (int(costs), None)
     assert (member["given_back"], member["disconnects"], member["dead"]) == (
-        int(way.ended in ("released", "partial")), int(way.ended == "cut_off"), int(way.ended == "dead"),
+        int(way.cost == "given_back"), int(way.ended == "cut_off"), int(way.cost == "dead"),
     )  # fmt: skip
 
 
@@ -96,7 +97,7 @@ async def test_the_end_of_one_session_leaves_what_another_session_of_its_client_
 async def test_the_third_failed_attempt_sets_a_bucket_aside_until_nobody_can_recollect_it(
     bench: Bench, way: EndReason
 ) -> None:
-    ada = await bench.worker("ada")
+    ada = await bench.of_standing("ada")
     mine = await bench.held(ada, attempts=1)
     await bench.release(mine, way)
     await bench.forgive()
@@ -109,6 +110,26 @@ async def test_the_third_failed_attempt_sets_a_bucket_aside_until_nobody_can_rec
     assert row["attempts"] == 3
     assert row["due"] == pytest.approx(WINDOW, abs=5)
     assert await bench.claim(ada) == []
+
+
+@pytest.mark.parametrize("way", [claims.CUT_OFF, claims.DEAD, claims.GIVEN_UP], ids=lambda way: way.ended)
+async def test_whoever_never_settled_anything_spends_no_attempts(bench: Bench, way: EndReason) -> None:
+    await bench.bucket(3)
+    for n in range(8):
+        (mine,) = await bench.claim(await bench.worker(f"throwaway{n}"))
+        await bench.release(mine, way)
+    row = await bench.of(mine.bucket_id)
+    assert (row["attempts"], row["split_at"]) == (8, None)
+
+
+async def test_one_client_alone_cuts_up_nothing_however_often_it_fails(bench: Bench) -> None:
+    ada, bob = await bench.of_standing("ada"), await bench.of_standing("bob")
+    await bench.bucket(3)
+    for worker in (ada, ada, ada, ada, ada, bob):
+        (mine,) = await bench.claim(worker)
+        await bench.release(mine, claims.CUT_OFF)
+        await bench.forgive()
+        assert ((await bench.of(mine.bucket_id))["split_at"] is None) == (worker is ada)
 
 
 async def test_giving_the_same_bucket_back_keeps_it_away_twice_as_long_each_time_up_to_an_hour(bench: Bench) -> None:
@@ -205,10 +226,10 @@ async def test_the_end_of_a_node_frees_what_its_sessions_held_but_not_what_is_ke
     async with bench.database.connection() as db:
         dead, bench.boot = bench.boot, await nodes.begin(db, "other", "1", 60)
         alive = await bench.held(ada)
-        await claims.keep_for_reconnect(db, [bob.session_id], 60)
-        assert await claims.claims_of_boot(db, dead) == [(crashed.bucket_id, crashed.claim, ada.session_id)]
+        await recollects.keep_for_reconnect(db, [bob.session_id], 60)
+        assert await claim_lookup.claims_of_boot(db, dead) == [(crashed.bucket_id, crashed.claim, ada.session_id)]
         assert await claims.release_crashed(db) == []
-        await nodes.set_state(db, dead, "gone")
+        await nodes.end(db, dead, "it ended")
         freed = await claims.release_crashed(db)
         assert await claims.release_crashed(db) == []
     assert [one.bucket_id for one in freed] == [crashed.bucket_id]
@@ -222,7 +243,7 @@ async def test_what_is_kept_is_freed_when_its_client_does_not_come_in_time(bench
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        await claims.keep_for_reconnect(db, [ada.session_id], 60)
+        await recollects.keep_for_reconnect(db, [ada.session_id], 60)
         row = await bench.of(mine.bucket_id)
         assert (row["state"], row["client_id"], row["session_id"]) == ("claimed", "ada", None)
         assert await bench.cut_off(ada) == []
@@ -239,16 +260,16 @@ async def test_a_bucket_that_settles_nothing_dies_and_is_freed_later(bench: Benc
     ada = await bench.worker("ada")
     mine = await bench.held(ada)
     async with bench.database.connection() as db:
-        assert await claims.mark_dead(db, bench.service, 100) == []
+        assert await overdue.mark_dead(db, bench.service, 100, bench.boot) == []
         await bench.execute("UPDATE bucket SET touched_at = touched_at - interval '101 s'")
-        (marked,) = await claims.mark_dead(db, bench.service, 100)
+        (marked,) = await overdue.mark_dead(db, bench.service, 100, bench.boot)
         assert (marked.bucket_id, marked.claim, marked.client_id) == (mine.bucket_id, mine.claim, "ada")
-        assert await claims.mark_dead(db, bench.service, 100) == []
+        assert await overdue.mark_dead(db, bench.service, 100, bench.boot) == []
         assert (await bench.of(mine.bucket_id))["state"] == "dead"
         assert await bench.claim(await bench.worker("bob")) == []
-        assert await claims.release_dead(db, bench.service, 50, WINDOW) == []
+        assert await overdue.release_dead(db, bench.service, 50, WINDOW, bench.boot) == []
         await bench.execute("UPDATE bucket SET touched_at = touched_at - interval '51 s'")
-        (freed,) = await claims.release_dead(db, bench.service, 50, WINDOW)
+        (freed,) = await overdue.release_dead(db, bench.service, 50, WINDOW, bench.boot)
     assert freed.bucket_id == mine.bucket_id
     row = await bench.of(mine.bucket_id)
     assert (row["state"], row["attempts"], await bench.ended(mine.claim)) == ("ready", 1, "dead")
@@ -263,7 +284,7 @@ async def test_each_settled_item_starts_the_time_anew_and_revives_a_dead_bucket(
         await settle(submit(mine, mine.items[:1], final=False))
         async with bench.database.connection() as db:
             assert (await bench.of(mine.bucket_id))["state"] == "claimed"
-            assert await claims.mark_dead(db, bench.service, 100) == []
+            assert await overdue.mark_dead(db, bench.service, 100, bench.boot) == []
         await settle(submit(mine, mine.items[1:]))
 
 

@@ -1,4 +1,4 @@
-"""What goes to the database is counted under the name of each statement."""
+"""Calls of the database are counted under the name of each statement."""
 
 from __future__ import annotations
 

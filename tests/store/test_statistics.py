@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from coordinator.model import Boot, ServiceId
-from coordinator.store import events, history, people, statistics
+from coordinator.store import building, events, history, people, statistics
 from coordinator.store.history import Counts
 from coordinator.store.pool import Database
 from coordinator.store.statistics import ServiceTotals
 from tests.store.bench import Bench, submit
 
 SCAN = """
-SELECT (SELECT count(*) FROM item_service WHERE service_id = $1) AS joined,
-       (SELECT count(*) FROM waiting WHERE service_id = $1) AS waiting,
+SELECT (SELECT count(*) FROM enrolled_item WHERE service_id = $1) AS joined,
+       (SELECT count(*) FROM waiting_item WHERE service_id = $1) AS waiting,
        (SELECT count(*) FROM quarantine WHERE service_id = $1) AS quarantined"""
 
 
@@ -43,7 +44,7 @@ async def test_counts_agree_with_counting(bench: Bench) -> None:
     (urgent,) = await bench.claim(bob)
     await bench.settle_one(submit(urgent, twice.items[:1], final=False))
     await bench.bucket(3)
-    every = [row["item_id"] for row in await bench.rows("SELECT item_id FROM item_service")]
+    every = [row["item_id"] for row in await bench.rows("SELECT item_id FROM enrolled_item")]
     places = {item: await bench.places(item) for item in every}
     state = await state_of(bench)
     assert state.total == len(every)
@@ -83,9 +84,8 @@ async def test_counts_of_many_at_once_are_exact(bench: Bench) -> None:
             added = await bench.waiting(chance.randrange(1, 20))
             gone = chance.sample(added, chance.randrange(len(added) + 1))
             async with bench.database.transaction() as db:
-                await db.execute(
-                    "DELETE FROM waiting WHERE service_id = $1 AND item_id = ANY ($2::bigint[])", bench.service, gone
-                )
+                await building.lock(db, [bench.service])
+                await db.fetch("SELECT * FROM take_waiting($1, $2)", bench.service, gone)
                 if chance.random() < 0.3:
                     await db.execute("INSERT INTO quarantine SELECT $1, unnest($2::bigint[]), 3", bench.service, gone)
                     await db.execute("DELETE FROM quarantine WHERE item_id = ANY ($1::bigint[])", gone[1:])
@@ -252,28 +252,65 @@ async def test_events_by_client_service_and_kind(bench: Bench) -> None:
     async with bench.database.connection() as db:
         assert (await events.reach(db))[0] == 0
         told = [
-            (3.0, "connect", "ada", None, None, "connected"),
-            (2.0, "dead", "ada", "dm_check", "b1", "held too long"),
-            (1.0, "fault", None, "dm_check", None, "oh"),
+            (3.0, "connect", "ada", None, None, "connected", "info"),
+            (2.0, "dead", "ada", "dm_check", "b1", "held too long", "warning"),
+            (1.0, "fault", None, "dm_check", None, "oh", "error"),
         ]
         await events.write(db, Boot(1), told)
         every = await events.page(db, 2**62, 10)
         assert [row["kind"] for row in every] == ["fault", "dead", "connect"]
         assert every[2]["at"] < every[1]["at"] < every[0]["at"]
         assert [row["kind"] for row in await events.page(db, every[0]["event_id"], 1)] == ["dead"]
-        assert [row["kind"] for row in await events.page(db, 2**62, 10, client="ada")] == ["dead", "connect"]
-        assert [row["kind"] for row in await events.page(db, 2**62, 10, client="ada", kind="dead")] == ["dead"]
-        assert [row["kind"] for row in await events.page(db, 2**62, 10, service="dm_check")] == ["fault", "dead"]
-        assert [row["kind"] for row in await events.page(db, 2**62, 10, kind="fault", service="no")] == []
+
+        async def kinds(**which: Any) -> list[str]:
+            return [row["kind"] for row in await events.page(db, 2**62, 10, events.EventFilter(**which))]
+
+        assert await kinds(client="ada") == ["dead", "connect"]
+        assert await kinds(client="ada", kinds=["dead"]) == ["dead"]
+        assert await kinds(service="dm_check") == ["fault", "dead"]
+        assert await kinds(service="no", kinds=["fault"]) == []
+        assert await kinds(kinds=["fault", "connect", "fault"]) == ["fault", "connect"]
+        assert await kinds(severity="warning") == ["fault", "dead"]
+        assert await kinds(severity="error", kinds=["dead", "fault"]) == ["fault"]
+        assert await kinds(severity="warning", client="ada") == ["dead"]
+        for since in (every[1]["at"], every[1]["at"] + timedelta(seconds=0.5)):
+            whole = {"since": since, "until": every[0]["at"]}
+            expected = ["dead"] if since == every[1]["at"] else []
+            for which in ({}, {"service": "dm_check"}, {"kinds": ["dead"]}, {"severity": "warning"}, {"client": "ada"}):
+                assert await kinds(**whole, **which) == expected
         assert await events.faults(db) == 1
         await db.execute("UPDATE event SET at = at - interval '2 hours'")
         assert await events.faults(db) == 0
 
 
+_MANY_EVENTS = """
+INSERT INTO event (at, boot, kind, client_id, service, text, severity)
+SELECT now(), 1, kind, 'c' || n % 5000, 's' || n % 5000, 'x', CASE kind WHEN 'fault' THEN 'error' ELSE 'info' END
+  FROM generate_series(1, 20000) n, LATERAL (SELECT CASE n % 2000 WHEN 0 THEN 'fault' ELSE 'connect' END AS kind) k"""
+
+
+async def test_events_are_found_along_their_indexes(bench: Bench) -> None:
+    anything = (2**62, 10, None, None)
+    ways = {
+        "event_pkey": (events._NEWEST, anything),
+        "event_serious": (events._SERIOUS, (*anything, None, None, ["warning", "error"])),
+        "event_kind": (events._OF_KINDS, (*anything, ["fault", "dead"], None)),
+        "event_service": (events._OF_SERVICE, (*anything, None, "s3")),
+        "event_client": (events._OF_CLIENT, (*anything, None, None, None, "c7")),
+    }
+    async with bench.database.connection() as db:
+        await db.execute(_MANY_EVENTS)
+        await db.execute("ANALYZE event")
+        for index, (statement, arguments) in ways.items():
+            plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN {statement}", *arguments))
+            assert index in plan, plan
+            assert "Seq Scan on event" not in plan
+
+
 async def test_only_the_newest_events_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "EVENTS_KEPT", 3)
     async with bench.database.connection() as db:
-        await events.write(db, Boot(1), [(0.0, "connect", None, None, None, str(n)) for n in range(5)])
+        await events.write(db, Boot(1), [(0.0, "connect", None, None, None, str(n), "info") for n in range(5)])
         await events.forget(db)
         assert [row["text"] for row in await events.page(db, 2**62, 10)] == ["4", "3", "2"]
         assert (await events.reach(db))[1] == 3
@@ -283,19 +320,19 @@ async def test_only_the_newest_events_are_kept(bench: Bench, monkeypatch: pytest
 
 
 async def names(
-    bench: Bench, which: people.ClientFilter, sort: people.Sort, limit: int = 2
+    bench: Bench, which: people.ClientFilter, sort: people.Sort, limit: int = 2, order: people.Order | None = None
 ) -> tuple[list[str], dict[str, dict[str, object]]]:
     """The clients of all pages in order, and their rows."""
     found: dict[str, dict[str, object]] = {}
-    order: list[str] = []
+    ids: list[str] = []
     after: people.ClientPlace | None = None
     async with bench.database.connection() as db:
         while True:
-            rows, after = await people.page(db, which, sort, after, limit)
-            order += [row["client_id"] for row in rows]
+            rows, after = await people.page(db, which, sort, after, limit, order)
+            ids += [row["client_id"] for row in rows]
             found |= {row["client_id"]: row for row in rows}
             if after is None:
-                return order, found
+                return ids, found
 
 
 async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
@@ -325,6 +362,16 @@ async def test_clients_in_any_order_by_any_filter(bench: Bench) -> None:
     assert (await names(bench, every, "held"))[0] == ["ada", "bob", "cleo", "dan", "eve"]
     order, rows = await names(bench, every, "last_access")
     assert order == ["eve", "cleo", "bob", "ada", "dan"]
+    assert (await names(bench, every, "last_access", order="asc"))[0] == ["dan", "ada", "bob", "cleo", "eve"]
+    assert (await names(bench, every, "client_id", order="desc"))[0] == ["eve", "dan", "cleo", "bob", "ada"]
+    assert (await names(bench, every, "state"))[0] == ["bob", "ada", "eve", "dan", "cleo"]
+    assert (await names(bench, every, "state", order="asc"))[0] == ["cleo", "dan", "ada", "eve", "bob"]
+    assert (await names(bench, every, "health"))[0] == ["ada", "bob", "cleo", "dan", "eve"]
+    assert (await names(bench, every, "connected"))[0] == ["ada", "bob", "cleo", "dan", "eve"]
+    async with bench.database.connection() as db:
+        assert await people.count_matching(db, every) == 5
+        assert await people.count_matching(db, people.ClientFilter(state="active", connected=False)) == 2
+        assert await people.count_matching(db, people.ClientFilter(search="LOVE", health="ok")) == 1
     assert [rows[name]["held"] for name in ("ada", "bob")] == [1, 0]
     assert rows["ada"]["services"][0]["held"] == 1  # type: ignore[index]
     for sort in ("client_id", "settled"):

@@ -79,7 +79,7 @@ async def test_within_the_time_of_its_block_a_client_gets_each_bucket_once(bench
     for turn in range(POOL):
         await bench.execute("UPDATE membership SET wait_until = NULL WHERE client_id = $1", worker.client_id)
         async with database.connection() as db:
-            claimed = await claims.claim_unblocked(db, bench.service, worker.demand, bench.boot)
+            claimed = await claims.claim_unblocked(db, bench.service, worker.demand, bench.boot, bench.settings)
             assert claimed is not None
             await claims.release_claim(db, claimed.bucket_id, claimed.claim, claims.RELEASED, WINDOW)
         seen.append(claimed.bucket_id)

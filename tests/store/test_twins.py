@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from coordinator.model import Claimed, ItemId
-from coordinator.store import claims
+from coordinator.store import claims, recollects
 from tests.store.bench import DM, Bench, Worker, submit
 
 
@@ -101,6 +101,7 @@ async def test_a_final_submit_with_items_left_settles_the_ready_copy_too(bench: 
         assert await bench.places(item) == []
         assert await bench.value("SELECT count(*) FROM twin") == 0
         await bench.execute("UPDATE bucket SET rank_at = rank_at + interval '2 days'")
+        await bench.forgive()
 
 
 async def test_the_returned_copy_gives_the_item_up(bench: Bench, ada: Worker, bob: Worker) -> None:
@@ -212,7 +213,7 @@ async def test_what_was_settled_meanwhile_is_not_handed_out_again_by_a_recollect
     await bench.settle_one(submit(pair.second, [pair.item]))
     if way == "kept":
         async with bench.database.connection() as db:
-            await claims.keep_for_reconnect(db, [ada.session_id], 60.0)
+            await recollects.keep_for_reconnect(db, [ada.session_id], 60.0)
     (back,) = await bench.recollect(await bench.worker("ada"), [pair.first.bucket_id])
     assert back.claimed.settled == "010"
     assert await bench.value("SELECT count(*) FROM twin") == 0

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from coordinator.store import building, claims, item_changes, items, results, warmup
+from coordinator.store import adding, building, claims, item_changes, results, waits, warmup
 from coordinator.store.pool import Connection, Database
 from tests.harness import Server
 from tests.store.bench import Bench
 
 WAITED_FOR = (
     claims._CLAIM,
-    claims._FIND_WAITS,
+    waits._FIND_WAITS,
     claims._RELEASE_SESSION,
-    items._ADD,
+    adding._ADD,
     building._MAKE,
     building._PUT,
     item_changes._LOCK,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import timeit
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from coordinator.errors import BadMessage, PeerError, Unsupported
 from coordinator.wire import admin, client
 from coordinator.wire.codec import (
+    MAX_PARTS,
     Codec,
     Undecodable,
     encode,
@@ -25,7 +27,7 @@ from coordinator.wire.frames import MAX_DEPTH, Request
 
 from .strategies import plain
 
-CLIENT: Codec[Request] = Codec(*client.ANSWERS)
+CLIENT: Codec[Request] = Codec(*client.ANSWERS, deep=client.Submit)
 ADMIN: Codec[Request] = Codec(*admin.ANSWERS)
 HOLD = '{"bucket_id": "b", "claim": 1}'
 
@@ -356,3 +358,56 @@ def test_a_frame_is_a_message_or_a_refusal(frame: str) -> None:
             assert path_of(refusal.error).startswith("$")
             answer: dict[str, Any] = json.loads(error_frame(refusal.error, refusal.ref))
             assert answer["code"] == refusal.error.code
+
+
+WIDE = "[" + ",".join(["[]"] * 330_000) + "]"
+
+
+@pytest.fixture(scope="module")
+def seconds_of_objects() -> float:
+    """Seconds that a megabyte takes when it is made into objects and each of them is looked at."""
+    return min(timeit.repeat(lambda: forbidden(json.loads(WIDE)), number=1, repeat=2))
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize(
+    "frame",
+    [
+        f'{{"type": "hello", "x": {WIDE}}}',
+        f'{{"type": "nope", "x": {WIDE}}}',
+        f'{{"type": "join", "service": "s", "profile": {{"a": {WIDE}}}}}',
+        f'{{"type": "join", "service": "s", "profile": {{"a": {WIDE}, "b": "\\u0000"}}}}',
+        f'{{"type": "nope", "x": {WIDE}, "y": {nested(20)}}}',
+        f'{{"type": {WIDE}}}',
+        f'{{"type": "nope", "ref": {WIDE}}}',
+        f'{{"type": "submit", "x": 1, "results": {WIDE}}}',
+        submit(WIDE[:-1]),
+        submit(f'["\\u0000", {WIDE}]'),
+    ],
+    ids=lambda frame: f"{frame[:40]}…{frame[-12:]}",
+)
+def test_a_megabyte_that_is_refused_is_not_made_into_objects(frame: str, seconds_of_objects: float) -> None:
+    """All others wait while a frame is read."""
+    assert min(timeit.repeat(lambda: refused(frame), number=1, repeat=4)) < seconds_of_objects / 6
+
+
+def test_only_a_submit_has_many_values() -> None:
+    wide = ",".join(["true"] * (MAX_PARTS - 2))
+    frame = '{"type": "join", "ref": 7, "service": "s", "profile": {"a": [%s]}}'
+    refusal = refused(frame % wide)
+    assert isinstance(refusal.error, BadMessage)
+    assert path_of(refusal.error) == "$"
+    assert refusal.ref == 7
+    CLIENT.decode(frame % ",".join(["true"] * (MAX_PARTS - 6)))
+    CLIENT.decode(submit(f"[{wide},{wide}]"))
+
+
+def test_spaces_and_letters_are_no_values() -> None:
+    CLIENT.decode('{"type": "services"}'.ljust(1_000_000))
+    assert isinstance(refused(f'{{"type": "{"x" * 1_000_000}"}}').error, Unsupported)
+    assert path_of(refused(f'{{"type": "join", "service": "{"x" * 1_000_000}"}}').error) == "$.service"
+
+
+def test_the_longest_lists_are_not_large() -> None:
+    holds = [{"bucket_id": "00000000-0000-4000-8000-000000000000", "claim": 2**53 - 1}] * 1000
+    CLIENT.decode(json.dumps({"type": "recollect", "holds": holds}))

@@ -17,7 +17,7 @@ from msgspec import inspect as shape
 
 from coordinator.stats.capacity import MEASURED_CAPACITY
 from coordinator.stats.tables import TABLE_FILTERS, TABLE_STATES
-from coordinator.wire import admin, client, frames, stats
+from coordinator.wire import admin, client, frames, stats, stats_clients
 from coordinator.wire.admin import system
 from coordinator.wire.codec import Codec, Undecodable, encode, error_frame, tag_of
 from coordinator.wire.schema import ADMIN, CLIENT, PUBLISHED, STATS, Channel, error_codes, schema_of, session_life
@@ -316,7 +316,7 @@ def test_tables() -> None:
             words = re.findall(r"`(\w+)`", row[1])
             assert set(fields_of(stats.ROWS[table])) <= set(words), table
     of_client = next(row[1] for row in told.rows("table") if row[0].strip("` ") == "clients")
-    assert set(fields_of(stats.ClientInService)) <= set(re.findall(r"`(\w+)`", of_client))
+    assert set(fields_of(stats_clients.ClientInService)) <= set(re.findall(r"`(\w+)`", of_client))
 
 
 def test_errors() -> None:
@@ -344,7 +344,7 @@ def test_close_codes() -> None:
 
 def test_limits() -> None:
     limits = PARTS["Framing and limits"]
-    assert limits.names("limit") == list(client.Limits.__struct_fields__)
+    assert limits.names("limit") == list(frames.Limits.__struct_fields__)
     assert f"{frames.BYTES_BEFORE_REGISTRATION:,} bytes" in limits.text
     assert f"no deeper than {frames.MAX_DEPTH};" in limits.text
     (welcome,) = [frame for block in CLIENT_REQUESTS["hello"].examples() for frame in block[1:]]

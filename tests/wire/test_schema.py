@@ -40,6 +40,7 @@ CODES = [
     "bad_registration",
     "not_registered",
     "not_joined",
+    "outdated",
     "client_deactivated",
     "unknown_service",
     "service_revoked",
@@ -248,3 +249,19 @@ def test_asyncapi_schemas_judge_as_the_messages_own() -> None:
     hello = {"type": "hello", "protocol": 1, "client_id": "a", "secret": "s" * 32}
     assert validator.is_valid(hello | {"holds": [{"bucket_id": "b", "claim": 1}]})
     assert not validator.is_valid(hello | {"holds": [{"bucket_id": "b", "claim": "1"}]})
+
+
+def test_the_document_says_where_a_server_is_and_nothing_that_is_for_developers_alone() -> None:
+    document = asyncapi()
+    assert {server["protocol"] for server in document["servers"].values()} == {"ws", "wss"}
+    assert all("{host}" in server["host"] and "host" in server["variables"] for server in document["servers"].values())
+    said = json.dumps(document)
+    for word in ("stays raw", "by the step", "protocol.md", ".py", "msgspec", "Struct"):
+        assert word not in said
+
+
+@pytest.mark.parametrize("message", [client.Submit, client.Release, client.Hold])
+def test_claims_and_bucket_ids_have_their_bounds_in_the_document(message: type[msgspec.Struct]) -> None:
+    fields = asyncapi()["components"]["schemas"][f"client.{message.__name__}"]["properties"]
+    assert fields["claim"] == {"type": "integer", "minimum": 1, "maximum": 2**53 - 1}
+    assert fields["bucket_id"] == {"type": "string", "minLength": 1, "maxLength": 64}

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
+from coordinator.keys import Key
 from coordinator.model import ClaimNumber, ItemId
 from coordinator.services.contract import Connection
 
 # In the order of the keys, so that two submits with the same accounts cannot deadlock.
 _PUT_ACCOUNTS = """
-INSERT INTO follow_account AS a (key, attributes)
-SELECT key, coalesce(attributes::jsonb, '{}')
-  FROM unnest($1::text[], $2::text[]) AS given (key, attributes) ORDER BY key COLLATE "C"
-ON CONFLICT (key) DO UPDATE SET attributes = excluded.attributes
- WHERE excluded.attributes <> '{}' AND excluded.attributes IS DISTINCT FROM a.attributes"""
+INSERT INTO follow_account (key, canonical)
+SELECT key, canonical FROM unnest($1::text[], $2::text[]) AS given (key, canonical)
+ ORDER BY coalesce(canonical, key) COLLATE "C"
+ON CONFLICT (coalesce(canonical, key)) DO NOTHING"""
 
-# The two keys are the ends of an edge: the account of the item, and the account found.
+_TELL = """
+INSERT INTO follow_told AS t (account_id, claim_id, item_id, attributes)
+SELECT a.account_id, $4, given.item_id, given.attributes::jsonb
+  FROM unnest($1::text[], $2::bigint[], $3::text[]) AS given (key, item_id, attributes)
+  JOIN follow_account a ON coalesce(a.canonical, a.key) = given.key
+ON CONFLICT (account_id, claim_id) DO UPDATE SET attributes = excluded.attributes, item_id = excluded.item_id"""
+
+# The two canonical keys are the ends of an edge: the account of the item, and the account found.
 _ADD_EDGES = """
 INSERT INTO follow_sighting (follower, followed, claim_id, item_id, at)
 SELECT CASE WHEN $6 THEN f.account_id ELSE o.account_id END, CASE WHEN $6 THEN o.account_id ELSE f.account_id END,
        $4, e.item_id, $5
   FROM unnest($1::bigint[], $2::text[], $3::text[]) AS e (item_id, owner, found)
-  JOIN follow_account o ON o.key = e.owner
-  JOIN follow_account f ON f.key = e.found
+  JOIN follow_account o ON coalesce(o.canonical, o.key) = e.owner
+  JOIN follow_account f ON coalesce(f.canonical, f.key) = e.found
  ORDER BY 1, 2
 ON CONFLICT DO NOTHING"""
 
 _FORGET = "DELETE FROM follow_sighting WHERE item_id = ANY ($1::bigint[])"
 
+_FORGET_TOLD = "DELETE FROM follow_told WHERE item_id = ANY ($1::bigint[])"
+
+Told = tuple[str, ItemId, str]
+"""The canonical key of an account, the item with which it was found, and its attributes as JSON."""
+
 Edge = tuple[ItemId, str, str]
-"""The item, its key, and the key of an account that was found with it."""
+"""The item, its canonical key, and the canonical key of an account that was found with it."""
 
 
 async def add_edges(
     db: Connection,
-    accounts: Mapping[str, str | None],
+    accounts: Collection[Key],
+    told: Sequence[Told],
     edges: Sequence[Edge],
     claim: ClaimNumber,
     at: datetime,
     *,
     found_follow: bool,
-) -> None:
-    """Store the edges of one claim; `accounts` has the attributes, as JSON, of all accounts in them.
+) -> int:
+    """Store the edges of one claim; `accounts` are all accounts in them, `told` has the attributes of some.
 
-    `found_follow`: the accounts found follow the items' accounts; else the items' accounts follow them.
+    `found_follow`: the accounts found follow the items' accounts; else the items' accounts follow them.  Returns how
+    many edges this claim had not told yet.
     """
-    await db.execute(_PUT_ACCOUNTS, list(accounts), list(accounts.values()))
-    await db.execute(_ADD_EDGES, *([edge[n] for edge in edges] for n in range(3)), claim, at, found_follow)
+    await db.execute(_PUT_ACCOUNTS, *([account[n] for account in accounts] for n in range(2)))
+    if told:
+        await db.execute(_TELL, *([one[n] for one in told] for n in range(3)), claim)
+    added = await db.execute(_ADD_EDGES, *([edge[n] for edge in edges] for n in range(3)), claim, at, found_follow)
+    return int(added.split()[-1])
 
 
 async def forget(db: Connection, items: Sequence[ItemId]) -> None:
-    """Delete the edges of these items."""
+    """Delete the edges of these items, and what was told with them."""
     await db.execute(_FORGET, list(items))
+    await db.execute(_FORGET_TOLD, list(items))

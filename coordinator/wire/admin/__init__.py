@@ -6,7 +6,19 @@ Each request is answered by `ok`, with the fields that the type of its answer ha
 
 from __future__ import annotations
 
-from coordinator.wire.admin import activity, buckets, clients, hello, items, nodes, results, services, system, tokens
+from coordinator.wire.admin import (
+    activity,
+    buckets,
+    clients,
+    hello,
+    items,
+    nodes,
+    notices,
+    results,
+    services,
+    system,
+    tokens,
+)
 from coordinator.wire.admin.hello import AdminHello, AdminWelcome
 from coordinator.wire.frames import Answer, Request
 
@@ -17,6 +29,7 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     **buckets.ANSWERS,
     **results.ANSWERS,
     **clients.ANSWERS,
+    **notices.ANSWERS,
     **tokens.ANSWERS,
     **activity.ANSWERS,
     **nodes.ANSWERS,

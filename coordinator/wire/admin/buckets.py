@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from coordinator.model import BucketState
 from coordinator.wire.admin.fields import After, Ok
-from coordinator.wire.frames import Answer, Name, PageSize, Request
+from coordinator.wire.frames import Answer, BucketName, Name, PageSize, Request
 
 
 class ListedBucket(Struct):
@@ -52,7 +52,7 @@ class BucketPage(Ok, kw_only=True):
 class BucketShow(Request, tag="bucket.show"):
     """Show one bucket with its items that are still to be settled."""
 
-    bucket_id: str
+    bucket_id: BucketName
 
 
 class BucketShown(Ok, kw_only=True):
@@ -72,7 +72,7 @@ class BucketShown(Ok, kw_only=True):
 class BucketRelease(Request, tag="bucket.release"):
     """Take a bucket from its holder."""
 
-    bucket_id: str
+    bucket_id: BucketName
 
 
 class BucketReleased(Ok, kw_only=True):

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from coordinator.model import Health, JsonObject
 from coordinator.wire.admin.buckets import ListedBucket
 from coordinator.wire.admin.fields import After, Ok
-from coordinator.wire.frames import Answer, Name, PageSize, Request, Text
+from coordinator.wire.frames import Answer, Doing, Name, PageSize, Request, Text, Waiting
 
 ClientState = Literal["active", "inactive", "deactivated", "unregistered"]
 """`inactive`: in each service that it has joined."""
 
 
 class ListedMembership(Struct):
-    """A client in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest."""
+    """A client in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest.
+
+    `waiting` tells why nothing comes, if it has asked for more than it has.  `inactive`: by what, with an
+    admin's words in `inactive_reason`.
+    """
 
     service: str
     joined: bool
@@ -31,14 +35,22 @@ class ListedMembership(Struct):
     reason: str | None
     last_access: str
     active: bool
+    waiting: Waiting | None
+    inactive: Literal["idle", "admin"] | None
+    inactive_reason: str | None
 
 
 class ListedClient(Struct):
-    """A client; its `health` is the worst of its services, with the `reason` in words."""
+    """A client; its `health` is the worst of its services, with the `reason` in words; `deactivated`: why it is.
+
+    `doing`: what it does now.
+    """
 
     client_id: str
     screen_name: str
     state: ClientState
+    deactivated: str | None
+    doing: Doing
     connected: bool
     health: Health
     reason: str | None
@@ -69,18 +81,31 @@ class ClientShow(Request, tag="client.show"):
     client_id: Name
 
 
+class ListedSession(Struct):
+    """A connection that a client has now: to which `node`, from which `address`, with which program, `since` when."""
+
+    session_id: str
+    node: str
+    address: str
+    agent: str | None
+    since: str
+
+
 class ClientShown(Ok, kw_only=True):
-    """The fields of a `ListedClient`, its profile in each service, and the buckets that it holds."""
+    """The fields of a `ListedClient`, its profile in each service, the buckets that it holds, and its sessions."""
 
     client_id: str
     screen_name: str
     state: ClientState
+    deactivated: str | None
+    doing: Doing
     connected: bool
     health: Health
     reason: str | None
     services: list[ListedMembership]
     profiles: dict[str, JsonObject]
     holds: list[ListedBucket]
+    sessions: list[ListedSession]
 
 
 class ClientDeactivate(Request, tag="client.deactivate"):
@@ -124,12 +149,41 @@ class ClientForgotten(Ok, kw_only=True):
     released: int
 
 
+class ClientExport(Request, tag="client.export"):
+    """Tell all that is kept of a client: who it is, its sessions, claims, results and what was noted of it."""
+
+    client_id: Name
+    limit: PageSize = 100
+    after: After | None = None
+
+
+class ClientExportPage(Ok, kw_only=True):
+    """One page of what is kept of a client, as the database wrote it."""
+
+    rows: Raw
+    next: str | None
+
+
+class ClientErase(Request, tag="client.erase"):
+    """Replace all that tells who a client is by a number, for good; its results stay."""
+
+    client_id: Name
+
+
+class ClientErased(Ok, kw_only=True):
+    """The number, which is the id of what stays."""
+
+    erased: str
+
+
 ANSWERS: dict[type[Request], type[Answer]] = {
     ClientList: ClientPage,
     ClientShow: ClientShown,
     ClientDeactivate: ClientDeactivation,
     ClientActivate: ClientActivation,
     ClientForgetSecret: ClientForgotten,
+    ClientExport: ClientExportPage,
+    ClientErase: ClientErased,
 }
 
-ADMIN_ONLY: frozenset[type[Request]] = frozenset({ClientForgetSecret})
+ADMIN_ONLY: frozenset[type[Request]] = frozenset({ClientForgetSecret, ClientExport, ClientErase})

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from coordinator.model import ItemState, JsonObject
 from coordinator.wire.admin.fields import After, Keys, Ok, Priority
-from coordinator.wire.frames import Answer, ListedResult, Name, PageSize, Request
+from coordinator.wire.frames import Answer, Discovered, ListedResult, Name, PageSize, Request
 
 
 class ItemAdd(Request, tag="item.add"):
@@ -66,6 +66,39 @@ class ItemsDeleted(Ok, kw_only=True):
     unknown: list[str]
 
 
+class ItemList(Request, tag="item.list"):
+    """List the items of the catalogue, by their keys; with `service` or `state`, those that have it somewhere."""
+
+    service: Name | None = None
+    state: ItemState | None = None
+    prefix: Annotated[str, Meta(max_length=256)] | None = None
+    limit: PageSize = 100
+    after: After | None = None
+
+
+class ItemInList(Struct):
+    """The state of a listed item in one service."""
+
+    service: str
+    state: ItemState
+
+
+class ListedItem(Struct):
+    """An item of the catalogue, and where it is in each service that has it."""
+
+    item: int
+    key: str
+    attributes: JsonObject
+    services: list[ItemInList]
+
+
+class ItemPage(Ok, kw_only=True):
+    """One page of items; it may be shorter than asked for while there is a `next`."""
+
+    rows: list[ListedItem]
+    next: str | None
+
+
 class ListedWaitingItem(Struct):
     """An item that is not in a bucket."""
 
@@ -106,11 +139,12 @@ class ItemInService(Struct):
 
 
 class ItemShown(Ok, kw_only=True):
-    """One item in every service."""
+    """One item in every service, and the result that showed it if nobody had added it."""
 
     item: int
     key: str
     attributes: JsonObject
+    found: Discovered | None
     services: list[ItemInService]
 
 
@@ -157,6 +191,7 @@ ANSWERS: dict[type[Request], type[Answer]] = {
     ItemAdd: ItemsAdded,
     ItemPrioritize: ItemsPrioritized,
     ItemDelete: ItemsDeleted,
+    ItemList: ItemPage,
     ItemWaiting: WaitingPage,
     ItemShow: ItemShown,
     ItemQuarantined: QuarantinedPage,

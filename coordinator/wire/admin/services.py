@@ -60,6 +60,29 @@ class ServiceAnswer(Ok, kw_only=True):
     settings: JsonObject
 
 
+class ListedPlugin(Struct):
+    """A plugin that this node has: the settings of its own, and the services that are made of it."""
+
+    plugin: str
+    title: str
+    settings: list[str]
+    services: list[str]
+
+
+class ServicePlugins(Request, tag="service.plugins"):
+    """List the plugins that a service can be made of."""
+
+    limit: PageSize = 100
+    after: After | None = None
+
+
+class PluginPage(Ok, kw_only=True):
+    """One page of plugins."""
+
+    rows: list[ListedPlugin]
+    next: str | None
+
+
 class ServiceShow(Request, tag="service.show"):
     """Show one service with its items and open buckets."""
 
@@ -67,9 +90,10 @@ class ServiceShow(Request, tag="service.show"):
 
 
 class ServiceShown(ServiceAnswer, kw_only=True):
-    """A service with its items and open buckets."""
+    """A service with its items and open buckets, and the shape of its results."""
 
     counts: ServiceCounts
+    result_schema: JsonObject
 
 
 class ServiceAdd(Request, tag="service.add"):
@@ -120,6 +144,7 @@ class ServiceRestore(Request, tag="service.restore"):
 
 ANSWERS: dict[type[Request], type[Answer]] = {
     ServiceList: ServicePage,
+    ServicePlugins: PluginPage,
     ServiceShow: ServiceShown,
     ServiceAdd: ServiceAnswer,
     ServiceConfigure: ServiceAnswer,

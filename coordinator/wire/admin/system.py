@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from coordinator.keys import KeyForm
 from coordinator.wire.admin.fields import Ok
 from coordinator.wire.admin.services import ServiceCounts
-from coordinator.wire.client import Limits
-from coordinator.wire.frames import Answer, Request
+from coordinator.wire.frames import Answer, Limits, Request
 from coordinator.wire.stats import Oldest, StatementRow
 
 
@@ -33,10 +33,11 @@ class Stats(Request, tag="stats"):
 
 
 class ServerStats(Ok, kw_only=True):
-    """Each service with its items and open buckets, and the statements of this node."""
+    """Each service with its items and open buckets, the statements of this node, and how keys are compared."""
 
     services: list[ServiceStats]
     database: StatementTotals
+    key_form: KeyForm
 
 
 class LimitedBy(Struct, frozen=True):

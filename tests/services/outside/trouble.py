@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,9 +19,19 @@ from coordinator.services.contract import Connection
 
 for_ever = threading.Event()
 
+_kept: list[bytes] = []
+
 
 class TroubleResult(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     do: str
+
+
+class TroubleProfile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    word: str = ""
+
+    def __post_init__(self) -> None:
+        if self.word == "hangs":
+            for_ever.wait()
 
 
 class Trouble(Plugin):
@@ -26,6 +39,7 @@ class Trouble(Plugin):
 
     name = "trouble"
     title = "Trouble"
+    Profile = TroubleProfile
     Result = TroubleResult
 
     def select(self, item: Item) -> Any:
@@ -39,8 +53,18 @@ class Trouble(Plugin):
                 raise KeyError("a fault of the plugin")
             case "exit":
                 raise SystemExit(3)
+            case "exit hard":
+                os._exit(3)
             case "block":
                 for_ever.wait()
+            case "compute":
+                re.match(r"(a+)+$", "a" * 40 + "b")  # never gives the interpreter back
+            case "eat":
+                bytearray(100_000_000_000)
+            case "leak":
+                _kept.extend(bytes(1_000_000) for _ in range(10_000))
+            case "talk":
+                sys.stdout.write("nothing that the node reads\n")
             case "nonsense":
                 return "wonderful"
         return None

@@ -1,14 +1,24 @@
 // Lines over time, drawn by uPlot; the same figures in words and as a table for readers who do not see them.
 import type { RefObject } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
+import { Name } from "./components";
 import { useApp } from "./context";
-import { axisTime, rate } from "./format";
+import { axisTime, plural, rate } from "./format";
 import { useObservable } from "./observable";
 
 const CHART_HEIGHT = 240;
 /** Rows of the table under a chart, at most. */
 const MAX_TABLE_ROWS = 12;
+
+/** Something that happened at a time, marked by a line across the chart. */
+export interface ChartMark {
+  /** Seconds since 1970. */
+  at: number;
+  text: string;
+  /** A custom property of the style sheet. */
+  colour: string;
+}
 
 export interface ChartLine {
   name: string;
@@ -16,6 +26,8 @@ export interface ChartLine {
   colour: string;
   values: (number | null)[];
   filled?: boolean;
+  /** It hides what is drawn behind it. */
+  solid?: boolean;
 }
 
 interface ChartProps {
@@ -25,17 +37,24 @@ interface ChartProps {
   /** Seconds since 1970. */
   times: number[];
   lines: ChartLine[];
+  /** The lines are parts of a whole, and stand on each other, the first one at the bottom. */
+  stacked?: boolean;
+  marks?: readonly ChartMark[];
   formatTime(seconds: number): string;
 }
 
-export function Chart({ label, unit, times, lines, formatTime }: ChartProps) {
-  const [cursorIndex, setCursorIndex] = useState<number | null>(null);
-  const container = usePlot(times, lines, unit, setCursorIndex);
+const NO_MARKS: readonly ChartMark[] = [];
 
-  const mainLine = lines[lines.length - 1];
+export function Chart({ label, unit, times, lines, stacked = false, marks = NO_MARKS, formatTime }: ChartProps) {
+  const [cursorIndex, setCursorIndex] = useState<number | null>(null);
+  const drawnLines = useMemo(() => (stacked ? stackedLines(lines) : lines), [lines, stacked]);
+  const container = usePlot(times, drawnLines, unit, marks, setCursorIndex);
+
+  const mainLine = stacked ? drawnLines[0] : lines[lines.length - 1];
   const index = cursorIndex !== null && cursorIndex < times.length ? cursorIndex : times.length - 1;
   const value = mainLine?.values[index] ?? null;
   const time = times[index];
+  const markText = cursorIndex === null ? null : nearestMark(marks, times, index);
 
   return (
     <figure class="chart">
@@ -43,14 +62,22 @@ export function Chart({ label, unit, times, lines, formatTime }: ChartProps) {
       <figcaption>
         <span class="chart-at">
           {time === undefined || value === null ? "No figures yet" : `${formatTime(time)} · ${rate(value)} ${unit}`}
+          {markText !== null && <span class="chart-mark"> · {markText}</span>}
         </span>
         <ul class="legend">
           {lines.map((line) => (
             <li key={line.name}>
               <span class={`swatch line${line.colour}`} aria-hidden="true" />
-              {line.name}
+              <Name text={line.name} />
+              {stacked && <b>{rate(line.values[index] ?? 0)}</b>}
             </li>
           ))}
+          {marks.length > 0 && (
+            <li>
+              <span class="swatch mark" aria-hidden="true" />
+              {plural(marks.length, "event")}
+            </li>
+          )}
         </ul>
       </figcaption>
       {mainLine !== undefined && (
@@ -60,24 +87,49 @@ export function Chart({ label, unit, times, lines, formatTime }: ChartProps) {
   );
 }
 
+/** The lines as they are drawn where they stand on each other: each with those below it added, the highest first. */
+function stackedLines(lines: readonly ChartLine[]): ChartLine[] {
+  const sums: number[] = [];
+  const summed = lines.map((line) => ({
+    ...line,
+    filled: true,
+    solid: true,
+    values: line.values.map((value, index) => (sums[index] = (sums[index] ?? 0) + (value ?? 0))),
+  }));
+  return summed.reverse();
+}
+
+/** The text of the mark that is nearest to a time of the chart; null where none is within two steps. */
+function nearestMark(marks: readonly ChartMark[], times: readonly number[], index: number): string | null {
+  const time = times[index];
+  if (time === undefined) return null;
+  const reach = 2 * ((times[1] ?? 0) - (times[0] ?? 0));
+  const near = marks.filter(({ at }) => Math.abs(at - time) <= reach);
+  near.sort((left, right) => Math.abs(left.at - time) - Math.abs(right.at - time));
+  return near[0]?.text ?? null;
+}
+
 /** Draw the lines into the element that the returned ref is given to. */
 function usePlot(
   times: number[],
   lines: ChartLine[],
   unit: string,
+  marks: readonly ChartMark[],
   onCursor: (index: number | null) => void,
 ): RefObject<HTMLDivElement | null> {
   const theme = useObservable(useApp().preferences.theme);
   const prefersDark = usePrefersDark();
   const containerRef = useRef<HTMLDivElement>(null);
   const plotRef = useRef<uPlot | null>(null);
+  const marksRef = useRef(marks);
+  marksRef.current = marks;
   const lineNames = lines.map((line) => line.name).join();
 
   useEffect(() => {
     const container = containerRef.current;
     if (container === null) return;
 
-    const plot = new uPlot(plotOptions(container, lines, unit, onCursor), [[], ...lines.map(() => [])], container);
+    const plot = new uPlot(plotOptions(container, lines, unit, marksRef, onCursor), [[], ...lines.map(() => [])], container);
     plotRef.current = plot;
     const resizing = new ResizeObserver(() => plot.setSize({ width: container.clientWidth, height: CHART_HEIGHT }));
     resizing.observe(container);
@@ -91,7 +143,7 @@ function usePlot(
 
   useEffect(() => {
     plotRef.current?.setData([times, ...lines.map((line) => line.values)]);
-  }, [times, lines, lineNames, unit, theme, prefersDark]);
+  }, [times, lines, marks, lineNames, unit, theme, prefersDark]);
 
   return containerRef;
 }
@@ -172,6 +224,7 @@ function plotOptions(
   container: HTMLElement,
   lines: ChartLine[],
   unit: string,
+  marks: { readonly current: readonly ChartMark[] },
   onCursor: (index: number | null) => void,
 ): uPlot.Options {
   const axis = {
@@ -197,8 +250,35 @@ function plotOptions(
       { ...axis, size: 52, values: valueLabels },
     ],
     series: [{}, ...lines.map((line) => plotSeries(container, line, unit))],
-    hooks: { setCursor: [(plot) => onCursor(plot.cursor.idx ?? null)] },
+    hooks: {
+      setCursor: [(plot) => onCursor(plot.cursor.idx ?? null)],
+      draw: [(plot) => marks.current.forEach((mark) => drawMark(plot, mark, resolveColour(container, mark.colour)))],
+    },
   };
+}
+
+/** Draw a dashed line across the plot, with a small triangle at its top. */
+function drawMark(plot: uPlot, { at }: ChartMark, colour: string): void {
+  const { min, max } = plot.scales.x ?? {};
+  if (min == null || max == null || at < min || at > max) return;
+
+  const { ctx, bbox } = plot;
+  const x = Math.round(plot.valToPos(at, "x", true));
+  const size = 5 * devicePixelRatio;
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = colour;
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(x, bbox.top);
+  ctx.lineTo(x, bbox.top + bbox.height);
+  ctx.stroke();
+  ctx.beginPath();
+  ctx.moveTo(x - size, bbox.top);
+  ctx.lineTo(x + size, bbox.top);
+  ctx.lineTo(x, bbox.top + size);
+  ctx.fill();
+  ctx.restore();
 }
 
 function plotSeries(container: HTMLElement, line: ChartLine, unit: string): uPlot.Series {
@@ -208,6 +288,6 @@ function plotSeries(container: HTMLElement, line: ChartLine, unit: string): uPlo
     width: line.filled ? 1 : 2,
     points: { show: false },
     spanGaps: false,
-    ...(line.filled ? { fill: resolveColour(container, `${line.colour}-soft`) } : {}),
+    ...(line.filled ? { fill: resolveColour(container, line.solid ? line.colour : `${line.colour}-soft`) } : {}),
   };
 }

@@ -1,10 +1,11 @@
 // Components that several pages use.
 import type { ComponentChildren } from "preact";
 import { useApp, useTopic } from "./context";
-import { compactCount, count, durationRange, fullTime, relativeTime } from "./format";
+import { compactCount, count, doingText, fullTime, relativeTime, splitName } from "./format";
 import { useObservable } from "./observable";
-import { href } from "./route";
-import type { Eta, Health, Items, FirstRows, ServiceRow } from "./wire";
+import { href, withoutFilters } from "./route";
+import { type Tone, toneOf } from "./tones";
+import type { Doing, Health, Items, FirstRows, ServiceRow } from "./wire";
 
 export function Card(props: { title: string; aside?: ComponentChildren; class?: string; children: ComponentChildren }) {
   const id = `card-${props.title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
@@ -33,42 +34,36 @@ export function Figure(props: { name: string; value: string; note?: ComponentChi
   );
 }
 
-type Tone = "good" | "warn" | "bad" | "neutral";
-
-/** The tone of each state and kind of event; all others are neutral. */
-const TONES: Record<string, Tone> = {
-  active: "good",
-  live: "good",
-  ok: "good",
-  claimed: "good",
-  ready: "neutral",
-  paused: "warn",
-  watched: "warn",
-  draining: "warn",
-  inactive: "neutral",
-  unregistered: "neutral",
-  gone: "neutral",
-  done: "neutral",
-  dead: "bad",
-  flagged: "bad",
-  deactivated: "bad",
-  revoked: "bad",
-  fault: "bad",
-  lost: "bad",
-  quarantine: "bad",
-  health: "warn",
-  release: "warn",
-};
-
 /** A state in one word; the shape of its dot says the same as its colour. */
-export function Badge({ word }: { word: string }) {
-  return <span class={`badge ${TONES[word] ?? "neutral"}`}>{word}</span>;
+export function Badge({ word, tone = toneOf(word) }: { word: string; tone?: Tone }) {
+  return <span class={`badge ${tone}`}>{word}</span>;
 }
 
 export function HealthBadge({ health, reason }: { health: Health; reason: string | null }) {
   return (
     <span class="health">
       <Badge word={health} />
+      {reason !== null && <span class="reason">{reason}</span>}
+    </span>
+  );
+}
+
+/** What a client does now, and until when, with the reason on a line of its own. */
+export function DoingBadge({ doing, now }: { doing: Doing; now: number }) {
+  const text = doingText(doing, now);
+  return (
+    <span class="health" title={doing.text}>
+      <Badge word={doing.what.replace("_", " ")} />
+      {text !== "" && <span class="reason">{text}</span>}
+    </span>
+  );
+}
+
+/** A state in one word, with an admin's words for it on a line of its own. */
+export function StateBadge({ word, reason }: { word: string; reason: string | null }) {
+  return (
+    <span class="health">
+      <Badge word={word} />
       {reason !== null && <span class="reason">{reason}</span>}
     </span>
   );
@@ -83,18 +78,37 @@ export function TimeAgo({ time, now }: { time: string | null; now: number }) {
   );
 }
 
-export function ClientLink({ id, name }: { id: string; name?: string }) {
+/** A name or an id.  A long one is cut in its middle, by the style sheet: whole it is in the title and when copied. */
+export function Name({ text, title = text }: { text: string; title?: string }) {
+  const parts = splitName(text);
+  if (parts === null) {
+    return (
+      <span class="name" title={title}>
+        {text}
+      </span>
+    );
+  }
+  const [start, end] = parts;
   return (
-    <a href={href(["clients", id])} class="name" title={id}>
-      {name ?? id}
+    <span class="name cut" title={title}>
+      <span class="cut-start">{start}</span>
+      {end}
+    </span>
+  );
+}
+
+export function ClientLink({ id, name = id }: { id: string; name?: string }) {
+  return (
+    <a href={href(["clients", id])}>
+      <Name text={name} title={name === id ? id : `${name} (${id})`} />
     </a>
   );
 }
 
 export function ServiceLink({ service }: { service: string }) {
   return (
-    <a href={href(["services", service])} class="name">
-      {service}
+    <a href={href(["services", service])}>
+      <Name text={service} />
     </a>
   );
 }
@@ -141,13 +155,6 @@ export function ItemsLegend({ items }: { items: Items }) {
   );
 }
 
-/** The estimated time until all items are settled, or the reason why there is no estimate. */
-export function etaText(items: Items, eta: Eta | null): string {
-  if (items.total > 0 && items.settled + items.quarantined >= items.total) return "all done";
-  if (items.total === 0) return "no items";
-  return eta === null ? "no estimate yet" : durationRange(eta.low, eta.high);
-}
-
 /** A share between 0 and 1 as a thin bar; screen readers get the figure that stands beside it. */
 export function Meter({ share, tone = "good" }: { share: number; tone?: Exclude<Tone, "neutral"> }) {
   const width = 100 * Math.min(1, Math.max(0, share));
@@ -176,6 +183,35 @@ export function Empty({ title, children }: { title: string; children?: Component
       <p class="empty-title">{title}</p>
       {children !== undefined && <p>{children}</p>}
     </div>
+  );
+}
+
+interface EmptyListProps {
+  /** The names in the address of the filters that the list has. */
+  filters: readonly string[];
+  /** Why nothing is listed where no filter is set. */
+  title: string;
+  /** Why nothing is listed where one is. */
+  filteredTitle: string;
+}
+
+/** Stands where nothing is listed; it offers to take filters away only where there are any. */
+export function EmptyList({ filters, title, filteredTitle }: EmptyListProps) {
+  const { path, query } = useObservable(useApp().router.route);
+  const unfiltered = withoutFilters(query, filters);
+
+  if (query.after) {
+    return (
+      <Empty title="Nothing is left on this page.">
+        <a href={href(path, { ...query, after: undefined, page: undefined })}>To the first page</a>
+      </Empty>
+    );
+  }
+  if (unfiltered === null) return <Empty title={title} />;
+  return (
+    <Empty title={filteredTitle}>
+      <a href={href(path, unfiltered)}>Take the filters away</a>
+    </Empty>
   );
 }
 
@@ -211,6 +247,24 @@ export function SelectField(props: { name: string; label: string; options: reado
           </option>
         ))}
       </select>
+    </label>
+  );
+}
+
+/** A time by the reader's clock, kept in the address. */
+export function TimeField({ name, label }: { name: string; label: string }) {
+  const { router } = useApp();
+  const { query } = useObservable(router.route);
+  return (
+    <label class="field">
+      <span>{label}</span>
+      <input
+        type="datetime-local"
+        value={query[name] ?? ""}
+        onChange={(event) =>
+          router.changeQuery({ [name]: event.currentTarget.value, after: undefined, page: undefined }, true)
+        }
+      />
     </label>
   );
 }

@@ -1,7 +1,7 @@
 // The stats channel, kept open: subscriptions to topics, pages of tables, and a new session after a lost one.
 import { Backoff } from "./backoff";
 import { Observable } from "./observable";
-import { type ConnectionLost, RequestRefused, Session } from "./session";
+import { type ConnectionLost, RequestRefused, Session, whyNotOpen } from "./session";
 import type { Filter, Page, Role, ServerCard, Snapshot, StatsWelcome, Table, Topic, WireError } from "./wire";
 
 /** Seconds between two snapshots of a topic, at least. */
@@ -18,6 +18,8 @@ export type ConnectionState =
 
 export class StatsConnection {
   readonly state = new Observable<ConnectionState>({ phase: "connecting" });
+  /** Why no connection comes about, as far as is known. */
+  readonly obstacle = new Observable<string | null>(null);
   /** The time at which the reader has frozen the view; null while it moves. */
   readonly frozenAt = new Observable<Date | null>(null);
   /** The last known server and role; they outlive a lost connection. */
@@ -25,6 +27,9 @@ export class StatsConnection {
   readonly role = new Observable<Role>("viewer");
   /** The topics that this server offers. */
   readonly topics = new Observable<readonly string[]>([]);
+
+  /** When the server last said anything, in milliseconds since 1970; 0 before it did. */
+  lastMessageAt = 0;
 
   /** Milliseconds that the server's clock is ahead of the browser's. */
   clockOffset = 0;
@@ -102,10 +107,16 @@ export class StatsConnection {
   }
 
   /** Read one page of a table.  Rejects with `RequestRefused` or `ConnectionLost`. */
-  async readPage(table: Table, filter: Filter, after: string | null, limit: number): Promise<Page> {
+  async readPage(
+    table: Table,
+    filter: Filter,
+    after: string | null,
+    limit: number,
+    { count = false }: { count?: boolean } = {},
+  ): Promise<Page> {
     const session = this.session;
     if (session === null) throw new Error("There is no connection to the server.");
-    const fields = { topic: table, filter, limit, ...(after === null ? {} : { after }) };
+    const fields = { topic: table, filter, limit, ...(after === null ? {} : { after }), ...(count ? { count } : {}) };
     return (await session.request("get", fields)) as unknown as Page;
   }
 
@@ -117,9 +128,14 @@ export class StatsConnection {
       onPush: (message) => {
         if (message.type === "snapshot") this.storeSnapshot(message as unknown as Snapshot);
       },
-      onMessage: () => this.restartSilenceTimer(session),
+      onMessage: () => {
+        this.lastMessageAt = Date.now();
+        this.restartSilenceTimer(session);
+      },
       onEnd: (lost, refusal) => {
-        if (this.session === session) this.reconnectLater(lost, refusal);
+        if (this.session !== session) return;
+        this.reconnectLater(lost, refusal);
+        if (!session.wasOpen) void this.findObstacle();
       },
     });
     this.session = session;
@@ -129,6 +145,7 @@ export class StatsConnection {
   private async greet(session: Session): Promise<void> {
     const welcome = (await session.hello(this.token)) as unknown as StatsWelcome;
     this.backoff.reset();
+    this.obstacle.set(null);
     this.server.set(welcome.server);
     this.role.set(welcome.role);
     this.topics.set(welcome.topics);
@@ -199,6 +216,11 @@ export class StatsConnection {
     const delay = this.backoff.nextDelay() * 1000;
     this.state.set({ phase: "waiting", until: Date.now() + delay });
     this.reconnectTimer = setTimeout(() => this.connect(), delay);
+  }
+
+  private async findObstacle(): Promise<void> {
+    const reason = await whyNotOpen("stats");
+    if (this.state.value.phase !== "live") this.obstacle.set(reason);
   }
 
   /** After a silence ask for something small; an unanswered request ends the session. */

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useApp } from "./context";
 import { useObservable } from "./observable";
-import { operate, type Operation } from "./operation";
+import { checkToken, operate, type Operation } from "./operation";
 import type { Role } from "./wire";
 
 /** A modal `<dialog>`: the browser keeps the focus inside, and Escape closes it. */
@@ -32,9 +32,13 @@ export interface Action {
   operation: Operation;
   /** The effect, for the question that is asked before it is sent. */
   effect: string;
+  /** What stands under the effect, such as a table of changes. */
+  details?: ComponentChildren;
   /** Say what was done, from the server's answer. */
   doneText(answer: Record<string, unknown>): string;
   requiredRole: Exclude<Role, "viewer">;
+  /** The state of the thing as it is shown: once the operation is done, the button rests until this changes. */
+  shownState: string;
   danger?: boolean;
   /** The reader may give a reason. */
   asksReason?: boolean;
@@ -46,23 +50,48 @@ export function useHasRole(requiredRole: Action["requiredRole"]): boolean {
   return role === "admin" || role === requiredRole;
 }
 
+/** Milliseconds after which a button is offered again although nothing has changed. */
+const REST_MS = 5_000;
+
 /** A button that only readers with the required role see; it asks before it sends the operation. */
 export function OperationButton({ action, onDone }: { action: Action; onDone?: () => void }) {
   const [asking, setAsking] = useState(false);
+  const [resting, setResting] = useResting(action.shownState);
   if (!useHasRole(action.requiredRole)) return null;
+
+  const finish = (): void => {
+    setResting(true);
+    onDone?.();
+  };
   return (
     <>
-      <button type="button" class={action.danger ? "danger" : ""} onClick={() => setAsking(true)}>
-        {action.label}
+      <button
+        type="button"
+        class={action.danger ? "danger" : ""}
+        aria-disabled={resting}
+        onClick={() => setAsking(!resting)}
+      >
+        {resting ? "Done" : action.label}
       </button>
-      {asking && (
-        <ConfirmDialog action={action} onClose={() => setAsking(false)} {...(onDone === undefined ? {} : { onDone })} />
-      )}
+      {asking && <ConfirmDialog action={action} onClose={() => setAsking(false)} onDone={finish} />}
     </>
   );
 }
 
-function ConfirmDialog({ action, onClose, onDone }: { action: Action; onClose(): void; onDone?: () => void }) {
+/** A state that ends when what is shown has changed, or after a while. */
+function useResting(shownState: string): [resting: boolean, setResting: (resting: boolean) => void] {
+  const [restingIn, setRestingIn] = useState<string | null>(null);
+
+  useEffect(() => {
+    if (restingIn === null) return;
+    const timer = setTimeout(() => setRestingIn(null), REST_MS);
+    return () => clearTimeout(timer);
+  }, [restingIn]);
+
+  return [restingIn === shownState, (resting) => setRestingIn(resting ? shownState : null)];
+}
+
+function ConfirmDialog({ action, onClose, onDone }: { action: Action; onClose(): void; onDone(): void }) {
   const { preferences, toasts } = useApp();
   const [busy, setBusy] = useState(false);
   const [refusal, setRefusal] = useState<string | null>(null);
@@ -75,7 +104,7 @@ function ConfirmDialog({ action, onClose, onDone }: { action: Action; onClose():
     try {
       const answer = await operate(preferences.token.value ?? "", { ...action.operation, fields });
       toasts.add(action.doneText(answer));
-      onDone?.();
+      onDone();
       onClose();
     } catch (failure) {
       setRefusal(failure instanceof Error ? failure.message : String(failure));
@@ -93,9 +122,10 @@ function ConfirmDialog({ action, onClose, onDone }: { action: Action; onClose():
         }}
       >
         <p>{action.effect}</p>
+        {action.details}
         {action.asksReason && (
           <label class="field">
-            <span>Reason (noted in the activity log)</span>
+            <span>Reason (the client and all who look here are told)</span>
             <input maxLength={1024} value={reason} onInput={(event) => setReason(event.currentTarget.value)} />
           </label>
         )}
@@ -156,22 +186,23 @@ export function HelpDialog({ keys, onClose }: { keys: readonly (readonly [string
   );
 }
 
-/** Asks for a token, tells its rights and forgets it. */
-export function TokenDialog({ onClose }: { onClose(): void }) {
+/** Tells the reader's rights, asks for a token and forgets it. */
+export function AccountDialog({ onClose }: { onClose(): void }) {
   const { connection, preferences } = useApp();
   const role = useObservable(connection.role);
   const { phase } = useObservable(connection.state);
   const hasToken = useObservable(preferences.token) !== null;
 
   return (
-    <Dialog title="Token" onClose={onClose}>
+    <Dialog title="Account" onClose={onClose}>
       <p class="muted">
         With an operator's token you can pause services, release buckets and deactivate clients from here, with an
         admin's also drain nodes. It is kept in this tab until the tab is closed.
       </p>
-      {hasToken && phase === "live" && (
+      {phase === "live" && (
         <p>
-          This tab has the rights of: <b>{role}</b>.
+          This tab has the rights of: <b>{role}</b>
+          {hasToken ? "" : ", without a token"}.
         </p>
       )}
       <TokenForm onDone={onClose} />
@@ -184,6 +215,8 @@ export function TokenForm({ onDone }: { onDone?: () => void }) {
   const { connection, preferences } = useApp();
   const hasToken = useObservable(preferences.token) !== null;
   const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [refusal, setRefusal] = useState<string | null>(null);
 
   const applyToken = (token: string | null): void => {
     preferences.setToken(token);
@@ -191,12 +224,26 @@ export function TokenForm({ onDone }: { onDone?: () => void }) {
     onDone?.();
   };
 
+  // It is tried first: a wrong one must not close a page that is open.
+  const tryToken = async (token: string): Promise<void> => {
+    setBusy(true);
+    setRefusal(null);
+    try {
+      await checkToken(token);
+      applyToken(token);
+    } catch (failure) {
+      setRefusal(failure instanceof Error ? failure.message : String(failure));
+    } finally {
+      setBusy(false);
+    }
+  };
+
   return (
     <form
       class="token-form"
       onSubmit={(event) => {
         event.preventDefault();
-        if (text.trim()) applyToken(text.trim());
+        if (text.trim() && !busy) void tryToken(text.trim());
       }}
     >
       <label class="field">
@@ -209,6 +256,11 @@ export function TokenForm({ onDone }: { onDone?: () => void }) {
           onInput={(event) => setText(event.currentTarget.value)}
         />
       </label>
+      {refusal !== null && (
+        <p class="refusal" role="alert">
+          {refusal}
+        </p>
+      )}
       <div class="buttons">
         {hasToken && (
           <button type="button" onClick={() => applyToken(null)}>

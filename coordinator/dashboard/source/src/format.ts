@@ -1,4 +1,5 @@
 // Numbers and times as people read them; the reader's language decides the separators.
+import type { Doing, Waiting } from "./wire";
 
 const wholeNumber = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const oneDecimal = new Intl.NumberFormat(undefined, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -39,6 +40,18 @@ export function percent(part: number, total: number): string {
 
 export function plural(value: number, singular: string, pluralForm = `${singular}s`): string {
   return `${count(value)} ${value === 1 ? singular : pluralForm}`;
+}
+
+/** Characters up to which a name is shown whole. */
+const WHOLE_NAME_CHARACTERS = 24;
+/** Characters at the end of a long name that are always shown: long ids often differ only there. */
+const NAME_END_CHARACTERS = 6;
+
+/** A long name in two parts, of which the first may be cut at its end; null for one that is shown whole. */
+export function splitName(name: string): [start: string, end: string] | null {
+  const characters = Array.from(name);
+  if (characters.length <= WHOLE_NAME_CHARACTERS) return null;
+  return [characters.slice(0, -NAME_END_CHARACTERS).join(""), characters.slice(-NAME_END_CHARACTERS).join("")];
 }
 
 /** Units of time and their seconds, the largest first. */
@@ -94,8 +107,26 @@ export function axisTime(seconds: number, step: number): string {
   return (step < 60 ? hourMinuteSecond : step < 86_400 ? hourMinute : dayMonth).format(seconds * 1000);
 }
 
+/** A time as a field of type datetime-local has it: by the reader's clock, to the minute. */
+export function localInput(time: number): string {
+  return new Date(time - new Date(time).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
 export function fullTime(time: string): string {
   return fullDateTime.format(new Date(time));
+}
+
+/** Why a client waits, and until when if that is known and still to come. */
+export function waitingText({ text, until }: Waiting, now: number): string {
+  return `waits: ${text}${until !== null && Date.parse(until) > now ? `, until ${timeOfDay(until)}` : ""}`;
+}
+
+/** What a client does, beside the word for it; empty where the word says all. */
+export function doingText({ what, text, since, until }: Doing, now: number): string {
+  if (what === "offline") return since === null ? "" : `for ${duration((now - Date.parse(since)) / 1000)}`;
+  const end = until !== null && Date.parse(until) > now ? `until ${timeOfDay(until)}` : "";
+  if (what === "working" || what === "idle") return end;
+  return end ? `${end}: ${text}` : text;
 }
 
 export function bytes(value: number): string {

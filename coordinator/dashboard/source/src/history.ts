@@ -8,11 +8,11 @@ const ROWS_PER_PAGE = 1000;
 /** Pages of one reading; with many services the chart reaches only as far back as these do. */
 const MAX_PAGES = 10;
 /** Seconds between two readings; each reads only from the newest known step on. */
-const REFRESH_SECONDS = 20;
+const REFRESH_SECONDS: Record<Step, number> = { second: 2, minute: 20, hour: 20 };
 
 export interface History {
-  /** Items settled in each step, by its begin in seconds since 1970; null before the first answer. */
-  settled: Map<number, number> | null;
+  /** Items settled by each service in each step, by its begin in seconds since 1970; null before the first answer. */
+  settled: Map<string, Map<number, number>> | null;
   /** Begin of the part without gaps, in seconds since 1970. */
   completeFrom: number;
   error: string | null;
@@ -51,8 +51,8 @@ export function useHistory(step: Step, since: number, service: string | null): H
         if (cancelled || !connection.refreshing) return; // after a lost connection it is read again
         error = failure instanceof Error ? failure.message : String(failure);
       }
-      setHistory({ settled: settledByStep(cache.rows), completeFrom: cache.completeFrom, error });
-      if (connection.refreshing) timer = setTimeout(() => void read(), REFRESH_SECONDS * 1000);
+      setHistory({ settled: settledByService(cache.rows), completeFrom: cache.completeFrom, error });
+      if (connection.refreshing) timer = setTimeout(() => void read(), REFRESH_SECONDS[step] * 1000);
     };
 
     void read();
@@ -99,12 +99,12 @@ function beginsOf(rows: ReadonlyMap<string, HistoryRow>): number[] {
   return [...rows.values()].map((row) => Date.parse(row.at) / 1000);
 }
 
-/** Sum the settled items of all services for each step. */
-function settledByStep(rows: ReadonlyMap<string, HistoryRow>): Map<number, number> {
-  const settled = new Map<number, number>();
+/** The settled items of each service in each step. */
+function settledByService(rows: ReadonlyMap<string, HistoryRow>): Map<string, Map<number, number>> {
+  const settled = new Map<string, Map<number, number>>();
   for (const row of rows.values()) {
-    const begin = Date.parse(row.at) / 1000;
-    settled.set(begin, (settled.get(begin) ?? 0) + row.settled);
+    const ofService = settled.get(row.service) ?? new Map<number, number>();
+    settled.set(row.service, ofService.set(Date.parse(row.at) / 1000, row.settled));
   }
   return settled;
 }

@@ -3,21 +3,31 @@ import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { Empty } from "./components";
 import { StatsConnection } from "./connection";
-import { type App, AppContext, useApp } from "./context";
+import { type App, AppContext, useApp, useServerAway } from "./context";
+import { SeenPages } from "./cursors";
 import { useObservable } from "./observable";
+import { ActivityPage } from "./pages/activity";
+import { AddItemsPage } from "./pages/add_items";
+import { BucketPage } from "./pages/bucket";
 import { BucketsPage } from "./pages/buckets";
 import { ClientPage } from "./pages/client";
 import { ClientsPage } from "./pages/clients";
 import { EventsPage } from "./pages/events";
+import { ItemPage } from "./pages/item";
+import { JoinPage } from "./pages/join";
 import { LeaderboardPage } from "./pages/leaderboard";
 import { NodesPage } from "./pages/nodes";
 import { OverviewPage } from "./pages/overview";
 import { ServicePage } from "./pages/service";
 import { ServicesPage } from "./pages/services";
+import { TokensPage } from "./pages/tokens";
 import { Preferences } from "./preferences";
 import { href, Router } from "./route";
 import { Shell } from "./shell";
+import { pageTitle, troubleText } from "./title";
 import { Toasts } from "./toasts";
+import { writeVisibly } from "./visible";
+import type { Overview } from "./wire";
 
 function CurrentPage({ path }: { path: string[] }) {
   const [page, name] = path;
@@ -29,13 +39,23 @@ function CurrentPage({ path }: { path: string[] }) {
     case "clients":
       return name === undefined ? <ClientsPage /> : <ClientPage key={name} client={name} />;
     case "buckets":
-      return <BucketsPage />;
+      return name === undefined ? <BucketsPage /> : <BucketPage key={name} bucket={name} />;
+    case "items":
+      return <ItemPage key={name} item={name ?? ""} />;
     case "nodes":
       return <NodesPage />;
     case "events":
       return <EventsPage />;
     case "leaderboard":
       return <LeaderboardPage />;
+    case "join":
+      return <JoinPage />;
+    case "add-items":
+      return <AddItemsPage />;
+    case "tokens":
+      return <TokensPage />;
+    case "activity":
+      return <ActivityPage />;
     default:
       return (
         <>
@@ -54,16 +74,32 @@ function Pages() {
   const shownAddress = useRef(address);
 
   useEffect(() => {
-    const heading = document.querySelector<HTMLElement>("main h1");
-    document.title = address === "" ? "Coordinator" : `${heading?.textContent ?? ""} · Coordinator`;
     if (shownAddress.current === address) return;
 
     shownAddress.current = address;
     scrollTo(0, 0);
-    heading?.focus({ preventScroll: true }); // so that screen readers read the new page out
+    // so that screen readers read the new page out
+    document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });
   }, [address]);
 
   return <CurrentPage path={path} />;
+}
+
+/** Keeps the title of the tab. */
+function PageTitle() {
+  const { connection, router } = useApp();
+  const address = useObservable(router.route).path.join("/");
+  const { phase } = useObservable(connection.state);
+  const overview = useObservable(connection.snapshotOf("overview"));
+  const away = useServerAway();
+  const trouble = troubleText(phase, away, address === "" ? ((overview?.data as Overview | undefined) ?? null) : null);
+
+  useEffect(() => {
+    const heading = address === "" ? null : document.querySelector("main h1");
+    document.title = pageTitle(heading?.textContent ?? null, trouble);
+  }, [address, trouble]);
+
+  return null;
 }
 
 function start(): void {
@@ -73,14 +109,17 @@ function start(): void {
     connection: new StatsConnection(preferences.token.value),
     router: new Router(),
     toasts: new Toasts(),
+    seenPages: new SeenPages(sessionStorage),
   };
 
+  writeVisibly();
   const root = document.createElement("div");
   document.body.append(root);
   render(
     <AppContext.Provider value={app}>
       <Shell>
         <Pages />
+        <PageTitle />
       </Shell>
     </AppContext.Provider>,
     root,

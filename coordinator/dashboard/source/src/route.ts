@@ -25,6 +25,18 @@ export function href(path: readonly string[], query: Query = {}): string {
   return `#/${path.map(encodeURIComponent).join("/")}${queryString ? `?${queryString}` : ""}`;
 }
 
+/** Tell whether a search that was typed at one address is still meant at another: not after a link or another search. */
+export function searchStillApplies(typedAt: Route, now: Route, name: string): boolean {
+  return typedAt.path.join("/") === now.path.join("/") && typedAt.query[name] === now.query[name];
+}
+
+/** The query without some filters and from the first page on; null if none of the filters is set. */
+export function withoutFilters(query: Query, filters: readonly string[]): Query | null {
+  if (!filters.some((name) => query[name])) return null;
+  const cleared = filters.map((name) => [name, undefined] as const);
+  return { ...query, ...Object.fromEntries(cleared), after: undefined, page: undefined };
+}
+
 function decodePart(part: string): string {
   try {
     return decodeURIComponent(part);

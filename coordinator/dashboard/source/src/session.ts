@@ -35,6 +35,15 @@ export class ConnectionLost extends Error {
   }
 }
 
+/** The status with which the server answers plain HTTP where a WebSocket would have been welcome. */
+const NO_UPGRADE = 426;
+const UPGRADE_LOST =
+  "The server answers and would take this page in, but no WebSocket gets through: " +
+  "a proxy in between has to pass on the headers Upgrade and Connection.";
+/** Characters of an answer that are shown: what stands in between may answer with anything. */
+const LONGEST_REASON = 1000;
+
+type Channel = "stats" | "admin";
 type Message = Record<string, unknown> & { type: string; ref?: number };
 
 interface PendingRequest {
@@ -52,6 +61,28 @@ export interface SessionHandlers {
   onEnd(lost: ConnectionLost, refusal: WireError | null): void;
 }
 
+/** The address of a channel, beside the page: behind a proxy the page may stand below a path of its own. */
+function channelAddress(channel: Channel, scheme: "ws" | "http"): URL {
+  const address = new URL(`v1/${channel}`, document.baseURI);
+  address.protocol = address.protocol.replace("http", scheme);
+  return address;
+}
+
+/** Ask why a channel does not open: browsers hide the server's answer to a WebSocket from the page. */
+export async function whyNotOpen(channel: Channel): Promise<string> {
+  const address = channelAddress(channel, "http");
+  address.searchParams.set("origin", location.origin);
+  try {
+    const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) });
+    const plain = answer.headers.get("Content-Type")?.startsWith("text/plain") ?? false;
+    const text = plain ? (await answer.text()).trim().slice(0, LONGEST_REASON) : "";
+    if (answer.status === NO_UPGRADE) return UPGRADE_LOST;
+    return text || `The server, or a proxy before it, answers HTTP ${answer.status}.`;
+  } catch {
+    return "The server does not answer.";
+  }
+}
+
 export class Session {
   private readonly socket: WebSocket;
   private readonly pending = new Map<number, PendingRequest>();
@@ -59,16 +90,19 @@ export class Session {
   private lastRefusal: WireError | null = null;
   private readonly opened: Promise<void>;
   private ended = false;
+  private everOpen = false;
 
   constructor(
-    channel: "stats" | "admin",
+    channel: Channel,
     private readonly handlers: SessionHandlers,
   ) {
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(`${scheme}//${location.host}/v1/${channel}`, SUBPROTOCOL);
+    this.socket = new WebSocket(channelAddress(channel, "ws"), SUBPROTOCOL);
 
     this.opened = new Promise((resolve, reject) => {
-      this.socket.addEventListener("open", () => resolve());
+      this.socket.addEventListener("open", () => {
+        this.everOpen = true;
+        resolve();
+      });
       this.socket.addEventListener("close", () => reject(new ConnectionLost(ABNORMAL_CLOSE_CODE, "")));
     });
     this.opened.catch(() => undefined); // `request` rejects with it, and `onEnd` tells it
@@ -81,7 +115,7 @@ export class Session {
   }
 
   /** Send a request and return its answer.  Rejects with `RequestRefused` or `ConnectionLost`. */
-  async request(type: string, fields: object = {}): Promise<Message> {
+  async request(type: string, fields: object = {}, timeoutMs = ANSWER_TIMEOUT_MS): Promise<Message> {
     await this.opened;
 
     this.lastRef += 1;
@@ -89,12 +123,17 @@ export class Session {
     const answer = new Promise<Message>((resolve, reject) => this.pending.set(ref, { resolve, reject }));
     this.socket.send(JSON.stringify({ type, ref, ...fields }));
 
-    const timer = setTimeout(() => this.close(), ANSWER_TIMEOUT_MS);
+    const timer = setTimeout(() => this.close(), timeoutMs);
     try {
       return await answer;
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Whether the server has let this connection in. */
+  get wasOpen(): boolean {
+    return this.everOpen;
   }
 
   hello(token: string | null): Promise<Message> {

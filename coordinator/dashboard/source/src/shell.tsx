@@ -1,27 +1,19 @@
-// The frame around every page: navigation, the state of the connection, freeze, theme, token, help.
+// The frame around every page: the menu, the state of the connection, freeze, theme, account, help.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Empty } from "./components";
-import { useApp } from "./context";
-import { HelpDialog, TokenDialog, TokenForm } from "./dialog";
+import { useApp, useServerAway } from "./context";
+import { AccountDialog, HelpDialog, TokenForm } from "./dialog";
 import { timeOfDay } from "./format";
+import { Menu, MENU_PAGES } from "./menu";
 import { useObservable } from "./observable";
 import type { Preferences, Theme } from "./preferences";
 import { href } from "./route";
-
-/** The pages of the navigation; `g` and then `key` opens one. */
-const NAVIGATION: readonly (readonly [path: string, title: string, key: string])[] = [
-  ["", "Overview", "o"],
-  ["services", "Services", "s"],
-  ["clients", "Clients", "c"],
-  ["buckets", "Buckets", "b"],
-  ["nodes", "Nodes", "n"],
-  ["events", "Events", "e"],
-  ["leaderboard", "Leaderboard", "l"],
-];
+import { GlobalSearch } from "./search";
 
 const SHORTCUT_HELP: readonly (readonly [string, string])[] = [
-  ...NAVIGATION.map(([, title, key]) => [`g ${key}`, title] as const),
+  ...MENU_PAGES.map(({ key, title }) => [`g ${key}`, title] as const),
+  ["k", "Find an item, a client or a bucket"],
   ["/", "Search in this page"],
   ["f", "Freeze, or go on"],
   ["t", "Light, dark, or as the system"],
@@ -32,10 +24,10 @@ const SHORTCUT_HELP: readonly (readonly [string, string])[] = [
 const THEMES: readonly Theme[] = ["system", "light", "dark"];
 
 export function Shell({ children }: { children: ComponentChildren }) {
-  const { connection, router } = useApp();
-  const [openDialog, setOpenDialog] = useState<"help" | "token" | null>(null);
+  const { connection } = useApp();
+  const [openDialog, setOpenDialog] = useState<"help" | "account" | null>(null);
   const state = useObservable(connection.state);
-  const { path } = useObservable(router.route);
+  const away = useServerAway();
   const closeDialog = (): void => setOpenDialog(null);
   useShortcuts(() => setOpenDialog("help"));
 
@@ -49,31 +41,25 @@ export function Shell({ children }: { children: ComponentChildren }) {
           <img src="assets/icon.svg" alt="" width="28" height="28" />
           <span>Coordinator</span>
         </a>
-        <nav class="main-nav" aria-label="Pages">
-          {NAVIGATION.map(([page, title]) => (
-            <a key={page} href={href(page ? [page] : [])} aria-current={(path[0] ?? "") === page ? "page" : undefined}>
-              {title}
-            </a>
-          ))}
-        </nav>
+        <Menu />
+        <GlobalSearch />
         <div class="tools">
           <ConnectionStatus />
           <FreezeButton />
           <ThemeButton />
-          <button type="button" onClick={() => setOpenDialog("token")}>
-            Token
-          </button>
+          <AccountButton onClick={() => setOpenDialog("account")} />
           <button type="button" aria-label="Keyboard help" onClick={() => setOpenDialog("help")}>
             ?
           </button>
         </div>
       </header>
-      <main id="content" tabIndex={-1}>
+      <main id="content" tabIndex={-1} class={away ? "away" : ""}>
+        <Obstacle />
         {state.phase === "refused" ? <AccessRefused message={state.error.message} /> : children}
       </main>
       <ToastList />
       {openDialog === "help" && <HelpDialog keys={SHORTCUT_HELP} onClose={closeDialog} />}
-      {openDialog === "token" && <TokenDialog onClose={closeDialog} />}
+      {openDialog === "account" && <AccountDialog onClose={closeDialog} />}
     </>
   );
 }
@@ -81,6 +67,19 @@ export function Shell({ children }: { children: ComponentChildren }) {
 function focusContent(event: Event): void {
   event.preventDefault(); // the address belongs to the router
   document.getElementById("content")?.focus();
+}
+
+/** Say why no connection comes about, as long as none does. */
+function Obstacle() {
+  const { connection } = useApp();
+  const reason = useObservable(connection.obstacle);
+  const { phase } = useObservable(connection.state);
+  if (reason === null || phase === "live" || phase === "refused") return null;
+  return (
+    <section class="card obstacle" role="status">
+      <Empty title="No connection to the server.">{reason}</Empty>
+    </section>
+  );
 }
 
 function AccessRefused({ message }: { message: string }) {
@@ -103,6 +102,7 @@ function ConnectionStatus() {
   const { connection } = useApp();
   const state = useObservable(connection.state);
   const server = useObservable(connection.server);
+  const away = useServerAway();
   const secondsLeft = useCountdown(state.phase === "waiting" ? state.until : null);
 
   const label = {
@@ -119,6 +119,7 @@ function ConnectionStatus() {
       <span role="status" title={server === null ? undefined : `node ${server.node}, version ${server.version}`}>
         {label}
       </span>
+      {away && <span class="last-seen">last seen {timeOfDay(connection.lastMessageAt)}</span>}
       {state.phase === "waiting" && (
         <>
           <span class="muted" aria-hidden="true">
@@ -144,6 +145,17 @@ function useCountdown(until: number | null): number {
   }, [until]);
 
   return until === null ? 0 : Math.max(0, Math.ceil((until - Date.now()) / 1000));
+}
+
+/** Tells with whose rights the reader looks. */
+function AccountButton({ onClick }: { onClick(): void }) {
+  const role = useObservable(useApp().connection.role);
+  return (
+    <button type="button" class={`account ${role}`} onClick={onClick}>
+      <span class="visually-hidden">Account: </span>
+      {{ viewer: "Viewer", operator: "Operator", admin: "Admin" }[role]}
+    </button>
+  );
 }
 
 function FreezeButton() {
@@ -202,13 +214,14 @@ function useShortcuts(showHelp: () => void): void {
       const target = event.target as HTMLElement;
       if (target.closest("input, select, textarea, dialog") !== null) return;
 
-      const page = afterG.current ? NAVIGATION.find(([, , key]) => key === event.key) : undefined;
+      const page = afterG.current ? MENU_PAGES.find(({ key }) => key === event.key) : undefined;
       afterG.current = event.key === "g";
-      if (page !== undefined) router.navigate(page[0] ? [page[0]] : []);
+      if (page !== undefined) router.navigate(page.path ? [page.path] : []);
       else if (event.key === "?") showHelp();
       else if (event.key === "f") connection.setFrozen(connection.frozenAt.value === null);
       else if (event.key === "t") nextTheme(preferences);
       else if (event.key === "/") document.querySelector<HTMLElement>("[data-search]")?.focus();
+      else if (event.key === "k") document.querySelector<HTMLElement>("[data-global-search]")?.focus();
       else return;
       event.preventDefault();
     };

@@ -3,17 +3,22 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Failure, Loading } from "./components";
 import { type LoadedRows, useApp } from "./context";
+import type { Cursors } from "./cursors";
 import { count } from "./format";
 import { useObservable } from "./observable";
-import { href } from "./route";
+import { href, parse, searchStillApplies } from "./route";
 
 export interface Column<T> {
   title: string;
   cell(row: T): ComponentChildren;
+  /** The title is for screen readers alone. */
+  titleHidden?: boolean;
   /** The cells are numbers and stand on the right. */
   numeric?: boolean;
   /** The server's name of this column, if rows can be sorted by it. */
   sortKey?: string;
+  /** Sorted by it, the smallest comes first at first; a second click turns the order round, as in every column. */
+  smallestFirst?: boolean;
   /** The cells are the headers of their rows; the first column's are unless another says so. */
   rowHeader?: boolean;
   /** The column is left out on narrow screens. */
@@ -88,18 +93,26 @@ function HeaderCell<T>({ column, defaultSort }: { column: Column<T>; defaultSort
   if (column.sortKey === undefined || defaultSort === undefined) {
     return (
       <th scope="col" class={cellClass(column)}>
-        {column.title}
+        {column.titleHidden ? <span class="visually-hidden">{column.title}</span> : column.title}
       </th>
     );
   }
 
   const sorted = (query.sort ?? defaultSort) === column.sortKey;
-  const order = column.sortKey === "client_id" ? "ascending" : "descending";
+  const [usual, other] = column.smallestFirst ? (["asc", "desc"] as const) : (["desc", "asc"] as const);
+  const ascending = (query.order === other ? other : usual) === "asc";
+  const target = {
+    ...query,
+    sort: column.sortKey,
+    order: sorted && query.order !== other ? other : undefined,
+    after: undefined,
+    page: undefined,
+  };
   return (
-    <th scope="col" class={cellClass(column)} aria-sort={sorted ? order : undefined}>
-      <a class="sorter" href={href(path, { ...query, sort: column.sortKey, after: undefined, page: undefined })}>
+    <th scope="col" class={cellClass(column)} aria-sort={sorted ? (ascending ? "ascending" : "descending") : undefined}>
+      <a class="sorter" href={href(path, target)}>
         {column.title}
-        <span aria-hidden="true">{sorted ? (order === "ascending" ? " ↑" : " ↓") : ""}</span>
+        <span aria-hidden="true">{sorted ? (ascending ? " ↑" : " ↓") : ""}</span>
       </a>
     </th>
   );
@@ -123,10 +136,12 @@ interface PagerProps {
   position: PagePosition;
   loaded: LoadedRows<unknown>;
   rowsPerPage: number;
+  /** Pages may be shorter than that while there is a next one. */
+  sparse?: boolean;
 }
 
 /** Links to the first, the previous and the next page. */
-export function Pager({ position: { page, after }, loaded, rowsPerPage }: PagerProps) {
+export function Pager({ position: { page, after }, loaded, rowsPerPage, sparse = false }: PagerProps) {
   const { path, query } = useObservable(useApp().router.route);
   const cursors = usePageCursors({ page, after });
   if (loaded.rows === null || (page === 1 && loaded.next === null)) return null;
@@ -145,7 +160,11 @@ export function Pager({ position: { page, after }, loaded, rowsPerPage }: PagerP
         </a>
       )}
       <span class="muted">
-        {loaded.stale ? "Loading …" : `Rows ${count(firstRow)} to ${count(firstRow + loaded.rows.length - 1)}`}
+        {loaded.stale
+          ? "Loading …"
+          : sparse
+            ? `Page ${count(page)}`
+            : `Rows ${count(firstRow)} to ${count(firstRow + loaded.rows.length - 1)}`}
       </span>
       {loaded.next !== null && !loaded.stale && (
         <a href={pageHref(page + 1, loaded.next)} rel="next">
@@ -156,21 +175,11 @@ export function Pager({ position: { page, after }, loaded, rowsPerPage }: PagerP
   );
 }
 
-/** Remember the cursors of the pages that were seen: the server tells only that of the next page. */
-function usePageCursors({ page, after }: PagePosition): ReadonlyMap<number, string | null> {
-  const { path, query } = useObservable(useApp().router.route);
-  const cursors = useRef(new Map<number, string | null>());
-  const tableKey = JSON.stringify([path, { ...query, after: undefined, page: undefined }]);
-  const seenTableKey = useRef(tableKey);
-
-  if (seenTableKey.current !== tableKey) {
-    seenTableKey.current = tableKey;
-    cursors.current.clear();
-  }
-
-  cursors.current.set(1, null);
-  cursors.current.set(page, after);
-  return cursors.current;
+/** The cursors of the pages of this table that were seen. */
+function usePageCursors({ page, after }: PagePosition): Cursors {
+  const { router, seenPages } = useApp();
+  const { path, query } = useObservable(router.route);
+  return seenPages.visit(JSON.stringify([path, { ...query, after: undefined, page: undefined }]), page, after);
 }
 
 /** Milliseconds without typing after which a search begins. */
@@ -192,9 +201,11 @@ export function SearchField({ name, label }: { name: string; label: string }) {
   }, [query[name]]);
 
   const search = (typed: string): void => {
+    const typedAt = router.route.value;
     setText(typed);
     clearTimeout(timer.current);
     timer.current = setTimeout(() => {
+      if (!searchStillApplies(typedAt, parse(location.hash), name)) return;
       searchedText.current = typed;
       router.changeQuery({ [name]: typed, after: undefined, page: undefined });
     }, TYPING_PAUSE_MS);

@@ -1,9 +1,10 @@
 // The messages of the stats channel, as the server's wire/stats.py defines them; a test compares the two.
 
 export type Topic = "overview" | "services" | "clients" | "buckets" | "nodes" | "database" | "events";
-export type Table = "clients" | "services" | "buckets" | "results" | "events" | "nodes" | "history" | "leaderboard";
+export type Table = "clients" | "services" | "schemas" | "items" | "buckets" | "claims" | "results" | "events" | "nodes" | "history" | "kinds" | "ages" | "leaderboard" | "client_hours" | "outcomes";
+export type Severity = "info" | "warning" | "error";
 export type Health = "ok" | "watched" | "flagged";
-export type Step = "minute" | "hour";
+export type Step = "second" | "minute" | "hour";
 export type Role = "viewer" | "operator" | "admin";
 
 export interface ServerCard {
@@ -19,15 +20,25 @@ export interface StatsWelcome {
   topics: string[];
 }
 
+export type ClientSort =
+  "client_id" | "state" | "health" | "settled" | "held" | "dead" | "given_back" | "connected" | "last_access";
+
 export interface Filter {
   service?: string;
   client_id?: string;
   key?: string;
+  item?: number;
+  bucket_id?: string;
+  prefix?: string;
+  value?: Record<string, unknown>;
   state?: string;
   health?: Health;
-  kind?: string;
+  kind?: string | string[];
+  severity?: "warning" | "error";
   search?: string;
-  sort?: "client_id" | "settled" | "held" | "dead" | "given_back" | "last_access";
+  sort?: ClientSort | "newest";
+  order?: "asc" | "desc";
+  connected?: boolean;
   step?: Step;
   since?: string;
   until?: string;
@@ -38,6 +49,7 @@ export interface Page {
   topic: string;
   rows: unknown[];
   next: string | null;
+  total?: number;
 }
 
 export interface Snapshot {
@@ -75,11 +87,15 @@ export interface Oldest {
   overtaken_until: string;
 }
 
-/** `pending`: buckets asked for and not there, by `clients` clients; `active`: clients that worked lately. */
+/**
+ * `pending`: buckets asked for and not there, by `clients` clients; `active`: clients that worked lately; `reasons`: the
+ * pending buckets by why they do not come, without those that are just being served.
+ */
 export interface DemandCounts {
   pending: number;
   clients: number;
   active: number;
+  reasons: Record<string, number>;
 }
 
 export interface ServiceRow {
@@ -104,13 +120,14 @@ export interface ClientCounts {
   deactivated: number;
 }
 
-/** `recent`: the items settled in each second up to the snapshot, the newest last, at most 300. */
+/** `recent`: the items settled in each second up to the snapshot, the newest last, at most 300; then by service. */
 export interface Overview {
   items: Items;
   buckets: Buckets;
   items_per_second: number;
   buckets_per_second: number;
   recent: number[];
+  recent_by_service: Record<string, number[]>;
   eta: Eta | null;
   demand: DemandCounts;
   clients: ClientCounts;
@@ -118,10 +135,26 @@ export interface Overview {
   faults: number;
 }
 
+export interface Waiting {
+  reason: string;
+  text: string;
+  until: string | null;
+}
+
+/** What a client does now; `text` says it in words. */
+export interface Doing {
+  what: string;
+  text: string;
+  since: string | null;
+  until: string | null;
+}
+
 export interface ClientInService {
   service: string;
   joined: boolean;
   active: boolean;
+  inactive: "idle" | "admin" | null;
+  inactive_reason: string | null;
   held: number;
   assigned: number;
   processed: number;
@@ -133,12 +166,15 @@ export interface ClientInService {
   health: Health;
   reason: string | null;
   last_access: string;
+  waiting: Waiting | null;
 }
 
 export interface ClientRow {
   client_id: string;
   screen_name: string;
   state: string;
+  deactivated: string | null;
+  doing: Doing;
   connected: number;
   health: Health;
   reason: string | null;
@@ -148,6 +184,25 @@ export interface ClientRow {
   dead: number;
   last_access: string | null;
   services: ClientInService[];
+}
+
+/** Claims of a client that ended in one hour, from `at` on, in a service. */
+export interface ClientHour {
+  at: string;
+  service: string;
+  settled: number;
+  claims: number;
+  given_back: number;
+  dead: number;
+  disconnects: number;
+}
+
+/** Results of one kind: a client's own, and those of all others. */
+export interface Outcome {
+  service: string;
+  label: string;
+  own: number;
+  others: number;
 }
 
 /** `age`: seconds since the bucket was claimed, or an item in it was last settled, or it was marked dead. */
@@ -160,6 +215,47 @@ export interface BucketRow {
   attempts: number;
   remaining: number;
   age: number | null;
+}
+
+/** JSON Schemas of a service's results and settings, and the settings that are in force. */
+export interface ServiceSchemas {
+  service: string;
+  result_schema: unknown;
+  settings_schema: unknown;
+  settings: Record<string, unknown>;
+}
+
+/** `since` and `priority` are of an item that waits, `since`, `attempts` and `reason` of one that was set aside. */
+export interface ItemPlace {
+  service: string;
+  state: string;
+  since: string | null;
+  priority: number | null;
+  attempts: number | null;
+  reason: string | null;
+}
+
+export interface ItemRow {
+  item: number;
+  key: string;
+  attributes: Record<string, unknown>;
+  /** The result that showed it, if nobody added it. */
+  found: { item: number; service: string; client_id: string; claim: number } | null;
+  services: ItemPlace[];
+}
+
+/** One handing-out of a bucket: `given` items, of which it `settled` so many; `ended` is null while it is open. */
+export interface ClaimRow {
+  claim: number;
+  bucket_id: string;
+  service: string;
+  client_id: string;
+  begun_at: string;
+  ended_at: string | null;
+  ended: string | null;
+  given: number;
+  settled: number;
+  valid: boolean;
 }
 
 /** `cpu` in cores, `memory` in bytes, `lag` in seconds. */
@@ -175,6 +271,8 @@ export interface NodeRow {
   cpu: number;
   memory: number;
   lag: number;
+  ended_at: string | null;
+  end_reason: string | null;
 }
 
 export interface StatementRow {
@@ -203,6 +301,8 @@ export interface EventRow {
   event_id: number;
   at: string;
   kind: string;
+  severity: Severity;
+  node: string | null;
   client_id: string | null;
   service: string | null;
   bucket_id: string | null;
@@ -220,11 +320,26 @@ export interface HistoryRow {
   bad_submits: number;
 }
 
+/** The results of one kind in one minute or hour of one service. */
+export interface KindRow {
+  at: string;
+  label: string;
+  results: number;
+}
+
+/** The items that have waited for at least `since` seconds, and less than `until`. */
+export interface AgeRow {
+  since: number;
+  until: number | null;
+  items: number;
+}
+
 export interface LeaderRow {
   place: number;
   client_id: string;
   screen_name: string;
   settled: number;
+  flagged: boolean;
 }
 
 /** The first rows of a long table. */

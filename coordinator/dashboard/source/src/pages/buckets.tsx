@@ -1,7 +1,8 @@
-import { Badge, ClientLink, Empty, SelectField, ServiceLink, ServiceSelectField } from "../components";
+import { Badge, ClientLink, EmptyList, SelectField, ServiceLink, ServiceSelectField } from "../components";
 import { useApp, useRows, useTopic } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { count, duration, NO_VALUE, plural } from "../format";
+import { BucketLink } from "../links";
 import { useObservable } from "../observable";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
 import type { BucketRow, Filter, FirstRows } from "../wire";
@@ -31,14 +32,20 @@ export function BucketsPage() {
         <ServiceSelectField />
       </div>
       <section class="card" aria-label="Buckets">
-        <BucketTable filter={filter} />
+        <BucketTable filter={filter} filterNames={["state", "service"]} />
       </section>
     </>
   );
 }
 
+interface BucketTableProps {
+  filter: Filter;
+  /** The names in the address of the filters that the reader can set. */
+  filterNames?: readonly string[];
+}
+
 /** A table of the open buckets that match a filter. */
-export function BucketTable({ filter }: { filter: Filter }) {
+export function BucketTable({ filter, filterNames = [] }: BucketTableProps) {
   const position = usePagePosition();
   const mayRelease = useHasRole("operator");
   const loaded = useRows<BucketRow>({
@@ -56,7 +63,13 @@ export function BucketTable({ filter }: { filter: Filter }) {
         columns={bucketColumns(mayRelease, loaded.reload)}
         loaded={loaded}
         rowKey={(row) => row.bucket_id}
-        empty={<Empty title="No open bucket is like that." />}
+        empty={
+          <EmptyList
+            filters={filterNames}
+            title="No bucket is open here."
+            filteredTitle="No open bucket is like that."
+          />
+        }
       />
       <Pager position={position} loaded={loaded} rowsPerPage={BUCKETS_PER_PAGE} />
     </>
@@ -65,13 +78,12 @@ export function BucketTable({ filter }: { filter: Filter }) {
 
 function bucketColumns(mayRelease: boolean, reload: () => void): Column<BucketRow>[] {
   return [
-    { title: "Bucket", cell: (row) => <code title={row.bucket_id}>{row.bucket_id.slice(0, 8)}</code> },
+    { title: "Bucket", cell: (row) => <BucketLink id={row.bucket_id} /> },
     { title: "Service", cell: (row) => <ServiceLink service={row.service} /> },
     { title: "State", cell: (row) => <Badge word={row.state} /> },
     { title: "Client", cell: (row) => (row.client_id === null ? NO_VALUE : <ClientLink id={row.client_id} />) },
     { title: "Items left", numeric: true, cell: (row) => count(row.remaining) },
     { title: "Age", numeric: true, cell: (row) => (row.age === null ? NO_VALUE : duration(row.age)) },
-    { title: "Claims", numeric: true, wideOnly: true, cell: (row) => count(row.claim) },
     { title: "Attempts", numeric: true, wideOnly: true, cell: (row) => count(row.attempts) },
     ...(mayRelease
       ? [{ title: "Operation", cell: (row: BucketRow) => <ReleaseButton row={row} onDone={reload} /> }]
@@ -79,7 +91,8 @@ function bucketColumns(mayRelease: boolean, reload: () => void): Column<BucketRo
   ];
 }
 
-function ReleaseButton({ row, onDone }: { row: BucketRow; onDone(): void }) {
+/** Takes a bucket from its holder; nothing where nobody holds it. */
+export function ReleaseButton({ row, onDone }: { row: BucketRow; onDone(): void }) {
   if (row.state === "ready" || row.client_id === null) return null;
 
   return (
@@ -91,6 +104,7 @@ function ReleaseButton({ row, onDone }: { row: BucketRow; onDone(): void }) {
         effect: `${row.client_id} loses this bucket of ${row.service}; the ${plural(row.remaining, "item")} left in it go to others.`,
         doneText: (answer) => (answer.released === 0 ? "Nobody held it any more." : "The bucket is released."),
         requiredRole: "operator",
+        shownState: `${row.state} ${row.claim}`,
         danger: true,
       }}
     />

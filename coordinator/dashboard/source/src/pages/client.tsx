@@ -1,21 +1,36 @@
-import { TimeAgo, Badge, Empty, Failure, Figure, HealthBadge, Loading, ServiceLink, Tabs } from "../components";
+import {
+  DoingBadge,
+  Empty,
+  Failure,
+  Figure,
+  HealthBadge,
+  Loading,
+  ServiceLink,
+  StateBadge,
+  Tabs,
+  TimeAgo,
+} from "../components";
 import { knownRows, useApp, useNow, useRows } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
-import { count, plural } from "../format";
+import { count, plural, waitingText } from "../format";
 import { useObservable } from "../observable";
 import { href } from "../route";
 import { type Column, TableView } from "../table";
 import type { ClientInService, ClientRow } from "../wire";
 import { BucketTable } from "./buckets";
+import { ClientRecord } from "./client_record";
+import { ClientSessions } from "./client_sessions";
 import { EventPages } from "./events";
 import { ClientResults } from "./results";
 
 const TABS = [
   ["services", "Services"],
+  ["record", "Record"],
   ["buckets", "Buckets"],
   ["results", "Results"],
   ["events", "Events"],
 ] as const;
+const OPERATOR_TABS = [...TABS, ["sessions", "Sessions"]] as const;
 
 /** One client: its figures, and its services, buckets, results or events. */
 export function ClientPage({ client }: { client: string }) {
@@ -34,7 +49,8 @@ export function ClientPage({ client }: { client: string }) {
         </h1>
         {row !== undefined && (
           <div class="head-row">
-            <Badge word={row.state} />
+            <DoingBadge doing={row.doing} now={now} />
+            <StateBadge word={row.state} reason={row.deactivated} />
             <HealthBadge health={row.health} reason={row.reason} />
             <span class="muted name">id {row.client_id}</span>
             <ClientActivityButton row={row} onDone={loaded.reload} />
@@ -52,6 +68,8 @@ export function ClientPage({ client }: { client: string }) {
 function ClientDetails({ row, now, reload }: { row: ClientRow; now: number; reload(): void }) {
   const { query } = useObservable(useApp().router.route);
   const filter = { client_id: row.client_id };
+  const operator = useHasRole("operator");
+  const cards = query.tab === "record";
 
   return (
     <>
@@ -69,14 +87,18 @@ function ClientDetails({ row, now, reload }: { row: ClientRow; now: number; relo
           }
         />
       </dl>
-      <Tabs name="tab" label="Of this client" options={TABS} />
-      <section class="card" aria-label="Details">
+      <Tabs name="tab" label="Of this client" options={operator ? OPERATOR_TABS : TABS} />
+      <section class={cards ? "cards" : "card"} aria-label="Details">
         {query.tab === "buckets" ? (
           <BucketTable filter={filter} />
         ) : query.tab === "results" ? (
           <ClientResults client={row.client_id} services={row.services.map(({ service }) => service)} />
         ) : query.tab === "events" ? (
           <EventPages filter={filter} />
+        ) : query.tab === "record" ? (
+          <ClientRecord client={row.client_id} />
+        ) : query.tab === "sessions" && operator ? (
+          <ClientSessions client={row.client_id} />
         ) : (
           <ClientServices row={row} now={now} reload={reload} />
         )}
@@ -99,6 +121,7 @@ function ClientActivityButton({ row, onDone }: { row: ClientRow; onDone(): void 
           effect: `${client_id} may connect and work again.`,
           doneText: () => `${client_id} is active again.`,
           requiredRole: "operator",
+          shownState: row.state,
         }}
       />
     );
@@ -114,6 +137,7 @@ function ClientActivityButton({ row, onDone }: { row: ClientRow; onDone(): void 
         doneText: (answer) =>
           `${client_id} is deactivated; ${plural(Number(answer.released ?? 0), "bucket")} released.`,
         requiredRole: "operator",
+        shownState: row.state,
         danger: true,
         asksReason: true,
       }}
@@ -126,7 +150,7 @@ function ClientServices({ row, now, reload }: { row: ClientRow; now: number; rel
   if (useHasRole("operator")) {
     columns.push({
       title: "Operation",
-      cell: (membership) => <MembershipButton client={row.client_id} membership={membership} onDone={reload} />,
+      cell: (membership) => <MembershipButton client={row} membership={membership} onDone={reload} />,
     });
   }
 
@@ -146,7 +170,12 @@ function membershipColumns(client: string, now: number): Column<ClientInService>
     { title: "Service", cell: ({ service }) => <ServiceLink service={service} /> },
     {
       title: "State",
-      cell: ({ joined, active }) => <Badge word={!joined ? "left" : active ? "active" : "inactive"} />,
+      cell: ({ joined, active, inactive_reason, waiting }) => (
+        <span class="health">
+          <StateBadge word={!joined ? "left" : active ? "active" : "inactive"} reason={inactive_reason} />
+          {waiting !== null && <span class="reason">{waitingText(waiting, now)}</span>}
+        </span>
+      ),
     },
     { title: "Health", cell: ({ health, reason }) => <HealthBadge health={health} reason={reason} /> },
     {
@@ -168,14 +197,15 @@ function membershipColumns(client: string, now: number): Column<ClientInService>
 }
 
 interface MembershipButtonProps {
-  client: string;
+  client: ClientRow;
   membership: ClientInService;
   onDone(): void;
 }
 
 function MembershipButton({ client, membership: { service, joined, active }, onDone }: MembershipButtonProps) {
-  const fields = { client_id: client, service };
-  if (!joined) return null;
+  const fields = { client_id: client.client_id, service };
+  const deactivated = client.state === "deactivated"; // in every service
+  if (!joined || (active && deactivated)) return null;
 
   return active ? (
     <OperationButton
@@ -183,10 +213,11 @@ function MembershipButton({ client, membership: { service, joined, active }, onD
       action={{
         label: "Deactivate here",
         operation: { type: "client.deactivate", fields },
-        effect: `${client} loses what it holds of ${service} and gets no more of it. Its other services go on.`,
+        effect: `${client.client_id} loses what it holds of ${service} and gets no more of it. Its other services go on.`,
         doneText: (answer) =>
-          `${client} is deactivated in ${service}; ${plural(Number(answer.released ?? 0), "bucket")} released.`,
+          `${client.client_id} is deactivated in ${service}; ${plural(Number(answer.released ?? 0), "bucket")} released.`,
         requiredRole: "operator",
+        shownState: `${active}`,
         danger: true,
         asksReason: true,
       }}
@@ -197,9 +228,10 @@ function MembershipButton({ client, membership: { service, joined, active }, onD
       action={{
         label: "Activate here",
         operation: { type: "client.activate", fields },
-        effect: `${client} may work in ${service} again.`,
-        doneText: () => `${client} is active in ${service} again.`,
+        effect: `${client.client_id} may work in ${service} again.`,
+        doneText: () => `${client.client_id} is active in ${service} again.`,
         requiredRole: "operator",
+        shownState: `${active}`,
       }}
     />
   );

@@ -1,4 +1,4 @@
-import { ClientLink, Empty, Meter, Tabs } from "../components";
+import { Badge, ClientLink, Empty, Meter, Tabs } from "../components";
 import { useApp, useRows } from "../context";
 import { count } from "../format";
 import { useObservable } from "../observable";
@@ -10,7 +10,7 @@ const PLACES_PER_PAGE = 50;
 function leaderColumns(firstSettled: number): Column<LeaderRow>[] {
   return [
     { title: "Place", cell: (row) => <PlaceBadge place={row.place} /> },
-    { title: "Volunteer", rowHeader: true, cell: (row) => <ClientLink id={row.client_id} name={row.screen_name} /> },
+    { title: "Volunteer", rowHeader: true, cell: (row) => <Volunteer row={row} /> },
     { title: "Items settled", numeric: true, cell: (row) => count(row.settled) },
     { title: "Of the first here", wideOnly: true, cell: (row) => <Meter share={row.settled / firstSettled} /> },
   ];
@@ -62,6 +62,16 @@ function PlaceBadge({ place }: { place: number }) {
   return <span class={`place place-${Math.min(place, 4)}`}>{place}</span>;
 }
 
+/** A volunteer; one that is flagged is marked, for its results may be wrong. */
+function Volunteer({ row }: { row: LeaderRow }) {
+  return (
+    <span class="volunteer">
+      <ClientLink id={row.client_id} name={row.screen_name} />
+      {row.flagged && <Badge word="flagged" />}
+    </span>
+  );
+}
+
 /** The first volunteers of a short list, each compared with the first. */
 export function LeaderList({ rows }: { rows: readonly LeaderRow[] }) {
   if (rows.length === 0) return <Empty title="Nobody yet today.">The first place is free.</Empty>;
@@ -72,7 +82,7 @@ export function LeaderList({ rows }: { rows: readonly LeaderRow[] }) {
       {rows.map((row) => (
         <li key={row.client_id}>
           <PlaceBadge place={row.place} />
-          <ClientLink id={row.client_id} name={row.screen_name} />
+          <Volunteer row={row} />
           <b>{count(row.settled)}</b>
           <Meter share={row.settled / firstSettled} />
         </li>

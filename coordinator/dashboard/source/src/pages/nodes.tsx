@@ -1,5 +1,6 @@
-import { TimeAgo, Badge, Card, Empty, Figure, Loading } from "../components";
-import { knownRows, useApp, useNow, useTopic } from "../context";
+import { useState } from "preact/hooks";
+import { TimeAgo, Badge, Card, Empty, Figure, Loading, Name } from "../components";
+import { knownRows, useApp, useNow, useRows, useTopic } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { bytes, count, duration, milliseconds, NO_VALUE, plural, rate } from "../format";
 import { useObservable } from "../observable";
@@ -28,15 +29,58 @@ export function NodesPage() {
           empty={<Empty title="There are no nodes." />}
         />
       </section>
+      <GoneNodes now={now} />
       {database !== null && <DatabaseCard load={database.data} />}
       {database === null && offersDatabase && <Loading rows={4} />}
     </>
   );
 }
 
+/** Milliseconds for which a node that is gone is shown. */
+const GONE_SHOWN_MS = 86_400_000;
+const MAX_GONE_NODES = 100;
+
+/** Nodes that have ended in the last day, the newest start first. */
+function GoneNodes({ now }: { now: number }) {
+  const loaded = useRows<NodeRow>({
+    table: "nodes",
+    filter: { state: "gone" },
+    limit: MAX_GONE_NODES,
+    refreshSeconds: 5,
+  });
+  const lately = loaded.rows?.filter(({ ended_at }) => ended_at !== null && now - Date.parse(ended_at) < GONE_SHOWN_MS);
+  if (loaded.error === null && lately?.length === 0) return null;
+
+  return (
+    <Card title="Gone in the last day">
+      <TableView
+        caption="Nodes that are gone"
+        columns={goneColumns(now)}
+        loaded={{ ...loaded, rows: lately ?? null }}
+        rowKey={(row) => `${row.node} ${row.boot}`}
+        empty={null}
+      />
+    </Card>
+  );
+}
+
+function goneColumns(now: number): Column<NodeRow>[] {
+  return [
+    { title: "Node", cell: (row) => <NodeName row={row} /> },
+    { title: "Why", cell: (row) => <span class="reason">{row.end_reason}</span> },
+    { title: "Gone", numeric: true, cell: (row) => <TimeAgo time={row.ended_at} now={now} /> },
+    { title: "Was up for", numeric: true, cell: upTime },
+    { title: "Version", numeric: true, wideOnly: true, cell: (row) => row.version },
+  ];
+}
+
+function upTime({ started_at, ended_at }: NodeRow): string {
+  return ended_at === null ? NO_VALUE : duration((Date.parse(ended_at) - Date.parse(started_at)) / 1000);
+}
+
 function nodeColumns(now: number, mayDrain: boolean): Column<NodeRow>[] {
   return [
-    { title: "Node", cell: (row) => <b class="name">{row.node}</b> },
+    { title: "Node", cell: (row) => <NodeName row={row} /> },
     { title: "State", cell: (row) => <Badge word={row.state} /> },
     { title: "Sessions", numeric: true, cell: (row) => count(row.sessions) },
     { title: "Items/s", numeric: true, cell: (row) => rate(row.items_per_second) },
@@ -48,6 +92,14 @@ function nodeColumns(now: number, mayDrain: boolean): Column<NodeRow>[] {
     { title: "Version", numeric: true, wideOnly: true, cell: (row) => row.version },
     ...(mayDrain ? [{ title: "Operation", cell: (row: NodeRow) => <DrainButton row={row} /> }] : []),
   ];
+}
+
+function NodeName({ row }: { row: NodeRow }) {
+  return (
+    <b>
+      <Name text={row.node} />
+    </b>
+  );
 }
 
 function leaseText(row: NodeRow, now: number): string {
@@ -66,11 +118,15 @@ function DrainButton({ row }: { row: NodeRow }) {
         effect: `${row.node} hands out no more work, lets its clients finish, closes their sessions and ends.`,
         doneText: () => `${row.node} drains.`,
         requiredRole: "admin",
+        shownState: row.state,
         danger: true,
       }}
     />
   );
 }
+
+/** Statements that are shown until all are asked for, the dearest ones. */
+const FOLDED_STATEMENTS = 10;
 
 const STATEMENT_COLUMNS: Column<StatementRow>[] = [
   { title: "Statement", cell: (row) => <code>{row.statement}</code> },
@@ -85,7 +141,9 @@ const STATEMENT_COLUMNS: Column<StatementRow>[] = [
 ];
 
 function DatabaseCard({ load }: { load: DatabaseLoad }) {
+  const [unfolded, setUnfolded] = useState(false);
   const statements = [...load.statements].sort((left, right) => right.milliseconds - left.milliseconds);
+  const shown = unfolded ? statements : statements.slice(0, FOLDED_STATEMENTS);
 
   return (
     <Card title={`Database load of ${load.node}`}>
@@ -110,10 +168,17 @@ function DatabaseCard({ load }: { load: DatabaseLoad }) {
       <TableView
         caption="What the statements of this node have cost since it started"
         columns={STATEMENT_COLUMNS}
-        loaded={knownRows(statements)}
+        loaded={knownRows(shown)}
         rowKey={(row) => row.statement}
         empty={<Empty title="No statement has run yet." />}
       />
+      {statements.length > FOLDED_STATEMENTS && (
+        <p class="more">
+          <button type="button" aria-expanded={unfolded} onClick={() => setUnfolded(!unfolded)}>
+            {unfolded ? `The dearest ${FOLDED_STATEMENTS}` : `All ${count(statements.length)} statements`}
+          </button>
+        </p>
+      )}
     </Card>
   );
 }

@@ -2,16 +2,17 @@ import { useMemo } from "preact/hooks";
 import {
   Card,
   Empty,
-  etaText,
   Failure,
   Figure,
   ItemsBar,
   ItemsLegend,
   Loading,
-  Meter,
   ServiceLink,
 } from "../components";
+import { type Concern, concerns } from "../concerns";
 import { type LoadedRows, useNow, useRows, useTopic } from "../context";
+import { DemandAndSupply } from "../demand";
+import { overviewEta, serviceEta } from "../eta";
 import { compactCount, count, percent, plural, rate } from "../format";
 import { href } from "../route";
 import { ThroughputCard } from "../throughput";
@@ -22,11 +23,20 @@ import { sumItems } from "./services";
 
 /** Rows of each list on this page. */
 const SHORT_LIST_ROWS = 8;
+/** Serious events that are marked in the chart, the newest ones. */
+const SERIOUS_EVENTS = 50;
+
+const NO_EVENTS: readonly EventRow[] = [];
 
 export function OverviewPage() {
   const overview = useTopic<Overview>("overview");
   const services = useTopic<FirstRows<ServiceRow>>("services");
-  const events = useTopic<FirstRows<EventRow>>("events");
+  const serious = useRows<EventRow>({
+    table: "events",
+    filter: { severity: "warning" },
+    limit: SERIOUS_EVENTS,
+    refreshSeconds: 5,
+  });
   const leaders = useRows<LeaderRow>({
     table: "leaderboard",
     filter: { span: "day" },
@@ -41,25 +51,56 @@ export function OverviewPage() {
         <h1 tabIndex={-1}>Overview</h1>
         <p class="lead">{overview === null ? " " : workSummary(overview.data)}</p>
       </div>
-      {overview === null ? <Loading rows={2} /> : <OverviewFigures overview={overview.data} />}
+      {overview !== null && (
+        <ConcernLine found={concerns(overview.data, services?.data.rows ?? [], serious.rows ?? [], now)} />
+      )}
+      {overview === null ? (
+        <Loading rows={2} />
+      ) : (
+        <OverviewFigures overview={overview.data} services={services?.data.rows ?? []} />
+      )}
       <div class="columns">
         <div class="column">
-          <ThroughputCard overview={overview} />
+          <ThroughputCard overview={overview} events={serious.rows ?? NO_EVENTS} />
           <ServiceProgress services={services?.data ?? null} />
         </div>
         <div class="column aside">
           {overview !== null && <DemandAndSupply overview={overview.data} />}
           <TopVolunteers leaders={leaders} />
-          <Card title="Latest events" aside={<a href={href(["events"])}>All events</a>}>
-            {events === null ? (
-              <Loading rows={4} />
-            ) : (
-              <EventList rows={events.data.rows.slice(0, SHORT_LIST_ROWS)} now={now} />
-            )}
-          </Card>
+          <SeriousEvents events={serious} now={now} />
         </div>
       </div>
     </>
+  );
+}
+
+/** The latest events that are warnings or errors: what goes as it should is on the page of all events. */
+function SeriousEvents({ events, now }: { events: LoadedRows<EventRow>; now: number }) {
+  return (
+    <Card title="Latest trouble" aside={<a href={href(["events"])}>All events</a>}>
+      {events.error !== null && <Failure text={events.error} reload={events.reload} />}
+      {events.rows === null && events.error === null && <Loading rows={4} />}
+      {events.rows?.length === 0 && <Empty title="Nothing has gone wrong lately." />}
+      {events.rows !== null && events.rows.length > 0 && (
+        <EventList rows={events.rows} now={now} most={SHORT_LIST_ROWS} />
+      )}
+    </Card>
+  );
+}
+
+function ConcernLine({ found }: { found: readonly Concern[] }) {
+  if (found.length === 0) return null;
+  return (
+    <ul class="concerns" aria-label="Needs attention">
+      <li>
+        <b>{found.length === 1 ? "1 thing needs you:" : `${found.length} things need you:`}</b>
+      </li>
+      {found.map(({ text, path, query }) => (
+        <li key={text}>
+          <a href={href(path, query)}>{text}</a>
+        </li>
+      ))}
+    </ul>
   );
 }
 
@@ -67,6 +108,9 @@ export function OverviewPage() {
 function workSummary({ clients, items, items_per_second }: Overview): string {
   const left = items.total - items.settled - items.quarantined;
   if (items.total === 0) return "There is nothing to do yet: no items have been added.";
+  if (left === 0 && items.quarantined > 0) {
+    return `${plural(items.settled, "check")} done, and ${plural(items.quarantined, "item")} set aside: nothing else is left.`;
+  }
   if (left === 0) return `All ${count(items.settled)} checks are done. Thank you!`;
   if (items_per_second > 0) {
     return `${plural(clients.connected, "volunteer")} connected, ${rate(items_per_second)} items settled a second, ${count(left)} to go.`;
@@ -74,8 +118,9 @@ function workSummary({ clients, items, items_per_second }: Overview): string {
   return `${plural(left, "item")} to go; ${clients.connected === 0 ? "nobody is connected" : "nothing was settled in the last seconds"}.`;
 }
 
-function OverviewFigures({ overview }: { overview: Overview }) {
+function OverviewFigures({ overview, services }: { overview: Overview; services: readonly ServiceRow[] }) {
   const { items, clients } = overview;
+  const eta = overviewEta(overview, services);
 
   return (
     <dl class="figures-row">
@@ -90,11 +135,7 @@ function OverviewFigures({ overview }: { overview: Overview }) {
         title={count(items.settled)}
         note={`${compactCount(items.settled)} of ${compactCount(items.total)} items`}
       />
-      <Figure
-        name="Done in"
-        value={etaText(items, overview.eta)}
-        note={overview.eta && "of time in which work goes on"}
-      />
+      <Figure name="Done in" value={eta.text} note={eta.note} />
       <Figure
         name="Clients connected"
         value={count(clients.connected)}
@@ -112,44 +153,6 @@ function OverviewFigures({ overview }: { overview: Overview }) {
       />
     </dl>
   );
-}
-
-/** The buckets that clients ask for, compared with those that are ready. */
-function DemandAndSupply({ overview }: { overview: Overview }) {
-  const { demand, buckets, items } = overview;
-  const larger = Math.max(1, demand.pending, buckets.ready);
-  const text = demand.pending === 0 ? noDemandText(overview) : demandText(overview);
-
-  return (
-    <Card title="Demand and supply">
-      <dl class="balance">
-        <div>
-          <dt>Asked for, not there</dt>
-          <dd>{plural(demand.pending, "bucket")}</dd>
-          <Meter share={demand.pending / larger} tone="warn" />
-        </div>
-        <div>
-          <dt>Ready to hand out</dt>
-          <dd>{plural(buckets.ready, "bucket")}</dd>
-          <Meter share={buckets.ready / larger} tone="good" />
-        </div>
-      </dl>
-      <p class="muted">
-        {text} {plural(items.waiting, "item")} not in a bucket yet.
-      </p>
-    </Card>
-  );
-}
-
-function noDemandText({ buckets, items }: Overview): string {
-  return buckets.ready + items.waiting === 0
-    ? "Nothing lies ready, and nobody asks."
-    : "Everyone has what was asked for.";
-}
-
-function demandText({ buckets, items }: Overview): string {
-  if (buckets.ready > 0) return "What is asked for is of services that have nothing ready.";
-  return items.waiting > 0 ? "Clients wait while buckets are made." : "Clients wait for new items.";
 }
 
 /** The services with the most unsettled items, active ones first. */
@@ -179,7 +182,7 @@ function ServiceProgress({ services }: { services: FirstRows<ServiceRow> | null 
               </span>
               <span class="muted">
                 {row.state === "active"
-                  ? `${rate(row.items_per_second)}/s · ${etaText(row.items, row.eta)}`
+                  ? `${rate(row.items_per_second)}/s · ${serviceEta(row).text}`
                   : row.state}
               </span>
               <b>{percent(row.items.settled, row.items.total)}</b>

@@ -1,12 +1,12 @@
 import { TimeAgo, Empty, SelectField } from "../components";
 import { useApp, useNow, useRows } from "../context";
+import { JsonValue } from "../json";
+import { BucketLink, ItemLink } from "../links";
 import { useObservable } from "../observable";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
 import type { ListedResult } from "../wire";
 
 const RESULTS_PER_PAGE = 50;
-/** Characters of a result that are shown; some are very long. */
-const MAX_RESULT_CHARACTERS = 160;
 
 /** The results of a client in one of its services, which the address names. */
 export function ClientResults({ client, services }: { client: string; services: readonly string[] }) {
@@ -55,15 +55,10 @@ function ServiceResults({ client, service }: { client: string; service: string }
 
 function resultColumns(now: number): Column<ListedResult>[] {
   return [
-    { title: "Item", cell: (row) => <span class="name">{row.key}</span> },
-    { title: "Result", cell: (row) => <code class="value">{shortened(row.value)}</code> },
+    { title: "Item", cell: (row) => <ItemLink item={row.item} name={row.key} /> },
+    { title: "Result", cell: (row) => <JsonValue value={row.value} /> },
     { title: "Counts", cell: (row) => (row.valid ? "yes" : "taken back") },
-    { title: "Bucket", wideOnly: true, cell: (row) => <code title={row.bucket_id}>{row.bucket_id.slice(0, 8)}</code> },
+    { title: "Bucket", wideOnly: true, cell: (row) => <BucketLink id={row.bucket_id} /> },
     { title: "Stored", numeric: true, cell: (row) => <TimeAgo time={row.at} now={now} /> },
   ];
-}
-
-function shortened(value: unknown): string {
-  const text = JSON.stringify(value) ?? "";
-  return text.length > MAX_RESULT_CHARACTERS ? `${text.slice(0, MAX_RESULT_CHARACTERS)} …` : text;
 }

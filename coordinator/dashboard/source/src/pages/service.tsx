@@ -3,7 +3,6 @@ import {
   Badge,
   Card,
   Empty,
-  etaText,
   Failure,
   Figure,
   ItemsBar,
@@ -13,11 +12,18 @@ import {
 } from "../components";
 import { useApp, useNow, useRows } from "../context";
 import { OperationButton } from "../dialog";
+import { serviceEta } from "../eta";
 import { count, duration, percent, plural, rate } from "../format";
 import { useObservable } from "../observable";
 import { href } from "../route";
-import { PAST_SPAN_OPTIONS, PastThroughput } from "../throughput";
+import { TabbedPanels, type Tab } from "../tabs";
+import { PastThroughput, SERVICE_SPAN_OPTIONS } from "../throughput";
 import type { Oldest, ServiceRow } from "../wire";
+import { ServiceClients } from "./service-clients";
+import { ServiceItems } from "./service-items";
+import { AgeHistogram, KindShares } from "./service-now";
+import { ServiceResults } from "./service-results";
+import { ServiceSettings } from "./service-settings";
 
 export function ServicePage({ service }: { service: string }) {
   const loaded = useRows<ServiceRow>({ table: "services", filter: { service }, limit: 1, refreshSeconds: 1 });
@@ -30,7 +36,9 @@ export function ServicePage({ service }: { service: string }) {
         <p class="breadcrumbs">
           <a href={href(["services"])}>Services</a>
         </p>
-        <h1 tabIndex={-1}>{service}</h1>
+        <h1 tabIndex={-1} class="name">
+          {service}
+        </h1>
         {row !== undefined && (
           <div class="head-row">
             <Badge word={row.state} />
@@ -44,15 +52,35 @@ export function ServicePage({ service }: { service: string }) {
       {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
       {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
       {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such service." />}
-      {row !== undefined && <ServiceFigures row={row} />}
-      {row !== undefined && <ServiceCards row={row} now={now} />}
+      {row !== undefined && <TabbedPanels label={`Of ${service}`} tabs={serviceTabs(row, now)} />}
     </>
   );
+}
+
+function serviceTabs(row: ServiceRow, now: number): Tab[] {
+  const { service } = row;
+  return [
+    {
+      name: "now",
+      label: "Now",
+      content: () => (
+        <>
+          <ServiceFigures row={row} />
+          <ServiceCards row={row} now={now} />
+        </>
+      ),
+    },
+    { name: "items", label: "Items", content: () => <ServiceItems service={service} /> },
+    { name: "results", label: "Results", content: () => <ServiceResults service={service} /> },
+    { name: "clients", label: "Clients", content: () => <ServiceClients service={service} /> },
+    { name: "settings", label: "Settings", content: () => <ServiceSettings service={service} /> },
+  ];
 }
 
 function ServiceCards({ row, now }: { row: ServiceRow; now: number }) {
   const { service } = row;
   const { query } = useObservable(useApp().router.route);
+  const span = SERVICE_SPAN_OPTIONS.find(([name]) => name === query.span)?.[0] ?? "minutes";
 
   return (
     <div class="columns">
@@ -61,13 +89,19 @@ function ServiceCards({ row, now }: { row: ServiceRow; now: number }) {
           <ItemsBar items={row.items} label={service} />
           <ItemsLegend items={row.items} />
         </Card>
-        <Card title="Throughput" aside={<Tabs name="span" label="Time shown" options={PAST_SPAN_OPTIONS} />}>
-          <PastThroughput key={query.span} span={query.span === "month" ? "month" : "day"} service={service} />
+        <Card title="Throughput" aside={<Tabs name="span" label="Time shown" options={SERVICE_SPAN_OPTIONS} />}>
+          <PastThroughput key={span} span={span} service={service} />
+        </Card>
+        <Card title="Kinds of results">
+          <KindShares key={span} service={service} span={span} />
         </Card>
       </div>
       <div class="column aside">
         <Card title="Oldest waiting">
           <OldestList oldest={row.oldest} now={now} />
+        </Card>
+        <Card title="Age of what waits">
+          <AgeHistogram service={service} />
         </Card>
       </div>
     </div>
@@ -87,6 +121,7 @@ function PauseButton({ row, onDone }: { row: ServiceRow; onDone(): void }) {
           effect: `Nothing more of ${service} is handed out. Asks wait, submits still count.`,
           doneText: () => `${service} is paused.`,
           requiredRole: "operator",
+          shownState: row.state,
         }}
       />
     );
@@ -102,12 +137,14 @@ function PauseButton({ row, onDone }: { row: ServiceRow; onDone(): void }) {
         effect: `Work of ${service} is handed out again.`,
         doneText: () => `${service} is active again.`,
         requiredRole: "operator",
+        shownState: row.state,
       }}
     />
   );
 }
 
 function ServiceFigures({ row }: { row: ServiceRow }) {
+  const eta = serviceEta(row);
   return (
     <dl class="figures-row">
       <Figure name="Throughput" value={`${rate(row.items_per_second)}/s`} note="items settled" />
@@ -116,7 +153,7 @@ function ServiceFigures({ row }: { row: ServiceRow }) {
         value={percent(row.items.settled, row.items.total)}
         note={`${count(row.items.settled)} of ${count(row.items.total)} items`}
       />
-      <Figure name="Done in" value={etaText(row.items, row.eta)} note={row.eta && "of time in which work goes on"} />
+      <Figure name="Done in" value={eta.text} note={eta.note} />
       <Figure
         name="Supply"
         value={count(row.buckets.ready)}

@@ -1,5 +1,6 @@
-import { Badge, Empty, etaText, ItemsBar, ItemsLegend, SelectField, ServiceLink } from "../components";
+import { Badge, EmptyList, ItemsBar, ItemsLegend, SelectField, ServiceLink } from "../components";
 import { useApp, useRows } from "../context";
+import { serviceEta } from "../eta";
 import { compactCount, count, percent, rate } from "../format";
 import { useObservable } from "../observable";
 import { type Column, SearchField, TableView } from "../table";
@@ -32,7 +33,7 @@ const SERVICE_COLUMNS: Column<ServiceRow>[] = [
     ),
   },
   { title: "Items/s", numeric: true, cell: (row) => rate(row.items_per_second) },
-  { title: "Done in", numeric: true, cell: (row) => etaText(row.items, row.eta) },
+  { title: "Done in", numeric: true, cell: (row) => serviceEta(row).text },
   { title: "Waiting", numeric: true, wideOnly: true, cell: (row) => count(row.items.waiting) },
   { title: "Ready", numeric: true, wideOnly: true, cell: (row) => count(row.buckets.ready) },
   { title: "Claimed", numeric: true, wideOnly: true, cell: (row) => count(row.buckets.claimed) },
@@ -70,7 +71,13 @@ export function ServicesPage() {
           columns={SERVICE_COLUMNS}
           loaded={{ ...loaded, rows: rows ?? null }}
           rowKey={(row) => row.service}
-          empty={<Empty title="No service is like that." />}
+          empty={
+            <EmptyList
+              filters={["search", "state"]}
+              title="There are no services."
+              filteredTitle="No service is like that."
+            />
+          }
         />
         {rows?.[0] !== undefined && <ItemsLegend items={sumItems(rows)} />}
       </section>

@@ -1,0 +1,102 @@
+// A service's settings as texts of a form, by their JSON Schema, and what a change of the texts means.
+
+export interface SettingField {
+  name: string;
+  description: string;
+  kind: "choice" | "yes or no" | "number" | "text" | "json";
+  choices: readonly string[];
+  /** A number that it must be a whole one of. */
+  whole: boolean;
+  least: number | null;
+  most: number | null;
+  /** The value without one of its own; undefined where there is none. */
+  default: unknown;
+}
+
+interface Schema {
+  type?: string | string[];
+  enum?: unknown[];
+  anyOf?: Schema[];
+  minimum?: number;
+  maximum?: number;
+  description?: string;
+  default?: unknown;
+  properties?: Record<string, Schema>;
+}
+
+/** One setting whose text says something else than what is in force; null sets it back to its default. */
+export interface SettingChange {
+  name: string;
+  before: unknown;
+  after: unknown;
+  sent: unknown;
+}
+
+export function settingFields(schema: unknown): SettingField[] {
+  return Object.entries((schema as Schema | null)?.properties ?? {}).map(([name, property]) => {
+    const branches = [property, ...(property.anyOf ?? [])];
+    const types = new Set(branches.flatMap((branch) => branch.type ?? []));
+    const choices = branches.flatMap((branch) => branch.enum ?? []).map(String);
+    const first = (key: "minimum" | "maximum"): number | null => branches.find((branch) => key in branch)?.[key] ?? null;
+    types.delete("null");
+    const number = types.size > 0 && [...types].every((type) => type === "integer" || type === "number");
+    const only = types.size === 1 ? [...types][0] : null;
+    return {
+      name,
+      description: property.description ?? "",
+      kind: choices.length > 0 ? "choice" : number ? "number" : only === "boolean" ? "yes or no" : only === "string" ? "text" : "json",
+      choices,
+      whole: only === "integer",
+      least: first("minimum"),
+      most: first("maximum"),
+      default: property.default,
+    };
+  });
+}
+
+/** A value as the text of its field; none for one that is not set. */
+export function textOf(field: SettingField, value: unknown): string {
+  if (value === undefined || value === null) return "";
+  if (field.kind === "json") return JSON.stringify(value, null, 2);
+  return String(value);
+}
+
+/** The changes that the texts mean.  Throws an error that names the field whose text cannot be read. */
+export function changesOf(
+  fields: readonly SettingField[],
+  settings: Readonly<Record<string, unknown>>,
+  texts: Readonly<Record<string, string>>,
+): SettingChange[] {
+  return fields.flatMap((field) => {
+    const { name } = field;
+    const before = settings[name] ?? null;
+    const text = texts[name];
+    if (text === undefined || text === textOf(field, before)) return [];
+    const value = text.trim() === "" ? undefined : valueOf(field, text);
+    const after = value ?? field.default ?? null;
+    if (JSON.stringify(after) === JSON.stringify(before)) return [];
+    return [{ name, before, after, sent: JSON.stringify(after) === JSON.stringify(field.default ?? null) ? null : value }];
+  });
+}
+
+function valueOf(field: SettingField, text: string): unknown {
+  switch (field.kind) {
+    case "number": {
+      const value = Number(text);
+      if (!Number.isFinite(value) || (field.whole && !Number.isInteger(value))) {
+        throw new Error(`${field.name}: expected a ${field.whole ? "whole " : ""}number.`);
+      }
+      return value;
+    }
+    case "yes or no":
+      return text === "true";
+    case "json":
+      try {
+        return JSON.parse(text) as unknown;
+      } catch {
+        throw new Error(`${field.name}: expected JSON.`);
+      }
+    default:
+      return text;
+  }
+}

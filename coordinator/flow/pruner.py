@@ -1,0 +1,79 @@
+"""Deletes what strangers made grow and nobody needs any more.  `deploy/README.md`, "What grows" """
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from coordinator.errors import Unavailable
+from coordinator.flow.core import Core
+from coordinator.store import changes, pruning
+
+log = structlog.get_logger()
+
+PRUNE_INTERVAL = 60.0
+"""Seconds between rounds.  A round looks at some thousand clients and claims each, and goes on with the next ones."""
+
+STEPS_AT_ONCE = 20
+"""Times that a statement is repeated in one round while there is more for it: 100,000 rows."""
+
+
+class Pruner:
+    """Prunes a round each minute; any node may, and several do no harm."""
+
+    def __init__(self, core: Core) -> None:
+        self._database = core.database
+        self._last_client = ""
+        self._last_claim = 0
+        self._last_merged = 0
+
+    async def run(self) -> None:
+        """Prune until cancelled."""
+        while True:
+            try:
+                await self.prune()
+            except Unavailable:
+                pass  # the next round does it
+            except Exception:
+                # What is not deleted takes room only: the node must not end for it.
+                log.exception("what is old could not be deleted")
+            await asyncio.sleep(PRUNE_INTERVAL)
+
+    async def prune(self) -> None:
+        """Prune one round.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        for forget in (
+            pruning.forget_sessions,
+            pruning.forget_returns,
+            pruning.forget_blocks,
+            pruning.forget_notices,
+            pruning.forget_nodes,
+            pruning.forget_lines,
+        ):
+            for _ in range(STEPS_AT_ONCE):
+                async with self._database.connection() as db:
+                    if await forget(db) < pruning.AT_ONCE:
+                        break
+
+        async with self._database.transaction() as db:
+            self._last_client = await pruning.forget_clients(db, self._last_client)
+        async with self._database.connection() as db:
+            self._last_claim = await pruning.forget_claims(db, self._last_claim)
+        await self._prune_changes()
+
+    async def _prune_changes(self) -> None:
+        """Put changes of results together, also where nobody reads them."""
+        for _ in range(STEPS_AT_ONCE):
+            async with self._database.transaction() as db:
+                if await changes.order(db) < changes.ORDERED_AT_ONCE:
+                    break
+
+        for _ in range(STEPS_AT_ONCE):
+            async with self._database.transaction() as db:
+                self._last_merged = await changes.merge(db, self._last_merged)
+            if not self._last_merged:
+                break

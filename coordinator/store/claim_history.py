@@ -1,0 +1,64 @@
+"""Claims that were: of a bucket, and those that had an item and brought no result of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId
+from coordinator.store.pool import Connection
+
+_OF_BUCKET = """
+SELECT k.claim_id AS claim, k.bucket_id, s.name AS service, k.client_id, k.begun_at, k.ended_at, k.ended,
+       bit_count(k.given)::int AS given, k.settled, k.invalidated_by IS NULL AS valid
+  FROM claim k JOIN service s USING (service_id)
+ WHERE k.bucket_id = $1 AND k.claim_id < $2 ORDER BY k.claim_id DESC LIMIT $3"""
+
+# The buckets that have the item, or through which it was settled or set aside, and those that they are parts of: two
+# look-ups for each of its last results, of which there are few.
+_OF_ITEM = """
+WITH RECURSIVE own AS (
+    SELECT bucket_id FROM open_places(ARRAY[$1::bigint])
+    UNION SELECT k.bucket_id
+            FROM (SELECT claim_id FROM results_of_items(ARRAY[$1::bigint], 0) ORDER BY claim_id DESC LIMIT 100) r
+            JOIN claim k USING (claim_id)
+    UNION SELECT q.bucket_id FROM service s JOIN quarantine q USING (service_id)
+           WHERE q.item_id = $1 AND q.bucket_id IS NOT NULL),
+line AS (
+    SELECT bucket_id FROM own
+    UNION SELECT b.split_from FROM line l JOIN bucket b USING (bucket_id) WHERE b.split_from IS NOT NULL)
+SELECT k.claim_id AS claim, k.bucket_id, s.name AS service, k.client_id, k.begun_at, k.ended_at, k.ended,
+       bit_count(k.given)::int AS given, k.settled, k.invalidated_by IS NULL AS valid
+  FROM line l JOIN bucket_items i USING (bucket_id) JOIN claim k USING (bucket_id) JOIN service s USING (service_id)
+ WHERE k.claim_id < $2 AND k.ended IS NOT NULL AND substring(k.given FROM array_position(i.items, $1) FOR 1) = B'1'
+   AND k.claim_id NOT IN (SELECT claim_id FROM results_of_items(ARRAY[$1::bigint], 0))
+ ORDER BY k.claim_id DESC LIMIT $3"""
+
+
+@dataclass(frozen=True, slots=True)
+class PastClaim:
+    """A claim: how many items it handed out, how many of them it settled, and how it ended; None while it is open."""
+
+    claim: ClaimNumber
+    bucket_id: BucketId
+    service: str
+    client_id: ClientId
+    begun_at: datetime
+    ended_at: datetime | None
+    ended: str | None
+    given: int
+    settled: int
+    valid: bool
+
+
+async def of_bucket(db: Connection, bucket: BucketId, before: int, limit: int) -> list[PastClaim]:
+    """List the claims of a bucket, the newest first, of numbers below `before`."""
+    return [PastClaim(**row) for row in await db.fetch(_OF_BUCKET, bucket, before, limit)]
+
+
+async def without_result(db: Connection, item: ItemId, before: int, limit: int) -> list[PastClaim]:
+    """List the claims that had an item and ended without a result of it, the newest first, of numbers below `before`.
+
+    What it was in before it was taken out of a bucket, to be prioritised or tried again, is not known any more.
+    """
+    return [PastClaim(**row) for row in await db.fetch(_OF_ITEM, item, before, limit)]

@@ -1,0 +1,102 @@
+"""Rows of the tables of the stats channel that are of the work: items, buckets, claims.  protocol.md, "Tables" """
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from coordinator.model import ItemState, JsonObject
+from coordinator.wire.frames import Discovered
+
+
+class ItemPlace(Struct):
+    """Where an item is in one service.
+
+    `since` and `priority` are of one that waits (a bucket has a priority too), `since`, `attempts` and the `reason` in
+    words of one that was set aside.
+    """
+
+    service: str
+    state: ItemState
+    since: str | None
+    priority: int | None
+    attempts: int | None
+    reason: str | None
+
+
+class ItemRow(Struct):
+    """An item of the catalogue, and where it is in each service that has it."""
+
+    item: int
+    key: str
+    attributes: JsonObject
+    found: Discovered | None
+    services: list[ItemPlace]
+
+
+class BucketRow(Struct):
+    """An open bucket; `age` is the seconds since it was claimed, or last settled an item, or marked dead."""
+
+    bucket_id: str
+    service: str
+    state: str
+    client_id: str | None
+    claim: int
+    attempts: int
+    remaining: int
+    age: float | None
+
+
+class ClaimRow(Struct):
+    """One handing-out of a bucket: of `given` items, of which it `settled` so many; `ended` is null while it is open.
+
+    Not `valid`: its results were taken back.
+    """
+
+    claim: int
+    bucket_id: str
+    service: str
+    client_id: str
+    begun_at: str
+    ended_at: str | None
+    ended: str | None
+    given: int
+    settled: int
+    valid: bool
+
+
+class ServiceSchemas(Struct):
+    """JSON Schemas of a service's results (without `item`) and settings, and the settings that are in force."""
+
+    service: str
+    result_schema: JsonObject
+    settings_schema: JsonObject
+    settings: JsonObject
+
+
+class HistoryRow(Struct):
+    """One second, minute or hour of one service, from `at` on."""
+
+    at: str
+    service: str
+    settled: int
+    buckets: int
+    given_back: int
+    dead: int
+    disconnects: int
+    bad_submits: int
+
+
+class KindRow(Struct):
+    """The results of one kind in one minute or hour of one service, from `at` on."""
+
+    at: str
+    label: str
+    results: int
+
+
+class AgeRow(Struct):
+    """The items of one service that have waited for at least `since` seconds, and less than `until` (null: any)."""
+
+    since: int
+    until: int | None
+    items: int
