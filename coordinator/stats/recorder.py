@@ -35,6 +35,7 @@ class Recorder:
         self._events = core.events
         self._boot = core.boot
         self._written = 0
+        self._writing = asyncio.Lock()
         self._purge_at = 0.0
         self._fold_at = 0.0
 
@@ -54,24 +55,20 @@ class Recorder:
                 await asyncio.sleep(PURGE_INTERVAL)
 
     async def write(self) -> None:
-        """Write what has come since the last time.
+        """Write what has come since the last time; one at a time, so that no event is written twice.
 
         Raises:
             Unavailable: the database is away.
         """
-        await self._counters.flush(self._database)
+        async with self._writing:
+            await self._counters.flush(self._database)
 
-        newest = self._events.newest
-        chosen = _most_telling(self._events.since(self._written))
-        if chosen:
-            now = time()
-            rows = [
-                (max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text, one.severity)
-                for one in chosen
-            ]
-            async with self._database.connection() as db:
-                await store.write(db, self._boot, rows)
-        self._written = newest
+            newest = self._events.newest
+            chosen = _most_telling(self._events.since(self._written))
+            if chosen:
+                async with self._database.connection() as db:
+                    await store.write(db, self._boot, _aged(chosen))
+            self._written = newest
 
     async def _tidy(self) -> None:
         """Fold the counts of the triggers, while there are some; now and then, delete what is too old."""
@@ -86,6 +83,14 @@ class Recorder:
                 await history.forget(db)
                 await store.forget(db)
                 self._purge_at = now + PURGE_INTERVAL
+
+
+def _aged(events: Sequence[NodeEvent]) -> list[store.EventRow]:
+    now = time()
+    return [
+        (max(0.0, now - one.at), one.kind, one.client, one.service, one.bucket, one.text, one.severity)
+        for one in events
+    ]
 
 
 def _most_telling(events: Sequence[NodeEvent]) -> list[NodeEvent]:

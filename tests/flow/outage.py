@@ -36,6 +36,10 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() A
 _WAITING_FOR_A_STANDBY = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep')"""
 
+_WAITS_FOR_A_STANDBY = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep')"
+
+_WAIT_NO_LONGER = f"SELECT pg_cancel_backend(pid) {_OTHERS} AND wait_event = 'SyncRep'"
+
 
 @contextmanager
 def standing_still(postgres: EmbeddedPostgres) -> Iterator[None]:
@@ -67,8 +71,7 @@ class Outage:
     async def during(self, step: Awaitable[T], bucket: BucketId, moment: Moment) -> T | None:
         """Answer of a step whose connection ends at that moment; None if it tells that the database is away.
 
-        A step that never comes to that moment ends as it would; so may a commit, before all of Postgres has heard that
-        it is to wait for a standby.
+        A step that never comes to that moment ends as it would.
         """
         async with self._connection() as db:
             if moment == "before":
@@ -84,16 +87,8 @@ class Outage:
     @asynccontextmanager
     async def commits_unanswered(self) -> AsyncIterator[None]:
         """Transactions that wait for the disk are committed, but not answered before this ends; the others are."""
-        async with self._connection() as db, self._connection() as probe, self._standby_missing(db):
-            # All of Postgres has heard of it once a commit of another connection waits.
-            writing = asyncio.ensure_future(_write(probe))
-            async with asyncio.timeout(PATIENCE):
-                while not await _look(db, _WAITING_FOR_A_STANDBY):
-                    if writing.done():
-                        writing = asyncio.ensure_future(_write(probe))
+        async with self._connection() as db, self._standby_missing(db):
             yield
-            await self._standby(db, "")
-            await writing
 
     async def give_up_commit(self, step: Awaitable[T]) -> T | None:
         """Answer of a step whose commit is told to wait no longer for a standby; None: the database is away."""
@@ -101,17 +96,29 @@ class Outage:
             answer = asyncio.ensure_future(_answer(step))
             async with asyncio.timeout(PATIENCE):
                 while not answer.done():
-                    await db.execute("SELECT pg_cancel_backend(pid)" + _OTHERS + " AND wait_event = 'SyncRep'")
+                    await db.execute(_WAIT_NO_LONGER)
                 return await answer
 
     @asynccontextmanager
     async def _standby_missing(self, db: Any) -> AsyncIterator[None]:
+        """All commits from now on wait for a standby, but those of this connection."""
         await db.execute("SET synchronous_commit = 'off'")
         await self._standby(db, "nobody")
         try:
+            await self._until_commits_wait(db)
             yield
         finally:
             await self._standby(db, "")
+
+    async def _until_commits_wait(self, db: Any) -> None:
+        """All of Postgres has heard of the standby once a commit of another connection waits."""
+        async with self._connection() as probe, asyncio.timeout(PATIENCE):
+            writing = asyncio.ensure_future(_write(probe))
+            while not await _look(db, _WAITS_FOR_A_STANDBY, probe.get_server_pid()):
+                if writing.done():
+                    writing = asyncio.ensure_future(_write(probe))
+            await db.execute("SELECT pg_cancel_backend($1)", probe.get_server_pid())  # its wait, not its commit
+            await writing
 
     async def _end_when(self, db: Any, waits: str, step: Awaitable[T]) -> T | None:
         answer = asyncio.ensure_future(_answer(step))

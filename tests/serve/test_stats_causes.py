@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from coordinator.model import ServiceId
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
@@ -81,6 +83,16 @@ async def test_events_are_chosen_by_severity_by_several_kinds_and_by_time(server
     assert await pages(viewer, "events", until=rows[-1]["at"]) == []
     assert await pages(viewer, "events", since=rows[-1]["at"]) == rows
     assert await viewer.refused("get", topic="events", filter={"kind": ["nothing"]}) == "bad_message"
+
+
+async def test_an_event_is_written_once_by_however_many_at_once(server: Server) -> None:
+    recorder = server.node.parts.statistics.recorder
+    server.node.events.emit("fault", "something broke")
+
+    await asyncio.gather(*(recorder.write() for _ in range(4)))
+
+    viewer = await server.viewer()
+    assert [row["text"] for row in await pages(viewer, "events", kind="fault")] == ["something broke"]
 
 
 async def test_a_node_that_is_gone_is_told_with_its_end(start_server: StartServer, database: Database) -> None:

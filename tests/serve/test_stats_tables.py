@@ -42,7 +42,6 @@ async def settle(server: Server, name: str, buckets: int) -> None:
 
 async def recorded(server: Server) -> None:
     """Write the counters now, not at the end of the second."""
-    await server.node.parts.statistics.recorder.write()  # perhaps only what the node was writing just then
     await server.node.parts.statistics.recorder.write()
 
 
