@@ -50,7 +50,7 @@ queues = st.lists(
 """Of each waiting item the priority and the rank, in seconds."""
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(queue=queues, size=st.integers(1, 9), short=st.booleans())
 async def test_making_loses_nothing_doubles_nothing_and_mixes_no_priorities(
     bench: Bench, queue: list[tuple[int, int]], size: int, short: bool
