@@ -39,14 +39,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests look through a browser, and which ones one worker is to have.
 
-    Those of the browser share the packages that they need; those that are measured must not run beside each other.
+    More than two browsers at once are slower than two; tests that are measured must not run beside each other.
     """
+    browser_modules: dict[str, int] = {}
     for item in items:
         if {"browser", "dashboard_source"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
-        for group in ("browser", "measured"):
-            if item.get_closest_marker(group) is not None:
-                item.add_marker(pytest.mark.xdist_group(group))
+            number = browser_modules.setdefault(item.nodeid.partition("::")[0], len(browser_modules))
+            item.add_marker(pytest.mark.xdist_group(f"browser {number % 2}"))
+        elif item.get_closest_marker("measured") is not None:
+            item.add_marker(pytest.mark.xdist_group("measured"))
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ import pytest
 
 from tests.structure import COUNTS, TESTS, Source, sources, weak_docstrings
 
+pytestmark = pytest.mark.xdist_group("structure")  # the package is read once
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def found() -> list[Source]:
     return sources()
 

@@ -47,11 +47,16 @@ WAIT_LIMIT_MS = 15_000
 
 
 def install_source(folder: Path) -> Path:
-    """Copy the dashboard's source into a folder and install its packages there, as the lock file names them."""
-    copy = folder / "source"
-    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("node_modules"))
-    if (fault := programs.install(copy)) is not None:
-        leave_out(fault)
+    """Copy the dashboard's source into a folder and install its packages there, as the lock file names them.
+
+    A copy that is there, packages and all, is left as it is.
+    """
+    copy, installed = folder / "source", folder / "installed"
+    if not installed.exists():
+        shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("node_modules"), dirs_exist_ok=True)
+        if (fault := programs.install(copy)) is not None:
+            leave_out(fault)
+        installed.touch()
     return copy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -23,9 +24,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def dashboard_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the dashboard's source and install its packages, once in a run."""
-    return install_source(tmp_path_factory.mktemp("dashboard"))
+def dashboard_source(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Copy the dashboard's source and install its packages, once in a run, whichever worker comes first."""
+    of_worker = tmp_path_factory.getbasetemp()
+    shared = of_worker if worker_id == "master" else of_worker.parent
+    with (shared / "dashboard.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return install_source(shared / "dashboard")
 
 
 @pytest.fixture

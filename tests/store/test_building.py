@@ -148,6 +148,7 @@ async def _run(bench: Bench, items: Sequence[int], size: int) -> list[list[int]]
     return [[place[item] for item in row["items"]] for row in rows]
 
 
+@pytest.mark.long
 async def test_who_is_together_is_chance(bench: Bench) -> None:
     """Over several runs: of neighbours in the queue, of the part of the queue, and of the order within a bucket."""
     items, size, runs = await bench.waiting(3000), 30, 6

@@ -47,7 +47,7 @@ async def test_a_result_of_a_transaction_that_was_held_open_stands_behind_the_cu
 
 async def test_a_reader_misses_nothing_and_gets_nothing_twice_whatever_the_order_of_commits(database: Database) -> None:
     """Writers that commit in another order than they began, two readers, and one that begins anew."""
-    writers, each = 6, 40
+    writers, each = 6, 15
     chance = random.Random(7)
     turns = [chance.random() / 100 for _ in range(writers * each)]
     done = asyncio.Event()

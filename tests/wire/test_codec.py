@@ -363,7 +363,7 @@ def test_a_frame_is_a_message_or_a_refusal(frame: str) -> None:
 WIDE = "[" + ",".join(["[]"] * 330_000) + "]"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def seconds_of_objects() -> float:
     """Seconds that a megabyte takes when it is made into objects and each of them is looked at."""
     return min(timeit.repeat(lambda: forbidden(json.loads(WIDE)), number=1, repeat=2))
