@@ -140,6 +140,7 @@ To add …, touch
 ---------------
 a service           a package of your own; `services/example/` is one, `services/contract.py` describes the hooks;
                     `flow/plugin_search.py` finds one that is installed while a node runs
+a command           a function in `cli/`, its line in `cli/command_tree.py`; what only it needs it imports itself
 an admin's list     its columns that matter most: the table in `cli/output.py`; how tables fit: `cli/tables.py`
 a client message    `wire/client.py` (types and `ANSWERS`), `wire/session.py` (when it is legal, and whether only for
                     registered clients), `serve/client_channel.py` (a method and its line in `ANSWERS`; if it frees

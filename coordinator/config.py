@@ -87,11 +87,6 @@ def default_data_folder() -> Path:
     return Path("/var/lib/coordinator") if is_root else user_folder("--data or COORDINATOR_DATA")
 
 
-def of_commands(name: Literal["TOKEN", "SERVER", "CA"]) -> str | None:
-    """Return what commands take from COORDINATOR_<NAME>, which is no setting of a node; None if it is not set."""
-    return os.environ.get(f"{PREFIX}{name}") or None
-
-
 @dataclass(frozen=True, slots=True)
 class Supervision:
     """How a service manager watches over this process: where it listens, and after how many seconds it ends it."""

@@ -9,7 +9,8 @@ CoordinatorError
 ├── ConfigError              a setting, a flag, a folder
 │   ├── NoHomeFolder         the account has none, and no folder was given
 │   └── EmbeddedError        the Postgres that the program owns cannot be started or stopped
-└── Refused                  (client side) the server answered a request with an error
+├── Refused                  (client side) the server answered a request with an error
+└── ServerUnreachable        (commands) there is no server, or it went away before it answered
 
 A PeerError carries what goes over the wire: `code`, `detail`, `retry_after` (seconds), `scope`, and, where
 the connection cannot go on, `close_code`.
@@ -248,3 +249,7 @@ class Refused(CoordinatorError):
         self.message = message
         self.detail = detail or {}
         self.retry_after = retry_after
+
+
+class ServerUnreachable(CoordinatorError):
+    """There is no server, or it went away before it answered."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coordinator.config import Settings, default_data_folder, is_loopback, of_commands
+from coordinator.config import Settings, default_data_folder, is_loopback
 from coordinator.credentials import hash_secret, hash_token, make_token, same
 from coordinator.errors import ConfigError
 from coordinator.setting_values import mask
@@ -259,12 +259,6 @@ def test_settings_are_frozen_and_go_to_other_processes() -> None:
     with pytest.raises(ValidationError):
         settings.port = 1
     assert pickle.loads(pickle.dumps(settings)) == settings
-
-
-def test_the_token_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert of_commands("TOKEN") is None
-    monkeypatch.setenv("COORDINATOR_TOKEN", "t")
-    assert of_commands("TOKEN") == "t"
 
 
 def test_tokens_and_secrets() -> None:

@@ -7,27 +7,20 @@ from typing import Annotated
 import typer
 
 from coordinator import __version__
-from coordinator.cli import backup, database, demo, item_import, requests, serve, top, work
+from coordinator.cli.command_tree import CommandTree
 
 
 def build() -> typer.Typer:
     """Build the program with all its commands."""
     # Markdown, since in rich's own markup the brackets of our help texts would vanish.
     app = typer.Typer(
-        name="coordinator", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+        name="coordinator",
+        cls=CommandTree,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
     )
     app.callback()(_program)
-    app.command("demo")(demo.demo)
-    app.command("serve")(serve.serve)
-    app.command("work")(work.work)
-    app.command("config")(serve.show)
-    app.command("top")(top.top)
-    app.command("backup")(backup.backup)
-    app.command("restore")(backup.restore)
-
-    groups = requests.add_requests(app, {"token.issue": database.issue_token})
-    groups["item"].command("import")(item_import.item_import)
-    app.add_typer(database.db, name="db")
     return app
 
 

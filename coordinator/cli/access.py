@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from coordinator.config import Settings, of_commands
 from coordinator.errors import ConfigError, NoHomeFolder
 
 DEFAULT_SERVER = "ws://127.0.0.1:8765"
@@ -51,6 +51,11 @@ class ServerAccess:
     authority: Path | None = None
 
 
+def of_commands(name: Literal["TOKEN", "SERVER", "CA"]) -> str | None:
+    """Return what commands take from COORDINATOR_<NAME>, which is no setting of a node; None if it is not set."""
+    return os.environ.get(f"COORDINATOR_{name}") or None
+
+
 def find_server(server: str | None, data: Path | None, authority: Path | None) -> ServerAccess:
     """Return the server that was given, else that of the environment, of the data folder, or the usual one."""
     address = server or of_commands("SERVER") or _address_in(data) or DEFAULT_SERVER
@@ -60,6 +65,8 @@ def find_server(server: str | None, data: Path | None, authority: Path | None) -
 
 def _address_in(data: Path | None) -> str | None:
     """Return the address that a server has left in its data folder; None if none runs, or it cannot be read."""
+    from coordinator.config import Settings  # slow to import, and not needed where the address is given
+
     try:
         return Settings(**without_none(data=data)).address_file.read_text(encoding="ascii").strip() or None
     except (ConfigError, OSError, UnicodeError):
@@ -75,6 +82,8 @@ def find_token(token: str | None, data: Path | None) -> str | None:
     found = token or of_commands("TOKEN")
     if found is not None:
         return found
+
+    from coordinator.config import Settings  # as above
 
     try:
         path = Settings(**without_none(data=data)).data / "admin-token"

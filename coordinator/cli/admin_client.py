@@ -29,7 +29,7 @@ from coordinator.client.address import (
 )
 from coordinator.client.causes import cause_by_way
 from coordinator.client.proxies import proxy_for
-from coordinator.errors import ConfigError, CoordinatorError, Refused
+from coordinator.errors import ConfigError, CoordinatorError, Refused, ServerUnreachable
 from coordinator.wire.admin import AdminHello
 from coordinator.wire.codec import encode
 from coordinator.wire.frames import PROTOCOL, SUBPROTOCOL, Close, Request
@@ -59,10 +59,6 @@ _CLOSE_ERRORS = {
     Close.TOO_MANY: ("rate_limited", "Too many requests; the server has closed the connection."),
     Close.TOO_BIG: ("bad_message", "The server takes no message of that size."),
 }
-
-
-class ServerUnreachable(CoordinatorError):
-    """Raised when there is no server, or when it went away before it answered."""
 
 
 def admin_url(text: str, path: str = ADMIN_PATH) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coordinator.cli.access import AsJson, without_none
-from coordinator.cli.database import ConfigFile, DataDir, Dsn, db
+from coordinator.cli.database import ConfigFile, DataDir, Dsn
 from coordinator.cli.exits import only_where_the_server_runs, with_exit_codes
 from coordinator.cli.output import write_json
 from coordinator.config import Settings
@@ -58,7 +58,6 @@ def restore(
         _tell(done.fence)
 
 
-@db.command("fence")
 @with_exit_codes
 def fence(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """End every claim handed out so far, and number the next ones beyond all; nodes that run end by it.
@@ -75,7 +74,6 @@ def fence(database: Dsn = None, data: DataDir = None, config: ConfigFile = None,
         _tell(raised)
 
 
-@db.command("upgrade")
 @with_exit_codes
 def upgrade(
     backup: Annotated[Path, typer.Option(metavar="FILE", help="Where the backup goes that is made first.")],

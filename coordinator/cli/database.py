@@ -29,10 +29,7 @@ Dsn = Annotated[
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the embedded Postgres.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")]
 
-db = typer.Typer(help="The database and its schema.", no_args_is_help=True)
 
-
-@db.command("migrate")
 @with_exit_codes
 def migrate_(
     database: Dsn = None,
@@ -58,7 +55,6 @@ def migrate_(
         typer.echo(f"{len(applied)} applied" if applied else "Nothing to do: the schema is up to date.", err=True)
 
 
-@db.command("status")
 @with_exit_codes
 def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None, json: AsJson = False) -> None:
     """Tell which migrations are applied, and which `db migrate` would apply.
@@ -71,7 +67,6 @@ def status(database: Dsn = None, data: DataDir = None, config: ConfigFile = None
     Output(as_json=json).rows(rows)
 
 
-@db.command("distribute")
 @with_exit_codes
 def distribute(
     database: Dsn = None,
@@ -94,7 +89,6 @@ def distribute(
         typer.echo(done if steps else "Nothing to do: the results are distributed.", err=True)
 
 
-@db.command("sql")
 @with_exit_codes
 def sql() -> None:
     """Print the schema's migrations as SQL, to be read or reviewed; it needs no database.

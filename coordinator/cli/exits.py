@@ -9,8 +9,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from coordinator.cli.admin_client import ServerUnreachable
-from coordinator.errors import ConfigError, CoordinatorError, Refused, Unavailable
+from coordinator.errors import ConfigError, CoordinatorError, Refused, ServerUnreachable, Unavailable
 from coordinator.printable import printable_lines
 
 P = ParamSpec("P")

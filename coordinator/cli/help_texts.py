@@ -12,6 +12,7 @@ GROUP_HELP = {
     "activity": "Who did what, and when.",
     "token": "Tokens of admins, operators, viewers and volunteers.",
     "node": "The nodes that share the database.",
+    "db": "The database and its schema.",
 }
 
 FIELD_HELP = {

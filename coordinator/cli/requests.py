@@ -32,7 +32,7 @@ from coordinator.cli.access import (
 from coordinator.cli.admin_client import AdminClient, admin_connection
 from coordinator.cli.exits import EXIT_REFUSED, EXIT_USAGE, fail, with_exit_codes
 from coordinator.cli.export import CsvForm, write_changes, write_export
-from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP, GROUP_HELP
+from coordinator.cli.help_texts import EXAMPLES, FIELD_HELP
 from coordinator.cli.output import Output, after_hint
 from coordinator.printable import printable
 from coordinator.wire.admin import ANSWERS, AdminHello
@@ -44,6 +44,16 @@ from coordinator.wording import counted
 
 OfflineRequest = Callable[[str, Any], Coroutine[Any, Any, dict[str, Any]]]
 """A function that does a request on a database, given its DSN, without a server."""
+
+
+async def _issue_token(dsn: str, message: Any) -> dict[str, Any]:
+    from coordinator.cli.database import issue_token  # with the modules of the server
+
+    return await issue_token(dsn, message)
+
+
+_OFFLINE: dict[str, OfflineRequest] = {"token.issue": _issue_token}
+"""The requests that also work on a database that no server runs on."""
 
 _SUBJECT_FIELDS = (
     "keys",
@@ -114,27 +124,20 @@ class RequestField:
             raise typer.BadParameter(f"Expected JSON: {failure}.", param_hint=self.option) from None
 
 
-def add_requests(app: typer.Typer, offline: dict[str, OfflineRequest]) -> dict[str, typer.Typer]:
-    """Add a command for each request to `app`; returns the groups of commands by name.
+def requests_by_command() -> dict[str, list[type[Request]]]:
+    """Map the name of each command and of each group of commands to its requests; the groups come last."""
+    found: dict[str, list[type[Request]]] = {}
+    for request in sorted(ANSWERS, key=lambda request: "." in tag_of(request)):
+        if request is not AdminHello:
+            found.setdefault(_words(request)[0], []).append(request)
+    return found
 
-    `offline` has, by tag, the requests that also work on a database that no server runs on.
-    """
-    groups: dict[str, typer.Typer] = {}
-    for request in ANSWERS:
-        if request is AdminHello:
-            continue
-        tag = tag_of(request)
-        group, dot, verb = tag.partition(".")
-        parent = app
-        if dot:
-            if group not in groups:
-                groups[group] = typer.Typer(help=GROUP_HELP.get(group), no_args_is_help=True)
-                app.add_typer(groups[group], name=group)
-            parent = groups[group]
-        name = (verb or group).replace("_", "-")
-        parent.command(name, help=_help_text(request))(command_for(request, offline.get(tag)))
 
-    return groups
+def add_requests(app: typer.Typer, name: str) -> None:
+    """Add a command to `app` for each request of the group, or for the one that is called so."""
+    for request in requests_by_command().get(name, ()):
+        command = command_for(request, _OFFLINE.get(tag_of(request)))
+        app.command(_words(request)[-1], help=_help_text(request))(command)
 
 
 def fields_of(request: type[Request]) -> list[RequestField]:
@@ -362,7 +365,7 @@ def _help_text(request: type[Request]) -> str:
 def example_of(request: type[Request]) -> str:
     """Return a command line that shows a request: one of `EXAMPLES`, or one of the fields that it needs."""
     tag = tag_of(request)
-    words = ["coordinator", *tag.replace("_", "-").split(".")]
+    words = ["coordinator", *_words(request)]
     for field in fields_of(request):
         value = field.name.removesuffix("s").upper()
         if field.is_subject:
@@ -370,6 +373,11 @@ def example_of(request: type[Request]) -> str:
         elif field.required:
             words += [field.option, value]
     return EXAMPLES.get(tag, " ".join(words))
+
+
+def _words(request: type[Request]) -> list[str]:
+    """Return the words by which a request is called: the command's, and before it that of its group if it is in one."""
+    return tag_of(request).replace("_", "-").split(".")
 
 
 def _answer_fields(request: type[Request]) -> str:

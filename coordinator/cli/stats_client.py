@@ -12,8 +12,8 @@ import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from coordinator.cli.admin_client import ServerUnreachable, admin_url, open_channel, why_closed
-from coordinator.errors import Refused
+from coordinator.cli.admin_client import admin_url, open_channel, why_closed
+from coordinator.errors import Refused, ServerUnreachable
 from coordinator.wire.codec import encode
 from coordinator.wire.frames import PROTOCOL, Request
 from coordinator.wire.stats import StatsHello, Subscribe, Topic

@@ -13,13 +13,13 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from coordinator.cli.access import AsJson, Authority, DataFolder, Server, ServerAccess, find_server, stats_tokens
-from coordinator.cli.admin_client import ServerUnreachable
 from coordinator.cli.exits import with_exit_codes
 from coordinator.cli.keyboard import keys
 from coordinator.cli.output import terminal_width, write_json
 from coordinator.cli.stats_client import StatsFrame, stats_connection
 from coordinator.cli.top_view import LatestSnapshots, render_top, sections_of
 from coordinator.client.backoff import Backoff
+from coordinator.errors import ServerUnreachable
 from coordinator.printable import printable
 from coordinator.wire.stats import Topic
 

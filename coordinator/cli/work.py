@@ -15,7 +15,6 @@ import msgspec
 import typer
 
 from coordinator.cli.access import DEFAULT_SERVER, Authority, find_server
-from coordinator.cli.work_check import Wanted, check_work
 from coordinator.client.checker_program import CheckerProgram
 from coordinator.client.checkers import Checker, close_checker, load_checker
 from coordinator.client.daemon import Daemon
@@ -152,6 +151,8 @@ def work(
         program = CheckerProgram(command, item_timeout=item_timeout) if command is not None else None
         profiles = {name: _profile(text) for name, text in _value_of_each(profile, services, "--profile").items()}
         if check:
+            from coordinator.cli.work_check import Wanted, check_work  # with modules that the work itself does not need
+
             wanted = Wanted(access, plaintext, data, client_id, services, profiles, program)
             good = check_work(wanted, partial(_checkers, services, checker, option, program))
             raise typer.Exit(0 if good else 1)

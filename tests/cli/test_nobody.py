@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from coordinator.cli.requests import example_of
 from coordinator.wire.admin import ANSWERS, AdminHello
@@ -46,20 +48,20 @@ OWN = {
 """The commands that are no requests: with which words, which exit code, and what they say."""
 
 
-def leaves(app: typer.Typer, before: tuple[str, ...] = ()) -> Iterator[str]:
-    for command in app.registered_commands:
-        assert command.callback is not None
-        yield " ".join((*before, command.name or command.callback.__name__))
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        yield from leaves(group.typer_instance, (*before, group.name or str(group.typer_instance.info.name)))
+def leaves(group: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        if isinstance(command, TyperGroup):
+            yield from leaves(command, (*before, name))
+        else:
+            yield " ".join((*before, name))
 
 
 @pytest.fixture(scope="module")
 def all_commands() -> list[str]:
     from coordinator.cli import build
 
-    return list(leaves(build()))
+    return list(leaves(get_command(build())))
 
 
 def as_nobody(commands: list[list[str]]) -> list[tuple[int, str]]:

@@ -122,8 +122,10 @@ def test_no_python_is_refused_before_a_library_refuses_it() -> None:
 )
 def test_an_account_without_home_and_name(words: tuple[str, ...], code: int, said: str) -> None:
     become = (
-        "import os, sys; from coordinator.cli import main; import coordinator.cli.requests; os.environ.pop('HOME', 0); "
-        "os.setgid(54321); os.setuid(54321); sys.argv = ['coordinator', *sys.argv[1:]]; main()"
+        "import os, sys; from coordinator.cli import build, main; from typer.main import get_command\n"
+        "get_command(build()).list_commands(None)  # while all modules can be read\n"
+        "os.environ.pop('HOME', 0); os.setgid(54321); os.setuid(54321)\n"
+        "sys.argv = ['coordinator', *sys.argv[1:]]; main()"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "COORDINATOR_"))}
     done = subprocess.run(
@@ -141,7 +143,8 @@ def test_the_default_folders_are_not_looked_for_at_import() -> None:
         "import platformdirs\n"
         "def nowhere(*_): raise RuntimeError('no home')\n"
         "platformdirs.user_data_path = nowhere\n"
-        "from coordinator.cli import build\nbuild()"
+        "from typer.main import get_command\n"
+        "from coordinator.cli import build\nget_command(build()).list_commands(None)"
     )
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
