@@ -87,7 +87,7 @@ class Intake:
         target = await self._find_target(bucket_id, claim, by)
         service = target.entry.service.service_id
         try:
-            rows, items = await self._read(target, submit, by.client_id)
+            rows, items, mask = await self._read(target, submit, by.client_id)
         except (UnassignedItems, BadResult) as refusal:
             self._counters.refused(by.client_id, service)
             self._tell_refused(target.entry.service, bucket_id, by, refusal)
@@ -102,7 +102,7 @@ class Intake:
                 claim,
                 by.client_id,
                 rows.rows,
-                _mask(target.items, [item for item, _ in rows.rows]),
+                mask,
                 submit.final,
                 rows.parts,
                 target.entry.service.settings.max_parts,
@@ -184,8 +184,11 @@ class Intake:
 
     async def _read(
         self, target: _Target, submit: Submit, client: ClientId
-    ) -> tuple[DecodedResults, Mapping[ItemId, Item]]:
-        """Read the results; refuse those of items that were not handed out, or not of the service's shape."""
+    ) -> tuple[DecodedResults, Mapping[ItemId, Item], str]:
+        """Read the results; refuse those of items that were not handed out, or not of the service's shape.
+
+        Returns them, their items as far as the plugin gets these, and the mask of those that they settle.
+        """
         try:
             rows, items = await self._plugin_runner.read(target.entry, submit.results, client)
         except BadResult:
@@ -198,9 +201,13 @@ class Intake:
             self._refuse_unassigned(target, target.entry.reader.items(submit.results))
             raise
         _refuse_large(target.entry, rows, len(bytes(submit.results)))
+        settled = tuple([item for item, _ in rows.rows])
+        if settled == target.items and not rows.parts and "0" not in target.given:
+            return rows, items, target.given
+
         if target.current:
-            self._refuse_unassigned(target, [item for item, _ in (*rows.rows, *rows.parts)])
-        return rows, items
+            self._refuse_unassigned(target, [*settled, *(item for item, _ in rows.parts)])
+        return rows, items, _mask(target.items, settled)
 
     def _refuse_unassigned(self, target: _Target, items: list[ItemId]) -> None:
         """Refuse results of items that the claim was not given."""

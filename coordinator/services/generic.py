@@ -86,7 +86,7 @@ class SchemaReader(Reader):
 
         if errors:
             raise errors.error()
-        refuse_repeated_items(rows)
+        refuse_repeated_items(items)
         return DecodedResults(rows)
 
 

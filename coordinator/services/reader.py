@@ -126,6 +126,7 @@ class Reader:
             namespace=post,
             forbid_unknown_fields=True,
             frozen=True,
+            gc=False,  # what is decoded refers to nothing that refers to it
             omit_defaults=True,
         )
 
@@ -152,13 +153,15 @@ class Reader:
             decoded = self._explain(raw)
 
         known, value, encode = self._known, self._value, self._encode
+        items = [row.item for row in decoded]
+        refuse_repeated_items(items)
         if known:
-            rows = [(row.item, known[value(row)]) for row in decoded]
+            texts = [known[value(row)] for row in decoded]
         else:
-            rows = [(row.item, _without_item(encode(row).decode())) for row in decoded]
-        refuse_repeated_items(rows)
+            texts = [_without_item(encode(row).decode()) for row in decoded]
+        rows = list(zip(items, texts, strict=True))
         if not self._wanted:
-            return DecodedResults(rows, labels=self._labels([value for _, value in rows], decoded))
+            return DecodedResults(rows, labels=self._labels(texts, decoded))
 
         shape = self.plugin.Result
         names = list(zip(shape.__struct_fields__, shape.__struct_encode_fields__, strict=True))
@@ -171,18 +174,22 @@ class Reader:
             self._labels(*_whole(rows, results, parts)),
         )
 
-    def _labels(self, values: Sequence[str], results: Sequence[Any]) -> Counter[str]:
+    def _labels(self, values: list[str], results: Sequence[Any]) -> Counter[str]:
         """Count results by their label; `values` are the same results as JSON."""
         labels: Counter[str] = Counter()
         if not self.plugin.labels:
             return labels
-        counted = Counter(values)  # few values differ, and counting equal ones is ten times as fast
-        if len(counted) <= MAX_LABELS:
-            examples = {value: results[values.index(value)] for value in counted}
+
+        different = dict.fromkeys(values)  # few values differ, and counting equal ones is ten times as fast
+        if len(different) <= MAX_LABELS:
+            counted = {value: values.count(value) for value in different}
+            examples = {value: results[values.index(value)] for value in different}
         else:
+            counted = Counter(values)
             examples = dict(zip(values, results, strict=True))
         for value, times in counted.items():
             labels[self.plugin.label(examples[value])] += times
+
         if len(labels) > MAX_LABELS or not all(
             isinstance(name, str) and len(name) <= MAX_LABEL_LENGTH for name in labels
         ):
@@ -285,13 +292,13 @@ def _without_item(row: str) -> str:
     return "{}" if comma < 0 else "{" + row[comma + 1 :]
 
 
-def refuse_repeated_items(rows: Sequence[tuple[ItemId, str]]) -> None:
+def refuse_repeated_items(items: Sequence[ItemId]) -> None:
     """Check that no item has two results.
 
     Raises:
         BadMessage: an item has.
     """
-    if len({item for item, _ in rows}) != len(rows):
+    if len(set(items)) != len(items):
         raise BadMessage("An item stands twice among the results.", detail={"path": "$.results"})
 
 

@@ -6,7 +6,10 @@ By hand, since asyncpg's encoding of records takes five times as long.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+import sys
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from coordinator.model import ClaimNumber, ItemId, ServiceId
 from coordinator.store.pool import Connection
@@ -14,28 +17,42 @@ from coordinator.store.pool import Connection
 # Of each row the number of columns, then of each column its length and itself.
 _COPY_BEGIN = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END = b"\xff\xff"
-_ITEM = struct.Struct(">6sq")
 _COLUMNS_AND_LENGTH = struct.pack(">hi", 4, 8)
+_ITEM_BYTES = 8
 _ORIGIN = struct.Struct(">iiiq")
 _VALUE = struct.Struct(">ic")
 _JSONB = b"\x01"
 
 
 def encode_rows(service: ServiceId, claim: ClaimNumber, rows: Iterable[tuple[ItemId, str]]) -> bytes:
-    """Encode (item, value as JSON text) rows of one claim; many values are the same, and are encoded once."""
-    origin = _ORIGIN.pack(4, service, 8, claim)
-    values: dict[str, bytes] = {}
-    parts = []
-
+    """Encode (item, value as JSON text) rows of one claim; those of one value come together."""
+    by_value: defaultdict[str, list[ItemId]] = defaultdict(list)
     for item, value in rows:
-        binary = values.get(value)
-        if binary is None:
-            text = value.encode()
-            binary = values[value] = origin + _VALUE.pack(len(text) + 1, _JSONB) + text
-        parts.append(_ITEM.pack(_COLUMNS_AND_LENGTH, item))
-        parts.append(binary)
+        by_value[value].append(item)
 
-    return b"".join(parts)
+    origin = _ORIGIN.pack(4, service, 8, claim)
+    encoded = []
+    for value, items in by_value.items():
+        text = value.encode()
+        encoded.append(_rows_of(items, origin + _VALUE.pack(len(text) + 1, _JSONB) + text))
+    return b"".join(encoded)
+
+
+def _rows_of(items: Sequence[ItemId], rest: bytes) -> bytearray:
+    """Encode rows that differ by their item only.
+
+    All are as long, so each byte of the items is put into all rows at once: one by one they take three times as long.
+    """
+    row = _COLUMNS_AND_LENGTH + bytes(_ITEM_BYTES) + rest
+    encoded = bytearray(row * len(items))
+
+    numbers = array("q", items)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    by_bytes = numbers.tobytes()
+    for place in range(_ITEM_BYTES):
+        encoded[len(_COLUMNS_AND_LENGTH) + place :: len(row)] = by_bytes[place::_ITEM_BYTES]
+    return encoded
 
 
 async def copy_results(db: Connection, encoded: Iterable[bytes]) -> None:
