@@ -1,15 +1,16 @@
-"""A database that stands still: it takes connections and statements, and answers none of them."""
+"""A database that stands still: it takes connections and statements, and answers none.  And a node that does."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import asyncpg
 import pytest
+from websockets.frames import Opcode
 
 from coordinator.app import CLOSE_WITHIN, Node
 from coordinator.config import Settings
@@ -18,8 +19,9 @@ from coordinator.store import pool
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.flow.outage import Outage, standing_still
-from tests.harness import secret_of
-from tests.serve.tools import eventually
+from tests.harness import Server, secret_of
+from tests.serve.test_strangers import on_uvloop
+from tests.serve.tools import RawPeer, eventually
 
 pytestmark = pytest.mark.measured
 
@@ -167,3 +169,31 @@ async def test_a_commit_that_no_standby_has_is_not_answered_as_one_that_lasts(da
     assert await Outage(dsn).give_up_commit(write()) is None
     async with database.connection() as db:
         assert await db.fetchval("SELECT count(*) FROM item WHERE key = 'written'") == 1
+
+
+def stand_still() -> None:
+    """As SIGSTOP lets all do that is here."""
+    sleep(1.0)
+
+
+async def test_a_peer_that_answers_while_the_node_stands_still_is_not_cut_off(dsn: str, tmp_path: Path) -> None:
+    """On uvloop, as in production: it runs what is due before it reads what has come."""
+    settings = Settings(port=0, ops_port=0, data=tmp_path, ping_interval=0.1, ping_timeout=0.2, hello_timeout=0.3)
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            node = await stack.enter_async_context(Node(settings, dsn=dsn))
+            peer = await RawPeer.open(Server(node, Database(dsn), stack))
+            stand_still()
+            peer.say("hello", protocol=1, client_id="ada", secret=secret_of("ada"))
+            while (await peer.read())[0] != Opcode.PING:
+                pass
+            peer.frame(b"", opcode=Opcode.PONG)
+            stand_still()
+            for _ in range(5):
+                opcode, _ = await peer.read()
+                assert opcode != Opcode.CLOSE
+                if opcode == Opcode.PING:
+                    peer.frame(b"", opcode=Opcode.PONG)
+
+    await asyncio.to_thread(on_uvloop, scenario)

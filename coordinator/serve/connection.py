@@ -37,6 +37,9 @@ MAX_PEEKED = 4096
 LARGE = 16 * 1024
 """Characters of a frame after which others have a turn; sixteen frames of a megabyte may wait to be read."""
 
+STOOD_STILL = 0.5
+"""Seconds by which a timer is late if the process stood still rather than was busy."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds within which a peer must answer a close frame."""
 
@@ -198,7 +201,9 @@ class PeerConnection:
     def _no_hello(self) -> None:
         if self.welcomed:
             return
-        if self.at_work:  # the time is ours: the database may stand still, and then the peer may try again
+        late = asyncio.get_running_loop().time() - self._hello_timer.when()
+        if self.at_work or late > STOOD_STILL:
+            # The time is ours: the database or this process stood still, and the peer may have said it meanwhile.
             self._hello_timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
         else:
             self.end(Close.NO_HELLO, "no hello in time")

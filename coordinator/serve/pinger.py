@@ -26,6 +26,7 @@ class Pinger:
 
     Each peer is pinged every `interval` seconds.  If nothing comes within `timeout` seconds after a ping, it is cut
     off without a close handshake, since it would not answer: at most `interval + timeout` seconds after its last byte.
+    Time in which this process stood still does not count: it heard nobody.
     """
 
     def __init__(self, interval: float, timeout: float) -> None:
@@ -50,16 +51,25 @@ class Pinger:
         loop = asyncio.get_running_loop()
         tick = min(0.25, self._interval / 4, self._timeout / 4)
         next_sweep = 0.0
+        expected = loop.time()
 
         while True:
             now = loop.time()
+            self._give_time(now - expected)
             self._ping_due(now)
             self._check_awaited(now)
 
             if now >= next_sweep:
                 self._sweep(now)
                 next_sweep = now + 1.0
+            expected = now + tick
             await asyncio.sleep(tick)
+
+    def _give_time(self, late: float) -> None:
+        """Let all have more time, by as much as this look comes late: what they have sent may not be read yet."""
+        if late > 0:
+            self._awaited = deque((until + late, sent, peer) for until, sent, peer in self._awaited)
+            self._stuck = {peer: (unread, since + late) for peer, (unread, since) in self._stuck.items()}
 
     def _ping_due(self, now: float) -> None:
         while self._due:
