@@ -92,7 +92,7 @@ class PostgresServer:
 
     async def execute(self, *statements: str) -> Any:
         """Run statements on a connection of its own; returns the first value of the last."""
-        db = await self.connect(PATIENCE)
+        db = await self._connect_when_there_is_room()
         try:
             found = None
             for statement in statements:
@@ -100,6 +100,15 @@ class PostgresServer:
             return found
         finally:
             db.terminate()
+
+    async def _connect_when_there_is_room(self) -> Any:
+        """Open a connection; a fault may have taken all that the server has left."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await self.connect(PATIENCE)
+                except asyncpg.TooManyConnectionsError:
+                    await asyncio.sleep(0.1)
 
     def processes(self) -> list[int]:
         """The pids of the postmaster, first, and of its children; none if it does not run."""

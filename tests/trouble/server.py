@@ -29,7 +29,12 @@ SMALL = {"shared_buffers": "32MB", "max_locks_per_transaction": "64", "max_conne
 TABLESPACE_SIZE = 256 << 20
 """Bytes of the disk on which the tables stand."""
 
-_ROLE_HAS_NODES = "SELECT pid FROM pg_stat_activity WHERE usename = 'node' AND pid <> pg_backend_pid()"
+PATIENCE = 15.0
+"""Seconds within which the server takes a connection of the superuser, or carries out a statement."""
+
+_PROCESSES_OF_NODES = "SELECT pid FROM pg_stat_activity WHERE usename = 'node' AND pid <> pg_backend_pid()"
+
+_A_PROCESS_OF_NODES = f"SELECT min(pid) FROM ({_PROCESSES_OF_NODES}) p"
 
 
 def free_port() -> int:
@@ -90,12 +95,13 @@ class TroubledPostgres:
     @asynccontextmanager
     async def connected(self, database: str = "postgres") -> AsyncIterator[Any]:
         """A connection of the superuser."""
-        connection = await asyncpg.connect(self.server.dsn.replace("/coordinator", f"/{database}"))
+        dsn = self.server.dsn.replace("/coordinator", f"/{database}")
+        connection = await asyncpg.connect(dsn, timeout=PATIENCE, command_timeout=PATIENCE)
         try:
             yield connection
         finally:
             with contextlib.suppress(asyncpg.PostgresError, OSError, asyncpg.InterfaceError):
-                await connection.close()
+                await connection.close(timeout=PATIENCE)
 
     async def set(self, setting: str, value: str | None) -> None:
         """Set something for the whole server, or reset it."""
@@ -111,11 +117,14 @@ class TroubledPostgres:
 
     async def end_connections(self) -> None:
         """End all connections of the node."""
-        await self.execute(f"SELECT count(pg_terminate_backend(pid)) FROM ({_ROLE_HAS_NODES}) s")
+        await self.execute(f"SELECT count(pg_terminate_backend(pid)) FROM ({_PROCESSES_OF_NODES}) p")
 
     async def kill_a_process(self) -> None:
         """Kill -9 a process of the node's: the server recovers as after a crash."""
-        os.kill(await self.execute(_ROLE_HAS_NODES + " LIMIT 1"), signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while (pid := await self.execute(_A_PROCESS_OF_NODES)) is None:
+                pass
+        os.kill(pid, signal.SIGKILL)
 
 
 def _owner(path: Path) -> tuple[int, int]:

@@ -26,8 +26,11 @@ CLIENTS = 3
 PAUSE = 0.05
 """Seconds between two buckets of a client: the items last for all kinds of trouble, however quick the machine is."""
 
-GIVES_UP_AFTER = 60.0
+GIVES_UP_AFTER = 40.0
 """Seconds after the end of trouble in which all must go on."""
+
+MADE_WITHIN = 20.0
+"""Seconds within which trouble begins, is told, or ends."""
 
 
 @dataclass(slots=True)
@@ -40,6 +43,16 @@ class Sight:
     told: str = ""
     """The reasons of `/readyz`."""
     wrong: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """Let something take so long at most; what takes longer fails by its name, not as a test that stands still."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as failure:
+        raise AssertionError(f"{what}: not within {seconds:.0f} s") from failure
 
 
 class Watch:
@@ -99,9 +112,14 @@ class Watch:
         self._answers.clear()
         readiness = self._server.node.parts.work.readiness
 
-        async with kind.trouble(self._place):
+        async with AsyncExitStack() as trouble:
+            async with within(MADE_WITHIN, f"{kind.name} begins"):
+                await trouble.enter_async_context(kind.trouble(self._place))
             await asyncio.sleep(seconds)
-            sight.told = "; ".join((await readiness.report()).reasons)
+            async with within(MADE_WITHIN, f"{kind.name} is told"):
+                sight.told = "; ".join((await readiness.report()).reasons)
+            async with within(MADE_WITHIN, f"{kind.name} ends"):
+                await trouble.aclose()
         over = monotonic()
 
         async def all_work() -> bool:
