@@ -98,7 +98,7 @@ Rules that stand in one place
 states of a bucket          `flow/life.py`, carried out by the SQL of `store/`
 when a session may say what `wire/session.py`
 which keys are the same     `keys.py`; the form is chosen when the database is made: `store/key_form.py`
-whose turn it is            `flow/demand_queue.py`
+whose turn it is            `flow/demand_queue.py`; between nodes: `flow/longest_waits.py`
 what a client may hold      the function `may_hold` in `store/migrations/0001_schema.sql`, checked by every claim;
                             `flow/hold_limits.py` of one ask, by its health: `observe/health.py: limits`
 why a client waits          `flow/wait_reasons.py`, from most to least pressing, by the facts of `store/waits.py`;

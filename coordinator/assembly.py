@@ -37,6 +37,7 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.intake import Intake
 from coordinator.flow.lease import Lease
+from coordinator.flow.longest_waits import LongestWaits
 from coordinator.flow.membership import Memberships
 from coordinator.flow.notices import Notices
 from coordinator.flow.personal_data import PersonalData
@@ -48,7 +49,7 @@ from coordinator.flow.readiness import Readiness
 from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.flow.session_registry import SessionRegistry
-from coordinator.flow.signal_types import ClaimsDied, ClaimsLost, WorkCame
+from coordinator.flow.signal_types import ClaimsDied, ClaimsLost, LongWaits, WorkCame
 from coordinator.flow.signals import Signals
 from coordinator.flow.supervisor import Run, Supervisor
 from coordinator.flow.wait_view import WaitView
@@ -198,6 +199,7 @@ def make_core(
         counters=ClientCounters(),
         events=events,
         fronts=PoolFronts(),
+        longest_waits=LongestWaits(boot, signals),
         lost_track=lost_track,
     )
 
@@ -225,6 +227,7 @@ def listen_to_signals(parts: Parts) -> None:
     """Subscribe the parts to the signals between nodes."""
     signals = parts.core.signals
     signals.on(WorkCame, parts.work.grant.on_work)
+    signals.on(LongWaits, parts.work.grant.on_long_waits)
     signals.on(ClaimsLost, parts.work.releases.on_lost)
     signals.on(ClaimsDied, parts.work.expiry.on_dead)
     parts.sockets.change_listener.listen()

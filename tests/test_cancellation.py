@@ -7,10 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from types import SimpleNamespace
+from typing import Any, TypeAlias, cast
 
 import pytest
 
+from coordinator.flow.claimer import ImmediateTicket, answers_of
+from coordinator.flow.session_registry import Holder
+from coordinator.model import Claimed
 from coordinator.store.pool import Database
 from tests.cancelling import cancel_everywhere, watching_tasks
 from tests.conftest import StartServer
@@ -95,3 +99,15 @@ async def test_each_part_ends_wherever_it_is_cancelled(
                 found += len(places)
                 server.node.tasks.append(asyncio.create_task(start()))
     assert found > 40  # else it looks nowhere
+
+
+async def test_an_ask_that_is_cancelled_leaves_no_answer_behind() -> None:
+    """The event loop logged the failure of one that nobody had waited for."""
+    answer: asyncio.Future[Claimed | None] = asyncio.get_running_loop().create_future()
+    holder = cast(Holder, SimpleNamespace(client_id="ada"))
+    asking = asyncio.create_task(answers_of([ImmediateTicket(holder, 0.0, immediate=True, answer=answer)]))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert answer.cancelled()

@@ -154,5 +154,25 @@ class Claimer:
             ticket.answer.set_exception(failure)
 
 
+async def answers_of(tickets: Sequence[ImmediateTicket]) -> list[Claimed]:
+    """Wait for the answers of immediate asks; returns what was claimed.
+
+    Raises:
+        Unavailable: the database is away, and nothing was claimed.
+    """
+    answers = [ticket.answer for ticket in tickets]
+    try:
+        await asyncio.wait(answers)
+    finally:
+        for answer in answers:
+            answer.cancel()  # that which has not come, and for which nobody waits any more
+
+    found = [claimed for answer in answers if answer.exception() is None and (claimed := answer.result())]
+    failures = [failure for answer in answers if (failure := answer.exception()) is not None]
+    if failures and not found:
+        raise failures[0]
+    return found
+
+
 def _still_waits(ticket: Ticket) -> bool:
     return not ticket.withdrawn and not (isinstance(ticket, ImmediateTicket) and ticket.answer.done())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from coordinator.config import Settings
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.client_counters import ClientCounters
+from coordinator.flow.longest_waits import LongestWaits
 from coordinator.flow.pool_fronts import PoolFronts
 from coordinator.flow.session_registry import SessionRegistry
 from coordinator.flow.signals import Signals
@@ -52,6 +53,7 @@ class Core:
     counters: ClientCounters
     events: Events
     fronts: PoolFronts
+    longest_waits: LongestWaits
     lost_track: asyncio.Event
     """Set when it is unknown whether a claim was committed, or who holds a bucket."""
 

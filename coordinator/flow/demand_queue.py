@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from heapq import heappop, heappush
 from itertools import count, islice, product
@@ -96,6 +96,11 @@ class Ticket:
     asked_at: float
     immediate: bool = False
     withdrawn: bool = False
+    since: float = field(init=False)
+    """When it was asked for, or its client last had its turn."""
+
+    def __post_init__(self) -> None:
+        self.since = self.asked_at
 
     @property
     def demand(self) -> Demand:
@@ -211,7 +216,12 @@ class DemandQueue:
             return True
         return any(client not in self._set_aside for client in self._queued)
 
-    def take(self, most: int) -> list[Ticket]:
+    def waiting_since(self) -> float | None:
+        """Return since when the client waits whose turn is next; None if nobody has its turn."""
+        tickets = next((tickets for client, tickets in self._queued.items() if client not in self._set_aside), None)
+        return None if tickets is None else tickets[0].since
+
+    def take(self, most: int, now: float) -> list[Ticket]:
         """Take the next tickets, one of each client in turn; they are in flight until `done` or `put_back`."""
         taken: list[Ticket] = []
         self._doubted.intersection_update(self._queued)
@@ -225,6 +235,7 @@ class DemandQueue:
                 tickets = self._queued[client]
                 taken.append(tickets.popleft())
                 if tickets:
+                    tickets[0].since = now
                     next_turn.append(client)
                     self._queued.move_to_end(client)
                 else:

@@ -34,11 +34,12 @@ from coordinator.errors import Unavailable
 from coordinator.flow import pool_view
 from coordinator.flow.bucket_builder import BucketBuilder, BuildOutcome, BuildReason, BuildStatus
 from coordinator.flow.catalogue import Entry
-from coordinator.flow.claimer import Claimer, ImmediateTicket
+from coordinator.flow.claimer import Claimer, ImmediateTicket, answers_of
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.demand_queue import SET_ASIDE_AT_MOST, ClientEvent, DemandQueue, Ticket
 from coordinator.flow.first_look import AskTicket, FirstLook, FirstLooks
+from coordinator.flow.longest_waits import GIVE_WAY_FOR, TurnOfNode
 from coordinator.flow.passed_over import PassedOver
 from coordinator.flow.pool_view import PoolEvent, PoolState, PoolView
 from coordinator.flow.session_registry import Holder
@@ -96,6 +97,7 @@ class Dispatcher:
         self.teller = WaitTeller(service, core, self.queue)
         self._passed_over = PassedOver(service, core, self.queue, self._claimer, self.teller)
         self._looks = FirstLooks(service, self.queue, self.pool)
+        self._turn_of_node = TurnOfNode(service, self.queue, core.longest_waits)
         self._handed_out = True
         self._budget_spent = False
         """Whether buckets are ready that the service may not hand out now."""
@@ -142,18 +144,13 @@ class Dispatcher:
         self.pool.asked_at_once(now)
         self._changed.set()
 
-        answers = [ticket.answer for ticket in tickets]
-        await asyncio.wait(answers)
-        found = [claimed for answer in answers if answer.exception() is None and (claimed := answer.result())]
-        failures = [failure for answer in answers if (failure := answer.exception()) is not None]
-        if failures and not found:
-            raise failures[0]
-        return found
+        return await answers_of(tickets)
 
     def hear(self, event: PoolEvent) -> None:
         """Look again: something has come, or has changed, that may concern all who wait."""
         self.pool.on(event)
         self.queue.something_came()
+        self._turn_of_node.something_came()
         self.idle.clear()
         self._changed.set()
 
@@ -243,6 +240,8 @@ class Dispatcher:
                 await self._wait(now, handing_out=handing_out)
                 continue
 
+            if self._turn_of_node.gives_way(now):
+                await asyncio.sleep(GIVE_WAY_FOR)
             entry = self._catalogue.by_id(self.service)  # it may be set otherwise at each step
             if step is Step.BUILD:
                 await self._build(entry, BuildReason.NEW_ITEMS)
@@ -275,14 +274,16 @@ class Dispatcher:
         """Claim buckets for those whose turn it is, and see to those that got none."""
         self._answer_immediate(of_set_aside=True)
         times_heard = self.queue.times_heard
-        tickets = self._still_wanted(self.queue.take(MOST_DEMANDS_A_CLAIM))
+        tickets = self._still_wanted(self.queue.take(MOST_DEMANDS_A_CLAIM, monotonic()))
         tickets = self._passed_over.leave_out(entry, tickets)
         if not tickets:
             return
 
         self._budget_spent = False
+        self._turn_of_node.begin_claim()
         outcome = await self._claimer.claim(entry, tickets)
         self._looks.note_left(outcome.left)
+        self._turn_of_node.end_claim(served=bool(outcome.served))
         if outcome.took_back:
             self._fronts.forget(self.service)
             self.hear(PoolEvent.READY_CAME)
@@ -346,6 +347,8 @@ class Dispatcher:
             seconds = LOOK_AGAIN_SOON if busy or heard else SET_ASIDE_AT_MOST
             self.queue.set_aside(client, ClientEvent.ONLY_RETURNED_ONES, now, seconds)
             self.teller.look(client)
+        if others:
+            self._turn_of_node.found_too_little(heard=heard)
         if others and not heard:
             self.pool.found_empty(now, LOOK_AGAIN_SOON if busy else None)
             self.teller.found_empty("no_items")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
+from time import monotonic
 
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.core import Core
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.dispatcher import Dispatcher
 from coordinator.flow.first_look import FirstLook
+from coordinator.flow.longest_waits import LOOK_INTERVAL
 from coordinator.flow.pool_fronts import FrontWatch
 from coordinator.flow.pool_view import PoolEvent
 from coordinator.flow.session_registry import Holder
-from coordinator.flow.signal_types import WorkCame
+from coordinator.flow.signal_types import LongWaits, WorkCame
 from coordinator.flow.wait_teller import EndOfWait
 from coordinator.model import Claimed, ClientId, ServiceId, SessionId, Wait
 from coordinator.observe.histogram import WaitTimes
@@ -41,11 +43,20 @@ class Grant:
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._group.create_task(FrontWatch(self._core.database, self._core.fronts).run())
+                self._group.create_task(self._tell_long_waits())
                 for dispatcher in self._dispatchers.values():
                     self._group.create_task(dispatcher.run())
                 await asyncio.get_running_loop().create_future()
         finally:
             self._group = None
+
+    async def _tell_long_waits(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            serving = {} if self._core.state.draining else self._dispatchers
+            firsts = {service: dispatcher.queue.waiting_since() for service, dispatcher in serving.items()}
+            since = {service: moment for service, moment in firsts.items() if moment is not None}
+            self._core.longest_waits.tell(since, monotonic())
 
     def dispatcher(self, service: ServiceId) -> Dispatcher:
         """Return the dispatcher of a service."""
@@ -128,6 +139,10 @@ class Grant:
     def on_work(self, came: WorkCame) -> None:
         """Look for work that some node has put into the pool or the queue."""
         self.hear(came.service, waiting=came.waiting, behind=came.behind)
+
+    def on_long_waits(self, told: LongWaits) -> None:
+        """Take in how long clients of another node wait."""
+        self._core.longest_waits.hear(told, monotonic())
 
     def wake(self, service: ServiceId, *, waiting: bool = False) -> None:
         """Look for work: something may be ready, or, if `waiting`, there are new items that are in no bucket yet."""

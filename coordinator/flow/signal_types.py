@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId, SessionId
+from coordinator.model import Boot, BucketId, ClaimNumber, ClientId, ServiceId, SessionId
 from coordinator.wire.client import LostReason
 
 ClaimOfClient = tuple[ClientId, BucketId, ClaimNumber]
@@ -57,6 +57,13 @@ class ClaimsDied(Signal, tag="dead"):
     release_after: float
 
 
+class LongWaits(Signal, tag="waits"):
+    """For how many seconds the client of a node has waited whose turn it is, in each service where that is long."""
+
+    node: Boot
+    seconds: dict[ServiceId, float]
+
+
 class NoticeChanged(Signal, tag="notice"):
     """A message of an operator was sent or withdrawn."""
 
@@ -95,6 +102,7 @@ AnySignal = (
     | ClientChanged
     | ClaimsLost
     | ClaimsDied
+    | LongWaits
     | NoticeChanged
     | TokenEnded
     | NodeDrains

@@ -113,7 +113,7 @@ def test_each_state_of_a_client_and_each_event(state: ClientState, event: Client
     after = queue.state_of(ADA)
     assert after is CLIENT_STATES[state, event]
     assert queue.anyone_waiting() == (after is ClientState.WAITING)
-    assert len(queue.take(1)) == (after is ClientState.WAITING)
+    assert len(queue.take(1, 0.0)) == (after is ClientState.WAITING)
     if after is ClientState.WAITING:
         assert queue.next_moment() is None
     else:
@@ -216,7 +216,7 @@ def test_nobody_is_set_aside_for_what_has_ended_since_it_was_taken(event: Client
     queue = DemandQueue()
     ask(queue, Session(ADA), 2)
     for ended in (True, False):
-        taken = queue.take(1)
+        taken = queue.take(1, 0.0)
         if ended:
             queue.holds_less(ADA)
             queue.wait_ended(ADA)
@@ -232,18 +232,18 @@ def test_clients_take_turns() -> None:
     queue = DemandQueue()
     for client, buckets in ((ADA, 3), (BOB, 1), (CLEO, 2)):
         ask(queue, Session(client), buckets)
-    assert clients_of(queue.take(4)) == [ADA, BOB, CLEO, ADA]
-    assert clients_of(queue.take(4)) == [CLEO, ADA]
+    assert clients_of(queue.take(4, 0.0)) == [ADA, BOB, CLEO, ADA]
+    assert clients_of(queue.take(4, 0.0)) == [CLEO, ADA]
 
 
 def test_who_was_not_served_keeps_its_place() -> None:
     queue = DemandQueue()
     for client in (ADA, BOB, CLEO):
         ask(queue, Session(client), 2)
-    taken = queue.take(4)
+    taken = queue.take(4, 0.0)
     queue.done(taken[0])
     queue.put_back(taken)
-    assert clients_of(queue.take(9)) == [BOB, CLEO, ADA, BOB, CLEO]
+    assert clients_of(queue.take(9, 0.0)) == [BOB, CLEO, ADA, BOB, CLEO]
 
 
 def test_what_is_withdrawn_in_flight_does_not_come_back_but_an_immediate_ask_does() -> None:
@@ -251,7 +251,7 @@ def test_what_is_withdrawn_in_flight_does_not_come_back_but_an_immediate_ask_doe
     ask(queue, session, 2)
     (immediate,) = ask(queue, session, immediate=True)
     assert queue.pending(session.session_id) == queue.buckets == 2
-    taken = queue.take(9)
+    taken = queue.take(9, 0.0)
     assert queue.pending(session.session_id) == 2
     queue.withdraw(session.session_id)
     queue.put_back(taken)
@@ -290,7 +290,7 @@ class Turns(RuleBasedStateMachine):
     def take(self, most: int) -> None:
         before = {client: self.queue.state_of(client) for client in self.queue.clients}
         waiting = [client for client, state in before.items() if state is ClientState.WAITING]
-        taken = self.queue.take(most)
+        taken = self.queue.take(most, 0.0)
         assert clients_of(taken)[: len(waiting)] == waiting[:most], "one of each client in turn"
         self.flying += taken
 
@@ -376,7 +376,7 @@ def test_nobody_whose_reason_has_ended_stays_set_aside_more_than_a_second(
         queue.look_if_due(now)
         pool.look_if_due(now)
         assert next_step(pool, queue) is Step.CLAIM
-        taken = queue.take(MOST_DEMANDS_A_CLAIM)
+        taken = queue.take(MOST_DEMANDS_A_CLAIM, 0.0)
         now += pauses[turn % len(pauses)]
         for ticket in taken:
             if ticket.holder.client_id != ADA:

@@ -7,14 +7,15 @@ import json
 import signal
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import pytest
 
+from coordinator.flow import dispatcher, grant, longest_waits
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Message, Volunteer, secret_of
-from tests.serve.tools import configure, join_again, no_push, results
+from tests.serve.tools import configure, eventually, join_again, no_push, results
 
 pytestmark = pytest.mark.measured
 
@@ -102,6 +103,36 @@ async def test_a_disconnect_at_one_node_serves_a_client_of_the_other(start_serve
     again = await waiting.push("bucket")
     assert perf_counter() - begun < 0.7
     assert (again["bucket_id"], again["attempt"]) == (bucket["bucket_id"], 2)
+
+
+async def test_a_client_that_has_waited_longer_goes_first_whatever_its_node(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that came went to the clients of the node that knew of it first."""
+    monkeypatch.setattr(longest_waits, "LONG_WAIT", 0.2)
+    monkeypatch.setattr(grant, "LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr(dispatcher, "GIVE_WAY_FOR", 2.0)
+    first, second = await start_server(node_name="first"), await start_server(node_name="second")
+    admin, here, there = await first.admin(), await first.volunteer("here"), await second.volunteer("there")
+    service = first.node.parts.core.catalogue.get("dm_check").service.service_id
+    waits = first.node.parts.core.longest_waits
+
+    async def waits_longer_there() -> bool:
+        return waits.goes_first_elsewhere(service, monotonic(), monotonic())
+
+    async def nobody_waits_there() -> bool:
+        return not await waits_longer_there()
+
+    await there.ok("ask", service="dm_check", count=1)
+    await eventually(waits_longer_there, "the first node knows that a client waits at the second")
+    await here.ok("ask", service="dm_check", count=1)
+    await admin.add(1, prefix="one_", services=["dm_check"])
+    await there.push("bucket")
+    assert here.pushes.empty()
+
+    await eventually(nobody_waits_there, "the first node knows that it waits no more")
+    await admin.add(1, prefix="two_", services=["dm_check"])
+    await here.push("bucket")
 
 
 async def test_what_the_clients_of_a_crashed_node_held_is_free_and_may_come_back(
