@@ -79,6 +79,20 @@ class Database:
             ConfigError: it is no Postgres that this program runs on.
         """
         try:
+            version, fsync = await self._connect()
+            if not OLDEST_POSTGRES <= version <= NEWEST_POSTGRES:
+                expected = f"versions {OLDEST_POSTGRES} to {NEWEST_POSTGRES} were expected"
+                raise ConfigError(f"database: it is Postgres {version}; {expected}")
+            if fsync != "on":
+                raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
+        except BaseException:
+            # Else the pool goes on to replace its connections, also while the program ends: nobody awaits that.
+            self.terminate()
+            raise
+
+    async def _connect(self) -> tuple[int, str]:
+        """Make the pool; returns the version of the server, and whether it syncs."""
+        try:
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=2,
@@ -108,13 +122,7 @@ class Database:
             raise ConfigError(f"database: {failure}") from failure
         except UNAVAILABLE_ERRORS as failure:
             raise Unavailable(f"The database cannot be reached: {failure or type(failure).__name__}") from failure
-
-        if not OLDEST_POSTGRES <= version <= NEWEST_POSTGRES:
-            raise ConfigError(
-                f"database: it is Postgres {version}; versions {OLDEST_POSTGRES} to {NEWEST_POSTGRES} were expected"
-            )
-        if fsync != "on":
-            raise ConfigError("database: it runs with fsync=off, so a crash would lose acknowledged results")
+        return version, fsync
 
     async def _prepare(self, connection: Connection) -> None:
         await connecting.prepare(connection, self._name)

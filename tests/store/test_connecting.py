@@ -42,6 +42,22 @@ async def test_a_connection_may_be_cut_while_it_is_lent(database: Database) -> N
             raise AssertionError("there is none any more")
 
 
+async def test_a_pool_that_cannot_be_opened_leaves_no_connection_behind(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaced them while the program ended, and the event loop logged a failure that nobody had waited for."""
+
+    async def break_off(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(connecting, "check_sessions", break_off)
+    database = Database(dsn)
+    with pytest.raises(Unavailable):
+        await database.open()
+    assert database._pool.get_size() == 0
+    assert database._pool.is_closing()
+
+
 async def test_a_node_that_vanishes_within_a_transaction_holds_its_locks_not_for_long(
     database: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
