@@ -113,6 +113,7 @@ what a peer may use up      `serve/limits.py`; `serve/connection.py` and `serve/
 what ends a claim           `store/claims.py: EndReason`
 where plugins run           `flow/plugin_runner.py`: the built-in ones in the node, others in `flow/plugin_processes.py`
 what a schema may cost      `services/schema_bounds.py`
+what a fault stops         `flow/round_steps.py` within a round of a part, `flow/supervisor.py` of a part
 which errors are waited out `store/faults.py`; how connections are made and replaced: `store/connecting.py`
 where a pool begins         `flow/pool_fronts.py`, found by `store/fronts.py`
 time that does not count    the functions `note_round` and `counted_since` in `store/migrations/0001_schema.sql`

@@ -5,7 +5,8 @@ CoordinatorError
 │   ├── BadMessage … Exists  one class for each wire code (protocol.md, "Errors")
 ├── StoreError               the database
 │   ├── Unavailable          cannot be reached, or did not answer in time; nothing is known to be stored
-│   └── UnknownSchema        its schema is not one that this program knows
+│   ├── UnknownSchema        its schema is not one that this program knows
+│   └── MigrationFailed      it refuses a statement of a migration
 ├── ConfigError              a setting, a flag, a folder
 │   ├── NoHomeFolder         the account has none, and no folder was given
 │   └── EmbeddedError        the Postgres that the program owns cannot be started or stopped
@@ -217,6 +218,10 @@ class Unavailable(StoreError):
 
 class UnknownSchema(StoreError):
     """The database's schema is newer, altered or missing."""
+
+
+class MigrationFailed(StoreError):
+    """A statement of a migration is refused; the message says which, and nothing of its file was kept."""
 
 
 class ConfigError(CoordinatorError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 import structlog
 
@@ -40,21 +38,20 @@ class BucketSplitter:
         self._core = core
         self._releases = releases
 
-    async def split_due(self, services: Iterable[ServiceId]) -> None:
-        """Split the buckets that are due in these services.
+    async def split_due(self, service: ServiceId) -> None:
+        """Split the buckets of a service that are due.
 
         Raises:
             Unavailable: the database is away.
         """
-        for service in services:
-            async with self._core.database.transaction() as db:
-                # The builder's lock: deleting and prioritising must not miss an item on its way to another bucket.
-                if not await store.try_lock(db, service):
-                    continue
-                due = await store.due_for_split(db, service, BUCKETS_A_RUN)
-                for broken in due:
-                    await self._split(db, broken)
-            self._releases.wake(broken.service_id for broken in due)
+        async with self._core.database.transaction() as db:
+            # The builder's lock: deleting and prioritising must not miss an item on its way to another bucket.
+            if not await store.try_lock(db, service):
+                return
+            due = await store.due_for_split(db, service, BUCKETS_A_RUN)
+            for broken in due:
+                await self._split(db, broken)
+        self._releases.wake(broken.service_id for broken in due)
 
     async def _split(self, db: Connection, broken: BucketToSplit) -> None:
         if broken.clients < CLIENTS_TO_SPLIT:  # what one of them had settled was taken back since

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import asyncpg
 import structlog
@@ -14,6 +16,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.plugin_runner import PluginRunner
 from coordinator.flow.plugin_search import PluginSearch
 from coordinator.flow.release import Releases
+from coordinator.flow.round_steps import RoundSteps, Step
 from coordinator.services import Item
 from coordinator.store import adding
 from coordinator.store import services as store
@@ -40,6 +43,7 @@ class CatalogueFill:
         self._plugin_runner = plugin_runner
         self._plugin_search = plugin_search
         self._wanted = asyncio.Event()
+        self._steps = RoundSteps()
 
     def begin(self) -> None:
         """Look at once for services to fill."""
@@ -56,21 +60,23 @@ class CatalogueFill:
             try:
                 async with self._database.connection() as db:
                     await self._catalogue.load(db)
-                await self._plugin_search.look_for_unusable()
-                await self._free_revoked()
-                for service in self._catalogue.filling:
-                    if self._catalogue.knows(service):
-                        await self._fill(self._catalogue.by_id(service))
+                await self._steps.run(self._steps_of_round())
             except Unavailable:
                 continue
-            except asyncpg.PostgresError:
-                log.exception("a service could not be filled; trying on")
+            except (asyncpg.PostgresError, ExceptionGroup):
+                log.exception("services could not be kept up to date; trying on")
 
-    async def _free_revoked(self) -> None:
-        """Free what a node handed out that had not heard of the revoke."""
+    def _steps_of_round(self) -> Iterator[tuple[str, Step]]:
+        yield "unusable services", self._plugin_search.look_for_unusable
         for entry in self._catalogue.all():
             if entry.service.state == "revoked":
-                await self._releases.free_service(entry.service.service_id)
+                # What a node handed out that had not heard of the revoke.
+                service = entry.service.service_id
+                yield f"buckets of {entry.service.name}", partial(self._releases.free_service, service)
+        for service in self._catalogue.filling:
+            if self._catalogue.knows(service):
+                entry = self._catalogue.by_id(service)
+                yield f"filling {entry.service.name}", partial(self._fill, entry)
 
     async def _fill(self, entry: Entry) -> None:
         """Offer the whole catalogue; a crash loses no more than the batch under way."""

@@ -6,7 +6,8 @@ Any node may do each step, and each is safe to repeat; a crash between two steps
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -21,12 +22,12 @@ from coordinator.flow.grant import Grant
 from coordinator.flow.health_monitor import HealthMonitor
 from coordinator.flow.own_delays import OwnDelays
 from coordinator.flow.release import Releases
+from coordinator.flow.round_steps import RoundSteps, Step
 from coordinator.flow.signal_types import ClaimsDied, ClientChanged, batches
-from coordinator.model import ServiceId
+from coordinator.model import ClientId, ServiceId
 from coordinator.store import activity, claims, clients, overdue, rechecks
 from coordinator.store import building as store
 from coordinator.store.due import DueWork, look
-from coordinator.store.pool import Connection
 from coordinator.wire.client import BucketDead
 from coordinator.wording import counted
 
@@ -55,6 +56,7 @@ class Expiry:
         self._health_monitor = health_monitor
         self._activity = activity_log
         self._delays = OwnDelays(core)
+        self._steps = RoundSteps()
         self.splitter = BucketSplitter(core, releases)
 
     async def run(self) -> None:
@@ -68,45 +70,63 @@ class Expiry:
             except Unavailable:
                 self._core.lost_track.set()
             except Exception as failure:
-                # An error in one bucket or service must not stop the expiry of the others.
+                # Whatever is wrong with one service or step, the next round must come.
                 self._activity.fault("node.fault", "clock", repr(failure))
                 log.exception("a step of the clock failed")
             await asyncio.sleep(max(0.05, EXPIRY_INTERVAL - (loop.time() - begun)))
 
     async def tick(self) -> None:
-        """Carry out all that is due now.
+        """Carry out all that is due now; one step that fails stops none of the others.
 
         Raises:
             Unavailable: the database is away; the next round does the rest.
+            Exception: as `RoundSteps.run`.
         """
         begun = monotonic()
         async with self._core.database.connection() as db:
             services = [entry.service for entry in self._core.catalogue.all()]
             due = await look(db, services, [self._core.fronts.known(service.service_id) for service in services])
-            if due:
-                self._tell_missed(next(iter(due.values())))
-            blames = not self._delays.hold_up(monotonic() - begun)
+        if due:
+            self._tell_missed(next(iter(due.values())))
+        blames = not self._delays.hold_up(monotonic() - begun)
+        await self._steps.run(self._steps_of(due, blames=blames))
 
-            for entry in self._core.catalogue.all():
-                of_service = due.get(entry.service.service_id)
-                if of_service is not None:  # else it was added meanwhile
-                    if blames and (of_service.dead or of_service.over):
-                        await self._expire_buckets(db, entry, of_service)
-                    await self._expire_memberships(db, entry, of_service)
+    def _steps_of(self, due: Mapping[ServiceId, DueWork], *, blames: bool) -> Iterator[tuple[str, Step]]:
+        """Yield the steps of one round; `blames`: what clients held for too long may be taken from them."""
+        entries = [entry for entry in self._core.catalogue.all() if entry.service.service_id in due]
+        for entry in entries:
+            name, of_service = entry.service.name, due[entry.service.service_id]
+            if blames and (of_service.dead or of_service.over):
+                yield f"dead buckets of {name}", partial(self._expire_buckets, entry, of_service)
+            waiting = self._grant.waiting_clients(entry.service.service_id)
+            if waiting or of_service.idle:
+                yield f"idle clients of {name}", partial(self._expire_memberships, entry, waiting, of_service)
 
-            if any(of_service.kept for of_service in due.values()):
-                kept = await claims.release_kept(db)
-                self._releases.wake(bucket.service_id for bucket in kept)
-            if any(of_service.done for of_service in due.values()):
-                await store.retire(db)
+        if any(of_service.kept for of_service in due.values()):
+            yield "kept buckets", self._release_kept
+        if any(of_service.done for of_service in due.values()):
+            yield "done buckets", self._retire
         for entry in self._core.catalogue.all() if blames else ():
-            most = entry.service.settings.max_claim_time
-            await self._releases.expire(entry.service.service_id, most, self._delays.spared)
+            service, most = entry.service.service_id, entry.service.settings.max_claim_time
+            yield (
+                f"old claims of {entry.service.name}",
+                partial(self._releases.expire, service, most, self._delays.spared),
+            )
 
-        await self._recheck()
-        await self.splitter.split_due([service for service, of_service in due.items() if of_service.broken])
-        await self._health_monitor.look()
-        await self._refill(due)
+        for entry in self._core.catalogue.all():
+            after = entry.service.settings.recheck_after
+            if after is not None and entry.service.state == "active":
+                yield f"old results of {entry.service.name}", partial(self._recheck, entry.service.service_id, after)
+        for entry in entries:
+            if due[entry.service.service_id].broken:
+                yield (
+                    f"failed buckets of {entry.service.name}",
+                    partial(self.splitter.split_due, entry.service.service_id),
+                )
+        yield "health", self._health_monitor.look
+        for entry in entries:
+            if entry.service.state == "active" and due[entry.service.service_id].low:
+                yield f"new buckets of {entry.service.name}", partial(self._refill, entry)
 
     def _tell_missed(self, due: DueWork) -> None:
         """Tell of time that does not count, since no round was run in it; the database has noted it."""
@@ -123,11 +143,23 @@ class Expiry:
         self._core.events.emit("node", text)
         log.warning("time does not count", seconds=round(due.missed, 1), credit=round(due.credit, 1))
 
-    async def _expire_buckets(self, db: Connection, entry: Entry, due: DueWork) -> None:
+    async def _release_kept(self) -> None:
+        """Free what was kept for clients that did not come back."""
+        async with self._core.database.connection() as db:
+            kept = await claims.release_kept(db)
+        self._releases.wake(bucket.service_id for bucket in kept)
+
+    async def _retire(self) -> None:
+        """Retire the open buckets in which nothing is left to settle."""
+        async with self._core.database.connection() as db:
+            await store.retire(db)
+
+    async def _expire_buckets(self, entry: Entry, due: DueWork) -> None:
         """Mark buckets without a result for `dead_after` as dead, and release those dead for `release_after`."""
         settings, service = entry.service.settings, entry.service.service_id
         boot, spared = self._core.boot, self._delays.spared()
-        marked = await overdue.mark_dead(db, service, settings.dead_after, boot, spared) if due.dead else []
+        async with self._core.database.connection() as db:
+            marked = await overdue.mark_dead(db, service, settings.dead_after, boot, spared) if due.dead else []
         for bucket in marked:
             self._core.counters.look(bucket.client_id, service)
             text = f"held for {settings.dead_after:g} s without a result, {counted(bucket.remaining, 'item')} left"
@@ -142,44 +174,38 @@ class Expiry:
         freed = []
         if due.over:
             window = self._core.settings.recollect_window
-            freed = await overdue.release_dead(db, service, settings.release_after, window, boot, spared)
+            async with self._core.database.connection() as db:
+                freed = await overdue.release_dead(db, service, settings.release_after, window, boot, spared)
         for _ in freed:
             self._core.counters.dead(service)
         self._releases.tell_lost(freed, "released")
         self._releases.wake(bucket.service_id for bucket in freed)
 
-    async def _expire_memberships(self, db: Connection, entry: Entry, due: DueWork) -> None:
+    async def _expire_memberships(self, entry: Entry, waiting: Sequence[ClientId], due: DueWork) -> None:
         """Make clients inactive that have not worked for `idle_after`; a client that waits for work is not idle."""
         settings, service = entry.service.settings, entry.service.service_id
-        waiting = self._grant.waiting_clients(service)
-        if waiting:
-            await clients.touch(db, service, waiting, settings.idle_after)
+        async with self._core.database.connection() as db:
+            if waiting:
+                await clients.touch(db, service, waiting, settings.idle_after)
 
-        idle = await clients.make_idle(db, service, settings.idle_after, waiting) if due.idle else []
-        if idle:
-            await activity.note_all(db, self._core.actor, "client.idle", idle, entry.service.name)
+            idle = await clients.make_idle(db, service, settings.idle_after, waiting) if due.idle else []
+            if idle:
+                await activity.note_all(db, self._core.actor, "client.idle", idle, entry.service.name)
         for client in idle:
             self._core.signals.tell(ClientChanged(client))
 
-    async def _recheck(self) -> None:
+    async def _recheck(self, service: ServiceId, after: float) -> None:
         """Put items back into the queue whose newest result is older than `recheck_after`."""
-        for entry in self._core.catalogue.all():
-            after, service = entry.service.settings.recheck_after, entry.service.service_id
-            if after is None or entry.service.state != "active":
-                continue
-            async with self._core.database.transaction() as db:
-                due = await rechecks.recheck(db, service, after) if await store.try_lock(db, service) else 0
-            if due:
-                self._core.signals.work(service)
+        async with self._core.database.transaction() as db:
+            due = await rechecks.recheck(db, service, after) if await store.try_lock(db, service) else 0
+        if due:
+            self._core.signals.work(service)
 
-    async def _refill(self, due: Mapping[ServiceId, DueWork]) -> None:
-        """Build buckets for services that have too few ready."""
-        for entry in self._core.catalogue.all():
-            of_service = due.get(entry.service.service_id)
-            if entry.service.state == "active" and of_service is not None and of_service.low:
-                outcome = await self._builder.build(entry, BuildReason.AHEAD)
-                if outcome.buckets:
-                    self._core.signals.work(entry.service.service_id, behind=outcome.behind)
+    async def _refill(self, entry: Entry) -> None:
+        """Build buckets for a service that has too few ready."""
+        outcome = await self._builder.build(entry, BuildReason.AHEAD)
+        if outcome.buckets:
+            self._core.signals.work(entry.service.service_id, behind=outcome.behind)
 
     def on_dead(self, died: ClaimsDied) -> None:
         """Tell the holders here of buckets that were marked dead."""

@@ -10,9 +10,9 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.release import Releases
+from coordinator.flow.round_steps import RoundSteps
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.store import activity, claims, nodes
-from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
 
@@ -33,6 +33,7 @@ class Lease:
         self._core = core
         self._releases = releases
         self._load = load
+        self._steps = RoundSteps()
         self._length = core.settings.node_lease
         self._renewed = 0.0
         self._look_again_in = inf
@@ -50,7 +51,7 @@ class Lease:
             if former:
                 await activity.note_nodes(db, self._core.actor, former, "it started again")
                 self._core.events.emit("node", f"{name} is gone: {reason}", "warning")
-            await self._free_crashed(db)
+        await self._free_crashed()
 
     async def run(self) -> None:
         """Renew the lease until cancelled."""
@@ -60,7 +61,8 @@ class Lease:
             renewal = asyncio.ensure_future(self._keep())
             try:
                 # The lease may be lost before a database that stands still lets the statement fail.
-                await asyncio.wait([renewal], timeout=max(0.0, self._left()))
+                while not renewal.done() and (left := self._left()) > 0:
+                    await asyncio.wait([renewal], timeout=left)
                 if not renewal.done():
                     self._give_up()
                 await renewal
@@ -100,23 +102,39 @@ class Lease:
                 await activity.note_nodes(db, core.actor, list(gone), "its lease ran out")
                 for name in gone.values():
                     core.events.emit("node", f"{name} is gone: {reason}", "warning")
-            await self._end_abandoned(db)
-            await self._free_crashed(db)
+        await self._clear_up()
 
-    async def _end_abandoned(self, db: Connection) -> None:
+    async def _clear_up(self) -> None:
+        """End and free what ended nodes left behind; this node keeps its lease whatever is wrong with that.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        try:
+            await self._steps.run((("connections", self._end_abandoned), ("buckets", self._free_crashed)))
+        except Unavailable:
+            raise
+        except Exception as fault:
+            log.exception("what ended nodes left behind cannot be freed")
+            text = f"what ended nodes left behind cannot be freed: {type(fault).__name__}"
+            self._core.events.emit("fault", text)
+
+    async def _end_abandoned(self) -> None:
         """End what still holds locks in the database, and answers to nobody."""
         database = self._core.database
         given_up = list(database.given_up)
-        ended = await nodes.end_abandoned(db, self._core.boot, given_up)
+        async with database.connection() as db:
+            ended = await nodes.end_abandoned(db, self._core.boot, given_up)
         database.given_up.difference_update(given_up)
         if ended:
             self._look_again_in = LOOK_AGAIN_AFTER  # what they had locked was passed over
             log.warning("ended connections to the database that nobody answers for", connections=ended)
 
-    async def _free_crashed(self, db: Connection) -> None:
+    async def _free_crashed(self) -> None:
         """Free the buckets that sessions of ended nodes held."""
-        freed = await claims.release_crashed(db)
-        await nodes.end_sessions(db)
+        async with self._core.database.connection() as db:
+            freed = await claims.release_crashed(db)
+            await nodes.end_sessions(db)
 
         self._releases.wake(bucket.service_id for bucket in freed)
         for bucket in freed:

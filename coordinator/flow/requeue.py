@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import asyncpg
 import structlog
@@ -11,6 +12,7 @@ import structlog
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.release import Releases
+from coordinator.flow.round_steps import RoundSteps
 from coordinator.model import ClaimNumber, ServiceId
 from coordinator.store import building
 from coordinator.store import invalidations as store
@@ -30,6 +32,7 @@ class Requeue:
     def __init__(self, core: Core, releases: Releases) -> None:
         self._database = core.database
         self._releases = releases
+        self._steps = RoundSteps()
 
     async def run(self) -> None:
         """Finish what requests have left, until cancelled."""
@@ -38,11 +41,12 @@ class Requeue:
             try:
                 async with self._database.connection() as db:
                     unfinished = await store.unfinished(db)
-                for invalidation in unfinished:
-                    await self.requeue(invalidation, REQUEUE_INTERVAL)
+                await self._steps.run(
+                    (f"invalidation {number}", partial(self.requeue, number, REQUEUE_INTERVAL)) for number in unfinished
+                )
             except Unavailable:
                 continue
-            except asyncpg.PostgresError:
+            except (asyncpg.PostgresError, ExceptionGroup):
                 log.exception("items could not be made to wait again; trying on")
 
     async def withdraw(self, claims: Mapping[ServiceId, Sequence[ClaimNumber]]) -> None:

@@ -1,5 +1,6 @@
 """Numbered `.sql` files, one transaction each, with a checksum kept beside what was applied.
 
+A file is applied whole or not at all, statement by statement: whatever interrupts it, running it again begins it anew.
 Safe when many nodes start at once on an empty database: an advisory lock lets one migrate, the others wait and
 find it done.  Plugins may bring folders of their own; those come after this package's, each with numbers of its own.
 
@@ -21,10 +22,12 @@ from itertools import chain
 
 import asyncpg
 
-from coordinator.errors import ConfigError, Unavailable, UnknownSchema
+from coordinator.errors import ConfigError, MigrationFailed, Unavailable, UnknownSchema
 from coordinator.keys import KeyForm
 from coordinator.store import key_form as chosen_form
+from coordinator.store.faults import UNAVAILABLE_ERRORS
 from coordinator.store.pool import Connection, Database
+from coordinator.store.sql_statements import statements
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('coordinator.migration'))"
 
@@ -49,6 +52,9 @@ _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
 
 LOCK_ATTEMPTS, LOCK_PAUSE = 30, 2.0
 """How often a migration tries to get its locks while nodes serve, and the seconds between."""
+
+MIGRATION_DEADLINE = 3600.0
+"""Seconds that one statement of a migration may take."""
 
 _FILE = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 
@@ -110,6 +116,7 @@ async def migrate(
         ConfigError: the database compares keys in another form.
         UnknownSchema: the database is newer than this program, by more than additive migrations, or a file has changed
             since it was applied.
+        MigrationFailed: Postgres refuses a statement; nothing of its file was kept, and those before it were.
         Unavailable: the database cannot be reached, or a migration does not get its locks.
     """
     done: list[Migration] = []
@@ -140,14 +147,37 @@ async def _apply_next(database: Database, plugins: Folders | None, key_form: Key
 
         first = missing[0]
         await connection.execute(_LOCK_TIMEOUT)
-        try:
-            await connection.execute(first.sql, timeout=3600)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as failure:
-            raise _LocksHeld(failure) from failure
+        await _carry_out(connection, first)
         if key_form is not None and not first.plugin and first.number == 1:
             await chosen_form.choose(connection, key_form)
         await connection.execute(_NOTE, first.plugin, first.number, first.name, first.checksum, first.additive)
         return first
+
+
+async def _carry_out(connection: Connection, migration: Migration) -> None:
+    """Carry out the statements of a file, one at a time.
+
+    Raises:
+        MigrationFailed: Postgres refuses one of them, or one does not end.
+        _LocksHeld: others hold locks that it needs.
+    """
+    try:
+        found = list(statements(migration.sql))
+    except ValueError as failure:
+        raise MigrationFailed(f"Migration {migration} ({migration.name}) cannot be read: {failure}") from failure
+
+    for statement in found:
+        try:
+            await connection.execute(statement.sql, timeout=MIGRATION_DEADLINE)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as failure:
+            raise _LocksHeld(failure) from failure
+        except UNAVAILABLE_ERRORS:
+            raise
+        except asyncpg.PostgresError as failure:
+            raise MigrationFailed(
+                f"Migration {migration} ({migration.name}) failed in the statement of line {statement.line}, and "
+                f"nothing of it was kept: {failure}"
+            ) from failure
 
 
 async def refuse_other_form(connection: Connection, key_form: KeyForm | None) -> None:

@@ -209,7 +209,7 @@ async def test_an_item_is_not_missed_while_its_bucket_is_cut_up(open_room: OpenR
     # The cut has locked its bucket and stands still where it puts in the new ones.
     async with room.database.transaction() as db:
         await db.execute("LOCK TABLE bucket_items IN SHARE MODE")
-        cutting = asyncio.ensure_future(room.node.parts.work.expiry.splitter.split_due([room.service]))
+        cutting = asyncio.ensure_future(room.node.parts.work.expiry.splitter.split_due(room.service))
         await blocked(db, 1)
         meanwhile = asyncio.ensure_future(room.remove(["k7"]) if step == "delete" else room.prioritise(["k7"]))
         await blocked(db, 2)

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from coordinator.embedded import EmbeddedPostgres
-from coordinator.errors import Unavailable, UnknownSchema
+from coordinator.errors import MigrationFailed, Unavailable, UnknownSchema
 from coordinator.store import migrate
 from coordinator.store.pool import Database
 
@@ -94,15 +94,50 @@ async def test_a_migration_from_the_future_is_refused(empty: Database) -> None:
             await step(empty)
 
 
+BAD = """
+CREATE TABLE half (a int);
+-- Neither; of these is the end; nor is '
+INSERT INTO half VALUES (1);  -- of the first
+SELECT
+    1 / 0;
+"""
+
+
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether Postgres refuses a statement, the connection ends in its middle, or the file is cut off."""
     good = migrate.shipped()[0]
-    bad = migrate.Migration(2, "bad", "CREATE TABLE half (a int); SELECT 1 / 0")
-    monkeypatch.setattr(migrate, "shipped", lambda: [good, bad])
-    with pytest.raises(asyncpg.DivisionByZeroError):
-        await migrate.migrate(empty)
-    assert await migrate.pending(empty) == [bad]
-    async with empty.connection() as db:
-        assert await db.fetchval("SELECT to_regclass('half')") is None
+    bad = migrate.Migration(2, "bad", BAD)
+    cut = migrate.Migration(2, "cut", BAD.replace("1 / 0", "pg_terminate_backend(pg_backend_pid())"))
+    unended = migrate.Migration(2, "unended", BAD + "SELECT '")
+    mended = migrate.Migration(2, "mended", BAD.replace("1 / 0", "1"))
+    for kind, failure in ((bad, MigrationFailed), (cut, Unavailable), (unended, MigrationFailed)):
+        monkeypatch.setattr(migrate, "shipped", lambda kind=kind: [good, kind])
+        with pytest.raises(failure) as told:
+            await migrate.migrate(empty)
+        assert await migrate.pending(empty) == [kind]
+        async with empty.connection() as db:
+            assert await db.fetchval("SELECT to_regclass('half')") is None
+        if kind is bad:
+            expected = (
+                "Migration 2 (bad) failed in the statement of line 5, and nothing of it was kept: division by zero"
+            )
+            assert str(told.value) == expected
+
+    monkeypatch.setattr(migrate, "shipped", lambda: [good, mended])
+    assert await migrate.migrate(empty) == [mended]
+
+
+async def test_each_statement_is_sent_alone(empty: Database) -> None:
+    """As Citus wants it.  Postgres takes a whole file, unless it is to be prepared."""
+
+    class Preparing:
+        async def execute(self, sql: str, timeout: float) -> None:
+            await connection.fetch(sql, timeout=timeout)
+
+    async with empty.transaction() as connection:
+        for migration in migrate.shipped():
+            await migrate._carry_out(Preparing(), migration)
+        assert await connection.fetchval("SELECT count(*) FROM pg_proc WHERE proname = 'free_buckets'") == 1
 
 
 def test_the_files_are_numbered_without_a_gap() -> None:
