@@ -55,6 +55,7 @@ from coordinator.flow.supervisor import Run, Supervisor
 from coordinator.flow.wait_view import WaitView
 from coordinator.keys import KeyForm
 from coordinator.model import Boot
+from coordinator.observe.cost_counts import CostCounts
 from coordinator.observe.events import Events
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.serve.admin_channel import AdminDependencies
@@ -218,7 +219,7 @@ def assemble(core: Core) -> Parts:
 
     work = _join_work(core, sessions, supervisor)
     administration = _join_administration(core, work, edge.limits)
-    statistics = _join_statistics(core, work, sessions)
+    statistics = _join_statistics(core, work, sessions, edge.costs.counts)
     sockets = _join_sockets(edge, sessions, work, administration, statistics)
     return Parts(core, supervisor, background, sessions, work, administration, statistics, sockets)
 
@@ -294,13 +295,13 @@ def _join_administration(core: Core, work: Work, limits: Limits) -> Administrati
     return Administration(steps, catalogue_fill, requeue)
 
 
-def _join_statistics(core: Core, work: Work, sessions: OpenSessions) -> Statistics:
+def _join_statistics(core: Core, work: Work, sessions: OpenSessions, cost_counts: CostCounts) -> Statistics:
     topics = Topics(core, work.grant, DatabaseRates(core), work.wait_view)
     return Statistics(
         table_pages=TablePages(core, topics, work.wait_view),
         feeds=Feeds(topics.by_name, core.events),
         recorder=Recorder(core),
-        metrics=Metrics(core, work.grant, work.load_meter, sessions.counts),
+        metrics=Metrics(core, work.grant, work.load_meter, sessions.counts, cost_counts),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterable
 from time import monotonic
 
@@ -211,6 +212,10 @@ class Grant:
         """Return the clients here that want work of a service."""
         dispatcher = self._dispatchers.get(service)
         return [] if dispatcher is None else dispatcher.queue.clients
+
+    def waiting_by_reason(self) -> dict[ServiceId, Counter[str]]:
+        """Count the sessions here that wait for each service by the reason that each was told last."""
+        return {service: dispatcher.teller.sessions() for service, dispatcher in self._dispatchers.items()}
 
     def demand(self) -> Pending:
         """Return for each service by name how many buckets sessions here wait for, how many clients do, and why."""

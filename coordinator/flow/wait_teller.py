@@ -118,6 +118,11 @@ class WaitTeller:
                 counts[told.wait.reason] += self._queue.pending(session)
         return dict(counts)
 
+    def sessions(self) -> Counter[str]:
+        """Count the sessions that wait by the reason that each was told last."""
+        told = (self._told.get(session) for session in self._queue.sessions)
+        return Counter(one.wait.reason for one in told if one is not None)
+
     async def wait_of(self, holder: Holder) -> Wait | None:
         """Return why a session waits; None if something is ready for it, or if the database is away."""
         try:

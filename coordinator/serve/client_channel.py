@@ -308,10 +308,10 @@ class ClientSession(ChannelSession):
         try:
             outcome = await self._asks.ask(ask, self)
         except NoWork:
-            self._account.charge_vain(ASK_IN_VAIN)
+            self._account.charge_vain(wire.Ask, ASK_IN_VAIN)
             raise
         if outcome.answer.waiting is not None:
-            self._account.charge_vain(ASK_IN_VAIN)
+            self._account.charge_vain(wire.Ask, ASK_IN_VAIN)
         self.answer(outcome.answer, ref_of(ask))  # before the pushes: those of a dispatcher follow when its task runs
         for claimed in outcome.at_hand:
             self._grant.push(claimed, self)
@@ -343,13 +343,13 @@ class ClientSession(ChannelSession):
         except (Internal, ServerUnavailable):
             raise  # what the server, or a plugin, could not do is not the client's fault
         except PeerError as refusal:
-            self._account.charge_vain(REFUSED_SUBMIT)
+            self._account.charge_vain(wire.Submit, REFUSED_SUBMIT)
             if isinstance(refusal, BadMessage | BadResult | UnassignedItems | UnknownBucket):
                 self._account.charge_refused(len(bytes(submit.results)))
             raise
 
         if not stored.stored:
-            self._account.charge_vain(SUBMIT_IN_VAIN)
+            self._account.charge_vain(wire.Submit, SUBMIT_IN_VAIN)
         log.debug("stored", bucket=submit.bucket_id, seconds=round(monotonic() - begun, 4), **self.log_fields)
         return stored
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 
 from coordinator.errors import RateLimited
 from coordinator.flow.session_registry import Identity
+from coordinator.observe.cost_counts import CostCounts
 from coordinator.serve.addresses import parse_address
 from coordinator.serve.connection import LARGE
 from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW, BucketsByAddress
 from coordinator.wire import client as wire
+from coordinator.wire.codec import tag_of
 from coordinator.wire.frames import Close, Request
 
 PRICES: Mapping[type[Request], float] = {
@@ -68,6 +70,7 @@ class Costs:
     """The accounts of clients and of blocks of addresses on this node; one that is settled is forgotten."""
 
     def __init__(self) -> None:
+        self.counts = CostCounts(tag_of(request) for request in PRICES)
         self._clients = BucketsByAddress(OF_A_CLIENT)
         self._blocks = BucketsByAddress(OF_A_BLOCK)
         self._all_in_blocks = BucketsByAddress(OF_ALL_IN_A_BLOCK)
@@ -88,17 +91,20 @@ class Costs:
             seconds = 0.0 if identity is None else self._clients.overdrawn(identity.client_id)
 
         if seconds:
+            self.counts.refused[tag_of(type(request))] += 1
             raise RateLimited(
                 "Too many requests that bring nothing.",
                 retry_after=round(seconds, 3),
                 scope="connection" if identity is None else "client",
             )
+        self.counts.charged[tag_of(type(request))] += price
 
-    def charge_vain(self, price: float, address: str, identity: Identity) -> None:
+    def charge_vain(self, request: type[Request], price: float, address: str, identity: Identity) -> None:
         """Charge a request that has turned out to be in vain; it is answered all the same.
 
         A client may go into debt by that.  Once it owes more than a burst, not even what is free is read.
         """
+        self.counts.charged[tag_of(request)] += price
         self._clients.owe(identity.client_id, price)
         self._take_of_block(price, address, identity)
 
@@ -147,10 +153,10 @@ class SessionAccount:
             raise
         self._refused = 0
 
-    def charge_vain(self, price: float) -> None:
+    def charge_vain(self, request: type[Request], price: float) -> None:
         """Charge a request that has turned out to be in vain."""
         if self.identity is not None:
-            self._costs.charge_vain(price, self._address, self.identity)
+            self._costs.charge_vain(request, price, self._address, self.identity)
 
     def charge_refused(self, size: int) -> None:
         """Charge the bytes of a frame that was refused for what is in it, if it was large."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar, get_args
 
+import asyncpg
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,17 +24,22 @@ from coordinator import __version__
 from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
-from coordinator.model import Boot, Health, ServiceId
+from coordinator.model import Boot, Health, Service, ServiceId, WaitReason
+from coordinator.observe.cost_counts import CostCounts
 from coordinator.observe.events import EVENT_KINDS
 from coordinator.observe.histogram import Histogram
 from coordinator.observe.node_load import NodeLoadMeter
 from coordinator.stats.topics import service_totals
-from coordinator.store import health
+from coordinator.store import budgets, health
+from coordinator.store.budgets import SpentBudget
+from coordinator.store.faults import UNAVAILABLE_ERRORS
 from coordinator.store.people import ClientTotals, count_clients
 from coordinator.store.pool import Connection
 from coordinator.store.statistics import ServiceTotals
 from coordinator.store.upkeep import Upkeep, upkeep
 from coordinator.wire.stats import ClientCounts, Items
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -57,6 +64,11 @@ STATEMENT_COUNTERS = (
 )
 """Name, which is also the field of StatementCounts, and description."""
 
+SNAPSHOT_HOLDERS = ("session", "standby", "slot", "prepared")
+"""Holders of an old snapshot; with `by_` before it, each is a field of Upkeep."""
+
+WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)
+
 ITEM_STATES = tuple(name for name in Items.__struct_fields__ if name != "total")
 
 SessionCounts = Mapping[str, int]
@@ -65,19 +77,25 @@ SessionCounts = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorFigures:
-    """Figures of the whole coordinator, the same on each node."""
+    """Figures of the whole coordinator, the same on each node; None for those that the database refuses to give."""
 
-    totals: Mapping[ServiceId, ServiceTotals]
-    clients: ClientTotals
-    unwell: Mapping[tuple[ServiceId, Health], int]
-    upkeep: Upkeep
+    totals: Mapping[ServiceId, ServiceTotals] | None
+    clients: ClientTotals | None
+    unwell: Mapping[tuple[ServiceId, Health], int] | None
+    budgets: Mapping[ServiceId, SpentBudget] | None
+    upkeep: Upkeep | None
 
 
 class Metrics:
     """Collects the page."""
 
     def __init__(
-        self, core: Core, grant: Grant, load: NodeLoadMeter, session_counts: Callable[[], SessionCounts]
+        self,
+        core: Core,
+        grant: Grant,
+        load: NodeLoadMeter,
+        session_counts: Callable[[], SessionCounts],
+        cost_counts: CostCounts,
     ) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
@@ -86,6 +104,7 @@ class Metrics:
         self._counters = core.counters
         self._events = core.events
         self._session_counts = session_counts
+        self._cost_counts = cost_counts
         self._load = load
         self._boot = core.boot
         self._data = core.settings.data if core.settings.database is None else None
@@ -104,7 +123,7 @@ class Metrics:
     async def _ask_database(self) -> CoordinatorFigures | None:
         try:
             async with asyncio.timeout(METRICS_DEADLINE), self._database.connection() as db:
-                return await _figures(db, self._boot)
+                return await _figures(db, self._boot, [entry.service for entry in self._catalogue.all()])
         except (Unavailable, TimeoutError):
             log.warning("metrics without what the database says")
             return None
@@ -114,12 +133,23 @@ class Metrics:
         yield from self._of_node()
         yield from self._of_work()
         yield from self._of_demand()
+        yield from self._of_waits()
+        yield from self._of_costs()
         yield from self._of_durations()
         yield from self._of_statements()
-        if self._figures is not None:
-            yield from self._of_services(self._figures)
-            yield from self._of_clients(self._figures)
-            yield from self._of_database(self._figures.upkeep)
+
+        if (found := self._figures) is None:
+            return
+        if found.totals is not None:
+            yield from self._of_services(found.totals)
+        if found.clients is not None:
+            yield from self._of_clients(found.clients)
+        if found.unwell is not None:
+            yield from self._of_health(found.unwell)
+        if found.budgets is not None:
+            yield from self._of_budgets(found.budgets)
+        if found.upkeep is not None:
+            yield from self._of_database(found.upkeep)
 
     # This node
 
@@ -166,6 +196,37 @@ class Metrics:
 
         yield from (held, pending)
 
+    def _of_waits(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "coordinator_sessions_waiting",
+            "Sessions of this node that wait for buckets, by the reason that they were told.",
+            labels=("service", "reason"),
+        )
+        counts = self._grant.waiting_by_reason()
+        for entry in self._catalogue.all():
+            of_service = counts.get(entry.service.service_id, Counter())
+            for reason in WAIT_REASONS:
+                waiting.add_metric((entry.service.name, reason), of_service[reason])
+        yield waiting
+
+    def _of_costs(self) -> Iterator[Metric]:
+        charged = CounterMetricFamily(
+            "coordinator_cost_charged",
+            "Charged to clients for requests that bring nothing, in statements, by the type of the request.",
+            labels=("request",),
+        )
+        for request, price in self._cost_counts.charged.items():
+            charged.add_metric((request,), price)
+
+        refused = CounterMetricFamily(
+            "coordinator_cost_refused",
+            "Requests refused since their client, or its block of addresses, had cost too much.",
+            labels=("request",),
+        )
+        for request, count in self._cost_counts.refused.items():
+            refused.add_metric((request,), count)
+        yield from (charged, refused)
+
     def _of_durations(self) -> Iterator[Metric]:
         waits = self._grant.waits
         yield self._histogram("coordinator_bucket_wait_seconds", "From an ask to its bucket.", waits.bucket)
@@ -186,7 +247,7 @@ class Metrics:
 
     # The whole coordinator
 
-    def _of_services(self, figures: CoordinatorFigures) -> Iterator[Metric]:
+    def _of_services(self, of_all: Mapping[ServiceId, ServiceTotals]) -> Iterator[Metric]:
         items = GaugeMetricFamily(
             "coordinator_items", "Items of a service by state, of all nodes.", labels=("service", "state")
         )
@@ -196,16 +257,11 @@ class Metrics:
         oldest = GaugeMetricFamily(
             "coordinator_oldest_waiting_seconds", "How long the oldest unclaimed item waits.", labels=("service",)
         )
-        unwell = GaugeMetricFamily(
-            "coordinator_clients_unwell",
-            "Clients that may work and are not ok, of all nodes.",
-            labels=("service", "health"),
-        )
 
         now = datetime.now(UTC)
         for entry in self._catalogue.all():
             name, service = entry.service.name, entry.service.service_id
-            totals = figures.totals.get(service) or ServiceTotals(0, 0, 0)
+            totals = of_all.get(service) or ServiceTotals(0, 0, 0)
 
             for item_state in ITEM_STATES:
                 items.add_metric((name, item_state), getattr(totals, item_state))
@@ -214,16 +270,48 @@ class Metrics:
 
             since = min((first.since for first in totals.oldest.values()), default=now)
             oldest.add_metric((name,), max(0.0, (now - since).total_seconds()))
-            for found in ("watched", "flagged"):
-                unwell.add_metric((name, found), figures.unwell.get((service, found), 0))
 
-        yield from (items, buckets, oldest, unwell)
+        yield from (items, buckets, oldest)
 
-    def _of_clients(self, figures: CoordinatorFigures) -> Iterator[Metric]:
+    def _of_clients(self, totals: ClientTotals) -> Iterator[Metric]:
         clients = GaugeMetricFamily("coordinator_clients", "Clients by what can be said of them.", labels=("state",))
         for kind in ClientCounts.__struct_fields__:
-            clients.add_metric((kind,), getattr(figures.clients, kind))
+            clients.add_metric((kind,), getattr(totals, kind))
         yield clients
+
+    def _of_health(self, counts: Mapping[tuple[ServiceId, Health], int]) -> Iterator[Metric]:
+        unwell = GaugeMetricFamily(
+            "coordinator_clients_unwell",
+            "Clients that may work and are not ok, of all nodes.",
+            labels=("service", "health"),
+        )
+        for entry in self._catalogue.all():
+            for found in ("watched", "flagged"):
+                unwell.add_metric((entry.service.name, found), counts.get((entry.service.service_id, found), 0))
+        yield unwell
+
+    def _of_budgets(self, spent_of: Mapping[ServiceId, SpentBudget]) -> Iterator[Metric]:
+        budget = GaugeMetricFamily(
+            "coordinator_budget", "What all clients together may have of a service.", labels=("service", "budget")
+        )
+        spent = GaugeMetricFamily(
+            "coordinator_budget_spent",
+            "What they have of it: items of the last minute, buckets held now.",
+            labels=("service", "budget"),
+        )
+
+        for entry in self._catalogue.all():
+            settings, found = entry.service.settings, spent_of.get(entry.service.service_id)
+            if found is None:
+                continue
+            for name, most, used in (
+                ("items_per_minute", settings.items_per_minute, found.items),
+                ("max_claimed_buckets", settings.max_claimed_buckets, found.buckets),
+            ):
+                if most is not None and used is not None:
+                    budget.add_metric((entry.service.name, name), most)
+                    spent.add_metric((entry.service.name, name), used)
+        yield from (budget, spent)
 
     def _of_database(self, found: Upkeep) -> Iterator[Metric]:
         lease = "What is left of the lease of this node; it ends itself before others free what it holds."
@@ -232,6 +320,15 @@ class Metrics:
             "How long the oldest transaction is open; it keeps what was deleted or changed since from being cleaned."
         )
         yield GaugeMetricFamily("coordinator_oldest_transaction_seconds", oldest, value=found.oldest_transaction)
+        held_back = GaugeMetricFamily(
+            "coordinator_cleaning_held_back_transactions",
+            "Transactions since the oldest snapshot that something holds: what went since cannot be cleaned away.",
+            labels=("holder",),
+        )
+        for holder in SNAPSHOT_HOLDERS:
+            held_back.add_metric((holder,), getattr(found, f"by_{holder}"))
+        yield held_back
+
         size = "Size of the database on disk."
         yield GaugeMetricFamily("coordinator_database_bytes", size, value=found.bytes)
         dead = "Rows that wait to be cleaned away, of all tables."
@@ -250,7 +347,22 @@ class Metrics:
         return self._catalogue.name_of(service) or str(service)
 
 
-async def _figures(db: Connection, boot: Boot) -> CoordinatorFigures:
+async def _figures(db: Connection, boot: Boot, services: Sequence[Service]) -> CoordinatorFigures:
     return CoordinatorFigures(
-        await service_totals(db), await count_clients(db), await health.unwell(db), await upkeep(db, boot)
+        await _unless_refused(service_totals(db)),
+        await _unless_refused(count_clients(db)),
+        await _unless_refused(health.unwell(db)),
+        await _unless_refused(budgets.spent(db, services)),
+        await _unless_refused(upkeep(db, boot)),
     )
+
+
+async def _unless_refused(question: Awaitable[T]) -> T | None:
+    """Ask the database; a statement that it refuses leaves out its figures alone."""
+    try:
+        return await question
+    except UNAVAILABLE_ERRORS:
+        raise
+    except asyncpg.PostgresError:
+        log.exception("metrics without some of what the database says")
+        return None

@@ -9,20 +9,27 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import asyncpg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from coordinator.store.pool import Database
+from coordinator.serve.costs import ASK_IN_VAIN, PRICES
+from coordinator.stats import metrics
+from coordinator.store.pool import Connection, Database
+from coordinator.wire.client import Recollect
 from tests.conftest import StartServer
 from tests.harness import Server, Volunteer
 from tests.serve.tools import configure, eventually
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
-LABELS = {"service", "state", "kind", "health", "statement", "channel", "le", "version", "node"}
+LABELS = {
+    *("service", "state", "kind", "health", "statement", "channel", "le", "version", "node"),
+    *("reason", "request", "budget", "holder"),
+}
 """Labels with few values; ids of clients, buckets and sessions, keys and addresses must not be labels."""
 
 FROM_PROMETHEUS = {"up", "job", "instance"}
@@ -52,7 +59,7 @@ async def scrape(server: Server) -> Page:
 
 async def played(start_server: StartServer, database: Database) -> Server:
     """Start a node on which every event that a metric counts has happened."""
-    await configure(database, bucket_size=4, dead_after=1, release_after=1)
+    await configure(database, bucket_size=4, dead_after=1, release_after=1, items_per_minute=100_000)
     server = await start_server()
     admin, good, bad = await server.admin(), await server.volunteer("good-client"), await server.volunteer("bad-client")
     await admin.add(40)
@@ -185,6 +192,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 WORDS = {
     *("sum", "max", "min", "by", "on", "and", "rate", "increase", "topk", "histogram_quantile", "label_values"),
     *("service", "state", "kind", "health", "statement", "channel", "le", "job", "instance"),
+    *("reason", "request", "budget", "holder"),
 }
 
 
@@ -227,6 +235,65 @@ async def test_an_open_transaction_and_the_lease_are_told(server: Server, databa
     assert 5 < (page.get("coordinator_lease_seconds") or 0) <= 15
     assert (page.get("coordinator_database_bytes") or 0) > 1_000_000
     assert (page.get("coordinator_data_free_bytes") or 0) > 1_000_000
+
+
+async def test_what_waits_and_what_costs_is_told(start_server: StartServer, database: Database) -> None:
+    await configure(database, bucket_size=4, max_claimed_buckets=2, items_per_minute=1000, newcomer_buckets=20)
+    server = await start_server()
+    server.node.parts.sockets.listener._edge.costs._clients._per_minute = 600
+    admin, ada, bob = await server.admin(), await server.volunteer("ada"), await server.volunteer("bob")
+    await admin.add(12, services=["dm_check"])
+    for _ in range(2):
+        await ada.bucket()
+    await bob.ok("ask", service="dm_check", count=1)
+
+    for _ in range(200):
+        answer = await ada.ask_for("recollect")
+        if answer["type"] == "error":
+            break
+    assert answer["code"] == "rate_limited"
+
+    async def told() -> bool:
+        page = await scrape(server)
+        return page.get("coordinator_sessions_waiting", service="dm_check", reason="budget") == 1
+
+    await eventually(told, "nobody waits")
+    page = await scrape(server)
+    assert page.get("coordinator_sessions_waiting", service="dm_check", reason="no_items") == 0
+    assert page.get("coordinator_budget", service="dm_check", budget="max_claimed_buckets") == 2
+    assert page.get("coordinator_budget_spent", service="dm_check", budget="max_claimed_buckets") == 2
+    assert page.get("coordinator_budget_spent", service="dm_check", budget="items_per_minute") == 8
+    charged = page.get("coordinator_cost_charged_total", request="recollect")
+    assert charged > 0
+    assert charged % PRICES[Recollect] == 0
+    assert page.get("coordinator_cost_charged_total", request="ask") >= ASK_IN_VAIN
+    assert page.get("coordinator_cost_refused_total", request="recollect") > 0
+
+
+async def test_a_held_snapshot_is_told(server: Server, database: Database) -> None:
+    async with database.connection() as db, database.connection() as other:
+        await db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await db.execute("SELECT FROM item")
+        before = (await scrape(server)).get("coordinator_cleaning_held_back_transactions", holder="session")
+        for _ in range(5):
+            await other.execute("SELECT pg_current_xact_id()")
+        page = await scrape(server)
+        await db.execute("ROLLBACK")
+    assert page.get("coordinator_cleaning_held_back_transactions", holder="session") >= before + 5
+    assert page.get("coordinator_cleaning_held_back_transactions", holder="prepared") == 0
+
+
+async def test_a_statement_that_is_refused_leaves_out_its_figures_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_: Connection) -> NoReturn:
+        raise asyncpg.FeatureNotSupportedError("not on this extension")
+
+    monkeypatch.setattr(metrics, "count_clients", refused)
+    page = await scrape(server)
+    assert page.get("coordinator_database_up") == 1
+    assert "coordinator_clients{" not in page.text
+    assert page.get("coordinator_database_bytes") > 0
 
 
 async def test_whatever_deploy_uses_is_there(start_server: StartServer, database: Database) -> None:
