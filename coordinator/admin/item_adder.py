@@ -17,7 +17,7 @@ from coordinator.keys import compared
 from coordinator.model import ItemId, ServiceId
 from coordinator.services import Item
 from coordinator.store import adding, item_changes
-from coordinator.store.adding import NewItem
+from coordinator.store.item_copy import NewItem
 from coordinator.store.pool import Connection
 from coordinator.wire.admin.items import ItemAdd, ItemsAdded
 

@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.errors import BadMessage
 from coordinator.keys import KeyForm, is_plain, read_key
-from coordinator.store.adding import NewItem
+from coordinator.store.item_copy import NewItem
 from coordinator.wire.admin.items import Refusal
 from coordinator.wire.codec import too_deep
 from coordinator.wire.frames import MAX_DEPTH

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 
 from coordinator.model import ClaimNumber, ItemId, ServiceId
+from coordinator.store.item_copy import NewItem, copy_items
 from coordinator.store.pool import Connection
-
-NewItem = tuple[str, str | None, str]
-"""The key of an item, its canonical form where that is another (`keys.read_key`), and its attributes as JSON."""
 
 FoundItem = tuple[str, str | None, ItemId]
 """The key of an item, its canonical form where that is another, and the item whose result showed it."""
@@ -131,9 +129,6 @@ joined AS (
 SELECT put_waiting($1, ARRAY (SELECT generate_series($2::bigint, $3)), now() - make_interval(secs => $4), now(), $5)"""
 
 
-_COLUMNS = ("item_id", "key", "canonical", "attributes")
-
-
 class KeysKnown(Exception):
     """Some of the keys that were believed to be new are known."""
 
@@ -148,9 +143,8 @@ async def add_new(db: Connection, items: Sequence[NewItem]) -> list[ItemId]:
         KeysKnown: some are known; the transaction has failed.
     """
     ids: list[ItemId] = sorted(await db.fetchval(_RESERVE, len(items)))
-    rows = [(item, *new) for item, new in zip(ids, items, strict=True)]
     try:
-        await db.copy_records_to_table("item", records=rows, columns=_COLUMNS)
+        await copy_items(db, ids, items)
     except asyncpg.UniqueViolationError as failure:
         raise KeysKnown from failure
     return ids

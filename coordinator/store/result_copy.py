@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from coordinator.model import ClaimNumber, ItemId, ServiceId
 from coordinator.store.pool import Connection
 
+COPY_BEGIN = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+COPY_END = b"\xff\xff"
+
 # Of each row the number of columns, then of each column its length and itself.
-_COPY_BEGIN = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_COPY_END = b"\xff\xff"
 _COLUMNS_AND_LENGTH = struct.pack(">hi", 4, 8)
 _ITEM_BYTES = 8
 _ORIGIN = struct.Struct(">iiiq")
@@ -62,5 +63,5 @@ async def copy_results(db: Connection, encoded: Iterable[bytes]) -> None:
         "result",
         columns=("item_id", "service_id", "claim_id", "value"),
         format="binary",
-        source=bytearray().join((_COPY_BEGIN, *encoded, _COPY_END)),  # bytes would be a path
+        source=bytearray().join((COPY_BEGIN, *encoded, COPY_END)),  # bytes would be a path
     )

@@ -15,10 +15,12 @@ import msgspec
 import pytest
 
 from coordinator import processes
+from coordinator.admin.new_items import read_items
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.serve.client_channel import CODEC
 from coordinator.services.dm_check import DmCheck
 from coordinator.store import adding, building, claims, results
+from coordinator.store.item_copy import encode_items
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import CheckedSubmit
 from coordinator.wire.client import Submit
@@ -361,3 +363,35 @@ def test_allocations_of_a_submit() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= 18 * len(frame)
+
+
+async def test_allocations_of_adding_many_items() -> None:
+    given = [{"key": f"new{n:05}"} for n in range(10 * SIZE)]
+    await read_items(given[:1], "handle")  # what is made once is made
+    gc.collect()
+    before = sys.getallocatedblocks()
+    taken, _ = await read_items(given, "handle")
+    gc.collect()
+    assert sys.getallocatedblocks() - before <= len(given) + 60  # of each a tuple
+
+    rows = list(taken.values())
+    ids = [ItemId(1_000_000 + n) for n in range(len(rows))]
+    tracemalloc.start()
+    encoded = len(encode_items(ids, rows))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= 14 * encoded
+
+
+async def test_memory_of_the_node_to_make_buckets(bench: Bench) -> None:
+    """It sends eight random bytes for each item, and holds nothing of the buckets."""
+    await bench.waiting(70 * SIZE)
+    peaks = []
+    async with bench.database.transaction() as db:
+        for count in (20, 10, 40):  # by the first one the connection learns the statement
+            tracemalloc.start()
+            made, _ = await building.make(db, bench.service, count * SIZE, SIZE, short=False)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            assert made == count
+    assert peaks[2] - peaks[1] <= 5 * 8 * 30 * SIZE

@@ -328,6 +328,19 @@ async def test_many_new_items_wait_and_are_known_whatever_blocks_they_are_in(
     assert await _join(bench, [*before, *new]) == 0, "nothing joins twice"
 
 
+async def test_many_new_items_keep_key_and_attributes(bench: Bench) -> None:
+    """By the thousand, with numbers of items beyond 32 bits."""
+    await bench.execute("SELECT setval('item_item_id_seq', $1)", 2**40 + 255)
+    plain = [(f"n{n:04}", None, "{}") for n in range(1500)]
+    others = [("Näme", "näme", '{"à": [1, "x"]}'), ("zZ", "zz", '{"followers": 7}')]
+    async with bench.database.transaction() as db:
+        new = await adding.add_new(db, [*plain, others[1], others[0]])
+
+    rows = await bench.rows("SELECT item_id, key, canonical, attributes::text AS text FROM item ORDER BY item_id")
+    assert [row["item_id"] for row in rows] == new == list(range(2**40 + 256, 2**40 + 256 + len(rows)))
+    assert [(row["key"], row["canonical"], row["text"]) for row in rows] == [*plain, others[1], others[0]]
+
+
 async def test_if_one_of_many_is_known_none_is_added(bench: Bench) -> None:
     (known,) = await _add(bench, "b")
     with pytest.raises(adding.KeysKnown):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +50,15 @@ async def test_many_submits_are_stored_together_each_with_its_own_answer(bench: 
     assert [await bench.ended(one.claim) for one in (whole, part, last)] == ["settled", None, "partial"]
     counted = await bench.rows("SELECT settled FROM claim ORDER BY claim_id")
     assert [row["settled"] for row in counted] == [3, 1, 2]
+
+
+async def test_each_item_gets_its_own_value_whatever_others_have_the_same(bench: Bench, ada: Worker) -> None:
+    await bench.execute("SELECT setval('item_item_id_seq', $1)", 2**40 + 255)
+    claimed = await bench.held(ada, 40)
+    values = [f'{{"text": "{"ä" * (n % 5)}"}}' for n in range(40)]
+    whole = replace(submit(claimed), rows=list(zip(claimed.items, values, strict=True)))
+    assert (await bench.settle(whole))[0] is not None
+    assert await bench.stored() == {(item, claimed.claim): json.loads(value) for item, value in whole.rows}
 
 
 async def test_a_bad_submit_among_good_ones_is_passed_over_and_the_good_ones_are_stored(
