@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import structlog
 from msgspec import Struct, UnsetType
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event, State
@@ -24,6 +24,9 @@ log = structlog.get_logger()
 
 MAX_UNREAD_BYTES = 16 * 1024 * 1024
 """Bytes that a peer may leave unread before it is cut off."""
+
+MAX_UNSENT_BYTES = 64 * 1024
+"""Bytes that are pushed to a peer before they are written, without waiting for what else comes in this turn."""
 
 CONTROL_FRAMES_A_MINUTE = 600
 """Pings and pongs that a peer may send; a connection with more is cut.  One in some seconds is usual."""
@@ -106,6 +109,13 @@ class TimestampedConnection(HttpConnection):
                 return
             super().data_received(data[start : start + BYTES_PARSED_AT_ONCE])
 
+    def send_data(self) -> None:
+        # Frames that go out together in one write: each is a call of the system, as dear as reading a submit.
+        frames = self.protocol.writes
+        if len(frames) > 1 and all(frames):  # an empty one ends the connection
+            self.protocol.writes = [b"".join(frames)]
+        super().send_data()
+
     def process_event(self, event: Event) -> None:
         # The library answers control frames by itself: nothing else would count them.
         if isinstance(event, Frame) and event.opcode in (Opcode.PING, Opcode.PONG) and self._control_frames.take():
@@ -151,6 +161,8 @@ class PeerConnection:
         self._receiving: asyncio.Task[Any] | None = None
         """The task that `end` may cancel, since no frame is being answered."""
         self._reading = False
+        self._unsent = 0
+        """Bytes that were pushed, and are written at the end of this turn of the loop."""
         self._hello_timer: asyncio.TimerHandle
 
     @property
@@ -239,11 +251,23 @@ class PeerConnection:
     # Writing
 
     def push(self, message: Struct | bytes) -> None:
-        """Send without waiting; a peer that does not read is cut off."""
+        """Send without waiting, together with what else is pushed now; a peer that does not read is cut off."""
         frame = message if isinstance(message, bytes) else encode(message)
         if not self.alive:
             return
-        broadcast((self.connection,), frame, text=True)
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self.connection.protocol.send_text(frame)
+        self._unsent += len(frame)
+        if self._unsent > MAX_UNSENT_BYTES:
+            self._send()
+
+    def _send(self) -> None:
+        """Write what was pushed."""
+        if not self._unsent or self.connection.transport.is_closing():
+            return
+        self._unsent = 0
+        self.connection.send_data()
         if self.unread() > MAX_UNREAD_BYTES:
             self.end(Close.SLOW_READER, "too slow a reader")
 
@@ -256,6 +280,7 @@ class PeerConnection:
     def push_frame(self, frame: bytes) -> None:
         """Send bytes that are a complete WebSocket frame, the same for many peers."""
         if self.alive:
+            self._send()
             self.connection.transport.write(frame)
 
     def refuse(self, error: PeerError, ref: Ref | None) -> None:

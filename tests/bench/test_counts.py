@@ -18,6 +18,7 @@ from coordinator import processes
 from coordinator.admin.new_items import read_items
 from coordinator.model import BucketId, ClaimNumber, ClientId, ItemId, ServiceId
 from coordinator.serve.client_channel import CODEC
+from coordinator.serve.connection import HttpConnection
 from coordinator.services.dm_check import DmCheck
 from coordinator.store import adding, building, claims, results
 from coordinator.store.item_copy import encode_items
@@ -105,6 +106,44 @@ async def test_statements_of_sixteen_buckets_that_are_asked_for_and_submitted_to
     assert [answer["stored"] for answer in stored] == [SIZE] * CROWD
     # With BEGIN and COMMIT twelve, and two claims: 0.9 a bucket here, a third of it under load.
     assert statements(server) - before == Counter({"results.settle": 3, "copy.result": 3})
+
+
+async def test_writes_to_a_client_of_what_is_pushed_together(
+    server: Server, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames that go to one client at a time go in one call of the system."""
+    volunteer = await server.volunteer("ada")
+    await admin.add(2 * SIZE)
+
+    async def filled() -> bool:
+        return bool(await value(server.database, "SELECT count(*) = 2 FROM bucket WHERE state = 'ready'"))
+
+    await eventually(filled, "the pool is full")
+    await stop_clock(server.node)
+    writes: list[int] = []
+    send = HttpConnection.send_data
+
+    def counted(connection: HttpConnection) -> None:
+        if connection.protocol.writes:
+            writes.append(len(connection.protocol.writes))
+        send(connection)
+
+    monkeypatch.setattr(HttpConnection, "send_data", counted)
+    await volunteer.ok("ask", service="dm_check", count=2)
+    buckets = [await volunteer.push("bucket") for _ in range(2)]
+    assert writes in ([1], [1, 1]), "the answer may come before its buckets are claimed"
+
+    assert len({bucket["bucket_id"] for bucket in buckets}) == 2
+
+    # More than `MAX_UNSENT_BYTES` is not kept for the end of the turn.
+    writes.clear()
+    (session,) = server.node.parts.core.registry.sessions.values()
+    for _ in range(10):
+        session.push(b'{"type":"probe","text":"%s"}' % (b"x" * 16 * 1024))
+    assert len(writes) == 2
+    for _ in range(10):
+        await volunteer.push("probe")
+    assert len(writes) == 3
 
 
 async def found_empty(server: Server) -> None:
