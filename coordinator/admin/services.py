@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from coordinator.admin import Steps
 from coordinator.errors import Exists, NotFound, ServiceRevoked
@@ -20,7 +20,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.signal_types import ServicesChanged
 from coordinator.model import ServiceState
 from coordinator.services import Plugin
-from coordinator.services.settings import merged
+from coordinator.services.settings import merged, settings_schema
 from coordinator.store import services as store
 from coordinator.store import statistics
 from coordinator.store.pool import Connection
@@ -80,6 +80,7 @@ class ServiceRequests:
                 title=plugin.title,
                 settings=list(plugin.Settings.__struct_fields__),
                 services=[entry.service.name for entry in services if entry.service.plugin == name],
+                settings_schema=settings_schema(plugin) if request.schemas else UNSET,
             )
             for name, plugin in sorted(self._catalogue.plugins.items())
             if name > (request.after or "")

@@ -40,6 +40,7 @@ FIELD_HELP = {
     "reason": "Why; the client is told, and client show has it.",
     "requeue": "Have the items checked again.",
     "role": "What it is good for.",
+    "schemas": "With the JSON Schema of the settings of each.",
     "search": "Only those with this text in id or screen name.",
     "service": "The service's name.",
     "services": "A service's name; all active ones unless given.",

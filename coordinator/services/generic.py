@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema_rs
 import msgspec
@@ -24,7 +24,7 @@ from coordinator.services.schema_bounds import MAX_PATTERN_BYTES, refuse_unbound
 class GenericSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`result_schema` is the JSON Schema of a result without `item`."""
 
-    result_schema: dict[str, Any]
+    result_schema: Annotated[dict[str, Any], msgspec.Meta(description="JSON Schema of a result without `item`.")]
 
 
 class AnyResult(msgspec.Struct, frozen=True):

@@ -98,6 +98,39 @@ async def test_a_token_is_shown_once_works_and_is_revoked(
     assert await viewer.close_code() == 4502
 
 
+async def test_a_service_is_added_of_a_plugin_by_its_schema(server: Server, open_tab: OpenTab) -> None:
+    admin = await server.admin()
+    await admin.add(3)
+    tab = await open_tab(server, "add-service")
+    page = tab.page
+    await tab.wait_for_text("main", "This needs the token of an admin")
+    await as_role(tab, server, "admin")
+    await page.get_by_label("Plugin").select_option("generic")
+    await tab.wait_for_text("[role=status]", "Still needed: a name")
+    await page.get_by_label("Name").fill("links")
+    await tab.wait_for_text("[role=status]", "Still needed: result_schema")
+    schema = '{"type": "object", "properties": {"id": {"type": "integer", "maximum": 9007199254740993}}}'
+    await page.get_by_label("result_schema").fill("{")
+    await tab.wait_for_text("[role=alert]", "result_schema: expected JSON")
+    await page.get_by_label("result_schema").fill(schema)
+    await page.get_by_text("more settings").click()
+    await page.get_by_label("bucket_size").fill("20001")
+    await tab.check_fit()
+
+    await page.get_by_role("button", name="Add service").click()
+    await tab.wait_for_text("dialog tr", "bucket_size")
+    await page.locator("dialog").get_by_role("button", name="Add service").click()
+    await tab.wait_for_text("dialog [role=alert]", "settings.bucket_size")  # the server says what does not do
+    await page.locator("dialog").get_by_role("button", name="Cancel").click()
+    await page.get_by_label("bucket_size").fill("20")
+    await confirm(tab, "Add service")
+    await tab.wait_for_text("main h1", "links")
+    await tab.wait_until_true("document.title === 'links · Coordinator'")
+    added = await admin.ok("service.show", service="links")
+    assert (added["plugin"], added["title"], added["settings"]["bucket_size"]) == ("generic", "Generic check", 20)
+    assert added["settings"]["result_schema"]["properties"]["id"]["maximum"] == 2**53 + 1
+
+
 @LOOKS
 async def test_the_activity_log_tells_who_did_what(
     server: Server, open_tab: OpenTab, scheme: str, size: tuple[int, int]

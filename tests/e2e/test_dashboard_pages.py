@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
-from tests.e2e.browser import DESKTOP, PHONE
+from tests.e2e.browser import CUT_TEXTS, DESKTOP, PHONE
 from tests.e2e.conftest import OpenTab
 from tests.e2e.volunteers import volunteers_at_work
 from tests.harness import Server
@@ -60,6 +60,7 @@ async def test_each_page_is_accessible_and_fits(
             await tab.wait_until_loaded()
             assert (address, await tab.violations()) == (address, [])
             assert (address, await tab.overflow_pixels()) == (address, 0)
+            assert (address, await tab.page.evaluate(CUT_TEXTS)) == (address, [])
 
 
 async def test_the_overview_moves_with_the_work(node: Server, open_tab: OpenTab) -> None:

@@ -313,6 +313,11 @@ async def test_plugins_are_listed_and_one_that_is_not_there_is_answered_with_wha
     assert rows["dm_check"]["services"] == ["dm_check"]
     assert rows["generic"]["services"] == []
     assert "result_schema" in rows["generic"]["settings"]
+    assert "settings_schema" not in rows["generic"]
+    described = {row["plugin"]: row for row in (await admin.ok("service.plugins", schemas=True))["rows"]}
+    schema = described["generic"]["settings_schema"]
+    assert schema["required"] == ["result_schema"]
+    assert schema["properties"]["bucket_size"]["default"] == 180
 
     refusal = await admin.ask_for("service.add", service="mine", plugin="not_there")
     assert refusal["code"] == "not_found"

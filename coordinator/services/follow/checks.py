@@ -24,7 +24,9 @@ AccountKey = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 class FollowSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`max_accounts` is the number of accounts that one result may have, be it a part or the whole."""
 
-    max_accounts: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 20_000
+    max_accounts: Annotated[
+        int, msgspec.Meta(ge=1, le=1_000_000, description="Accounts of one result, be it a part or the whole.")
+    ] = 20_000
 
 
 class FollowProfile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.model import JsonObject, ServiceState
 from coordinator.wire.admin.fields import After, Ok
@@ -61,19 +61,24 @@ class ServiceAnswer(Ok, kw_only=True):
 
 
 class ListedPlugin(Struct):
-    """A plugin that this node has: the settings of its own, and the services that are made of it."""
+    """A plugin that this node has: the settings of its own, and the services that are made of it.
+
+    `settings_schema`, where it was asked for, is the JSON Schema of all settings of a service of it.
+    """
 
     plugin: str
     title: str
     settings: list[str]
     services: list[str]
+    settings_schema: JsonObject | UnsetType = UNSET
 
 
 class ServicePlugins(Request, tag="service.plugins"):
-    """List the plugins that a service can be made of."""
+    """List the plugins that a service can be made of; `schemas`: with the shape of their settings."""
 
     limit: PageSize = 100
     after: After | None = None
+    schemas: bool = False
 
 
 class PluginPage(Ok, kw_only=True):

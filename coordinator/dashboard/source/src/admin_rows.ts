@@ -1,12 +1,13 @@
 // Lists of the admin channel, read when they are shown: each look is noted in the activity log.
 import { useEffect, useState } from "preact/hooks";
 import { type LoadedRows, useApp } from "./context";
+import { jsonText } from "./exact_json";
 import { inAdminSession } from "./operation";
 
 /** Read one page of a list; `fields` are those of the request. */
 export function useAdminRows<T>(type: string, fields: object): LoadedRows<T> {
   const { preferences } = useApp();
-  const queryKey = JSON.stringify([type, fields]);
+  const queryKey = jsonText([type, fields]);
   const [page, setPage] = useState<{ queryKey: string; rows: T[]; next: string | null } | null>(null);
   const [error, setError] = useState<string | null>(null);
   const [reloads, setReloads] = useState(0);

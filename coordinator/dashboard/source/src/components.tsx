@@ -1,11 +1,11 @@
 // Components that several pages use.
 import type { ComponentChildren } from "preact";
-import { useApp, useTopic } from "./context";
+import { type LoadedRows, useApp, useTopic } from "./context";
 import { compactCount, count, doingText, fullTime, relativeTime, splitName } from "./format";
 import { useObservable } from "./observable";
 import { href, withoutFilters } from "./route";
 import { type Tone, toneOf } from "./tones";
-import type { Doing, Health, Items, FirstRows, ServiceRow } from "./wire";
+import type { Doing, Health, Items, FirstRows, Role, ServiceRow } from "./wire";
 
 export function Card(props: { title: string; aside?: ComponentChildren; class?: string; children: ComponentChildren }) {
   const id = `card-${props.title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
@@ -186,6 +186,15 @@ export function Empty({ title, children }: { title: string; children?: Component
   );
 }
 
+/** Stands where only readers with the token of a role may go on. */
+export function NeedsRole({ role }: { role: Exclude<Role, "viewer"> }) {
+  return (
+    <section class="card">
+      <Empty title={`This needs the token of an ${role}.`}>Give it with the button that tells your role.</Empty>
+    </section>
+  );
+}
+
 interface EmptyListProps {
   /** The names in the address of the filters that the list has. */
   filters: readonly string[];
@@ -224,6 +233,27 @@ export function Failure({ text, reload }: { text: string; reload(): void }) {
         Try again
       </button>
     </div>
+  );
+}
+
+interface OneThingProps<T> {
+  loaded: LoadedRows<T>;
+  /** The one row that was looked for, once it is known. */
+  thing: T | undefined;
+  /** Says that there is none. */
+  missing: string;
+  children(thing: T): ComponentChildren;
+}
+
+/** What the page of one thing shows of it, or why it cannot. */
+export function OneThing<T>({ loaded, thing, missing, children }: OneThingProps<T>) {
+  return (
+    <>
+      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
+      {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
+      {(loaded.missing || loaded.rows !== null) && thing === undefined && <Empty title={missing} />}
+      {thing !== undefined && children(thing)}
+    </>
   );
 }
 

@@ -2,7 +2,8 @@ import { createContext } from "preact";
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import type { StatsConnection } from "./connection";
 import type { SeenPages } from "./cursors";
-import { useObservable } from "./observable";
+import { jsonText } from "./exact_json";
+import { type Observable, useObservable } from "./observable";
 import type { Preferences } from "./preferences";
 import type { Router } from "./route";
 import { RequestRefused } from "./session";
@@ -16,6 +17,8 @@ export interface App {
   preferences: Preferences;
   toasts: Toasts;
   seenPages: SeenPages;
+  /** The heading of the page that is shown. */
+  heading: Observable<string | null>;
 }
 
 export const AppContext = createContext<App | null>(null);
@@ -100,7 +103,7 @@ export function useRows<T>({
   const { connection } = useApp();
   const phase = useObservable(connection.state).phase;
   const frozen = useObservable(connection.frozenAt) !== null;
-  const queryKey = JSON.stringify([table, filter, after, limit, count]);
+  const queryKey = jsonText([table, filter, after, limit, count]);
 
   const [page, setPage] = useState<LoadedPage<T> | null>(null);
   const [error, setError] = useState<Error | null>(null);

@@ -1,4 +1,5 @@
 // Items out of a file or a pasted text, line by line: keys alone, CSV with a header, or JSON Lines.
+import { parseJson } from "./exact_json";
 
 /** The names by which a column is known to be the key, as `coordinator item import` knows them. */
 const KEY_NAMES = ["key", "screen_name", "username", "handle", "account"];
@@ -112,21 +113,13 @@ function readKey(text: string): Item {
 }
 
 function readJson(text: string): Item {
-  const value: unknown = JSON.parse(text, refuseRounded);
+  const value: unknown = parseJson(text);
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("expected an object");
   const fields = value as Item;
   const name = KEY_NAMES.find((one) => one in fields);
   if (name === undefined) throw new Error(`expected a field ${KEY_NAMES.join(", ")}`);
   const { [name]: key, ...attributes } = fields;
   return { ...attributes, key };
-}
-
-/** Throws for a number that the browser has rounded: an account's id must not become that of another. */
-function refuseRounded(name: string, value: unknown): unknown {
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
-    throw new Error(`${name}: the browser cannot keep so large a number: put it in quotes`);
-  }
-  return value;
 }
 
 /** The fields of one line of CSV.  Throws where a quoted field does not end on it. */

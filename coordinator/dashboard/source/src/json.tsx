@@ -1,17 +1,18 @@
 // Values in JSON, of whatever size.
+import { jsonText } from "./exact_json";
 
 /** Characters of a value that stand in its line; the rest is shown on demand. */
 const SHORT_CHARACTERS = 160;
 
 export function JsonValue({ value }: { value: unknown }) {
-  const text = JSON.stringify(value) ?? "";
+  const text = jsonText(value) ?? "";
   if (text.length <= SHORT_CHARACTERS) return <code class="value">{text}</code>;
   return (
     <details class="long-value">
       <summary>
         <code class="value">{text.slice(0, SHORT_CHARACTERS)} …</code>
       </summary>
-      <pre>{JSON.stringify(value, null, 2)}</pre>
+      <pre>{jsonText(value, 2)}</pre>
     </details>
   );
 }

@@ -1,8 +1,9 @@
 // Links to single items and buckets.
 import { Name } from "./components";
+import type { ItemNumber } from "./item_number";
 import { href } from "./route";
 
-export function ItemLink({ item, name }: { item: number; name: string }) {
+export function ItemLink({ item, name }: { item: ItemNumber; name: string }) {
   return (
     <a href={href(["items", String(item)])}>
       <Name text={name} />

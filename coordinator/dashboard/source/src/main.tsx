@@ -5,9 +5,11 @@ import { Empty } from "./components";
 import { StatsConnection } from "./connection";
 import { type App, AppContext, useApp, useServerAway } from "./context";
 import { SeenPages } from "./cursors";
-import { useObservable } from "./observable";
+import { Observable, useObservable } from "./observable";
+import { PageHead } from "./page_head";
 import { ActivityPage } from "./pages/activity";
 import { AddItemsPage } from "./pages/add_items";
+import { AddServicePage } from "./pages/add_service";
 import { BucketPage } from "./pages/bucket";
 import { BucketsPage } from "./pages/buckets";
 import { ClientPage } from "./pages/client";
@@ -52,6 +54,8 @@ function CurrentPage({ path }: { path: string[] }) {
       return <JoinPage />;
     case "add-items":
       return <AddItemsPage />;
+    case "add-service":
+      return <AddServicePage />;
     case "tokens":
       return <TokensPage />;
     case "activity":
@@ -59,7 +63,7 @@ function CurrentPage({ path }: { path: string[] }) {
     default:
       return (
         <>
-          <h1 tabIndex={-1}>Not here</h1>
+          <PageHead title="Not here" />
           <Empty title="There is no such page.">
             <a href={href([])}>To the overview</a>
           </Empty>
@@ -87,17 +91,18 @@ function Pages() {
 
 /** Keeps the title of the tab. */
 function PageTitle() {
-  const { connection, router } = useApp();
+  const app = useApp();
+  const { connection, router } = app;
   const address = useObservable(router.route).path.join("/");
+  const heading = useObservable(app.heading);
   const { phase } = useObservable(connection.state);
   const overview = useObservable(connection.snapshotOf("overview"));
   const away = useServerAway();
   const trouble = troubleText(phase, away, address === "" ? ((overview?.data as Overview | undefined) ?? null) : null);
 
   useEffect(() => {
-    const heading = address === "" ? null : document.querySelector("main h1");
-    document.title = pageTitle(heading?.textContent ?? null, trouble);
-  }, [address, trouble]);
+    document.title = pageTitle(address === "" ? null : heading, trouble);
+  }, [address, heading, trouble]);
 
   return null;
 }
@@ -110,6 +115,7 @@ function start(): void {
     router: new Router(),
     toasts: new Toasts(),
     seenPages: new SeenPages(sessionStorage),
+    heading: new Observable<string | null>(null),
   };
 
   writeVisibly();

@@ -29,7 +29,7 @@ const PARTS: readonly MenuPart[] = [
       { path: "buckets", title: "Buckets", key: "b" },
       { path: "add-items", title: "Add items", key: "a" },
     ],
-    inner: ["items"],
+    inner: ["items", "add-service"],
   },
   {
     title: "People",

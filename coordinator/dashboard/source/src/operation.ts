@@ -3,9 +3,10 @@ import { Session } from "./session";
 
 export interface Operation {
   /** The request of the admin channel. */
-  type: 
+  type:
     | "service.pause"
     | "service.resume"
+    | "service.add"
     | "service.configure"
     | "item.prioritize"
     | "item.retry"

@@ -1,4 +1,5 @@
 // The fields of a service's results, as its schema tells them: columns, filters and cells of files are made of them.
+import { wholeNumber } from "./exact_json";
 
 export interface ResultField {
   name: string;
@@ -42,6 +43,9 @@ function fieldOf(name: string, property: Schema, definitions: Record<string, Sch
 /** Read what was typed as a value of a field; undefined if it is none. */
 export function typedValue(field: ResultField, text: string): unknown {
   if (field.choices !== null) return field.choices.find((choice) => String(choice) === text);
-  if (field.type === "number") return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : undefined;
+  if (field.type === "number") {
+    const value = wholeNumber(text.trim()) ?? Number(text);
+    return text.trim() !== "" && (typeof value === "bigint" || Number.isFinite(value)) ? value : undefined;
+  }
   return text;
 }

@@ -1,4 +1,5 @@
 // Results as the text of a file.
+import { jsonText } from "./exact_json";
 import type { ResultField } from "./result-fields";
 import type { ListedResult } from "./wire";
 
@@ -15,7 +16,7 @@ export function fileHead(format: FileFormat, fields: readonly ResultField[]): st
 
 /** One result as a line of a file. */
 export function fileLine(format: FileFormat, row: ListedResult, fields: readonly ResultField[]): string {
-  if (format === "jsonl") return `${JSON.stringify(row)}\n`;
+  if (format === "jsonl") return `${jsonText(row)}\n`;
   const value = row.value as Record<string, unknown>;
   const cells = fields.length === 0 ? [row.value] : fields.map(({ name }) => value?.[name]);
   return line([row.item, row.key, ...cells, row.client_id, row.bucket_id, row.claim, row.at, row.valid]);
@@ -32,8 +33,8 @@ function line(cells: readonly unknown[]): string {
 /** A cell of a CSV file.  Text that a spreadsheet would run begins with an apostrophe. */
 export function cell(value: unknown): string {
   if (value === undefined || value === null) return "";
-  if (typeof value === "number" || typeof value === "boolean") return String(value);
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value === "number" || typeof value === "bigint" || typeof value === "boolean") return String(value);
+  const text = typeof value === "string" ? value : jsonText(value);
   const inert = RUNS.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
 }

@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Name } from "./components";
 import type { StatsConnection } from "./connection";
 import { useApp } from "./context";
+import { itemNumber } from "./item_number";
 import { useObservable } from "./observable";
 import { href } from "./route";
 import { RequestRefused } from "./session";
@@ -13,7 +14,6 @@ const TYPING_PAUSE_MS = 250;
 /** Rows of each kind that are shown. */
 const ROWS_OF_KIND = 6;
 
-const NUMBER = /^[1-9]\d{0,14}$/;
 const BUCKET_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** What a client's id or screen name may have in it. */
 const CLIENT_PART = /^[\w.-]{1,64}$/;
@@ -122,7 +122,8 @@ async function find(connection: StatsConnection, text: string): Promise<Answer> 
   const questions: Promise<FoundThing[]>[] = [];
   if (BUCKET_ID.test(text)) questions.push(read("buckets", { bucket_id: text.toLowerCase() }, foundBucket));
   questions.push(read("items", { key: text }, foundItem));
-  if (NUMBER.test(text)) questions.push(read("items", { item: Number(text) }, foundItem));
+  const number = itemNumber(text);
+  if (number !== null) questions.push(read("items", { item: number }, foundItem));
   if (CLIENT_PART.test(text)) questions.push(read("clients", { search: text, sort: "client_id" }, foundClient));
   questions.push(read("items", { prefix: text }, foundItem));
 

@@ -1,4 +1,5 @@
 // One WebSocket session of either channel: `hello` first, answers found by their `ref`, pushes apart.
+import { jsonText, parseJson } from "./exact_json";
 import type { WireError } from "./wire";
 
 const PROTOCOL = 1;
@@ -109,7 +110,7 @@ export class Session {
 
     this.socket.addEventListener("message", (event) => {
       handlers.onMessage();
-      this.receive(JSON.parse(event.data as string) as Message);
+      this.receive(parseJson(event.data as string) as Message);
     });
     this.socket.addEventListener("close", (event) => this.finish(new ConnectionLost(event.code, event.reason)));
   }
@@ -121,7 +122,7 @@ export class Session {
     this.lastRef += 1;
     const ref = this.lastRef;
     const answer = new Promise<Message>((resolve, reject) => this.pending.set(ref, { resolve, reject }));
-    this.socket.send(JSON.stringify({ type, ref, ...fields }));
+    this.socket.send(jsonText({ type, ref, ...fields }));
 
     const timer = setTimeout(() => this.close(), timeoutMs);
     try {

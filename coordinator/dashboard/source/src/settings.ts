@@ -1,4 +1,5 @@
 // A service's settings as texts of a form, by their JSON Schema, and what a change of the texts means.
+import { jsonText, parseJson, wholeNumber } from "./exact_json";
 
 export interface SettingField {
   name: string;
@@ -9,6 +10,8 @@ export interface SettingField {
   whole: boolean;
   least: number | null;
   most: number | null;
+  /** It has no default, and a service needs a value of it. */
+  required: boolean;
   /** The value without one of its own; undefined where there is none. */
   default: unknown;
 }
@@ -22,6 +25,7 @@ interface Schema {
   description?: string;
   default?: unknown;
   properties?: Record<string, Schema>;
+  required?: string[];
 }
 
 /** One setting whose text says something else than what is in force; null sets it back to its default. */
@@ -33,7 +37,8 @@ export interface SettingChange {
 }
 
 export function settingFields(schema: unknown): SettingField[] {
-  return Object.entries((schema as Schema | null)?.properties ?? {}).map(([name, property]) => {
+  const { properties = {}, required = [] } = (schema as Schema | null) ?? {};
+  return Object.entries(properties).map(([name, property]) => {
     const branches = [property, ...(property.anyOf ?? [])];
     const types = new Set(branches.flatMap((branch) => branch.type ?? []));
     const choices = branches.flatMap((branch) => branch.enum ?? []).map(String);
@@ -49,6 +54,7 @@ export function settingFields(schema: unknown): SettingField[] {
       whole: only === "integer",
       least: first("minimum"),
       most: first("maximum"),
+      required: required.includes(name),
       default: property.default,
     };
   });
@@ -57,7 +63,7 @@ export function settingFields(schema: unknown): SettingField[] {
 /** A value as the text of its field; none for one that is not set. */
 export function textOf(field: SettingField, value: unknown): string {
   if (value === undefined || value === null) return "";
-  if (field.kind === "json") return JSON.stringify(value, null, 2);
+  if (field.kind === "json") return jsonText(value, 2);
   return String(value);
 }
 
@@ -74,16 +80,16 @@ export function changesOf(
     if (text === undefined || text === textOf(field, before)) return [];
     const value = text.trim() === "" ? undefined : valueOf(field, text);
     const after = value ?? field.default ?? null;
-    if (JSON.stringify(after) === JSON.stringify(before)) return [];
-    return [{ name, before, after, sent: JSON.stringify(after) === JSON.stringify(field.default ?? null) ? null : value }];
+    if (jsonText(after) === jsonText(before)) return [];
+    return [{ name, before, after, sent: jsonText(after) === jsonText(field.default ?? null) ? null : value }];
   });
 }
 
 function valueOf(field: SettingField, text: string): unknown {
   switch (field.kind) {
     case "number": {
-      const value = Number(text);
-      if (!Number.isFinite(value) || (field.whole && !Number.isInteger(value))) {
+      const value = wholeNumber(text.trim()) ?? Number(text);
+      if (typeof value === "number" && (!Number.isFinite(value) || (field.whole && !Number.isInteger(value)))) {
         throw new Error(`${field.name}: expected a ${field.whole ? "whole " : ""}number.`);
       }
       return value;
@@ -92,7 +98,7 @@ function valueOf(field: SettingField, text: string): unknown {
       return text === "true";
     case "json":
       try {
-        return JSON.parse(text) as unknown;
+        return parseJson(text);
       } catch {
         throw new Error(`${field.name}: expected JSON.`);
       }

@@ -7,6 +7,7 @@ import type { Cursors } from "./cursors";
 import { count } from "./format";
 import { useObservable } from "./observable";
 import { href, parse, searchStillApplies } from "./route";
+import { Scroller } from "./scroller";
 
 export interface Column<T> {
   title: string;
@@ -48,7 +49,7 @@ export function TableView<T>({ caption, columns, loaded, rowKey, empty, defaultS
       {rows.length === 0 ? (
         empty
       ) : (
-        <div class="scroller" role="region" aria-label={caption} tabIndex={0}>
+        <Scroller label={caption}>
           <table aria-busy={stale} class={stale ? "stale" : ""}>
             <caption class="visually-hidden">{caption}</caption>
             <thead>
@@ -72,7 +73,7 @@ export function TableView<T>({ caption, columns, loaded, rowKey, empty, defaultS
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroller>
       )}
     </>
   );

@@ -1,4 +1,5 @@
 // The messages of the stats channel, as the server's wire/stats.py defines them; a test compares the two.
+import type { ItemNumber } from "./item_number";
 
 export type Topic = "overview" | "services" | "clients" | "buckets" | "nodes" | "database" | "events";
 export type Table = "clients" | "services" | "schemas" | "items" | "buckets" | "claims" | "results" | "events" | "nodes" | "history" | "kinds" | "ages" | "leaderboard" | "client_hours" | "outcomes";
@@ -27,7 +28,7 @@ export interface Filter {
   service?: string;
   client_id?: string;
   key?: string;
-  item?: number;
+  item?: ItemNumber;
   bucket_id?: string;
   prefix?: string;
   value?: Record<string, unknown>;
@@ -236,11 +237,11 @@ export interface ItemPlace {
 }
 
 export interface ItemRow {
-  item: number;
+  item: ItemNumber;
   key: string;
   attributes: Record<string, unknown>;
   /** The result that showed it, if nobody added it. */
-  found: { item: number; service: string; client_id: string; claim: number } | null;
+  found: { item: ItemNumber; service: string; client_id: string; claim: number } | null;
   services: ItemPlace[];
 }
 
@@ -351,7 +352,7 @@ export interface FirstRows<T> {
 /** A stored result, as `result.list` answers it. */
 export interface ListedResult {
   service: string;
-  item: number;
+  item: ItemNumber;
   key: string;
   value: unknown;
   client_id: string;

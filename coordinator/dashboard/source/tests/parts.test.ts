@@ -333,10 +333,3 @@ test("what may be columns is not taken for keys", () => {
   }
   assert.deepEqual(keysOf('"name, given";key\n"Lovelace, Ada";ada'), ["ada"]);
 });
-
-test("no number of JSON Lines is rounded", () => {
-  assert.deepEqual(keysOf('{"key": "ada", "id": 9007199254740993}\n{"key": "bob", "id": "9007199254740993", "n": 0.5}'), [
-    "id: the browser cannot keep so large a number: put it in quotes",
-    "bob",
-  ]);
-});

@@ -1,8 +1,9 @@
-import { Empty, Name, TimeAgo } from "../components";
+import { Empty, NeedsRole, Name, TimeAgo } from "../components";
 import { useAdminRows } from "../admin_rows";
 import { useApp, useNow } from "../context";
 import { useHasRole } from "../dialog";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { type Column, Pager, SearchField, TableView, usePagePosition } from "../table";
 
 const LINES_PER_PAGE = 100;
@@ -20,16 +21,11 @@ export function ActivityPage() {
   const operator = useHasRole("operator");
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Activity</h1>
-        <p class="lead">What operators and admins did, and what faults the nodes noted. Looking is noted too.</p>
-      </div>
+      <PageHead title="Activity" lead="What operators and admins did, and what faults the nodes noted. Looking is noted too." />
       {operator ? (
         <ActivityLines />
       ) : (
-        <section class="card">
-          <Empty title="This needs the token of an operator.">Give it with the button that tells your role.</Empty>
-        </section>
+        <NeedsRole role="operator" />
       )}
     </>
   );

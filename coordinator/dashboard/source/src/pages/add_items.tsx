@@ -1,27 +1,23 @@
 // Items into the catalogue and the services: pasted, or out of a file of any size.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Card, Empty, Name } from "../components";
+import { Card, NeedsRole, Name } from "../components";
 import { useApp, useTopic } from "../context";
 import { useHasRole } from "../dialog";
 import { count, percent, plural } from "../format";
 import { NOTHING_SENT, type UploadProgress, uploadItems } from "../item_upload";
 import { inAdminSession } from "../operation";
+import { PageHead } from "../page_head";
 import type { FirstRows, ServiceRow } from "../wire";
 
 export function AddItemsPage() {
   const operator = useHasRole("operator");
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Add items</h1>
-        <p class="lead">Keys one to a line, CSV with a header that names the key, or JSON Lines.</p>
-      </div>
+      <PageHead title="Add items" lead="Keys one to a line, CSV with a header that names the key, or JSON Lines." />
       {operator ? (
         <AddForm />
       ) : (
-        <section class="card">
-          <Empty title="This needs the token of an operator.">Give it with the button that tells your role.</Empty>
-        </section>
+        <NeedsRole role="operator" />
       )}
     </>
   );

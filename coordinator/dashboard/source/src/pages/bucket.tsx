@@ -1,11 +1,11 @@
-import { Badge, ClientLink, Empty, Failure, Figure, Loading, ServiceLink, TimeAgo } from "../components";
+import { Badge, ClientLink, Empty, Figure, OneThing, ServiceLink, TimeAgo } from "../components";
 import { ClaimTable } from "../claims";
 import { useNow, useRows } from "../context";
 import { useHasRole } from "../dialog";
 import { count, duration, NO_VALUE } from "../format";
 import { JsonValue } from "../json";
 import { ItemLink } from "../links";
-import { href } from "../route";
+import { PageHead } from "../page_head";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
 import { type Tab, TabbedPanels } from "../tabs";
 import type { BucketRow, ItemRow, ListedResult } from "../wire";
@@ -21,27 +21,20 @@ export function BucketPage({ bucket }: { bucket: string }) {
 
   return (
     <>
-      <div class="page-head">
-        <p class="breadcrumbs">
-          <a href={href(["buckets"])}>Buckets</a>
-        </p>
-        <h1 tabIndex={-1} class="name">
-          Bucket {bucket}
-        </h1>
+      <PageHead back={["buckets", "Buckets"]} title={`Bucket ${bucket}`}>
         {row !== undefined && (
-          <div class="head-row">
+          <>
             <Badge word={row.state} />
             <span>
               of <ServiceLink service={row.service} />
             </span>
             <ReleaseButton row={row} onDone={loaded.reload} />
-          </div>
+          </>
         )}
-      </div>
-      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
-      {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
-      {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such bucket." />}
-      {row !== undefined && <BucketDetails row={row} />}
+      </PageHead>
+      <OneThing loaded={loaded} thing={row} missing="There is no such bucket.">
+        {(row) => <BucketDetails row={row} />}
+      </OneThing>
     </>
   );
 }

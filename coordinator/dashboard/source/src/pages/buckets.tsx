@@ -4,6 +4,7 @@ import { OperationButton, useHasRole } from "../dialog";
 import { count, duration, NO_VALUE, plural } from "../format";
 import { BucketLink } from "../links";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
 import type { BucketRow, Filter, FirstRows } from "../wire";
 
@@ -19,10 +20,7 @@ export function BucketsPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Buckets</h1>
-        <p class="lead">{firstBuckets === null ? " " : `${plural(firstBuckets.data.total, "open bucket")} in all.`}</p>
-      </div>
+      <PageHead title="Buckets" lead={firstBuckets === null ? " " : `${plural(firstBuckets.data.total, "open bucket")} in all.`} />
       <div class="filters" role="search">
         <SelectField
           name="state"

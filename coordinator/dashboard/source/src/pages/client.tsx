@@ -1,10 +1,9 @@
 import {
   DoingBadge,
   Empty,
-  Failure,
   Figure,
   HealthBadge,
-  Loading,
+  OneThing,
   ServiceLink,
   StateBadge,
   Tabs,
@@ -14,6 +13,7 @@ import { knownRows, useApp, useNow, useRows } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { count, plural, waitingText } from "../format";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { href } from "../route";
 import { type Column, TableView } from "../table";
 import type { ClientInService, ClientRow } from "../wire";
@@ -40,27 +40,20 @@ export function ClientPage({ client }: { client: string }) {
 
   return (
     <>
-      <div class="page-head">
-        <p class="breadcrumbs">
-          <a href={href(["clients"])}>Clients</a>
-        </p>
-        <h1 tabIndex={-1} class="name">
-          {row?.screen_name ?? client}
-        </h1>
+      <PageHead back={["clients", "Clients"]} title={row?.screen_name ?? client}>
         {row !== undefined && (
-          <div class="head-row">
+          <>
             <DoingBadge doing={row.doing} now={now} />
             <StateBadge word={row.state} reason={row.deactivated} />
             <HealthBadge health={row.health} reason={row.reason} />
             <span class="muted name">id {row.client_id}</span>
             <ClientActivityButton row={row} onDone={loaded.reload} />
-          </div>
+          </>
         )}
-      </div>
-      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
-      {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
-      {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such client." />}
-      {row !== undefined && <ClientDetails row={row} now={now} reload={loaded.reload} />}
+      </PageHead>
+      <OneThing loaded={loaded} thing={row} missing="There is no such client.">
+        {(row) => <ClientDetails row={row} now={now} reload={loaded.reload} />}
+      </OneThing>
     </>
   );
 }

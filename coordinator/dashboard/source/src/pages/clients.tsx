@@ -12,8 +12,10 @@ import {
 } from "../components";
 import { useApp, useNow, useRows } from "../context";
 import { useHasRole } from "../dialog";
+import { jsonText } from "../exact_json";
 import { count, plural } from "../format";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { type Column, Pager, SearchField, TableView, usePagePosition } from "../table";
 import type { ClientRow, ClientSort, Filter, Health } from "../wire";
 import { BulkBar, isChosen, NO_SELECTION, type Selection, toggled } from "./client_bulk";
@@ -48,17 +50,14 @@ export function ClientsPage() {
   const everybody = useRows<ClientRow>({ table: "clients", limit: 1, refreshSeconds: 10, count: true });
 
   const [selection, setSelection] = useState(NO_SELECTION);
-  const choiceKey = JSON.stringify(filter);
+  const choiceKey = jsonText(filter);
   useEffect(() => setSelection(NO_SELECTION), [choiceKey]);
   const columns = clientColumns(now);
   if (useHasRole("operator")) columns.unshift(selectionColumn(selection, setSelection));
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Clients</h1>
-        <p class="lead">{leadText(loaded.stale ? null : loaded.total, everybody.total)}</p>
-      </div>
+      <PageHead title="Clients" lead={leadText(loaded.stale ? null : loaded.total, everybody.total)} />
       <div class="filters" role="search">
         <SearchField name="search" label="Search id or name" />
         <SelectField

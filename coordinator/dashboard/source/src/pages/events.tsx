@@ -16,6 +16,7 @@ import { type EventGroup, groupEvents } from "../event-groups";
 import { localInput, plural, timeOfDay } from "../format";
 import { BucketLink } from "../links";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { href, type Query } from "../route";
 import { Pager, usePagePosition } from "../table";
 import { eventTone } from "../tones";
@@ -52,10 +53,7 @@ export function EventsPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Events</h1>
-        <p class="lead">What has happened, the newest first.</p>
-      </div>
+      <PageHead title="Events" lead="What has happened, the newest first." />
       <div class="filters" role="search">
         <SelectField
           name="severity"

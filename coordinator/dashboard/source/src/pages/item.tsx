@@ -1,65 +1,51 @@
-import type { ComponentChildren } from "preact";
-import { Badge, Card, ClientLink, Empty, Failure, Loading, ServiceLink, TimeAgo } from "../components";
+import { Badge, Card, ClientLink, Empty, OneThing, ServiceLink, TimeAgo } from "../components";
 import { ClaimTable } from "../claims";
 import { knownRows, useNow, useRows } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { count, duration, NO_VALUE, plural } from "../format";
 import { JsonValue, PlainValue } from "../json";
 import { BucketLink, ItemLink } from "../links";
-import { href } from "../route";
+import { type ItemNumber, itemNumber } from "../item_number";
+import { PageHead } from "../page_head";
 import { type Column, TableView } from "../table";
 import type { BucketRow, ItemPlace, ItemRow, ListedResult } from "../wire";
 
 /** Results that are listed, the newest. */
 const MAX_RESULTS = 100;
+const ALL_ITEMS = ["services", "Services"] as const;
 
 /** One item: its attributes, where it is in each service, its results, and for operators the claims that failed. */
 export function ItemPage({ item }: { item: string }) {
-  const number = /^[1-9]\d{0,17}$/.test(item) ? Number(item) : null;
+  const number = itemNumber(item);
   if (number !== null) return <NumberedItem item={number} />;
   return (
     <>
-      <ItemHead name={item} />
+      <PageHead back={ALL_ITEMS} title={item} />
       <Empty title="There is no such item." />
     </>
   );
 }
 
-function NumberedItem({ item }: { item: number }) {
+function NumberedItem({ item }: { item: ItemNumber }) {
   const now = useNow();
   const loaded = useRows<ItemRow>({ table: "items", filter: { item }, limit: 1, refreshSeconds: 2 });
   const row = loaded.rows?.[0];
 
   return (
     <>
-      <ItemHead name={row?.key ?? `Item ${item}`}>
-        {row !== undefined && <span class="muted">number {row.item}</span>}
+      <PageHead back={ALL_ITEMS} title={row?.key ?? `Item ${item}`}>
+        {row !== undefined && <span class="muted">number {String(row.item)}</span>}
         {row?.found && (
           <span class="muted">
             shown by <ItemLink item={row.found.item} name="the result of another item" /> in {row.found.service}, from{" "}
             <ClientLink id={row.found.client_id} />
           </span>
         )}
-      </ItemHead>
-      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
-      {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
-      {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such item." />}
-      {row !== undefined && <ItemCards row={row} now={now} reload={loaded.reload} />}
+      </PageHead>
+      <OneThing loaded={loaded} thing={row} missing="There is no such item.">
+        {(row) => <ItemCards row={row} now={now} reload={loaded.reload} />}
+      </OneThing>
     </>
-  );
-}
-
-function ItemHead({ name, children }: { name: string; children?: ComponentChildren }) {
-  return (
-    <div class="page-head">
-      <p class="breadcrumbs">
-        <a href={href(["services"])}>Services</a>
-      </p>
-      <h1 tabIndex={-1} class="name">
-        {name}
-      </h1>
-      {children !== undefined && <div class="head-row">{children}</div>}
-    </div>
   );
 }
 
@@ -196,7 +182,7 @@ export function PlaceButton({ row, place, onDone }: { row: ItemRow; place: ItemP
   );
 }
 
-function OpenBuckets({ item }: { item: number }) {
+function OpenBuckets({ item }: { item: ItemNumber }) {
   const loaded = useRows<BucketRow>({ table: "buckets", filter: { item }, limit: 100, refreshSeconds: 2 });
   const columns: Column<BucketRow>[] = [
     { title: "Bucket", cell: (row) => <BucketLink id={row.bucket_id} /> },
@@ -216,7 +202,7 @@ function OpenBuckets({ item }: { item: number }) {
   );
 }
 
-function ItemResults({ item, now }: { item: number; now: number }) {
+function ItemResults({ item, now }: { item: ItemNumber; now: number }) {
   const loaded = useRows<ListedResult>({ table: "results", filter: { item }, limit: MAX_RESULTS, refreshSeconds: 5 });
   const columns: Column<ListedResult>[] = [
     { title: "Service", cell: (row) => <ServiceLink service={row.service} /> },

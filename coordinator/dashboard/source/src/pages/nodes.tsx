@@ -4,6 +4,7 @@ import { knownRows, useApp, useNow, useRows, useTopic } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { bytes, count, duration, milliseconds, NO_VALUE, plural, rate } from "../format";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { type Column, TableView } from "../table";
 import type { DatabaseLoad, NodeRow, FirstRows, StatementRow } from "../wire";
 
@@ -16,10 +17,7 @@ export function NodesPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Nodes and database</h1>
-        <p class="lead">Each node says with every renewal of its lease how it is.</p>
-      </div>
+      <PageHead title="Nodes and database" lead="Each node says with every renewal of its lease how it is." />
       <section class="card" aria-label="Nodes">
         <TableView
           caption="Nodes"

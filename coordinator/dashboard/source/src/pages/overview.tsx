@@ -14,6 +14,7 @@ import { type LoadedRows, useNow, useRows, useTopic } from "../context";
 import { DemandAndSupply } from "../demand";
 import { overviewEta, serviceEta } from "../eta";
 import { compactCount, count, percent, plural, rate } from "../format";
+import { PageHead } from "../page_head";
 import { href } from "../route";
 import { ThroughputCard } from "../throughput";
 import type { EventRow, LeaderRow, Overview, FirstRows, ServiceRow } from "../wire";
@@ -47,10 +48,7 @@ export function OverviewPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Overview</h1>
-        <p class="lead">{overview === null ? " " : workSummary(overview.data)}</p>
-      </div>
+      <PageHead title="Overview" lead={overview === null ? " " : workSummary(overview.data)} />
       {overview !== null && (
         <ConcernLine found={concerns(overview.data, services?.data.rows ?? [], serious.rows ?? [], now)} />
       )}

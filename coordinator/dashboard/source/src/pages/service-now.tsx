@@ -5,6 +5,7 @@ import { useApp, useRows } from "../context";
 import { compactCount, count, dayAndTime, duration, percent } from "../format";
 import { useObservable } from "../observable";
 import { sharesOf, type Shares } from "../kinds";
+import { Scroller } from "../scroller";
 import type { AgeRow, KindRow } from "../wire";
 
 const ROWS_PER_PAGE = 1000;
@@ -131,7 +132,7 @@ function ShareTable({ kinds, bars }: Pick<Shares, "kinds" | "bars">) {
   return (
     <details class="figures">
       <summary>Figures as a table</summary>
-      <div class="scroller" role="region" aria-label="Results by kind" tabIndex={0}>
+      <Scroller label="Results by kind">
         <table>
           <thead>
             <tr>
@@ -156,7 +157,7 @@ function ShareTable({ kinds, bars }: Pick<Shares, "kinds" | "bars">) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroller>
     </details>
   );
 }

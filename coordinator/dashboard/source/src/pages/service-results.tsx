@@ -1,6 +1,7 @@
 import { ClientLink, Empty, EmptyList, SelectField, TimeAgo, TimeField } from "../components";
 import { useApp, useNow, useRows } from "../context";
 import { DownloadButtons } from "../download";
+import { jsonText } from "../exact_json";
 import { JsonValue, PlainValue } from "../json";
 import { BucketLink, ItemLink } from "../links";
 import { useObservable } from "../observable";
@@ -38,7 +39,7 @@ export function ServiceResults({ service }: { service: string }) {
         {filter === null ? (
           <Empty title={refusal ?? ""} />
         ) : (
-          !waits && <ResultTable key={JSON.stringify(filter)} filter={filter} fields={fields} />
+          !waits && <ResultTable key={jsonText(filter)} filter={filter} fields={fields} />
         )}
       </section>
     </>

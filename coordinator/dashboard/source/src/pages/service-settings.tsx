@@ -2,9 +2,10 @@ import { useState } from "preact/hooks";
 import { Empty, Failure, Loading } from "../components";
 import { knownRows, useRows } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
+import { jsonText } from "../exact_json";
 import { plural } from "../format";
-import { PlainValue } from "../json";
-import { changesOf, type SettingChange, type SettingField, settingFields, textOf } from "../settings";
+import { type SettingField, settingFields, textOf } from "../settings";
+import { ChangeTable, readChanges, SettingRow, SettingValue } from "../settings_form";
 import { type Column, TableView } from "../table";
 import type { ServiceSchemas } from "../wire";
 
@@ -60,11 +61,6 @@ function SettingName({ field }: { field: SettingField }) {
   );
 }
 
-function SettingValue({ value }: { value: unknown }) {
-  if (value === undefined || value === null) return <span class="muted">none</span>;
-  return <PlainValue value={value} />;
-}
-
 function SettingsForm({ service, fields, settings, onSaved }: SettingsProps & { service: string; onSaved(): void }) {
   const [texts, setTexts] = useState<Record<string, string>>({});
   const { changes, refusal } = readChanges(fields, settings, texts);
@@ -110,119 +106,11 @@ function SettingsForm({ service, fields, settings, onSaved }: SettingsProps & { 
               details: <ChangeTable changes={changes} />,
               doneText: () => `The settings of ${service} are saved.`,
               requiredRole: "operator",
-              shownState: JSON.stringify(changes),
+              shownState: jsonText(changes),
             }}
           />
         )}
       </div>
     </form>
-  );
-}
-
-function readChanges(
-  fields: readonly SettingField[],
-  settings: Record<string, unknown>,
-  texts: Record<string, string>,
-): { changes: SettingChange[]; refusal: string | null } {
-  try {
-    return { changes: changesOf(fields, settings, texts), refusal: null };
-  } catch (failure) {
-    return { changes: [], refusal: failure instanceof Error ? failure.message : String(failure) };
-  }
-}
-
-interface SettingRowProps {
-  field: SettingField;
-  text: string;
-  changed: boolean;
-  onText(text: string): void;
-}
-
-function SettingRow({ field, text, changed, onText }: SettingRowProps) {
-  const id = `setting-${field.name}`;
-  return (
-    <div class={`setting ${changed ? "changed" : ""}`}>
-      <label for={id}>
-        <code>{field.name}</code>
-        {changed && <span class="badge warn">changed</span>}
-      </label>
-      <SettingInput id={id} field={field} text={text} onText={onText} />
-      <span class="muted" id={`${id}-about`}>
-        {field.description} {defaultText(field)}
-      </span>
-    </div>
-  );
-}
-
-function defaultText(field: SettingField): string {
-  if (field.default === undefined) return "";
-  if (field.default === null) return "None unless set.";
-  if (field.kind === "yes or no") return `Default: ${field.default === true ? "yes" : "no"}.`;
-  return `Default: ${textOf(field, field.default) || "none"}.`;
-}
-
-function SettingInput({ id, field, text, onText }: Omit<SettingRowProps, "changed"> & { id: string }) {
-  const shared = { id, "aria-describedby": `${id}-about` };
-  const choices = field.kind === "yes or no" ? ["true", "false"] : field.kind === "choice" ? field.choices : null;
-  if (choices !== null) {
-    return (
-      <select {...shared} value={text} onChange={(event) => onText(event.currentTarget.value)}>
-        {choices.map((choice) => (
-          <option key={choice} value={choice}>
-            {field.kind === "yes or no" ? (choice === "true" ? "yes" : "no") : choice}
-          </option>
-        ))}
-      </select>
-    );
-  }
-  if (field.kind === "json") {
-    return (
-      <textarea
-        {...shared}
-        rows={Math.min(12, text.split("\n").length + 1)}
-        spellcheck={false}
-        value={text}
-        onInput={(event) => onText(event.currentTarget.value)}
-      />
-    );
-  }
-  return (
-    <input
-      {...shared}
-      type="text"
-      inputMode={field.kind === "number" ? "decimal" : "text"}
-      autocomplete="off"
-      value={text}
-      onInput={(event) => onText(event.currentTarget.value)}
-    />
-  );
-}
-
-function ChangeTable({ changes }: { changes: readonly SettingChange[] }) {
-  return (
-    <table class="changes">
-      <thead>
-        <tr>
-          <th scope="col">Setting</th>
-          <th scope="col">Now</th>
-          <th scope="col">Then</th>
-        </tr>
-      </thead>
-      <tbody>
-        {changes.map(({ name, before, after, sent }) => (
-          <tr key={name}>
-            <th scope="row">
-              <code>{name}</code>
-            </th>
-            <td>
-              <SettingValue value={before} />
-            </td>
-            <td>
-              <SettingValue value={after} /> {sent === null && <span class="muted">(default)</span>}
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
   );
 }

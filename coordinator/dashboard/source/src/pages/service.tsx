@@ -3,11 +3,10 @@ import {
   Badge,
   Card,
   Empty,
-  Failure,
   Figure,
   ItemsBar,
   ItemsLegend,
-  Loading,
+  OneThing,
   Tabs,
 } from "../components";
 import { useApp, useNow, useRows } from "../context";
@@ -15,6 +14,7 @@ import { OperationButton } from "../dialog";
 import { serviceEta } from "../eta";
 import { count, duration, percent, plural, rate } from "../format";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { href } from "../route";
 import { TabbedPanels, type Tab } from "../tabs";
 import { PastThroughput, SERVICE_SPAN_OPTIONS } from "../throughput";
@@ -32,27 +32,20 @@ export function ServicePage({ service }: { service: string }) {
 
   return (
     <>
-      <div class="page-head">
-        <p class="breadcrumbs">
-          <a href={href(["services"])}>Services</a>
-        </p>
-        <h1 tabIndex={-1} class="name">
-          {service}
-        </h1>
+      <PageHead back={["services", "Services"]} title={service}>
         {row !== undefined && (
-          <div class="head-row">
+          <>
             <Badge word={row.state} />
             <span class="muted">
               {row.title} · plugin {row.plugin}
             </span>
             <PauseButton row={row} onDone={loaded.reload} />
-          </div>
+          </>
         )}
-      </div>
-      {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
-      {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
-      {(loaded.missing || loaded.rows !== null) && row === undefined && <Empty title="There is no such service." />}
-      {row !== undefined && <TabbedPanels label={`Of ${service}`} tabs={serviceTabs(row, now)} />}
+      </PageHead>
+      <OneThing loaded={loaded} thing={row} missing="There is no such service.">
+        {(row) => <TabbedPanels label={`Of ${service}`} tabs={serviceTabs(row, now)} />}
+      </OneThing>
     </>
   );
 }

@@ -1,8 +1,11 @@
 import { Badge, EmptyList, ItemsBar, ItemsLegend, SelectField, ServiceLink } from "../components";
 import { useApp, useRows } from "../context";
+import { useHasRole } from "../dialog";
 import { serviceEta } from "../eta";
 import { compactCount, count, percent, rate } from "../format";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
+import { href } from "../route";
 import { type Column, SearchField, TableView } from "../table";
 import type { Items, ServiceRow } from "../wire";
 
@@ -53,10 +56,7 @@ export function ServicesPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Services</h1>
-        <p class="lead">The kinds of checks. Waiting counts items; ready, claimed, dead and asked for count buckets.</p>
-      </div>
+      <PageHead title="Services" lead="The kinds of checks. Waiting counts items; ready, claimed, dead and asked for count buckets." />
       <div class="filters" role="search">
         <SearchField name="search" label="Search" />
         <SelectField
@@ -64,6 +64,11 @@ export function ServicesPage() {
           label="State"
           options={[["", "all states"], ...SERVICE_STATES.map((state) => [state, state] as const)]}
         />
+        {useHasRole("admin") && (
+          <a class="button beside-fields" href={href(["add-service"])}>
+            Add a service
+          </a>
+        )}
       </div>
       <section class="card" aria-label="Services">
         <TableView

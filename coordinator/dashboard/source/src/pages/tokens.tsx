@@ -1,10 +1,11 @@
 import { useState } from "preact/hooks";
 import { useAdminRows } from "../admin_rows";
-import { Badge, Card, Empty, Name, TimeAgo } from "../components";
+import { Badge, Card, Empty, NeedsRole, Name, TimeAgo } from "../components";
 import { useApp, useNow } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { count } from "../format";
 import { operate } from "../operation";
+import { PageHead } from "../page_head";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
 
 const TOKENS_PER_PAGE = 100;
@@ -26,16 +27,11 @@ export function TokensPage() {
   const admin = useHasRole("admin");
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Tokens</h1>
-        <p class="lead">What lets people and programs in. A token is shown once, when it is made.</p>
-      </div>
+      <PageHead title="Tokens" lead="What lets people and programs in. A token is shown once, when it is made." />
       {admin ? (
         <TokenCards />
       ) : (
-        <section class="card">
-          <Empty title="This needs the token of an admin.">Give it with the button that tells your role.</Empty>
-        </section>
+        <NeedsRole role="admin" />
       )}
     </>
   );
