@@ -21,11 +21,8 @@ PIPED_WIDTH = 160
 _MAX_INLINE_FIELDS = 8
 """Fields of a nested object that fit into one line; one with more is shown by itself."""
 
-_MAX_FOLDED = 5
-"""Rows that are shown of a list that is folded."""
-
-_FOLDED = {"statements": "milliseconds"}
-"""Lists within an answer of which only the rows with the largest of a field are shown."""
+_FOLDED = {"services": ("items", 6), "statements": ("milliseconds", 5)}
+"""Lists within an answer of which only so many rows are shown, those with the largest of a field, if they have it."""
 
 COLUMNS = {
     "bucket.list": ("bucket_id", "service", "state", "client_id", "remaining", "touched_at", "attempts", "claim"),
@@ -135,9 +132,10 @@ class Output:
         Lists in them become tables behind it, whose rows begin with the first field of theirs; but for a command that
         shows one thing, these are left out.
         """
-        if name in _FOLDED and self._width is not None and len(rows) > _MAX_FOLDED:
-            self._left_out[f"{len(rows) - _MAX_FOLDED} of the {name}"] = None
-            rows = sorted(rows, key=lambda row: row.get(_FOLDED[name]) or 0, reverse=True)[:_MAX_FOLDED]
+        field, most = _FOLDED.get(name, ("", len(rows)))
+        if self._width is not None and len(rows) > most and field in rows[0]:
+            self._left_out[f"{len(rows) - most} of the {name}"] = None
+            rows = sorted(rows, key=lambda row: row.get(field) or 0, reverse=True)[:most]
 
         inner = [name for name in dict.fromkeys(name for row in rows for name in row) if _any_rows(rows, name)]
         lines = self._rows_of([{k: v for k, v in row.items() if k not in inner} for row in rows], width)

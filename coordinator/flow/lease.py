@@ -93,6 +93,7 @@ class Lease:
                 return
 
             self._renewed = begun
+            self._load.renewed(asyncio.get_running_loop().time() - begun)
             others, left = await nodes.others(db, core.boot)
             core.signals.alone = others == 0
             self._look_again_in = max(LOOK_AGAIN_AFTER, left + LOOK_AGAIN_AFTER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, process_time
@@ -14,6 +14,9 @@ from msgspec import Struct, json
 
 LAG_CHECK_INTERVAL = 0.25
 """Seconds between two checks whether the event loop is late."""
+
+RENEWALS_COMPARED = 3
+"""Renewals of the lease of which the quickest tells how slow the database is: a single slow one says little."""
 
 
 class PendingBuckets(Struct, array_like=True, frozen=True):
@@ -38,13 +41,17 @@ Pending = dict[str, PendingBuckets]
 
 
 class NodeLoad(Struct):
-    """Since the last one: `cpu` in cores, `memory` in bytes, `lag` the seconds that the event loop was late."""
+    """Since the last one: `cpu` in cores, `memory` in bytes, `lag` the seconds that the event loop was late.
+
+    `database_delay`: the seconds that the last renewals of the lease, a small change each, took at least.
+    """
 
     sessions: int = 0
     items_per_second: float = 0.0
     cpu: float = 0.0
     memory: int = 0
     lag: float = 0.0
+    database_delay: float = 0.0
     pending: Pending = {}
 
 
@@ -56,6 +63,7 @@ class NodeLoadMeter:
         self._items = items
         self._pending = pending
         self._lag = 0.0
+        self._renewals: deque[float] = deque(maxlen=RENEWALS_COMPARED)
         self._since = monotonic()
         self._cpu = process_time()
         self._settled = items()
@@ -73,6 +81,10 @@ class NodeLoadMeter:
         """The most that the event loop was late since the last `take`, in seconds."""
         return self._lag
 
+    def renewed(self, seconds: float) -> None:
+        """Remember how long the database took to renew the lease."""
+        self._renewals.append(seconds)
+
     def take(self) -> str:
         """Return the load since the last time, as JSON."""
         now, cpu, settled = monotonic(), process_time(), self._items()
@@ -84,6 +96,7 @@ class NodeLoadMeter:
             cpu=round((cpu - self._cpu) / passed, 3),
             memory=resident_memory(),
             lag=round(self._lag, 3),
+            database_delay=round(min(self._renewals, default=0.0), 4),
             pending=self._pending(),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jsonschema_rs
@@ -12,6 +12,8 @@ from coordinator.model import ItemId
 from coordinator.services.contract import Plugin
 from coordinator.services.reader import (
     MAX_EXPLAINED,
+    MAX_LABEL_LENGTH,
+    MAX_LABELS,
     DecodedResults,
     Raw,
     Reader,
@@ -22,9 +24,23 @@ from coordinator.services.schema_bounds import MAX_PATTERN_BYTES, refuse_unbound
 
 
 class GenericSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`result_schema` is the JSON Schema of a result without `item`."""
+    """`result_schema` is the JSON Schema of a result without `item`.
+
+    `label_field` is the field of a result whose value is its kind; its values must be few.
+    """
 
     result_schema: Annotated[dict[str, Any], msgspec.Meta(description="JSON Schema of a result without `item`.")]
+    label_field: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=256,
+                description="Field of a result whose value, true or false or one of an enum, is the result's kind: "
+                "kinds are counted, and compared between clients.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class AnyResult(msgspec.Struct, frozen=True):
@@ -47,6 +63,15 @@ class Generic(Plugin):
     def __init__(self, service: str, settings: GenericSettings) -> None:
         super().__init__(service, settings)
         self.validator = _validator(settings.result_schema)
+        if settings.label_field is not None:
+            _check_labels(settings.result_schema, settings.label_field)
+
+    @property
+    def labels(self) -> bool:
+        return self.settings.label_field is not None
+
+    def label(self, result: Mapping[str, Any]) -> str:
+        return _label(self.settings.label_field, result.get(self.settings.label_field))
 
     def reader(self) -> Reader:
         return SchemaReader(self)
@@ -69,12 +94,14 @@ class SchemaReader(Reader):
     def read(self, raw: Raw) -> DecodedResults:
         items = self.items(raw)
         rows: list[tuple[ItemId, str]] = []
+        values: list[dict[str, Any]] = []
         errors = ResultErrors(self.plugin.service)
 
         for place, (item, result) in enumerate(zip(items, self._generic(raw), strict=True)):
             value = {name: field for name, field in result.items() if name != "item"}
             if self._validator.is_valid(value):
                 rows.append((item, self._encode(value).decode()))
+                values.append(value)
             elif errors.full:
                 errors.count()
             else:
@@ -87,7 +114,32 @@ class SchemaReader(Reader):
         if errors:
             raise errors.error()
         refuse_repeated_items(items)
-        return DecodedResults(rows)
+        return DecodedResults(rows, labels=self._labels([value for _, value in rows], values))
+
+
+def _label(field: str, value: object) -> str:
+    """Return the kind of a result: a text as it is, what is no text with the field's name."""
+    return value if isinstance(value, str) else f"{field}: {msgspec.json.encode(value).decode()}"
+
+
+def _values_of(shape: dict[str, Any]) -> Sequence[object] | None:
+    """Return the values that a schema allows, where they are listed or a boolean's."""
+    return (True, False) if shape.get("type") == "boolean" else shape.get("enum")
+
+
+def _check_labels(schema: dict[str, Any], field: str) -> None:
+    """Check that the values of a field are few and short, whatever a client submits.
+
+    Raises:
+        ValueError
+    """
+    shape = schema.get("properties", {}).get(field)
+    values = _values_of(shape) if isinstance(shape, dict) else None
+    if not values or len(values) >= MAX_LABELS:
+        few = f"its type boolean, or an enum of less than {MAX_LABELS} values"
+        raise ValueError(f"label_field: result_schema must give {field!r} {few}")
+    if any(len(_label(field, value)) > MAX_LABEL_LENGTH for value in [*values, None]):
+        raise ValueError(f"label_field: a kind has up to {MAX_LABEL_LENGTH} characters")
 
 
 def _validator(schema: dict[str, Any]) -> Any:

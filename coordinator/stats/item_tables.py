@@ -1,4 +1,4 @@
-"""The tables of items, of their results and of claims; and the buckets that are found by one of them."""
+"""The tables of items, of their results, claims and neighbours; and the buckets that are found by one of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.intake import bucket_of
 from coordinator.keys import canonical
 from coordinator.model import BucketId, ItemId, ServiceId
+from coordinator.services.follow import graph
 from coordinator.stats import rows
 from coordinator.stats.item_scan import ItemScan, scan
 from coordinator.store import buckets, building, claim_history, item_places, items, result_pages
@@ -31,6 +32,9 @@ from coordinator.wire.paging import (
 
 MOST_ITEMS_SCANNED = 2_000
 """Items that one page of `items` looks at, where few may be as the filter wants them."""
+
+MOST_NEIGHBOURS = 48
+"""Accounts around another that are told: as many as a small drawing can show."""
 
 LONGEST_VALUE = 1024
 """Bytes of the filter `value`, as JSON."""
@@ -173,6 +177,22 @@ class ItemTables:
         last = found.last
         page = [rows.result_row(row) for row in found.rows]
         return Found(page, None if last is None else cursor_text(last.begun_at.isoformat(), last.claim, last.item))
+
+    async def neighbours(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
+        """Find the follow graph around the account of an item.
+
+        Raises:
+            BadMessage: no item, or an `after`.
+        """
+        if wanted.item is None:
+            raise BadMessage("neighbours are of one item.", detail={"path": "$.filter.item"})
+        if get.after is not None:
+            raise BadMessage("neighbours have one page.", detail={"path": "$.after"})
+        found = await graph.around(db, ItemId(wanted.item), MOST_NEIGHBOURS)
+        if found is None:
+            return Found([], None)
+        neighbours = [rows.filled(wire.Neighbour, tie) for tie in found.ties]
+        return Found([rows.filled(wire.Neighbourhood, found, item=wanted.item, neighbours=neighbours)], None)
 
     async def bucket(self, db: Connection, wanted: wire.Filter) -> Found:
         """Find one bucket, open or done, or the open ones that have an item to be settled."""

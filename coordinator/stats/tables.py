@@ -46,6 +46,9 @@ MAX_LIMIT = 1000
 PAGES_AT_ONCE = 1
 """Pages queried at the same time: the other connections, and cores of the database, are for the work."""
 
+COSTLY_TABLES = frozenset({"ages", "shares"})
+"""Tables whose rows are counted anew from very many."""
+
 TABLE_FILTERS: dict[str, frozenset[str]] = {
     "clients": frozenset({"client_id", "service", "state", "health", "search", "sort", "order", "connected"}),
     "services": frozenset({"service", "state"}),
@@ -60,7 +63,9 @@ TABLE_FILTERS: dict[str, frozenset[str]] = {
     "nodes": frozenset({"state"}),
     "history": frozenset({"service", "step", "since", "until"}),
     "kinds": frozenset({"service", "step", "since", "until"}),
+    "shares": frozenset({"service", "since"}),
     "ages": frozenset({"service"}),
+    "neighbours": frozenset({"item"}),
     "leaderboard": frozenset({"service", "span"}),
     "client_hours": frozenset({"client_id", "service"}),
     "outcomes": frozenset({"client_id", "service"}),
@@ -101,7 +106,9 @@ class TablePages:
             "nodes": self._nodes,
             "history": self._time_tables.history,
             "kinds": self._time_tables.kinds,
+            "shares": self._time_tables.shares,
             "ages": self._time_tables.ages,
+            "neighbours": self._item_tables.neighbours,
             "leaderboard": self._leaderboard,
             "client_hours": client_tables.hours,
             "outcomes": client_tables.outcomes,
@@ -164,7 +171,7 @@ class TablePages:
             kept = self._kept[key] = CachedQuery(
                 self._database,
                 lambda db: query(db, get, wanted),
-                pause_factor=PAUSE_FACTOR if get.topic == "ages" else SHORT_PAUSE_FACTOR,
+                pause_factor=PAUSE_FACTOR if get.topic in COSTLY_TABLES else SHORT_PAUSE_FACTOR,
                 gate=self._gate,
             )
             if len(self._kept) > PAGES_KEPT:

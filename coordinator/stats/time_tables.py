@@ -21,7 +21,7 @@ AGES = (60, 600, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400)
 
 
 class TimeTables:
-    """Finds the pages of `history`, `kinds` and `ages`."""
+    """Finds the pages of `history`, `kinds`, `shares` and `ages`."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -71,6 +71,29 @@ class TimeTables:
         found = await history.kinds(db, service, wanted.step or "minute", since, before, get.limit)
         last = cursor_text(found[-1]["label"], found[-1]["at"].isoformat()) if len(found) == get.limit else None
         return Found([rows.filled(wire.KindRow, row) for row in found], last)
+
+    async def shares(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
+        """Count the results of each kind that came since a time, of one service or of all, by whole hours.
+
+        Raises:
+            BadMessage: an `after` that is none of this list.
+        """
+        since = moment_or_none(wanted.since, "$.filter.since") or BEFORE_ALL_TIMES
+        after = (0, "")
+        if get.after is not None:
+            last, label = cursor(get.after, 2)
+            after = (number(last), label)
+        of_service = None if wanted.service is None else self._catalogue.named(wanted.service).service.service_id
+
+        found = await history.shares(db, of_service, since, after, get.limit)
+        page = [
+            rows.filled(wire.ShareRow, row, service=name)
+            for row in found
+            if (name := self._catalogue.name_of(row["service_id"])) is not None
+        ]
+        if len(found) < get.limit:
+            return Found(page, None)
+        return Found(page, cursor_text(found[-1]["service_id"], found[-1]["label"]))
 
     async def ages(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """Count what waits in a service by how long it has waited; all of it, whatever the limit.

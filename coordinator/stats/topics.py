@@ -99,6 +99,7 @@ class Topics:
             clients=rows.filled(wire.ClientCounts, counted),
             nodes=len(running),
             faults=await self._faults.get(),
+            database_delay=max((node.row.database_delay for node in running), default=0.0),
         )
 
     # Services

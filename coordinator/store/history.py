@@ -181,6 +181,21 @@ async def kinds(
     return [dict(row) for row in await db.fetch(_KINDS, service, step, since, *before, limit)]
 
 
+_SHARES = """
+SELECT k.service_id, k.label, sum(k.results)::bigint AS results
+  FROM service s JOIN history_kind k USING (service_id)
+ WHERE k.step = 'hour' AND k.at >= date_trunc('hour', $2::timestamptz) AND (k.service_id, k.label) > ($3, $4)
+   AND ($1::int IS NULL OR s.service_id = $1)
+ GROUP BY 1, 2 ORDER BY 1, 2 LIMIT $5"""
+
+
+async def shares(
+    db: Connection, service: ServiceId | None, since: datetime, after: tuple[int, str], limit: int
+) -> list[dict[str, Any]]:
+    """Count the results of each kind since a time, of one service or of all, by service and kind after `after`."""
+    return [dict(row) for row in await db.fetch(_SHARES, service, since, *after, limit)]
+
+
 _FORGET = (
     "DELETE FROM history WHERE step = 'second' AND at < now() - interval '10 minutes'",
     "DELETE FROM history WHERE step = 'minute' AND at < now() - interval '7 days'",

@@ -36,7 +36,10 @@ from coordinator.wire.stats_rows import HistoryRow as HistoryRow
 from coordinator.wire.stats_rows import ItemPlace as ItemPlace
 from coordinator.wire.stats_rows import ItemRow as ItemRow
 from coordinator.wire.stats_rows import KindRow as KindRow
+from coordinator.wire.stats_rows import Neighbour as Neighbour
+from coordinator.wire.stats_rows import Neighbourhood as Neighbourhood
 from coordinator.wire.stats_rows import ServiceSchemas as ServiceSchemas
+from coordinator.wire.stats_rows import ShareRow as ShareRow
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
 """A figure or table to subscribe to."""
@@ -53,7 +56,9 @@ Table = Literal[
     "nodes",
     "history",
     "kinds",
+    "shares",
     "ages",
+    "neighbours",
     "leaderboard",
     "client_hours",
     "outcomes",
@@ -254,7 +259,7 @@ class Overview(Struct):
     """Topic `overview`.
 
     `recent` are the items settled in each second up to `at`, the newest last, at most 300; `recent_by_service` the same
-    of the services in which most was settled, at most 8.
+    of the services in which most was settled, at most 8.  `database_delay` is the longest of the nodes that run.
     """
 
     items: Items
@@ -268,13 +273,15 @@ class Overview(Struct):
     clients: ClientCounts
     nodes: int
     faults: int
+    database_delay: float
 
 
 class NodeRow(Struct):
     """A node; its load as it said itself with its last renewal.
 
-    `cpu` in cores, `memory` in bytes, `lag` in seconds that its event loop was late, at worst.  Of one that is gone,
-    `ended_at` and `end_reason` tell when and why.
+    `cpu` in cores, `memory` in bytes, `lag` in seconds that its event loop was late, at worst, `database_delay` in
+    seconds that each of the last three small changes of the database took at least.  Of one that is gone, `ended_at`
+    and `end_reason` tell when and why.
     """
 
     node: str
@@ -288,6 +295,7 @@ class NodeRow(Struct):
     cpu: float
     memory: int
     lag: float
+    database_delay: float
     ended_at: str | None
     end_reason: str | None
 
@@ -359,7 +367,9 @@ ROWS: dict[str, type[Struct]] = {
     "nodes": NodeRow,
     "history": HistoryRow,
     "kinds": KindRow,
+    "shares": ShareRow,
     "ages": AgeRow,
+    "neighbours": Neighbourhood,
     "leaderboard": LeaderRow,
 }
 """The rows of each table; those of `results` are as on the admin channel."""

@@ -94,6 +94,37 @@ class KindRow(Struct):
     results: int
 
 
+class ShareRow(Struct):
+    """The results of one kind that came in one service since a time."""
+
+    service: str
+    label: str
+    results: int
+
+
+class Neighbour(Struct):
+    """An account that follows another, or is `followed` by it, or both; `item` if it is one."""
+
+    key: str
+    item: int | None
+    follows: bool
+    followed: bool
+
+
+class Neighbourhood(Struct):
+    """The follow graph around the account of an item; of many `neighbours`, some, mutual ones first.
+
+    Not `complete`: it has more than were counted.
+    """
+
+    item: int
+    followers: int
+    following: int
+    mutual: int
+    complete: bool
+    neighbours: list[Neighbour]
+
+
 class AgeRow(Struct):
     """The items of one service that have waited for at least `since` seconds, and less than `until` (null: any)."""
 

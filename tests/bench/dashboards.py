@@ -1,24 +1,26 @@
 """Cost of watching for a node: `python -m tests.bench.dashboards [--dashboards N] [--seconds S]`.
 
 Starts `coordinator serve` on a fresh data folder, lets one client settle some items each second so that every topic
-changes, and compares the CPU time of the node's process (not of its Postgres) with nobody watching and with N
-dashboards (default 1,000) that subscribe to the overview, and to three topics, at one second.
+changes, and compares the CPU time of the node's process, and of its Postgres, with nobody watching and with N
+dashboards (default 1,000) that subscribe to the overview, and to three topics, at one second, and that read tables
+besides as the page of the overview does.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from time import monotonic
-from typing import cast
+from typing import NamedTuple, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -72,31 +74,69 @@ async def _work(port: int, token: str) -> None:
             await asyncio.sleep(0.2)
 
 
-def _cpu(pid: int) -> float:
-    """Seconds of CPU time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _read_page(dashboard: Dashboard, turn: int) -> None:
+    """Ask for what the page of the overview reads in that second, besides its topics."""
+    if turn % 5 == 0:
+        dashboard.say(type="get", topic="events", filter={"severity": "warning"}, limit=50)
+    if turn % 10 == 0:
+        dashboard.say(type="get", topic="leaderboard", filter={"span": "day"}, limit=8)
 
 
-async def _share(pid: int, seconds: float) -> float:
-    """The share of a core that a process takes."""
+async def _read_pages(dashboards: list[Dashboard]) -> None:
+    """Ask for tables as the page of the overview does, until cancelled."""
+    for turn in itertools.count():
+        for place, dashboard in enumerate(dashboards):
+            _read_page(dashboard, turn + place)
+        await asyncio.sleep(1.0)
+
+
+class Cpu(NamedTuple):
+    """Seconds of CPU time of a node's process, and of the processes that it started: its Postgres."""
+
+    node: float
+    postgres: float
+
+
+def _cpu(pid: int) -> Cpu:
+    """The CPU time that a node has had until now, that of processes which have ended included."""
+    parents: dict[int, int] = {}
+    spent: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            process = int(stat.parent.name)
+            parents[process] = int(fields[1])
+            ticks = sum(map(int, fields[11:13] if process == pid else fields[11:15]))
+            spent[process] = ticks / os.sysconf("SC_CLK_TCK")
+
+    started = {pid}
+    while more := {process for process, parent in parents.items() if parent in started} - started:
+        started |= more
+    return Cpu(spent[pid], sum(spent[process] for process in started - {pid}))
+
+
+async def _share(pid: int, seconds: float) -> Cpu:
+    """The shares of a core that a node and its Postgres take."""
     before, begun = _cpu(pid), monotonic()
     await asyncio.sleep(seconds)
-    return (_cpu(pid) - before) / (monotonic() - begun)
+    after, passed = _cpu(pid), monotonic() - begun
+    return Cpu((after.node - before.node) / passed, (after.postgres - before.postgres) / passed)
 
 
-async def _measure(port: int, pid: int, token: str, count: int, seconds: float) -> list[tuple[str, float, float]]:
+async def _measure(port: int, pid: int, token: str, count: int, seconds: float) -> list[tuple[str, Cpu, float]]:
     loop = asyncio.get_running_loop()
     worker = asyncio.create_task(_work(port, token))
     try:
         await asyncio.sleep(5.0)
 
-        found = []
+        found: list[tuple[str, Cpu, float]] = []
         dashboards: list[Dashboard] = []
+        reading: asyncio.Task[None] | None = None
         for name, topics in (
             ("nobody", []),
             (f"{count:,} with the overview", ["overview"]),
             (f"{count:,} with overview, services, events", ["services", "events"]),
+            (f"{count:,} that read tables too", ["overview"]),
         ):
             if topics and not dashboards:
                 for _ in range(count):
@@ -105,12 +145,16 @@ async def _measure(port: int, pid: int, token: str, count: int, seconds: float) 
                     dashboard.say(type="hello", protocol=1)
             for dashboard in dashboards:
                 dashboard.say(type="subscribe", topics=topics, interval=1)
+            if len(found) == 3:
+                reading = asyncio.create_task(_read_pages(dashboards))
 
             await asyncio.sleep(3.0)
             Dashboard.taken = 0
             share = await _share(pid, seconds)
             found.append((name, share, Dashboard.taken / seconds))
 
+        if reading is not None:
+            reading.cancel()
         for dashboard in dashboards:
             dashboard.transport.close()
         return found
@@ -146,9 +190,11 @@ async def _main(folder: Path, count: int, seconds: float) -> None:
         await process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
-    table = Table("who watches", "of a core", "more than nobody", "KiB/s to all")
+    idle = found[0][1]
+    table = Table("who watches", "node, of a core", "more than nobody", "Postgres", "more than nobody", "KiB/s to all")
     for name, share, sent in found:
-        table.add_row(name, f"{share:.1%}", f"{share - found[0][1]:+.1%}", f"{sent / 1024:,.0f}")
+        more = (f"{share.node - idle.node:+.1%}", f"{share.postgres - idle.postgres:+.1%}")
+        table.add_row(name, f"{share.node:.1%}", more[0], f"{share.postgres:.1%}", more[1], f"{sent / 1024:,.0f}")
     Console().print(table)
 
 

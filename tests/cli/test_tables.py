@@ -154,6 +154,17 @@ def test_stats_at_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     )
 
 
+def test_stats_of_a_hundred_services_still_fit_a_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services: Any = STATS["services"]
+    named = [{**services[0], "service": f"check_{n:03}", "items": n} for n in range(100)]
+    out, err = shown(80, monkeypatch, capsys)("stats", {**STATS, "services": named})
+    assert [line.split()[0] for line in out.splitlines()[4:10]] == [f"check_{n:03}" for n in range(99, 93, -1)]
+    assert len(out.splitlines()) + len(err.splitlines()) <= 24
+    assert "94 of the services" in err
+
+
 def test_wide_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     write = shown(80, monkeypatch, capsys)
     out, err = write("client.list", [*CLIENTS, client(4, client_id="x" * 64)], wide=True)

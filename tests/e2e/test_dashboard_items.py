@@ -44,6 +44,19 @@ async def settled_item(database: Database) -> tuple[int, str]:
     return row["item_id"], row["bucket_id"]
 
 
+async def followed_account(node: Server) -> int:
+    """The item of an account that sixty others follow."""
+    admin, peer = await node.admin(), await node.volunteer("follower")
+    await admin.ok("item.add", items=[{"key": "star"}], services=["follower_check"])
+    await peer.ok("join", service="follower_check")
+    bucket = await peer.bucket("follower_check")
+    star = int(bucket["items"][0]["item"])
+    accounts = [{"key": f"{'f' * 50}{n}"} for n in range(60)]
+    results = [{"item": star, "accounts": accounts}]
+    await peer.ok("submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=results, final=True)
+    return star
+
+
 @pytest.mark.long
 async def test_an_item_is_shown_with_all_that_became_of_it(node: Server, open_tab: OpenTab, database: Database) -> None:
     item = await value(database, "SELECT item_id FROM item WHERE key = $1", LONG_KEY)
@@ -54,9 +67,17 @@ async def test_an_item_is_shown_with_all_that_became_of_it(node: Server, open_ta
     await tab.wait_for_text(".attributes", str(2**53 + 1))
     await tab.check_fit()
 
+    star = await followed_account(node)
+    await tab.open(f"items/{star}")
+    await tab.wait_for_text(".ties div", "follow it: 60")
+    await tab.wait_for_text(".ties div", "and 12 more")  # a drawing has room for some dozens
+    assert await tab.page.locator(".follow-graph circle").count() == 49
+    await tab.check_fit()
+
     settled, bucket = await settled_item(database)
     await tab.open(f"items/{settled}")
     await tab.wait_for_text("tbody tr", "settled")
+    assert await tab.page.locator(".follow-graph").count() == 0
     await tab.wait_for_text("tbody tr", '{"dm":"DM"}')
     await tab.wait_for_text("tbody tr", LONG_ID)
     assert await tab.page.get_by_role("button", name="Check again").count() == 0  # an onlooker may not
@@ -64,6 +85,14 @@ async def test_an_item_is_shown_with_all_that_became_of_it(node: Server, open_ta
     await tab.page.locator("tbody a", has_text=bucket[:8]).click()
     await tab.wait_for_text("main h1", bucket)
 
+    await execute(
+        database,
+        "INSERT INTO item (item_id, key) OVERRIDING SYSTEM VALUE VALUES ($1, 'rounded'), ($1 + 1, 'exact')",
+        2**53,
+    )
+    await tab.open(f"items/{2**53 + 1}")
+    await tab.wait_for_text("main h1", "exact")
+    await tab.wait_for_text(".head-row", str(2**53 + 1))
     await tab.open("items/999999")
     await tab.wait_for_text("main", "There is no such item")
     await tab.open("items/nothing")
@@ -255,4 +284,10 @@ async def test_now_shows_the_kinds_of_results_and_the_age_of_what_waits(
         await tab.wait_for_text(".legend", "NON_DM 50.0 %")
     await tab.page.get_by_text("Figures as a table").last.click()
     await tab.wait_for_text(".figures tbody tr", "3")
+    await tab.check_fit()
+
+    for address in ("results", "results?span=day"):
+        await tab.open(address)
+        await tab.wait_for_text(".progress-list li", "dm_check")
+        await tab.wait_for_text(".legend li", "NON_DM 50.0 %")
     await tab.check_fit()

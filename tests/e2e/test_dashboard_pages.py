@@ -22,6 +22,8 @@ PAGE_TITLES = {
     "services/dm_check?tab=clients": "dm_check",
     "services/dm_check?tab=settings": "dm_check",
     "items/1": "account",
+    "results": "Results",
+    "add-service": "Add a service",
     "clients": "Clients",
     "clients/worker": "worker",
     "clients/holder?tab=buckets": "holder",

@@ -19,11 +19,21 @@ INSERT INTO node (name, version, started_at, lease_until)
 VALUES ($1, '0.1.0', now() - interval '5 hours', now() - interval '1 minute')"""
 
 
+_SLOW_DATABASE = """
+CREATE FUNCTION wait_a_little() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(0.3); RETURN new; END $$;
+CREATE TRIGGER slow BEFORE UPDATE ON node FOR EACH ROW EXECUTE FUNCTION wait_a_little();"""
+
+
 @pytest.fixture
 async def node(start_server: StartServer, database: Database) -> Server:
-    """A node beside which another was killed; one client is flagged, one limited by its API, and one gives back."""
+    """A node with a slow database, beside which another node was killed.
+
+    One client is flagged, one limited by its API, and one gives back.
+    """
     await configure(database, bucket_size=3, newcomer_buckets=9, max_held_buckets=9)
     await execute(database, _GONE_NODE, LONG_ID)
+    await execute(database, _SLOW_DATABASE)
     server = await start_server(node_name="here", node_lease=3)
     await (await server.admin()).add(30, services=["dm_check"])
 
@@ -45,6 +55,7 @@ async def test_the_overview_tells_what_is_wrong_and_why_nothing_comes(node: Serv
     await waiter.ok("ask", service="follower_check", count=2)
     tab = await open_tab(node)
     await tab.wait_for_text(".concerns", "1 node gone in the last hour")
+    await tab.wait_for_text(".concerns", "the database is slow: 3")
     await tab.wait_for_text(".balance", "nothing is ready: others have what is left, or all is done")
     await tab.wait_for_text(".leaders li", "flagged")
     await tab.wait_for_text(".events li", "its API takes no more")

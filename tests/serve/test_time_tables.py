@@ -59,6 +59,43 @@ async def test_kinds_that_clients_make_up_are_counted_together(server: Server, d
     assert "others" in {row["label"] for row in rows}
 
 
+async def settle_links(server: Server, name: str, values: list[Message]) -> None:
+    """A client that settles one bucket of the service links."""
+    peer = await server.volunteer(name)
+    await peer.ok("join", service="links")
+    bucket = await peer.bucket("links")
+    results = [{"item": one["item"], **value} for one, value in zip(bucket["items"], values, strict=True)]
+    await peer.ok("submit", bucket_id=bucket["bucket_id"], claim=bucket["claim"], results=results, final=True)
+    await recorded(server)
+
+
+async def test_shares_of_results_are_counted_for_every_service(server: Server, database: Database) -> None:
+    admin, viewer = await server.admin(), await server.viewer()
+    alive = {"properties": {"alive": {"type": "boolean"}, "why": {"enum": ["gone", "moved"]}, "n": {"type": "integer"}}}
+    links = {"service": "links", "plugin": "generic"}
+    for field in ("nothing", "n"):
+        settings = {"result_schema": alive, "label_field": field}
+        assert await admin.refused("service.add", **links, settings=settings) == "bad_message"
+    await admin.ok("service.add", **links, settings={"result_schema": alive, "label_field": "alive", "enrol": "named"})
+    await admin.ok("item.add", items=[{"key": f"link{n}"} for n in range(3)], services=["links"])
+    await settle_links(server, "adam", [{"alive": n == 0, "n": n} for n in range(3)])
+
+    rows = await pages(viewer, "shares")
+    assert [(row["service"], row["label"], row["results"]) for row in rows] == [
+        ("dm_check", "DM", 3),
+        ("dm_check", "NON_DM", 3),
+        ("links", "alive: false", 2),
+        ("links", "alive: true", 1),
+    ]
+    assert [row["label"] for row in await pages(viewer, "shares", service="dm_check")] == ["DM", "NON_DM"]
+    assert await pages(viewer, "shares", since="2100-01-01T00:00:00Z") == []
+
+    await admin.ok("service.configure", service="links", settings={"label_field": "why"})
+    await admin.ok("item.add", items=[{"key": "another"}], services=["links"])
+    await settle_links(server, "eva", [{"why": "moved"}])
+    assert "moved" in await value(database, "SELECT array_agg(label) FROM history_kind")
+
+
 async def test_history_has_seconds(server: Server) -> None:
     viewer = await server.viewer()
     rows = await pages(viewer, "history", service="dm_check", step="second")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from coordinator.model import ItemId
+from coordinator.services.follow import graph as follow_graph
 from coordinator.store.pool import Database
 from tests.harness import Admin, Message, Server, Volunteer
 
@@ -225,3 +227,45 @@ async def test_parts_accounts_and_bytes_of_a_result_are_limited_by_the_service(s
     (error,) = third["detail"]["errors"]
     assert (third["code"], error["item"], error["reason"]) == ("bad_result", item, "one claim takes 2 parts at most")
     assert (await submit(peer, bucket, {"item": item, "accounts": accounts("c")}, final=True))["closed"]
+
+
+async def test_the_neighbours_of_an_account_are_told_mutual_ones_first_and_bounded(
+    server: Server, admin: Admin, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await admin.ok("item.add", items=[{"key": "ada"}, {"key": "zoe"}])
+    peer, viewer = await worker(server), await server.viewer()
+    followers, following = await peer.bucket("follower_check"), await peer.bucket("following_check")
+    items = {one["key"]: one["item"] for one in followers["items"]}
+    ada = items["ada"]
+
+    async def around(item: int, limit: int = 5) -> list[Message]:
+        return list((await viewer.ok("get", topic="neighbours", filter={"item": item}, limit=limit))["rows"])
+
+    assert await around(ada, limit=1) == []  # a page of its own: the other one is not kept from before
+    await submit(peer, followers, {"item": ada, "accounts": accounts("bob", "@Zoe", "eve")})
+    await submit(peer, following, {"item": ada, "accounts": accounts("bob", "carl")})
+    (found,) = await around(ada)
+    told = {one["key"]: (one["item"], one["follows"], one["followed"]) for one in found.pop("neighbours")}
+    assert next(iter(told)) == "bob"
+    assert told == {
+        "bob": (None, True, True),
+        "zoe": (items["zoe"], True, False),
+        "eve": (None, True, False),
+        "carl": (None, False, True),
+    }
+    assert found == {"item": ada, "followers": 3, "following": 2, "mutual": 1, "complete": True}
+    ((zoe,),) = [one["neighbours"] for one in await around(items["zoe"])]
+    assert zoe == {"key": "ada", "item": ada, "follows": False, "followed": True}
+
+    async with database.connection() as db:
+        monkeypatch.setattr(follow_graph, "SIGHTINGS_LOOKED_AT", 2)
+        cut = await follow_graph.around(db, ItemId(ada), 1)
+        assert cut is not None
+        assert (len(cut.ties), cut.followers, cut.complete) == (1, 2, False)
+    await admin.ok("result.invalidate", client_id="worker", service="follower_check", dry_run=False, requeue=False)
+    async with database.connection() as db:
+        left = await follow_graph.around(db, ItemId(ada), 9)
+    assert left is not None
+    assert (left.followers, left.following) == (0, 2)
+    assert await viewer.refused("get", topic="neighbours") == "bad_message"
+    assert await viewer.refused("get", topic="neighbours", filter={"item": ada}, after="x") == "bad_message"

@@ -1,8 +1,9 @@
-"""The statements that fill the graph of followers."""
+"""The statements that fill the graph of followers, and the one that reads what is around an account."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from coordinator.keys import Key
@@ -71,3 +72,75 @@ async def forget(db: Connection, items: Sequence[ItemId]) -> None:
     """Delete the edges of these items, and what was told with them."""
     await db.execute(_FORGET, list(items))
     await db.execute(_FORGET_TOLD, list(items))
+
+
+SIGHTINGS_LOOKED_AT = 2_000
+"""Sightings of one account, each way, that a look at its neighbours reads: some accounts have millions."""
+
+# $1 item
+# $2 sightings that are read each way
+# $3 neighbours
+_AROUND = """
+WITH account AS MATERIALIZED (
+    SELECT a.account_id FROM item i JOIN follow_account a ON coalesce(a.canonical, a.key) = coalesce(i.canonical, i.key)
+     WHERE i.item_id = $1),
+outward AS MATERIALIZED (
+    SELECT s.followed AS other, s.claim_id FROM follow_sighting s
+     WHERE s.follower = (SELECT account_id FROM account) ORDER BY s.followed LIMIT $2),
+inward AS MATERIALIZED (
+    SELECT s.follower AS other, s.claim_id FROM follow_sighting s
+     WHERE s.followed = (SELECT account_id FROM account) ORDER BY s.follower LIMIT $2),
+edges AS (
+    SELECT e.other, bool_or(e.follows) AS follows, bool_or(NOT e.follows) AS followed
+      FROM (SELECT other, claim_id, false AS follows FROM outward
+            UNION ALL SELECT other, claim_id, true FROM inward) e
+      JOIN claim c ON c.claim_id = e.claim_id AND c.invalidated_by IS NULL
+     GROUP BY e.other),
+counted AS (
+    SELECT count(*) FILTER (WHERE follows) AS followers, count(*) FILTER (WHERE followed) AS following,
+           count(*) FILTER (WHERE follows AND followed) AS mutual,
+           (SELECT count(*) FROM outward) < $2 AND (SELECT count(*) FROM inward) < $2 AS complete
+      FROM edges)
+SELECT c.followers, c.following, c.mutual, c.complete, coalesce(i.key, a.key) AS key, e.follows, e.followed,
+       i.item_id AS item
+  FROM counted c CROSS JOIN edges e JOIN follow_account a ON a.account_id = e.other
+  LEFT JOIN item i ON coalesce(i.canonical, i.key) = coalesce(a.canonical, a.key)
+ ORDER BY e.follows AND e.followed DESC, e.other LIMIT $3"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """An account that follows another, or is `followed` by it, or both; `item` if it is one."""
+
+    key: str
+    item: ItemId | None
+    follows: bool
+    followed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EgoNetwork:
+    """The accounts that are tied to one, mutual ones first; not `complete`: there are more than were counted."""
+
+    followers: int
+    following: int
+    mutual: int
+    complete: bool
+    ties: Sequence[Tie]
+
+
+async def around(db: Connection, item: ItemId, most: int) -> EgoNetwork | None:
+    """Return some of the accounts that follow an item's account, or that it follows; None if none is known.
+
+    Claims that were invalidated do not count.  At most `SIGHTINGS_LOOKED_AT` sightings each way are read.
+    """
+    rows = await db.fetch(_AROUND, item, SIGHTINGS_LOOKED_AT, most)
+    if not rows:
+        return None
+    return EgoNetwork(
+        rows[0]["followers"],
+        rows[0]["following"],
+        rows[0]["mutual"],
+        rows[0]["complete"],
+        [Tie(row["key"], row["item"], row["follows"], row["followed"]) for row in rows],
+    )

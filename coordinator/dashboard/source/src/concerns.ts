@@ -1,6 +1,6 @@
 // What asks for a person, each with the page that shows it.
 import { isWorkedOn } from "./eta";
-import { plural } from "./format";
+import { milliseconds, plural } from "./format";
 import type { Query } from "./route";
 import type { EventRow, Overview, ServiceRow } from "./wire";
 
@@ -13,9 +13,15 @@ export interface Concern {
 /** Milliseconds for which a node that is gone asks for a person. */
 const GONE_NODE_MS = 3_600_000;
 
+/** Seconds for a small change from which on a database is slow: on a disk of its own it takes some milliseconds. */
+export const SLOW_DATABASE_SECONDS = 0.25;
+
 /** The concerns of all work, the most pressing first; `services` and the serious `events` are those that are shown. */
 export function concerns(
-  { faults, clients, items, demand }: Pick<Overview, "faults" | "clients" | "items" | "demand">,
+  { faults, clients, items, demand, database_delay }: Pick<
+    Overview,
+    "faults" | "clients" | "items" | "demand" | "database_delay"
+  >,
   services: readonly ServiceRow[],
   events: readonly Pick<EventRow, "kind" | "at">[],
   now: number,
@@ -27,6 +33,9 @@ export function concerns(
   }
   if (faults > 0) {
     found.push({ text: `${plural(faults, "fault")} in the last hour`, path: ["events"], query: { kind: "fault" } });
+  }
+  if (database_delay >= SLOW_DATABASE_SECONDS) {
+    found.push({ text: `the database is slow: ${milliseconds(database_delay * 1000)} for a small change`, path: ["nodes"] });
   }
   if (clients.flagged > 0) {
     found.push({ text: plural(clients.flagged, "flagged client"), path: ["clients"], query: { health: "flagged" } });

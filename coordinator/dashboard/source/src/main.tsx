@@ -10,6 +10,7 @@ import { PageHead } from "./page_head";
 import { ActivityPage } from "./pages/activity";
 import { AddItemsPage } from "./pages/add_items";
 import { AddServicePage } from "./pages/add_service";
+import { AllResultsPage } from "./pages/all_results";
 import { BucketPage } from "./pages/bucket";
 import { BucketsPage } from "./pages/buckets";
 import { ClientPage } from "./pages/client";
@@ -54,6 +55,8 @@ function CurrentPage({ path }: { path: string[] }) {
       return <JoinPage />;
     case "add-items":
       return <AddItemsPage />;
+    case "results":
+      return <AllResultsPage />;
     case "add-service":
       return <AddServicePage />;
     case "tokens":

@@ -27,6 +27,7 @@ const PARTS: readonly MenuPart[] = [
     pages: [
       { path: "services", title: "Services", key: "s" },
       { path: "buckets", title: "Buckets", key: "b" },
+      { path: "results", title: "Results", key: "r" },
       { path: "add-items", title: "Add items", key: "a" },
     ],
     inner: ["items", "add-service"],

@@ -157,19 +157,21 @@ export function PastThroughput({ span, service, marks = NO_MARKS }: PastThroughp
     const first = Math.ceil(completeFrom / stepSeconds) * stepSeconds;
     const steps = settled === null ? 0 : Math.max(0, (end - first) / stepSeconds);
     const begins = Array.from({ length: steps }, (_, index) => first + index * stepSeconds);
-    const ofService = (counts: ReadonlyMap<number, number>): number[] =>
-      begins.map((begin) => (counts.get(begin) ?? 0) / stepSeconds);
+    const ofService = (counts: ReadonlyMap<number, number>): number[] => {
+      const values = begins.map((begin) => (counts.get(begin) ?? 0) / stepSeconds);
+      return step === "second" ? movingAverage(values) : values;
+    };
 
     const byService = new Map([...(settled ?? [])].map(([name, counts]) => [name, ofService(counts)]));
     const total = begins.map((_, index) => sumOf([...byService.values()].map((values) => values[index] ?? 0)));
     return [begins, serviceLines(total, byService)];
-  }, [settled, completeFrom, end, stepSeconds]);
+  }, [settled, completeFrom, end, step, stepSeconds]);
 
   return (
     <>
       {error !== null && <p class="refusal">{error}</p>}
       <Chart
-        label={`Items settled a second, by the ${step}`}
+        label={`Items settled a second, ${step === "second" ? `average of ${AVERAGED_SECONDS} s` : `by the ${step}`}`}
         unit="items/s"
         times={times}
         lines={lines}

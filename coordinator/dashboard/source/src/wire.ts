@@ -2,7 +2,7 @@
 import type { ItemNumber } from "./item_number";
 
 export type Topic = "overview" | "services" | "clients" | "buckets" | "nodes" | "database" | "events";
-export type Table = "clients" | "services" | "schemas" | "items" | "buckets" | "claims" | "results" | "events" | "nodes" | "history" | "kinds" | "ages" | "leaderboard" | "client_hours" | "outcomes";
+export type Table = "clients" | "services" | "schemas" | "items" | "buckets" | "claims" | "results" | "events" | "nodes" | "history" | "kinds" | "shares" | "ages" | "neighbours" | "leaderboard" | "client_hours" | "outcomes";
 export type Severity = "info" | "warning" | "error";
 export type Health = "ok" | "watched" | "flagged";
 export type Step = "second" | "minute" | "hour";
@@ -134,6 +134,7 @@ export interface Overview {
   clients: ClientCounts;
   nodes: number;
   faults: number;
+  database_delay: number;
 }
 
 export interface Waiting {
@@ -259,7 +260,7 @@ export interface ClaimRow {
   valid: boolean;
 }
 
-/** `cpu` in cores, `memory` in bytes, `lag` in seconds. */
+/** `cpu` in cores, `memory` in bytes, `lag` and `database_delay` in seconds. */
 export interface NodeRow {
   node: string;
   boot: number;
@@ -272,6 +273,7 @@ export interface NodeRow {
   cpu: number;
   memory: number;
   lag: number;
+  database_delay: number;
   ended_at: string | null;
   end_reason: string | null;
 }
@@ -326,6 +328,31 @@ export interface KindRow {
   at: string;
   label: string;
   results: number;
+}
+
+/** The results of one kind that came in one service since a time. */
+export interface ShareRow {
+  service: string;
+  label: string;
+  results: number;
+}
+
+/** An account that follows another, or is `followed` by it, or both; `item` if it is one. */
+export interface Neighbour {
+  key: string;
+  item: ItemNumber | null;
+  follows: boolean;
+  followed: boolean;
+}
+
+/** The follow graph around an item's account; of many `neighbours` some, and not `complete`: more than were counted. */
+export interface Neighbourhood {
+  item: ItemNumber;
+  followers: number;
+  following: number;
+  mutual: number;
+  complete: boolean;
+  neighbours: Neighbour[];
 }
 
 /** The items that have waited for at least `since` seconds, and less than `until`. */

@@ -123,17 +123,17 @@ test("what needs a person is listed with its page, and nothing else", () => {
     demand: NOBODY,
   };
   const idle = [{ ...row, demand: SOMEBODY }, { ...row, items: DONE }, { ...row, state: "paused" }];
-  assert.deepEqual(concerns({ faults: 0, clients, items: { ...LEFT, quarantined: 0 }, demand: NOBODY }, idle, [], 0), []);
+  assert.deepEqual(concerns({ faults: 0, clients, items: { ...LEFT, quarantined: 0 }, demand: NOBODY, database_delay: 0.1 }, idle, [], 0), []);
   assert.deepEqual(
     concerns(
-      { faults: 1, clients: { ...clients, flagged: 2 }, items: LEFT, demand: NOBODY },
+      { faults: 1, clients: { ...clients, flagged: 2 }, items: LEFT, demand: NOBODY, database_delay: 0.4 },
       [...idle, row],
       [{ kind: "node", at: "2026-01-01T12:00:00Z" }, { kind: "node", at: "2026-01-01T10:00:00Z" }],
       Date.parse("2026-01-01T12:30:00Z"),
     ).map(({ text }) => text),
-    ["1 node gone in the last hour", "1 fault in the last hour", "2 flagged clients", "1 quarantined item", "nobody works on a"],
+    ["1 node gone in the last hour", "1 fault in the last hour", "the database is slow: 400 ms for a small change", "2 flagged clients", "1 quarantined item", "nobody works on a"],
   );
-  const calm = { faults: 0, clients, items: { ...LEFT, quarantined: 0 }, demand: NOBODY };
+  const calm = { faults: 0, clients, items: { ...LEFT, quarantined: 0 }, demand: NOBODY, database_delay: 0 };
   const both = concerns(calm, [row, { ...row, service: "b" }], [], 0);
   assert.deepEqual(both, [{ text: "nobody works on 2 services", path: ["services"], query: { state: "active" } }]);
   const spent = { pending: 1, clients: 1, active: 1, reasons: { budget: 1 } };

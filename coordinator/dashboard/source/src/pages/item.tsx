@@ -6,6 +6,7 @@ import { count, duration, NO_VALUE, plural } from "../format";
 import { JsonValue, PlainValue } from "../json";
 import { BucketLink, ItemLink } from "../links";
 import { type ItemNumber, itemNumber } from "../item_number";
+import { NeighboursCard } from "../neighbours";
 import { PageHead } from "../page_head";
 import { type Column, TableView } from "../table";
 import type { BucketRow, ItemPlace, ItemRow, ListedResult } from "../wire";
@@ -70,6 +71,7 @@ function ItemCards({ row, now, reload }: { row: ItemRow; now: number; reload(): 
           </Card>
         </div>
       </div>
+      <NeighboursCard item={row.item} name={row.key} />
       <Card title="Results" class="below">
         <ItemResults item={row.item} now={now} />
       </Card>

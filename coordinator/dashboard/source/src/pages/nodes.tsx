@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { TimeAgo, Badge, Card, Empty, Figure, Loading, Name } from "../components";
+import { SLOW_DATABASE_SECONDS } from "../concerns";
 import { knownRows, useApp, useNow, useRows, useTopic } from "../context";
 import { OperationButton, useHasRole } from "../dialog";
 import { bytes, count, duration, milliseconds, NO_VALUE, plural, rate } from "../format";
@@ -85,6 +86,7 @@ function nodeColumns(now: number, mayDrain: boolean): Column<NodeRow>[] {
     { title: "CPU", numeric: true, cell: (row) => `${row.cpu.toFixed(2)} cores` },
     { title: "Memory", numeric: true, cell: (row) => bytes(row.memory) },
     { title: "Loop late", numeric: true, cell: (row) => milliseconds(row.lag * 1000) },
+    { title: "Database", numeric: true, cell: (row) => <DatabaseDelay seconds={row.database_delay} /> },
     { title: "Lease", numeric: true, cell: (row) => leaseText(row, now) },
     { title: "Up since", numeric: true, cell: (row) => <TimeAgo time={row.started_at} now={now} /> },
     { title: "Version", numeric: true, wideOnly: true, cell: (row) => row.version },
@@ -97,6 +99,16 @@ function NodeName({ row }: { row: NodeRow }) {
     <b>
       <Name text={row.node} />
     </b>
+  );
+}
+
+/** How long a small change takes; a slow database is named so. */
+function DatabaseDelay({ seconds }: { seconds: number }) {
+  if (seconds === 0) return NO_VALUE;
+  return (
+    <>
+      {seconds >= SLOW_DATABASE_SECONDS && <Badge word="slow" tone="warn" />} {milliseconds(seconds * 1000)}
+    </>
   );
 }
 

@@ -157,7 +157,8 @@ function OverviewFigures({ overview, services }: { overview: Overview; services:
 function ServiceProgress({ services }: { services: FirstRows<ServiceRow> | null }) {
   const rows = useMemo(
     () =>
-      [...(services?.rows ?? [])]
+      (services?.rows ?? [])
+        .filter(({ items }, _, all) => items.total > 0 || all.length <= SHORT_LIST_ROWS)
         .sort((left, right) => unsettledItems(right) - unsettledItems(left))
         .slice(0, SHORT_LIST_ROWS),
     [services],
