@@ -17,7 +17,7 @@ export interface App {
   preferences: Preferences;
   toasts: Toasts;
   seenPages: SeenPages;
-  /** The heading of the page that is shown. */
+  /** The heading of the page that is shown; null where its `PageHead` is not drawn. */
   heading: Observable<string | null>;
 }
 

@@ -104,7 +104,8 @@ function PageTitle() {
   const trouble = troubleText(phase, away, address === "" ? ((overview?.data as Overview | undefined) ?? null) : null);
 
   useEffect(() => {
-    document.title = pageTitle(address === "" ? null : heading, trouble);
+    const shown = heading ?? document.querySelector("main h1")?.textContent ?? null;
+    document.title = pageTitle(address === "" ? null : shown, trouble);
   }, [address, heading, trouble]);
 
   return null;

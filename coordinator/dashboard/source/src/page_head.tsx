@@ -16,7 +16,10 @@ interface PageHeadProps {
 
 export function PageHead({ title, lead, back, children }: PageHeadProps) {
   const { heading } = useApp();
-  useEffect(() => heading.set(title), [heading, title]);
+  useEffect(() => {
+    heading.set(title);
+    return () => heading.set(null);
+  }, [heading, title]);
 
   return (
     <div class="page-head">

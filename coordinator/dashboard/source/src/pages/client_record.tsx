@@ -70,7 +70,7 @@ function hourLines(rows: readonly ClientHour[], end: number): [number[], ChartLi
 }
 
 const FAULT_COLUMNS: Column<ClientHour>[] = [
-  { title: "Hour", cell: ({ at }) => <time dateTime={at}>{dayAndTime(at)}</time> },
+  { title: "Hour", cell: ({ at }) => <time class="moment" dateTime={at}>{dayAndTime(at)}</time> },
   { title: "Service", cell: ({ service }) => <ServiceLink service={service} /> },
   { title: "Claims", numeric: true, cell: ({ claims }) => count(claims) },
   { title: "Given back", numeric: true, cell: ({ given_back }) => count(given_back) },
