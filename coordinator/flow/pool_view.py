@@ -39,10 +39,10 @@ from coordinator.store.claims import FRONT_BUCKETS
 LOOK_AT_EMPTY_POOL_AFTER = 2.0
 """Seconds after which an empty pool is looked at again though nothing was heard, in case a signal was lost."""
 
-BELIEVE_EMPTY_FOR = 0.1
+BELIEVE_EMPTY_FOR = 0.25
 """Seconds for which an empty pool is not looked at again for those that ask without waiting, unless something is heard.
 
-Nodes tell each other as seldom.  However often clients ask when there is nothing, it costs ten looks a second.
+Nodes tell each other sooner.  However often clients ask when there is nothing, it costs four looks a second.
 """
 
 
