@@ -20,6 +20,7 @@ from coordinator.observe.events import Events
 from coordinator.prepare import prepared_database
 from coordinator.services import load_plugins
 from coordinator.store import key_form, nodes
+from coordinator.store.faults import handle_loop_failure
 from coordinator.store.pool import Database
 from coordinator.store.warmup import warm_up
 
@@ -144,6 +145,7 @@ class Node:
     # Opening
 
     async def _open(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(handle_loop_failure)
         if self._dsn is None:
             prepared = await self._home.enter_async_context(prepared_database(self.settings))
             self._dsn, self.admin_token = prepared.dsn, prepared.admin_token

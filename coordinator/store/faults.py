@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
 import asyncpg
+import structlog
+
+log = structlog.get_logger()
 
 UNAVAILABLE_ERRORS = (
     OSError,
@@ -41,3 +48,16 @@ STORES_NOTHING_ERRORS = (
 
 SHARED_SESSION_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 """A server process that is not always the same one knows no prepared statement, or knows it already."""
+
+
+def handle_loop_failure(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Handle what the event loop was told, as usual; but of a connection that broke while nobody waited, quietly.
+
+    asyncpg may give up a statement, and the connection with it, and then fails the future of its answer.
+    """
+    failure, future = context.get("exception"), context.get("future")
+    broken = isinstance(failure, asyncpg.PostgresConnectionError | asyncpg.InterfaceError)
+    if broken and isinstance(future, asyncio.Future) and not isinstance(future, asyncio.Task):
+        log.debug("a connection broke while nobody waited for its answer", reason=str(failure))
+    else:
+        loop.default_exception_handler(dict(context))

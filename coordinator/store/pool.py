@@ -233,11 +233,19 @@ class Database:
         """
         async with self.connection() as connection:
             transaction = connection.transaction()
-            await transaction.start()
+            try:
+                await transaction.start()
+            except BaseException:
+                connection.terminate()  # it may have begun: nobody could end it
+                raise
             try:
                 yield connection
             except BaseException:
-                await transaction.rollback()
+                try:
+                    await transaction.rollback()
+                except BaseException:
+                    connection.terminate()
+                    raise
                 raise
 
             with _warnings_of(connection) as warnings:
