@@ -119,11 +119,12 @@ class RateLimit:
         left, at = self._left.get((caller, path), (float(self.requests), now))
         left = min(float(self.requests), left + (now - at) * self._per_second)
         wait = max(0.0, 1.0 - left) / self._per_second
-        self._left[caller, path] = (left - 1.0 if wait == 0 else left, now)
+        rest = left - 1.0 if wait == 0 else left
+        self._left[caller, path] = (rest, now)
 
         remaining = max(0, int(left) - 1)
         # A caller with none left waits until one is possible again, not until all are.
-        missing = max(0.0, 2.0 - left) if remaining == 0 else self.requests - left
+        missing = max(0.0, 1.0 - rest) if remaining == 0 else self.requests - rest
         headers = {
             f"{self._prefix}-limit": str(self.requests),
             f"{self._prefix}-remaining": str(remaining),

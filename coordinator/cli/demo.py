@@ -46,8 +46,17 @@ _STATS_INTERVAL = 1.0
 _OWN_DEFAULTS: dict[str, Any] = {"port": 0, "ops_port": 0, "log_level": "warning", "log_format": "console"}
 """Settings with another default than for `serve`."""
 
-_FIXED: dict[str, Any] = {"database": None, "processes": 1, "tls_cert": None, "tls_key": None}
-"""Settings that the demo does not take: it has a Postgres of its own, and speaks to itself."""
+_FIXED: dict[str, Any] = {
+    "database": None,
+    "processes": 1,
+    "tls_cert": None,
+    "tls_key": None,
+    "data": Path(tempfile.gettempdir()),
+}
+"""Settings that the demo does not take: it has a Postgres of its own, and speaks to itself.
+
+The folder is replaced once it is made; nobody's usual one is looked for, since an account may have none.
+"""
 
 
 def _demo(
@@ -82,7 +91,7 @@ def _demo(
 
     with _data_folder(data) as root:
         own = {name: value for name, value in _OWN_DEFAULTS.items() if name not in settings.model_fields_set}
-        settings = settings.model_copy(update={**own, **_FIXED, "data": root})
+        settings = settings.model_copy(update={**own, "data": root})
         if pace is None and not exit_:
             pace = 1.0
         finished = asyncio.run(_until_signal(settings, clients, pace, exit_))
@@ -91,9 +100,7 @@ def _demo(
         raise typer.Exit(130 if exit_ else 0)
 
 
-demo = with_settings(
-    _demo, without=tuple(_FIXED), defaults={**_OWN_DEFAULTS, "port": "a free one", "ops_port": "a free one"}
-)
+demo = with_settings(_demo, fixed=_FIXED, defaults={**_OWN_DEFAULTS, "port": "a free one", "ops_port": "a free one"})
 
 
 async def _until_signal(settings: Settings, clients: int, pace: float | None, exit_: bool) -> bool:

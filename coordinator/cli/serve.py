@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, get_type_hints
@@ -81,19 +81,23 @@ def _show(settings: Settings, json: AsJson = False) -> None:
 
 
 def with_settings(
-    command: Callable[..., None], without: Sequence[str] = (), defaults: Mapping[str, object] | None = None
+    command: Callable[..., None],
+    fixed: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
 ) -> Callable[..., None]:
     """Wrap a command so that it takes every setting as a flag, and `--config`, beside its own options.
 
-    Settings in `without` are no flags; `defaults` are those that the help tells, where they are not the usual ones.
+    Settings in `fixed` are no flags, and have these values whatever environment and files say; `defaults` are those
+    that the help tells, where they are not the usual ones.
     """
+    fixed = fixed or {}
     hints = get_type_hints(command, include_extras=True)
     own = {name: one for name, one in inspect.signature(command).parameters.items() if name != "settings"}
 
     def flagged(config: Path | None, **values: Any) -> None:
         rest = {name: values.pop(name) for name in own}
         flags = {name: value for name, value in values.items() if value != []}
-        command(Settings(config=config, **without_none(**flags)), **rest)
+        command(Settings(config=config, **without_none(**flags), **fixed), **rest)
 
     file = typer.Option("--config", metavar="FILE", help="TOML file with settings.")
     parameters = [_parameter("config", Annotated[Path | None, file], None)]
@@ -101,7 +105,7 @@ def with_settings(
     parameters += [
         _flag(name, field, (defaults or {}).get(name))
         for name, field in Settings.model_fields.items()
-        if name not in own and name not in without
+        if name not in own and name not in fixed
     ]
     flagged.__name__ = command.__name__
     flagged.__doc__ = command.__doc__

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from coordinator.client.checkers import UpstreamLimited
 from coordinator.client.http_pool import HttpResponse
+from coordinator.client.x_answers import LIMITS
+from coordinator.wording import duration
 
 _FIRST_WAIT = 1.0
 """Seconds to wait at least where a limit is spent, whatever its reset says; doubled while it stays spent."""
@@ -23,15 +25,45 @@ _LONGEST_WAIT = 86_400.0
 _EARLIEST_DATE = 100_000_000
 """Resets below this are seconds from now, above it seconds since 1970."""
 
+_LIMIT_REACHED = "its limit is reached"
+
 TOO_MANY = frozenset({420, 429})
 """The statuses of an answer that refuses a request for its limit."""
 
 
-class _Limit(NamedTuple):
-    """One limit as an answer tells it: requests left, and seconds until there are new ones; None where untold."""
+class ToldLimit(NamedTuple):
+    """One limit as an answer tells it; None where untold.
 
+    `name` begins the names of its headers, `requests` is how many it allows, `remaining` how many are left, and
+    `reset_in` the seconds until there are new ones.
+    """
+
+    name: str
+    requests: float | None
     remaining: float | None
     reset_in: float | None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no request is left."""
+        return self.remaining is not None and self.remaining <= 0
+
+    @property
+    def left(self) -> str:
+        """Words for how many requests are left, and when there are new ones."""
+        count = "none" if self.remaining is None or self.is_spent else f"{self.remaining:,.0f}"
+        new = "" if self.reset_in is None else f" (new ones in {duration(self.reset_in)})"
+        return f"{count} of {self._allowed} are left{new}"
+
+    @property
+    def spent(self) -> str:
+        """Words for why no request is taken now."""
+        return f"its limit of {self._allowed} is reached"
+
+    @property
+    def _allowed(self) -> str:
+        count = "the" if self.requests is None else f"{self.requests:,.0f}"
+        return f"{count} requests {LIMITS.get(self.name, f'that {self.name} tells')}"
 
 
 class Allowance:
@@ -62,6 +94,9 @@ class Allowance:
         self._answered = asyncio.Event()
         self._blocked_until: float | None = None
         self._least_wait = 0.0
+        self._why = ""
+        self.latest: list[ToldLimit] = []
+        """The limits that the latest answer told."""
 
     async def take(self) -> None:
         """Count one request; waits while only answers under way can tell whether the API takes another.
@@ -93,17 +128,18 @@ class Allowance:
         self.give_up()
         date = _date(reply.headers)
         now, dated = (self._wall(), False) if date is None else (date, True)
-        limits = list(_limits(reply.headers, now))
+        self.latest = limits = list(_limits(reply.headers, now))
         asked = _retry_after(reply.headers, now)
-        spent = [self._wait(limit, dated) for limit in limits if limit.remaining is not None and limit.remaining <= 0]
+        waits = [(self._wait(limit, dated), limit.spent) for limit in limits if limit.is_spent]
         if reply.status in TOO_MANY:
-            waits = spent + ([] if asked is None else [asked])
-            waits = waits or [self._wait(limit, dated) for limit in limits] or [self._window]
-            self._block(max(waits))
-            raise UpstreamLimited(self._seconds_blocked(), "its limit is reached")
+            if asked is not None:
+                waits.append((asked, max(waits)[1] if waits else _LIMIT_REACHED))
+            others = [self._wait(limit, dated) for limit in limits]
+            self._block(*max(waits, default=(max(others, default=self._window), _LIMIT_REACHED)))
+            raise UpstreamLimited(self._seconds_blocked(), self._why)
 
-        if spent:
-            self._block(max(spent))
+        if waits:
+            self._block(*max(waits))
         elif self._blocked_until is None and (limits or reply.status < 300):
             left = [limit.remaining for limit in limits if limit.remaining is not None]
             self._told = bool(left)
@@ -116,7 +152,7 @@ class Allowance:
         now = self._clock()
         if self._blocked_until is not None:
             if now < self._blocked_until:
-                raise UpstreamLimited(self._blocked_until - now, "its limit is reached")
+                raise UpstreamLimited(self._blocked_until - now, self._why)
             self._blocked_until = None
             self._left = 1  # one request finds out
 
@@ -125,32 +161,34 @@ class Allowance:
         if self._requests and not self._told and self._used >= self._requests:
             raise UpstreamLimited(self._began + self._window - now, "its limit is reached by our own count")
 
-    def _block(self, wait: float) -> None:
+    def _block(self, wait: float, why: str) -> None:
         """Take nothing for so many seconds, and for longer each time that this turns out to be too short."""
         if self._blocked_until is None:  # else the request was made before the block, and says nothing new
             self._least_wait = min(max(_FIRST_WAIT, 2 * self._least_wait), _LONGEST_LEAST_WAIT)
         until = self._clock() + min(max(wait, self._least_wait), _LONGEST_WAIT)
-        self._blocked_until = max(until, self._blocked_until or until)
+        if self._blocked_until is None or until > self._blocked_until:
+            self._blocked_until, self._why = until, why
         self._answered.set()
 
     def _seconds_blocked(self) -> float:
         return max(0.0, (self._blocked_until or 0.0) - self._clock())
 
-    def _wait(self, limit: _Limit, dated: bool) -> float:
+    def _wait(self, limit: ToldLimit, dated: bool) -> float:
         """Return the seconds until a limit is new; without a `Date` no longer than our own window."""
         if limit.reset_in is None:
             return self._window
         return limit.reset_in if dated else min(limit.reset_in, self._window)
 
 
-def _limits(headers: Mapping[str, str], now: float) -> Iterator[_Limit]:
+def _limits(headers: Mapping[str, str], now: float) -> Iterator[ToldLimit]:
     """Find all limits: every `…limit…-remaining` and `…limit…-reset`."""
     for prefix in dict.fromkeys(name.rpartition("-")[0] for name in headers if "limit" in name):
         remaining = _number(headers, f"{prefix}-remaining")
         reset = _number(headers, f"{prefix}-reset")
         if remaining is not None or reset is not None:
             since_1970 = reset is not None and reset >= _EARLIEST_DATE
-            yield _Limit(remaining, reset - now if reset is not None and since_1970 else reset)
+            reset_in = reset - now if reset is not None and since_1970 else reset
+            yield ToldLimit(prefix, _number(headers, f"{prefix}-limit"), remaining, reset_in)
 
 
 def _retry_after(headers: Mapping[str, str], now: float) -> float | None:

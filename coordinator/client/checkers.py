@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from coordinator.errors import ConfigError, CoordinatorError
+from coordinator.wording import duration
 
 Checker = Callable[[dict[str, Any], dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -37,7 +38,7 @@ class UpstreamLimited(CoordinatorError):
     """Raised when the outside API takes nothing for `retry_after` seconds; the items are checked after that."""
 
     def __init__(self, retry_after: float, why: str = "its limit is reached") -> None:
-        super().__init__(f"The outside API takes nothing for {retry_after:.0f} s: {why}.")
+        super().__init__(f"The outside API takes nothing for {duration(retry_after)}: {why}.")
         self.retry_after = retry_after
         self.why = why
 

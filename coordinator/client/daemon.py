@@ -62,6 +62,7 @@ class Daemon:
         self._registered = False
         self._turns = 0
         self._in_check = 0
+        self._failure: ConfigError | None = None
         self._beside: set[asyncio.Task[None]] = set()
 
         self._enrolling = asyncio.Lock()
@@ -98,6 +99,8 @@ class Daemon:
             if faults is None:
                 raise
             raise _first(faults) from None
+        if self._failure is not None:
+            raise self._failure
 
     async def _finish(self) -> None:
         """Stop asking, and give the items in check their grace."""
@@ -212,6 +215,7 @@ class Daemon:
             work.note_answer(hand, began)
             self._give_up(work, hand, str(failure))
         except ConfigError as failure:
+            self._failure = failure  # what ends the work may end this task while it waits for the server
             await self._release_all(str(failure))
             raise
         except Exception as failure:
@@ -261,7 +265,7 @@ class Daemon:
     def _give_up(self, work: ServiceWork, hand: ItemInHand, why: str, *, is_fault: bool = False) -> None:
         """Leave an item unsettled: it goes back with the rest of its bucket; `is_fault` if it is the checker's."""
         item, key = hand.item["item"], hand.item.get("key")
-        log.warning("%s: item %s (%s) cannot be checked: %s", work.service, item, key, why)
+        work.failures.line(f"item {item} ({key}) cannot be checked: {why}")
         hand.bucket.skip(item, why if is_fault else "")
 
     def _wait_out(self, work: ServiceWork, seconds: float | None, why: str) -> None:
@@ -313,6 +317,8 @@ class Daemon:
         finally:
             for task in self._beside:
                 task.cancel()
+            for work in self._works:
+                work.failures.flush()
 
     def _resume(self, work: ServiceWork) -> None:
         idle = not work.waiting and work.pause.admits() and not self._stopping.is_set()

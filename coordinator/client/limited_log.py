@@ -1,4 +1,4 @@
-"""Lines of others passed on to the log, a bounded number of them."""
+"""Lines of the log of which there may be any number: those of a program, or of items that cannot be checked."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from coordinator.client.spool import Spool
 from coordinator.errors import ConfigError, CoordinatorError
 from coordinator.wire.client import Hello, OfferedServices, ServiceCard, Services, Welcome
 from coordinator.wire.frames import PROTOCOL
+from coordinator.wording import duration
 
 MAX_CLOCK_DIFFERENCE = 60.0
 """Seconds; an answer may be some seconds under way, and TLS and tokens bear a minute."""
@@ -121,7 +122,7 @@ async def look_at_checker(service: str, checker: Checker, profile: dict[str, Any
         said = await probe(profile)
         ok = True
     except UpstreamLimited as limit:
-        said, ok = f"accepts the token, but {limit}", True
+        said, ok = f"accepts the token, but takes nothing for {duration(limit.retry_after)}: {limit.why}", True
     except UpstreamOut as out:
         said, ok = f"does not work now: {out}", False
     except CoordinatorError as failure:
@@ -199,5 +200,5 @@ def _clock(whose: str, date: str) -> Finding:
     return Finding(
         subject,
         False,
-        f"This machine's clock is {abs(ahead):.0f} s {direction} that of {whose}: set one of them right.",
+        f"This machine's clock is {duration(abs(ahead))} {direction} that of {whose}: set one of them right.",
     )

@@ -16,6 +16,7 @@ from coordinator.client.bucket_stream import BucketStream
 from coordinator.client.causes import cause_of
 from coordinator.client.checkers import Checker, CheckFailed, NoResultInTime, ProgramDied, UpstreamOut
 from coordinator.client.held_bucket import HeldBucket
+from coordinator.client.limited_log import LimitedLog
 from coordinator.client.upstream_pause import UpstreamPause
 from coordinator.wording import counted
 
@@ -58,7 +59,7 @@ class ServiceWork:
 
     `profile` is sent with the join, and given to the checker.  `item_timeout` is in seconds; None for a checker that
     watches the time itself.  `answered` counts the checks that had an answer, and
-    `last_answered` is the item of the latest.
+    `last_answered` is the item of the latest; `failures` is the log of items that cannot be checked.
     """
 
     service: str
@@ -73,6 +74,7 @@ class ServiceWork:
 
     def __post_init__(self) -> None:
         self.pause = UpstreamPause(self.service)
+        self.failures = LimitedLog(self.service)
         self._no_outage_until = 0.0
 
     def add(self, bucket: HeldBucket) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from coordinator.client.backoff import Backoff
+from coordinator.wording import duration
 
 log = logging.getLogger("coordinator.client")
 
@@ -86,7 +87,7 @@ class UpstreamPause:
         seconds = max(seconds, _MIN_LIMIT)
         news = self.seconds <= 0 or seconds > self.seconds + _REPORT_AGAIN_MARGIN
         self._pause(max(self.seconds, seconds))
-        if news and self._say(f"the outside API takes no more for {seconds:.0f} s: {why}"):
+        if news and self._say(f"the outside API takes no more for {duration(seconds)}: {why}"):
             self._limit_told = True
         return seconds if news else None
 
@@ -104,7 +105,7 @@ class UpstreamPause:
             self.out_since = began
             self._say(f"the outside API is out: {why}. Trying again in {seconds:.0f} s, then less often", now=True)
         else:
-            self._say(f"the outside API is still out, for {self.out_for:.0f} s now: {why}")
+            self._say(f"the outside API is still out, for {duration(self.out_for)} now: {why}")
 
         self._pause(seconds)
         return seconds
@@ -114,7 +115,7 @@ class UpstreamPause:
         if began < self._paused_at:
             return
         if self.out_since is not None:
-            self._say(f"the outside API works again, after {self.out_for:.0f} s", now=True)
+            self._say(f"the outside API works again, after {duration(self.out_for)}", now=True)
         elif self._limit_told:
             log.info("%s: the outside API takes requests again", self._service)
 

@@ -106,10 +106,24 @@ BY_STATUS: tuple[Row, ...] = (
 """The answers without a code that is known, if they are JSON; those of other statuses from 500 on are outages."""
 
 PROTECTED = Row(401, None, Meaning.HIDDEN, "The account is protected.")
-"""The answer with the body `{"request": …, "error": "Not authorized."}`: it is about the account that was asked for."""
+"""The answer with the body `{"request": …, "error": "Not authorized."}`.
+
+It is about the account that was asked for, unless accounts are refused so that everyone may see.
+"""
 
 NO_JSON = Row(200, None, Meaning.OUT, "A page came instead of the API's answer.")
 """An answer of any status that is no JSON object: something between here and the API has sent it."""
+
+LIMITS = {
+    "x-rate-limit": "in 15 minutes",
+    "x-user-limit-24hour": "a day for the token's account",
+    "x-app-limit-24hour": "a day for the token's app",
+}
+"""The limits that any answer may tell: how the names of its three headers begin, and what its requests are.
+
+`…-limit` has how many requests there are, `…-remaining` how many are left, `…-reset` when there are new ones, in
+seconds since 1970.
+"""
 
 _code_rows = {row.code: row for row in BY_CODE}
 _status_rows = {row.status: row for row in BY_STATUS}
@@ -120,6 +134,7 @@ _MARKED_FINAL = {"client-forbidden": _code_rows[453], "usage-capped": _code_rows
 class AnswerRead(NamedTuple):
     """The meaning of one answer; `why` is for the volunteer, `found` is the body if it is a JSON object."""
 
+    status: int
     meaning: Meaning
     why: str
     found: dict[str, Any]
@@ -132,12 +147,12 @@ def read_answer(reply: HttpResponse) -> AnswerRead:
     except msgspec.MsgspecError:
         too_many = reply.status in (420, 429)
         row = _status_rows[429] if too_many else NO_JSON
-        return AnswerRead(row.meaning, f"{row.sentence} ({_said(reply, {})})", {})
+        return AnswerRead(reply.status, row.meaning, f"{row.sentence} ({_said(reply, {})})", {})
 
     if 200 <= reply.status < 300 and "errors" not in found:
-        return AnswerRead(Meaning.FOUND, "", found)
+        return AnswerRead(reply.status, Meaning.FOUND, "", found)
     row = _row(reply.status, found)
-    return AnswerRead(row.meaning, f"{row.sentence} ({_said(reply, found)})", found)
+    return AnswerRead(reply.status, row.meaning, f"{row.sentence} ({_said(reply, found)})", found)
 
 
 def _row(status: int, found: Mapping[str, Any]) -> Row:

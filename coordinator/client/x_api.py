@@ -17,7 +17,7 @@ from typing import Any
 from coordinator.client.allowance import Allowance
 from coordinator.client.checkers import CheckFailed, UpstreamLimited, UpstreamOut
 from coordinator.client.http_pool import HttpPool, HttpResponse
-from coordinator.client.x_answers import AnswerRead, Meaning, read_answer
+from coordinator.client.x_answers import PROTECTED, AnswerRead, Meaning, read_answer
 from coordinator.errors import ConfigError
 
 BASE_URL = "https://api.twitter.com"
@@ -67,6 +67,8 @@ class XApi:
         self._allowances: dict[str, Allowance] = {}
         self._has_answered = False
         self._refused: set[str] = set()
+        self._hidden = REFUSED_ACCOUNTS
+        """Accounts in a row that were not shown to the token, by answers that may be about the token itself."""
         self.date: str | None = None
 
     async def get(self, path: str, query: Mapping[str, str], account: str) -> dict[str, Any] | None:
@@ -80,6 +82,43 @@ class XApi:
             CheckFailed: it refuses this request.
             ConfigError: it refuses all of this client's requests.
         """
+        verdict = await self._ask(path, query)
+        if verdict.meaning is Meaning.HIDDEN and verdict.status == PROTECTED.status:
+            self._hidden += 1
+            if self._hidden > REFUSED_ACCOUNTS:
+                await self._check_token(path, query, account)
+        elif verdict.meaning in (Meaning.FOUND, Meaning.MISSING):
+            self._hidden = 0
+        return self._judge(verdict, account)
+
+    async def probe(self, path: str, query: Mapping[str, str]) -> str:
+        """Make one request for an account that everyone may see; say what came of it, and how many are left.
+
+        Raises:
+            UpstreamLimited, UpstreamOut, CheckFailed, ConfigError: as `get` does.
+        """
+        verdict = await self._ask(path, query)
+        if verdict.meaning is Meaning.HIDDEN:
+            raise ConfigError(f"The API does not even show the account {PROBED_ACCOUNT} to the token: {verdict.why}")
+        self._judge(verdict, PROBED_ACCOUNT)
+        left = [limit.left for limit in self._allowances[path].latest if limit.remaining is not None]
+        return "; ".join([f"{self._base_url} accepts the token", *left])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    async def _check_token(self, path: str, query: Mapping[str, str], account: str) -> None:
+        """Find out by an account that everyone may see whether it is the token to which nothing is shown.
+
+        Raises:
+            ConfigError: it is.
+        """
+        await self.probe(path, {name: PROBED_ACCOUNT if value == account else value for name, value in query.items()})
+        self._hidden = 0
+
+    async def _ask(self, path: str, query: Mapping[str, str]) -> AnswerRead:
+        """Make one request; raises UpstreamLimited, UpstreamOut and ConfigError as `get` does."""
         allowance = self._allowances.setdefault(path, Allowance(*self._limit))  # limits are for each endpoint
         await allowance.take()
         try:
@@ -94,20 +133,7 @@ class XApi:
         if verdict.meaning is Meaning.OUT:
             self._check_address(reply, verdict, path)
             raise UpstreamOut(verdict.why, retry_after)
-        return self._judge(verdict, account)
-
-    async def probe(self, path: str, query: Mapping[str, str]) -> str:
-        """Make one request, and say what came of it.
-
-        Raises:
-            UpstreamLimited, UpstreamOut, CheckFailed, ConfigError: as `get` does.
-        """
-        await self.get(path, query, PROBED_ACCOUNT)
-        return f"{self._base_url} accepts the token"
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.close()
+        return verdict
 
     def _judge(self, verdict: AnswerRead, account: str) -> dict[str, Any] | None:
         """Return what was found, or raise what the answer means."""

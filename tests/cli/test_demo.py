@@ -16,6 +16,11 @@ from coordinator.cli.demo_view import DemoProgress, render_progress, render_summ
 from coordinator.cli.demo_volunteers import Workplace, daemon_command
 from tests.cli.conftest import Run
 
+NAMELESS = 54321
+HAS_POSTGRES = (
+    f"from coordinator.embedded.account import PostgresAccount as A; A('nameless', {NAMELESS}).passwd_entry()"
+)
+
 
 def stats(**numbers: Any) -> dict[str, Any]:
     return {"services": [{"service": "dm_check", **numbers}, {"service": "other", "waiting": 5}]}
@@ -55,14 +60,28 @@ def test_each_daemon_is_someone_else() -> None:
     assert not any(word.startswith("follower_check={") for word in command)
 
 
-def demo(tmp_path: Path, *words: str, **environment: str) -> str:
-    """Run the command to its end; returns its output, and checks that nothing is left of its folder."""
-    done = subprocess.run(
+def account() -> dict[str, Any]:
+    """The account without a name, where the tests may become it and it can have a Postgres; else their own."""
+    nameless: dict[str, Any] = {"user": NAMELESS, "group": NAMELESS, "extra_groups": []}
+    try:
+        subprocess.run([sys.executable, "-c", HAS_POSTGRES], check=True, capture_output=True, cwd="/", **nameless)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"cwd": "/", **nameless}
+
+
+def demo(*words: str, **environment: str) -> str:
+    """Run the command to its end without a home folder, and as an account without a name if the tests run as root.
+
+    Returns its output, and checks that nothing is left of its folder.
+    """
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-m", "coordinator", "demo", "--exit", *words],
         capture_output=True,
         text=True,
         timeout=170,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp", "HOME": str(tmp_path), **environment},
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp", **environment},
+        **account(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     root = next(word for word in done.stdout.split() if "coordinator-demo-" in word)
@@ -72,12 +91,12 @@ def demo(tmp_path: Path, *words: str, **environment: str) -> str:
 
 @pytest.mark.timeout(180)
 @pytest.mark.long
-def test_the_whole_ends_with_a_summary_and_has_the_settings_of_serve(tmp_path: Path) -> None:
+def test_the_whole_ends_with_a_summary_and_has_the_settings_of_serve() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     ignored = {"COORDINATOR_DATABASE": "postgresql://nobody@127.0.0.1:9/none", "COORDINATOR_DATA": "/proc/none"}
-    said = demo(tmp_path, "--clients", "4", "--registration", "token", COORDINATOR_PORT=str(port), **ignored)
+    said = demo("--clients", "4", "--registration", "token", COORDINATOR_PORT=str(port), **ignored)
     assert f"Dashboard: http://127.0.0.1:{port}/" in said
     assert "dm_check" in said
     assert "1,988" in said
@@ -85,8 +104,8 @@ def test_the_whole_ends_with_a_summary_and_has_the_settings_of_serve(tmp_path: P
 
 @pytest.mark.timeout(180)
 @pytest.mark.long
-def test_at_its_usual_pace_daemons_come_and_go_and_the_one_that_cheats_is_caught(tmp_path: Path) -> None:
-    said = " ".join(demo(tmp_path, "--pace", "1").split())
+def test_at_its_usual_pace_daemons_come_and_go_and_the_one_that_cheats_is_caught() -> None:
+    said = " ".join(demo("--pace", "1").split())
     for sentence in (
         "demo-1 leaves",
         "demo-1 is back",

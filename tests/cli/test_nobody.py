@@ -43,7 +43,7 @@ OWN = {
     "db upgrade": (["--backup", "/nowhere/file"], 2, ASK_FOR_A_FOLDER),
     "db distribute": ([], 2, ASK_FOR_A_FOLDER),
     "db sql": ([], 0, "CREATE TABLE"),
-    "demo": (["--clients", "0"], 2, "--clients"),  # it makes a folder of its own
+    "demo": (["--log-level", "x"], 2, "log_level"),  # it makes a folder of its own, so that its settings are read
 }
 """The commands that are no requests: with which words, which exit code, and what they say."""
 

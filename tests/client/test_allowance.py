@@ -202,3 +202,54 @@ async def test_a_request_without_an_answer_is_not_waited_for() -> None:
     await asyncio.sleep(0)
     allowance.give_up()
     await waiting
+
+
+@pytest.mark.parametrize(
+    ("headers", "left", "why"),
+    [
+        (
+            {"x_rate_limit_limit": 180, "x_rate_limit_remaining": 179, "x_rate_limit_reset": NOW + 900},
+            "179 of 180 requests in 15 minutes are left (new ones in 15 min)",
+            None,
+        ),
+        (
+            {
+                "x_app_limit_24hour_limit": 5000,
+                "x_app_limit_24hour_remaining": 0,
+                "x_app_limit_24hour_reset": NOW + 17_280,
+            },
+            "none of 5,000 requests a day for the token's app are left (new ones in 4 h 48 min)",
+            "its limit of 5,000 requests a day for the token's app is reached",
+        ),
+        (
+            {"x_user_limit_24hour_remaining": 3},
+            "3 of the requests a day for the token's account are left",
+            None,
+        ),
+        (
+            {"ratelimit_limit": 9, "ratelimit_remaining": 0, "ratelimit_reset": 40},
+            "none of 9 requests that ratelimit tells are left (new ones in 40 s)",
+            "its limit of 9 requests that ratelimit tells is reached",
+        ),
+    ],
+)
+async def test_each_limit_is_told_in_words(headers: dict[str, Any], left: str, why: str | None) -> None:
+    clock = Clock(wrong=3600.0)
+    allowance = clock.allowance()
+    await allowance.take()
+    allowance.learn(clock.reply(200, **headers, retry_after=0))
+    assert [limit.left for limit in allowance.latest] == [left]
+    if why is not None:
+        with pytest.raises(UpstreamLimited) as limited:
+            await allowance.take()
+        assert limited.value.why == why
+
+
+async def test_the_limit_that_is_spent_for_longest_is_named() -> None:
+    clock = Clock()
+    allowance = clock.allowance()
+    await allowance.take()
+    short: dict[str, Any] = {"x_rate_limit_limit": 180, "x_rate_limit_remaining": 0, "x_rate_limit_reset": NOW + 60}
+    long = {"x_app_limit_24hour_limit": 50, "x_app_limit_24hour_remaining": 0, "x_app_limit_24hour_reset": NOW + 7200}
+    with pytest.raises(UpstreamLimited, match="takes nothing for 2 h: its limit of 50 requests a day"):
+        allowance.learn(clock.reply(429, **{**short, **long}, retry_after=7201))

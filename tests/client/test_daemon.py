@@ -18,11 +18,15 @@ from coordinator.cli.work import work
 from coordinator.client import SessionEnded, UpstreamLimited
 from coordinator.client.backoff import Backoff
 from coordinator.client.checker_program import CheckerProgram, ProgramFailed
+from coordinator.client.checkers import CheckFailed
 from coordinator.client.daemon import Daemon
+from coordinator.client.limited_log import LINES
 from coordinator.client.service_work import ServiceWork
+from coordinator.errors import ConfigError
 
 from .conftest import NewClient
 from .scripted import Peer, ScriptedServer
+from .trouble import logged
 
 Record = dict[str, Any]
 
@@ -115,6 +119,47 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
     (line,) = [one for one in caplog.records if "cannot be checked" in one.getMessage()]
     assert line.getMessage() == "dm_check: item 2 (key2) cannot be checked: RuntimeError: no"
     assert line.exc_info is None  # one line, and no traceback
+
+
+async def test_many_faulty_items_are_some_lines(
+    server: ScriptedServer, new_client: NewClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(item: Record, profile: Record) -> Record:
+        raise CheckFailed("not for me")
+
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", failing)])
+    async with running(daemon):
+        peer = await enrolled(server, "dm_check")
+        await peer.asked(await peer.read("ask"))
+        await peer.bucket("b", 1, *range(1, 181))
+        message = await peer.read("ask", "submit", "release")
+        while message["type"] == "ask":
+            await peer.asked(message)
+            message = await peer.read("ask", "submit", "release")
+        peer.carry_on()
+
+    lines = [line for line in caplog.messages if "cannot be checked" in line]
+    assert len(lines) == LINES
+    assert lines[0].endswith("cannot be checked: not for me")
+    assert f"dm_check: {180 - LINES} more lines were left out" in caplog.messages
+
+
+async def test_why_it_cannot_work_is_told_though_the_server_takes_nothing_back(
+    server: ScriptedServer, new_client: NewClient
+) -> None:
+    async def misconfigured(item: Record, profile: Record) -> Record:
+        raise ConfigError("The token is wrong.")
+
+    daemon = Daemon(new_client(), [ServiceWork("dm_check", misconfigured)], concurrency=1, stop_grace=0.05)
+    task = asyncio.create_task(daemon.run())
+    peer = await enrolled(server, "dm_check")
+    await peer.asked(await peer.read("ask"))
+    with logged("left unfinished") as told:
+        await peer.bucket("b", 1, 1)
+        await told.wait()  # the release has had no answer until now
+    peer.carry_on()
+    with pytest.raises(ConfigError, match="The token is wrong"):
+        await task
 
 
 async def test_an_item_that_takes_too_long_goes_back(

@@ -149,6 +149,7 @@ async def test_the_limit_of_the_day_is_kept(node: Server, admin: Admin, standin:
         (ApiFault.of(401, 89, "Invalid or expired token."), "The token is invalid or has expired"),
         (ApiFault.of(403, 453, "You currently have access to a subset."), "access level is too low"),
         (ApiFault(401, {}), "refused the requests for 10 accounts in a row"),
+        (ApiFault(401, {"error": "Not authorized."}), "does not even show the account X to the token"),
     ],
 )
 async def test_what_is_about_the_volunteer_ends_the_daemon(

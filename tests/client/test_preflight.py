@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from coordinator.client.checkers import close_checker
+from coordinator.client.preflight import look_at_checker
 from coordinator.client.profile_check import fault_of_profile
+from coordinator.client.x_api import dm_check
 from coordinator.standin import StandIn
 from coordinator.standin_troubles import ApiFault
 from tests.conftest import StartServer
@@ -159,13 +163,32 @@ async def test_the_api(check: Check, node: Server, standin: StandIn) -> None:
     standin.troubles.refusing = ApiFault.of(429, 88, "Rate limit exceeded.", {"retry-after": "60"})
     code, lines = await check(node.url)
     assert code == 0
-    assert "accepts the token, but The outside API takes nothing for 60 s" in "".join(lines)
+    assert "accepts the token, but takes nothing for 60 s: its limit is reached" in "".join(lines)
 
     standin.troubles.refusing, standin.troubles.down = None, 503
     assert "does not work now: A page came instead of the API's answer. (503" in await check.wrong(node.url)
     standin.troubles.down = None
     check.profile = []
     assert "dm_check needs a profile like" in "".join((await check(node.url))[1])
+
+
+async def test_how_many_requests_are_left_of_each_limit(standin: StandIn) -> None:
+    standin.troubles.daily = 2
+    async with AsyncExitStack() as stack:
+        checker = dm_check(standin.url, "t")
+        stack.push_async_callback(close_checker, checker)
+        said = []
+        for _ in range(3):
+            api, clock = await look_at_checker("dm_check", checker, {"source": "me"})
+            assert (api.ok, clock.ok) == (True, True)
+            said.append(api.text)
+
+    accepts, spent = f"{standin.url} accepts the token; ", "2 requests a day for the token's app"
+    assert said == [
+        f"{accepts}1 of {spent} are left (new ones in 12 h)",
+        f"{accepts}none of {spent} are left (new ones in 12 h)",
+        f"accepts the token, but takes nothing for 12 h: its limit of {spent} is reached",
+    ]
 
 
 async def test_the_proxy(check: Check, node: Server) -> None:
@@ -187,4 +210,4 @@ async def test_the_clock(check: Check, node: Server, standin: StandIn, clock: fl
     standin.troubles.clock = clock
     line = await check.wrong(node.url)
     assert words in line
-    assert "s clock is 3" in line
+    assert "s clock is 1 h" in line or "s clock is 60 min" in line

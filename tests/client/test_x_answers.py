@@ -80,17 +80,25 @@ async def test_accounts_that_show_nothing_are_results(standin: StandIn) -> None:
         assert await outcomes(standin) == [{"dm": "UNKNOWN"}, {"missing": True}, {"missing": True}]
         setattr(standin.troubles, switch, ())
     assert PROTECTED.status == 401
-    assert standin.answers.keys() == {401, 403}
+    assert standin.answers == {200: 3, 401: 3, 403: 6}  # three are for an account that everyone may see
 
 
 async def test_protected_accounts_alone_never_end_a_checker(standin: StandIn) -> None:
-    """A token that is refused has a code; a row of protected accounts is just that."""
+    """An account that everyone may see is asked for now and then, and tells that it is not the token."""
     keys = [f"account{n}" for n in range(3 * REFUSED_ACCOUNTS)]
     standin.troubles.protected = set(keys)
     check = dm_check(standin.url, "t")
     found = [await check({"item": n, "key": key}, PROFILE) for n, key in enumerate(keys)]
     assert found == [{"dm": "UNKNOWN"}] * len(keys)
+    assert standin.answers == {401: len(keys), 200: 3}
     await check.close()
+
+
+async def test_a_token_that_is_shown_nothing_settles_nothing(standin: StandIn) -> None:
+    standin.troubles.refusing = ApiFault(401, {"request": "/x", "error": "Not authorized."})
+    for failure in await outcomes(standin):
+        assert type(failure) is ConfigError
+        assert "does not even show the account X to the token: The account is protected. (401: Not" in str(failure)
 
 
 async def test_a_refusal_of_every_account_ends_the_checker(standin: StandIn) -> None:
