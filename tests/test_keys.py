@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import dashboard
 from coordinator.keys import KeyForm, canonical, canonical_of_all, compared, read_key
 
 ADA = [
@@ -46,6 +49,12 @@ def test_handles_are_the_same_however_they_are_written(written: str) -> None:
     assert shown.lower() == "ada"
     assert compared(key) == "ada"
     assert canonical(written, "handle") == "ada"
+
+
+def test_the_browser_compares_keys_in_the_same_way() -> None:
+    cases = Path(dashboard.__file__).parent / "source" / "tests" / "item_keys.json"
+    for written, handle, exact in json.loads(cases.read_text()):
+        assert (canonical(written, "handle"), canonical(written, "exact")) == (handle, exact)
 
 
 @pytest.mark.parametrize("written", NOT_ADA)

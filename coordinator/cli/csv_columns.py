@@ -13,7 +13,10 @@ from typing import NamedTuple
 from coordinator.errors import ConfigError
 
 KEY_NAMES = ("key", "screen_name", "username", "handle", "account")
-"""The names by which a column, or a field of JSON Lines, is known to be the key; the first that is there counts."""
+"""The names by which a column, or a field of JSON Lines, is known to be the key; the first that is there counts.
+
+A column may have its name in any case, a field of JSON has it as it stands here.
+"""
 
 DELIMITERS = (",", ";", "\t", "|")
 """Delimiters that are recognised; any other one has to be named."""
@@ -73,9 +76,8 @@ def delimiter_of_header(line: str, key: str | None) -> tuple[str, bool]:
     Raises:
         ConfigError: there is no such column, or more than one delimiter makes one.
     """
-    wanted = KEY_NAMES if key is None else (key,)
     readings = {delimiter: _cells(line, delimiter) for delimiter in DELIMITERS}
-    readings = {delimiter: names for delimiter, names in readings.items() if not set(names).isdisjoint(wanted)}
+    readings = {delimiter: names for delimiter, names in readings.items() if _place_of_key(names, key) is not None}
     if not readings:
         raise no_key_column(line, key)
     if all(len(names) == 1 for names in readings.values()):
@@ -112,12 +114,12 @@ def header_columns(names: Sequence[str], key: str | None, line: str, delimiter: 
     if len(set(named)) != len(named):
         raise ConfigError(f"The header line names a column twice: {', '.join(names)}.")
 
-    found = next((name for name in ([key] if key is not None else KEY_NAMES) if name in names), None)
-    if found is None:
+    place = _place_of_key(names, key)
+    if place is None:
         raise no_key_column(line, key)
-    if found != "key" and "key" in names:
-        raise ConfigError(f"With {found!r} as the key, the column 'key' would be a second one; rename it.")
-    return Columns(names, names.index(found), delimiter, undecided)
+    if names[place] != "key" and "key" in names:
+        raise ConfigError(f"With {names[place]!r} as the key, the column 'key' would be a second one; rename it.")
+    return Columns(names, place, delimiter, undecided)
 
 
 def unnamed_columns(line: str, delimiter: str, undecided: bool) -> Columns:
@@ -138,6 +140,17 @@ def no_key_column(line: str, key: str | None) -> ConfigError:
 def named(delimiter: str) -> str:
     """Return a delimiter as people read it."""
     return "tab" if delimiter == "\t" else f'"{delimiter}"'
+
+
+def _place_of_key(names: Sequence[str], key: str | None) -> int | None:
+    """Find the column that is the key: the one that is named `key`, by default one of `KEY_NAMES` in any case."""
+    if key is not None:
+        return names.index(key) if key in names else None
+    lower = [name.lower() for name in names]
+    for name in KEY_NAMES:
+        if name in lower:
+            return (names if name in names else lower).index(name)
+    return None
 
 
 def _doubtful(line: str, delimiters: Sequence[str]) -> ConfigError:

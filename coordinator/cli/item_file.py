@@ -23,9 +23,10 @@ from coordinator.cli.csv_columns import (
     separator_line,
     unnamed_columns,
 )
-from coordinator.cli.line_reader import MAX_LINE_BYTES, ByteSource, LineReader
+from coordinator.cli.line_reader import MAX_LINE_BYTES, NOT_TEXT, ByteSource, LineReader
 from coordinator.errors import ConfigError
 from coordinator.wire.codec import forbidden
+from coordinator.wording import counted
 
 MAX_RECORD_CHARACTERS = MAX_LINE_BYTES
 """Characters of one record over all its lines; one item may have less than a tenth of it on the server."""
@@ -36,6 +37,13 @@ LINES_TO_LOOK_AT = 20
 Format = Literal["csv", "jsonl"]
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_CSV_FAULTS = (
+    ("expected after", "{} was expected behind a quoted cell"),
+    ("unexpected end of data", "a quote that does not end"),
+    ("new-line character seen", "a carriage return that ends no line"),
+)
+"""Words of `csv` for what is wrong with a record, and those by which it is told; {} is the delimiter."""
+
 _encode_item = msgspec.json.Encoder().encode
 _decode_record = msgspec.json.Decoder().decode
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -115,10 +123,15 @@ class ItemFile:
         return self._json_lines() if self._format == "jsonl" else self._csv()
 
     def _first_line(self) -> _FileLine | None:
-        """Pass over empty lines; return the next one, which is read once more, or None at the end of the file."""
+        """Pass over empty lines; return the next one, which is read once more, or None at the end of the file.
+
+        Raises:
+            ConfigError: it is no line of a text.
+        """
         while (first := self._line()) is not None and not first.text.strip():
             pass
         if first is not None:
+            _refuse_no_text(first.text)
             self._reread.append(first)
         return first
 
@@ -146,6 +159,8 @@ class ItemFile:
             text = raw.decode()
         except UnicodeDecodeError:
             text, fault = raw.decode(errors="replace"), fault or "not UTF-8"
+        if self._lines.was_utf16 and NOT_TEXT in text:
+            fault = fault or "not UTF-16"
 
         return _FileLine(self._number, text, fault)
 
@@ -210,7 +225,8 @@ class ItemFile:
                     return
                 if row:
                     _refuse_doubtful(row, columns)
-                    yield _from_row(row, columns.names, columns.key, self._record[0].number)
+                    if (item := _from_row(row, columns.names, columns.key, self._record[0].number)) is not None:
+                        yield item
 
             except (_Rejected, csv.Error) as why:
                 first = self._record[0]
@@ -218,13 +234,16 @@ class ItemFile:
                 self._reread.extendleft(reversed(self._record[1:]))
                 # The reader forgets what it has read of a record when it is asked for the next.
                 reader = csv.reader(self._csv_lines(), strict=True, delimiter=columns.delimiter)
-                yield RejectedRecord(first.number, None, str(why))
+                yield RejectedRecord(first.number, None, _in_words(why, columns.delimiter))
 
     def _plain_rows(self, columns: Columns) -> Iterator[ParsedItem | RejectedRecord]:
         """Read blocks of lines in which nothing is quoted, several times as fast as line by line.
 
-        It stops before a block that has anything else than rows, or no whole line, or may have other columns.
+        It stops before a block that has anything else than rows, or no whole line, or may have other columns; in a file
+        of which lines may be no UTF-16, at once.
         """
+        if self._lines.was_utf16:
+            return
         names, key_at = columns.names, columns.key
         while block := self._lines.block():
             try:
@@ -239,7 +258,8 @@ class ItemFile:
             for number, row in enumerate(rows, self._number + 1):
                 if row:
                     try:
-                        yield _from_row(row, names, key_at, number)
+                        if (item := _from_row(row, names, key_at, number)) is not None:
+                            yield item
                     except _Rejected as why:
                         yield RejectedRecord(number, None, str(why))
             self._number += len(rows)
@@ -271,8 +291,24 @@ class ItemFile:
         try:
             names = next(csv.reader(self._csv_lines(), strict=True, delimiter=delimiter))
         except (csv.Error, _Rejected) as failure:
-            raise ConfigError(f"The header line cannot be read: {failure}.") from None
+            raise ConfigError(f"The header line cannot be read: {_in_words(failure, delimiter)}.") from None
         return header_columns(names, self._key, first, delimiter, undecided)
+
+
+def _refuse_no_text(first: str) -> None:
+    """Check that a first line can be one of JSON Lines or of a CSV.
+
+    Raises:
+        ConfigError: it cannot; the message says what to do.
+    """
+    if "\0" in first:
+        raise ConfigError("The first line has U+0000, which no text has: save a table as CSV, in UTF-8.")
+    if first.strip() == "[" or first.lstrip().startswith("[{"):
+        raise ConfigError(
+            "This is one JSON array: JSON Lines were expected, with an object a line, as `jq -c .[]` writes them."
+        )
+    if "\r" in first.rstrip("\r\n") and '"' not in first:
+        raise ConfigError("The lines end in a carriage return alone: save the text with usual line ends.")
 
 
 def _rows_of(block: bytes, columns: Columns) -> list[list[str]] | None:
@@ -301,11 +337,24 @@ def _refuse_doubtful(row: list[str], columns: Columns) -> None:
         )
 
 
-def _from_row(row: list[str], names: Sequence[str], key_at: int, number: int) -> ParsedItem:
+def _in_words(failure: Exception, delimiter: str) -> str:
+    """Return why a record cannot be read, in words for the one whose file it is."""
+    for said, words in _CSV_FAULTS:
+        if isinstance(failure, csv.Error) and said in str(failure):
+            return words.format(named(delimiter))
+    return str(failure)
+
+
+def _from_row(row: list[str], names: Sequence[str], key_at: int, number: int) -> ParsedItem | None:
+    """Make an item of a row; None if the line is blank."""
     if len(row) != len(names):
-        raise _Rejected(f"{len(row)} cells, and the first line has {len(names)}")
+        if _is_blank(row):
+            return None
+        raise _Rejected(f"{counted(len(row), 'cell')}, and the first line has {len(names)}")
     key = row[key_at].strip()
     if not key:
+        if _is_blank(row):
+            return None
         raise _Rejected(f"no key: {names[key_at]!r} is empty")
 
     item: dict[str, str | int] = {"key": key}
@@ -314,6 +363,10 @@ def _from_row(row: list[str], names: Sequence[str], key_at: int, number: int) ->
             if cell and at != key_at and names[at]:
                 item[names[at]] = _value(cell)
     return ParsedItem(number, key, _encode_item(item))
+
+
+def _is_blank(row: list[str]) -> bool:
+    return len(row) == 1 and not row[0].strip()
 
 
 def _value(cell: str) -> str | int:

@@ -238,12 +238,12 @@ def item_import(
     data: DataFolder = None,
     json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Add the items of a file of any size; safe to repeat.
+    """Add the items of a file of any size, in UTF-8, or UTF-16 with a mark; safe to repeat.
 
     The first line of a CSV names its columns (before it, `sep=;` may say what separates them); others than the key
-    become attributes, and those of a known item stay as they are. A key that stands twice counts as repeated. Lines
-    that are refused are told on standard error with their number and the reason, and make the exit code 1; all others
-    are added.
+    become attributes: whole numbers of up to 64 bits as numbers, all else as text. Those of a known item stay as they
+    are. A key that stands twice counts as repeated. Lines that are refused are told on standard error with their number
+    and the reason, and make the exit code 1; all others are added.
 
     Example: `coordinator item import accounts.csv --service dm_check`
     """
@@ -291,7 +291,7 @@ async def _run(
         else:
             named = f" ({_shortened(record.key)})" if record.key else ""
             text = printable(f"line {record.line}{named}: {record.reason}")
-            console.print(text, markup=False, highlight=False)
+            console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
     async with admin_connection(server.address, token, server.authority) as client:
         with bar:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Protocol
 
 MAX_LINE_BYTES = 64 * 1024
 """Bytes of one line without its end; of a longer one only the beginning is kept."""
 
+NOT_TEXT = "\N{REPLACEMENT CHARACTER}"
+"""The character that stands for what was no UTF-16."""
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BLOCK_BYTES = 128 * 1024
 _BEGINNING_BYTES = 64
 
@@ -18,13 +23,22 @@ class ByteSource(Protocol):
 
 
 class LineReader:
-    """Reads the lines of a file; `bytes_read` counts the bytes read so far."""
+    """Reads the lines of a file in UTF-8, or in UTF-16 with a mark at its beginning, of which it makes UTF-8.
+
+    `bytes_read` counts the bytes read so far.
+    """
 
     def __init__(self, source: ByteSource) -> None:
         self.bytes_read = 0
         self._source = source
         self._buffer = b""
         self._at = 0
+        self._utf16: codecs.IncrementalDecoder | None = None
+
+    @property
+    def was_utf16(self) -> bool:
+        """Whether the file is in UTF-16."""
+        return self._utf16 is not None
 
     def line(self) -> tuple[bytes, bool] | None:
         """Return the next line with its end, and whether it was too long; None at the end of the file."""
@@ -66,10 +80,17 @@ class LineReader:
 
     def _read_on(self) -> bool:
         data = self._source.read1(_BLOCK_BYTES)
+        if self.bytes_read == 0:
+            if len(data) == 1:
+                data += self._source.read1(1)
+            if data.startswith(_UTF16_MARKS):
+                self._utf16 = codecs.getincrementaldecoder("utf-16")("replace")
+
         self.bytes_read += len(data)
-        self._buffer = self._buffer[self._at :] + data
+        text = data if self._utf16 is None else self._utf16.decode(data, final=not data).encode()
+        self._buffer = self._buffer[self._at :] + text
         self._at = 0
-        return bool(data)
+        return bool(data or text)
 
     def _skip_line(self) -> bytes:
         beginning = self._buffer[self._at : self._at + _BEGINNING_BYTES]

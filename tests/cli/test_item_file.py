@@ -6,12 +6,14 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import dashboard
 from coordinator.cli.item_file import ItemFile, ParsedItem, RejectedRecord
 from coordinator.cli.line_reader import MAX_LINE_BYTES
 from coordinator.errors import ConfigError
@@ -28,6 +30,44 @@ def items(found: list[ParsedItem | RejectedRecord]) -> list[Any]:
 
 def bad(found: list[ParsedItem | RejectedRecord]) -> list[tuple[int, str]]:
     return [(one.line, one.reason) for one in found if isinstance(one, RejectedRecord)]
+
+
+CASES = Path(dashboard.__file__).parent / "source" / "tests" / "item_files.json"
+"""Files, and what comes of them by the command and in the browser."""
+
+
+def content_of(case: dict[str, Any]) -> bytes:
+    parts = [case["text"]] if isinstance(case["text"], str) else case["text"]
+    text = "".join(part if isinstance(part, str) else part["repeat"][0] * part["repeat"][1] for part in parts)
+    encoding = case.get("encoding", "utf-8")
+    if encoding.startswith("utf-16"):
+        return ("\ufeff" + text).encode(encoding, "surrogatepass")
+    return text.encode(encoding)
+
+
+@pytest.mark.parametrize("case", json.loads(CASES.read_text()), ids=lambda case: case["name"])
+def test_what_comes_of_a_file(case: dict[str, Any]) -> None:
+    content = content_of(case)
+    if case.get("only") == "browser":
+        return
+    for most in (1, 7, 1000) if len(content) < 1000 else (1000, 65_536):
+        trickle = Trickle(content)
+        trickle.most = most
+        if "error" in case:
+            with pytest.raises(ConfigError) as refused:
+                list(ItemFile(trickle))
+            assert str(refused.value).startswith(case["error"])
+            continue
+
+        found = list(ItemFile(trickle))
+        if "count" in case:
+            assert len(items(found)) == case["count"]
+        else:
+            written = [[one.line, one.json.decode()] for one in found if isinstance(one, ParsedItem)]
+            assert written == case["items"]
+        assert [line for line, _ in bad(found)] == [line for line, _ in case["refused"]]
+        for (_, reason), (_, expected) in zip(bad(found), case["refused"], strict=True):
+            assert reason.startswith(expected)
 
 
 def test_csv_columns_become_attributes() -> None:
@@ -51,17 +91,6 @@ def test_csv_columns_become_attributes() -> None:
 )
 def test_which_column_is_the_key(header: str, key: str | None, expected: str) -> None:
     assert items(read(f"{header}\n1,2,3\n", key=key))[0]["key"] == expected
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("first", ["", "sep={}\r\n", '"sep={}"\n\n', "SEP={} \n"])
-def test_the_delimiter_is_recognised(delimiter: str, first: str) -> None:
-    lines = ["screen_name;followers;note", "ada;3;", 'bob;4;"a;b"', ""]
-    text = first.format(delimiter) + "\n".join(lines).replace(";", delimiter)
-    assert items(read(text)) == [
-        {"key": "ada", "followers": 3},
-        {"key": "bob", "followers": 4, "note": f"a{delimiter}b"},
-    ]
 
 
 @pytest.mark.parametrize(
@@ -127,34 +156,6 @@ def test_without_a_header_doubtful_delimiters_are_named(text: str, message: str)
         read(text, header=False, format_="csv")
 
 
-def test_marks_and_line_ends_of_other_systems() -> None:
-    found = read(b"\xef\xbb\xbfkey,n\r\nada,1\r\n\r\nbob,2")
-    assert items(found) == [{"key": "ada", "n": 1}, {"key": "bob", "n": 2}]
-    assert [one.line for one in found] == [2, 4]
-
-
-def test_quotes_with_commas_and_newlines() -> None:
-    found = read('key,note\nada,"a, ""b""\nc"\nbob,x\n')
-    assert items(found) == [{"key": "ada", "note": 'a, "b"\nc'}, {"key": "bob", "note": "x"}]
-    assert [one.line for one in found] == [2, 4]
-
-
-def test_bad_lines_of_csv() -> None:
-    long = b"x" * (MAX_LINE_BYTES + 1)
-    lines = [b"key,n", b"ada,1", b"bob", b"c\xff,1", long, b",3", b"d\x00,1", b'"e"f,1', b"a,b,c", b"eve,2", b""]
-    found = read(b"\n".join(lines))
-    assert items(found) == [{"key": "ada", "n": 1}, {"key": "eve", "n": 2}]
-    assert bad(found) == [
-        (3, "1 cells, and the first line has 2"),
-        (4, "not UTF-8"),
-        (5, "longer than 64 KiB"),
-        (6, "no key: 'key' is empty"),
-        (7, "it has U+0000"),
-        (8, "',' expected after '\"'"),
-        (9, "3 cells, and the first line has 2"),
-    ]
-
-
 @pytest.mark.parametrize("after", [10, 40_000])
 def test_a_quote_that_does_not_end_costs_one_line(after: int) -> None:
     good = "".join(f"k{n},{n}\n" for n in range(after))
@@ -177,7 +178,8 @@ def test_a_long_line_within_a_quote() -> None:
         ("a,key\n1,2\n", "a", "second one"),
         ("a\x00b,key\n1\n", None, "U.0000"),
         ('key,"a\n', None, "header line cannot be read"),
-        ("Key,n\nada,3\n", None, "names no key column .*: Key,n\nIf it names one by another word, give --key"),
+        ("Name,n\nada,3\n", None, "names no key column .*: Name,n\nIf it names one by another word, give --key"),
+        ("Key,n\nada,3\n", "key", "no column 'key' in the first line: Key,n"),
     ],
 )
 def test_headers_that_cannot_be_used(text: str, key: str | None, message: str) -> None:
@@ -188,25 +190,6 @@ def test_headers_that_cannot_be_used(text: str, key: str | None, message: str) -
 @pytest.mark.parametrize("text", ["", "\n\n", "key,n\n", "\ufeff"])
 def test_files_with_nothing_in_them(text: str) -> None:
     assert read(text) == []
-
-
-def test_json_lines() -> None:
-    text = '\ufeff{"key":"ada","n":1,"tags":["a"]}\n\n{"screen_name":"bob"}\n{"key":7}\n'
-    found = read(text)
-    assert items(found) == [{"key": "ada", "n": 1, "tags": ["a"]}, {"key": "bob"}, {"key": "7"}]
-    assert [one.line for one in found] == [1, 3, 4]
-
-
-def test_bad_lines_of_json() -> None:
-    deep = b'{"key":"d","a":' + b"[" * 14 + b"]" * 14 + b"}"
-    lines = [
-        b'{"key":"ada"}', b'{"n":1}', b"[1]", b"{", b'{"key":"\xff"}', b'{"key":"a\\u0000"}', deep,
-        b'{"key":"\\ud800"}', b'{"key":""}', b'{"key":true}',
-        b'{"key":"' + b"x" * MAX_LINE_BYTES + b'"}', b'{"key":"eve"}',
-    ]  # fmt: skip
-    found = read(b"\n".join(lines))
-    assert items(found) == [{"key": "ada"}, {"key": "eve"}]
-    assert [line for line, _ in bad(found)] == list(range(2, 12))
 
 
 class Trickle(io.BytesIO):

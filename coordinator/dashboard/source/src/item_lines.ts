@@ -1,173 +1,258 @@
-// Items out of a file or a pasted text, line by line: keys alone, CSV with a header, or JSON Lines.
-import { parseJson } from "./exact_json";
+// Items out of the lines of a file or a pasted text: keys alone, CSV with a header, or JSON Lines.
+import { type Columns, columnsOf, type Delimiter, delimiterOf, doubtIn, KEY_NAMES, separatorOf, UnclearText } from "./csv_columns";
+import { cellsOf, named, RowReader } from "./csv_rows";
+import { jsonText, parseJson } from "./exact_json";
+import { type FileLine, MAX_LINE_BYTES } from "./file_lines";
+import { forbiddenIn } from "./forbidden";
 
-/** The names by which a column is known to be the key, as `coordinator item import` knows them. */
-const KEY_NAMES = ["key", "screen_name", "username", "handle", "account"];
-const DELIMITERS = [",", ";", "\t", "|"];
-/** A first line by which spreadsheets name the delimiter. */
-const SEPARATOR_LINE = /^"?sep=([^\w"])"?\s*$/i;
-
-export type Item = Record<string, unknown>;
-
-/** A line of the text: an item, or why it is none. */
-export interface ItemLine {
+export interface ParsedItem {
   line: number;
-  item: Item | null;
+  key: string;
+  /** The item as JSON. */
+  json: string;
+}
+
+export interface RejectedLine {
+  line: number;
+  text: string;
   reason: string;
 }
 
-/** The text does not say which of its columns is the key, or what separates them. */
-export class UnclearText extends Error {}
+export type ItemRecord = ParsedItem | RejectedLine;
 
-type ReadLine = (text: string) => Item;
+/** A line is no item, and why. */
+class Rejected extends Error {}
+
+/** Reads lines of one kind. */
+interface RecordReader {
+  /** What the lines are, in words. */
+  readonly form: string;
+  take(line: FileLine): ItemRecord[];
+  /** Return the records that were left open at the end of the text. */
+  end(): ItemRecord[];
+}
+
+type ReadText = (text: string) => Omit<ParsedItem, "line">;
+
+const NO_TEXT = "The first line has U+0000, which no text has: save a table as CSV, in UTF-8.";
+const OLD_LINE_ENDS = "The lines end in a carriage return alone: save the text with usual line ends.";
+const JSON_ARRAY = "This is one JSON array: JSON Lines were expected, with an object a line, as `jq -c .[]` writes them.";
+const WHOLE_NUMBER = /^(?:0|-?[1-9][0-9]{0,18})$/;
+const [LEAST_NUMBER, MOST_NUMBER] = [-(2n ** 63n), 2n ** 63n - 1n];
 
 /** Reads the lines of one text; the first one decides what they are. */
 export class ItemLines {
-  private line = 0;
-  private delimiters: readonly string[] = DELIMITERS;
-  private read: ReadLine | null = null;
+  private separator: string | null = null;
+  private reader: RecordReader | null = null;
 
-  /** Read the next line; null for one without an item.  Throws `UnclearText` at the first line. */
-  next(text: string): ItemLine | null {
-    this.line += 1;
-    if (text.trim() === "") return null;
-    if (this.read !== null) return this.item(text, this.read);
+  /** What the lines are, in words; empty as long as that is not known. */
+  get form(): string {
+    return this.reader?.form ?? "";
+  }
 
-    const separator = SEPARATOR_LINE.exec(text)?.[1];
-    if (separator !== undefined && this.delimiters === DELIMITERS) {
-      this.delimiters = [separator];
+  /** Read some lines.  Throws `UnclearText` where the first of all leaves open what they are. */
+  take(lines: readonly FileLine[]): ItemRecord[] {
+    const records: ItemRecord[] = [];
+    for (const line of lines) {
+      this.reader ??= this.readerFor(line);
+      if (this.reader !== null) records.push(...this.reader.take(line));
+    }
+    return records;
+  }
+
+  end(): ItemRecord[] {
+    return this.reader?.end() ?? [];
+  }
+
+  /** Find what the lines are by the first one: what can be read in two ways is refused, as the command refuses it. */
+  private readerFor({ text, fault }: FileLine): RecordReader | null {
+    if (text.includes("\0")) throw new UnclearText(NO_TEXT);
+    if (fault === null && text.trim() === "") return null;
+    if (text.trimStart().startsWith("{")) return new SingleLines("JSON Lines", readJson);
+    if (text.trim() === "[" || text.trimStart().startsWith("[{")) throw new UnclearText(JSON_ARRAY);
+    if (text.replace(/\r$/, "").includes("\r") && !text.includes('"')) throw new UnclearText(OLD_LINE_ENDS);
+
+    const separator = this.separator === null ? separatorOf(text) : null;
+    if (separator !== null) {
+      this.separator = separator;
       return null;
     }
-    this.read = readerFor(text, this.delimiters);
-    return this.read === readKey || this.read === readJson ? this.item(text, this.read) : null; // else it is a header
+    const delimiter = this.separator === null ? delimiterOf(text) : { delimiter: this.separator, undecided: false };
+    return delimiter === null ? new SingleLines("one key a line", readKey) : new Rows(delimiter);
   }
+}
 
-  private item(text: string, read: ReadLine): ItemLine {
+/** Reads lines of which each is an item. */
+class SingleLines implements RecordReader {
+  constructor(
+    readonly form: string,
+    private readonly read: ReadText,
+  ) {}
+
+  take({ number: line, text, fault }: FileLine): ItemRecord[] {
+    if (fault === null && text.trim() === "") return [];
     try {
-      return { line: this.line, item: read(text), reason: "" };
+      if (fault !== null) throw new Rejected(fault);
+      return [{ line, ...this.read(text) }];
     } catch (failure) {
-      return { line: this.line, item: null, reason: failure instanceof Error ? failure.message : String(failure) };
+      return [{ line, text, reason: reasonOf(failure) }];
     }
   }
-}
 
-/** Find what the lines are by the first one: what can be read in two ways is refused, as the command refuses it. */
-function readerFor(first: string, delimiters: readonly string[]): ReadLine {
-  if (first.trimStart().startsWith("{")) return readJson;
-  const headers = delimiters
-    .map((delimiter) => ({ delimiter, names: namesOf(first, delimiter) }))
-    .map((header) => ({ ...header, key: placeOfKey(header.names) }));
-  const found = headers.filter(({ key }) => key >= 0);
-  const [header, other] = found;
-
-  if (header === undefined) {
-    if (delimiters === DELIMITERS && headers.every(({ names }) => names.length === 1)) return readKey;
-    throw new UnclearText(`The first line names no column ${KEY_NAMES.join(", ")}: ${first.slice(0, 80)}`);
-  }
-  if (found.every(({ names }) => names.length === 1)) return (text) => ({ key: loneField(text, delimiters) });
-  if (other !== undefined) {
-    const ways = found.map(({ delimiter }) => named(delimiter)).join(" or ");
-    throw new UnclearText(`It is doubtful whether ${ways} separates the columns: ${first.slice(0, 80)}`);
-  }
-  return (text) => readRow(text, header.delimiter, header.names, header.key);
-}
-
-function namesOf(first: string, delimiter: string): string[] {
-  try {
-    return fieldsOf(first, delimiter).map((name) => name.trim());
-  } catch {
-    return [first]; // not with this delimiter
+  end(): ItemRecord[] {
+    return [];
   }
 }
 
-function placeOfKey(names: readonly string[]): number {
-  const places = KEY_NAMES.map((name) => names.findIndex((one) => one.toLowerCase() === name));
-  return places.find((at) => at >= 0) ?? -1;
+/** Reads the rows of a CSV, of which the first is the header; a quoted cell may go over several lines. */
+class Rows implements RecordReader {
+  private columns: Columns | null = null;
+  /** The lines of a row that has begun and not ended. */
+  private open: FileLine[] = [];
+  private openSize = 0;
+  private row: RowReader;
+
+  constructor(private readonly delimiter: Delimiter) {
+    this.row = new RowReader(delimiter.delimiter);
+  }
+
+  get form(): string {
+    if (this.columns === null) return "CSV";
+    const { names, key, delimiter } = this.columns;
+    const between = names.length > 1 ? ` with ${named(delimiter)} between the columns` : "";
+    return `CSV${between}, the key is in the column ${names[key]}`;
+  }
+
+  take(line: FileLine): ItemRecord[] {
+    return this.readAll([line]);
+  }
+
+  end(): ItemRecord[] {
+    if (this.open.length === 0) return [];
+    const records = this.giveUp("a quote that does not end");
+    return [...records, ...this.end()];
+  }
+
+  /** Read lines, the last one first. */
+  private readAll(left: FileLine[]): ItemRecord[] {
+    const records: ItemRecord[] = [];
+    for (let line = left.pop(); line !== undefined; line = left.pop()) {
+      if (this.open.length === 0 && line.fault === null && line.text.trim() === "") continue;
+      this.open.push(line);
+      try {
+        const item = this.readLine(line);
+        if (item !== null) records.push(item);
+      } catch (failure) {
+        // A quote that does not end has swallowed lines that may be good: read them again.
+        const [first, swallowed] = this.closeRow();
+        if (this.columns === null) throw headerFault(failure);
+        records.push({ line: first.number, text: first.text, reason: reasonOf(failure) });
+        left.push(...swallowed.reverse());
+      }
+    }
+    return records;
+  }
+
+  /** Read on in the row that is open; returns its item if it ends, unless it is the header. */
+  private readLine({ text, fault }: FileLine): ParsedItem | null {
+    if (fault !== null) throw new Rejected(fault);
+    this.openSize += text.length + 1;
+    if (this.openSize > MAX_LINE_BYTES) throw new Rejected("a quote that does not end");
+    if (!this.row.take(text)) return null;
+
+    const cells = this.row.cells;
+    const line = this.open[0] as FileLine;
+    if (this.columns === null) {
+      this.columns = columnsOf(cells, line.text, this.delimiter);
+      this.closeRow();
+      return null;
+    }
+    const item = itemOf(cells, this.columns);
+    this.closeRow();
+    return { line: line.number, ...item };
+  }
+
+  private giveUp(reason: string): ItemRecord[] {
+    const [first, swallowed] = this.closeRow();
+    if (this.columns === null) throw headerFault(new Rejected(reason));
+    return [{ line: first.number, text: first.text, reason }, ...this.readAll(swallowed.reverse())];
+  }
+
+  /** Forget the row that is open; returns its first line, and the others. */
+  private closeRow(): [FileLine, FileLine[]] {
+    const [first, ...others] = this.open;
+    this.open = [];
+    this.openSize = 0;
+    this.row = new RowReader(this.delimiter.delimiter);
+    return [first as FileLine, others];
+  }
 }
 
-function readRow(text: string, delimiter: string, names: readonly string[], key: number): Item {
-  const fields = fieldsOf(text, delimiter);
-  if (fields.length !== names.length) throw new Error(`expected ${names.length} fields, not ${fields.length}`);
-  const item: Item = { key: (fields[key] ?? "").trim() };
-  names.forEach((name, at) => {
-    if (at !== key && name !== "" && fields[at]) item[name] = fields[at];
+function itemOf(cells: readonly string[], { names, key: at, undecided }: Columns): Omit<ParsedItem, "line"> {
+  if (cells.length !== names.length) {
+    throw new Rejected(`${cells.length} ${cells.length === 1 ? "cell" : "cells"}, and the first line has ${names.length}`);
+  }
+  const key = strip(cells[at] ?? "");
+  if (key === "") throw new Rejected(`no key: '${names[at]}' is empty`);
+  const doubt = undecided ? doubtIn(key) : null;
+  if (doubt !== null) throw new Rejected(doubt);
+
+  const fields = [`"key":${JSON.stringify(key)}`];
+  cells.forEach((cell, place) => {
+    const name = names[place];
+    if (place !== at && cell !== "" && name) fields.push(`${JSON.stringify(name)}:${valueOf(cell)}`);
   });
-  return item;
+  return { key, json: `{${fields.join(",")}}` };
 }
 
-/** The one field of a line.  Throws where the line may have more of them. */
-function loneField(text: string, delimiters: readonly string[]): string {
-  const [usual = ",", ...others] = delimiters;
-  const [field = "", ...more] = fieldsOf(text.trim(), usual);
-  const doubt = more.length > 0 ? usual : others.find((delimiter) => field.includes(delimiter));
-  if (doubt !== undefined) throw new Error(`${named(doubt)} may separate columns: name them in the first line`);
-  return field;
+/** A cell as JSON: a whole number of 64 bits is one, all else stays text.  The command has the same rule. */
+function valueOf(cell: string): string {
+  const whole = WHOLE_NUMBER.test(cell) && (cell.length < 19 || (BigInt(cell) >= LEAST_NUMBER && BigInt(cell) <= MOST_NUMBER));
+  return whole ? cell : JSON.stringify(cell);
 }
 
-function named(delimiter: string): string {
-  return delimiter === "\t" ? "tab" : `"${delimiter}"`;
+/** The one key of a line.  Throws where the line may have more than that. */
+function readKey(text: string): Omit<ParsedItem, "line"> {
+  const [cell = "", ...more] = cellsOf(strip(text), ",");
+  const doubt = more.length > 0 ? '"," may separate columns: name them in the first line' : doubtIn(cell);
+  if (doubt !== null) throw new Rejected(doubt);
+  const key = strip(cell);
+  return { key, json: `{"key":${JSON.stringify(key)}}` };
 }
 
-function readKey(text: string): Item {
-  return { key: loneField(text, DELIMITERS) };
-}
-
-function readJson(text: string): Item {
-  const value: unknown = parseJson(text);
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("expected an object");
-  const fields = value as Item;
-  const name = KEY_NAMES.find((one) => one in fields);
-  if (name === undefined) throw new Error(`expected a field ${KEY_NAMES.join(", ")}`);
-  const { [name]: key, ...attributes } = fields;
-  return { ...attributes, key };
-}
-
-/** The fields of one line of CSV.  Throws where a quoted field does not end on it. */
-function fieldsOf(text: string, delimiter: string): string[] {
-  const fields: string[] = [];
-  let at = 0;
-  while (at <= text.length) {
-    if (text[at] !== '"') {
-      const end = text.indexOf(delimiter, at);
-      fields.push(text.slice(at, end < 0 ? text.length : end));
-      if (end < 0) break;
-      at = end + 1;
-      continue;
-    }
-
-    let field = "";
-    at += 1;
-    for (;;) {
-      const quote = text.indexOf('"', at);
-      if (quote < 0) throw new Error("a quoted field does not end on its line");
-      field += text.slice(at, quote);
-      at = quote + 1;
-      if (text[at] !== '"') break;
-      field += '"';
-      at += 1;
-    }
-    fields.push(field);
-    if (at >= text.length) break;
-    if (text[at] !== delimiter) throw new Error("a delimiter was expected after a quoted field");
-    at += 1;
+function readJson(text: string): Omit<ParsedItem, "line"> {
+  if (text.replaceAll("\\\\", "").includes("\\u0000")) throw new Rejected("U+0000 and lone surrogates are refused.");
+  let value: unknown;
+  try {
+    value = parseJson(text);
+  } catch (failure) {
+    throw new Rejected(`not JSON: ${reasonOf(failure)}`);
   }
-  return fields;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Rejected("not a JSON object");
+
+  const fields = value as Record<string, unknown>;
+  const name = KEY_NAMES.find((one) => Object.hasOwn(fields, one)) ?? "key";
+  const { [name]: given, ...attributes } = fields;
+  const key = typeof given === "bigint" || Number.isInteger(given) ? String(given) : given;
+  if (typeof key !== "string" || key === "") throw new Rejected(`no key: expected a text as '${name}'`);
+
+  const item = { key, ...attributes };
+  const forbidden = forbiddenIn(item);
+  if (forbidden !== null) throw new Rejected(forbidden);
+  return { key, json: jsonText(item) };
 }
 
-/** The lines of a file, with the bytes read so far; only a part of it is in memory at any time. */
-export async function* linesOf(file: Blob): AsyncGenerator<{ text: string; bytes: number }> {
-  const reader = file.stream().getReader();
-  const decoder = new TextDecoder();
-  let rest = "";
-  let bytes = 0;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    bytes += value.length;
-    const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
-    rest = lines.pop() ?? "";
-    for (const text of lines) yield { text, bytes };
-  }
-  rest += decoder.decode();
-  if (rest !== "") yield { text: rest, bytes };
+/** Take the blanks off both ends; an invisible mark is none, and the server refuses it by its name. */
+function strip(text: string): string {
+  return text.replace(/^(?:(?!\uFEFF)\s)+|(?:(?!\uFEFF)\s)+$/g, "");
+}
+
+function headerFault(failure: unknown): UnclearText {
+  return failure instanceof UnclearText
+    ? failure
+    : new UnclearText(`The header line cannot be read: ${reasonOf(failure)}.`);
+}
+
+function reasonOf(failure: unknown): string {
+  return failure instanceof Error ? failure.message : String(failure);
 }

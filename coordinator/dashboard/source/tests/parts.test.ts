@@ -7,7 +7,6 @@ import { demandByCause } from "../src/demand";
 import { overviewEta, serviceEta } from "../src/eta";
 import { groupEvents } from "../src/event-groups";
 import { splitName, waitingText } from "../src/format";
-import { ItemLines, UnclearText } from "../src/item_lines";
 import { MAX_KINDS, OTHERS, sharesOf } from "../src/kinds";
 import { fieldsOf, typedValue } from "../src/result-fields";
 import { fileHead, fileLine } from "../src/result-file";
@@ -296,40 +295,4 @@ test("results are shared out to bars and kinds, by name and rare ones together",
   const shares = sharesOf(many, 60, 120, 60);
   assert.equal(shares.kinds.length, MAX_KINDS + 1);
   assert.deepEqual(shares.kinds.at(-1), { label: OTHERS, results: 6 });
-});
-
-/** The keys, or the reasons, of the lines of a text. */
-function keysOf(text: string): unknown[] {
-  const lines = new ItemLines();
-  return text.split("\n").flatMap((line) => {
-    const read = lines.next(line);
-    return read === null ? [] : [read.item?.key ?? read.reason];
-  });
-}
-
-for (const delimiter of [",", ";", "\t", "|"]) {
-  test(`columns are separated by ${JSON.stringify(delimiter)}, with or without a first line that says so`, () => {
-    const text = ["followers;Handle", "3;ada", '"4;5";bob', "6"].join("\n").replaceAll(";", delimiter);
-    for (const first of ["", `sep=${delimiter}\n`, `"SEP=${delimiter}"\n\n`]) {
-      assert.deepEqual(keysOf(first + text), ["ada", "bob", "expected 2 fields, not 1"]);
-    }
-  });
-}
-
-test("what may be columns is not taken for keys", () => {
-  for (const first of ["", "key\n"]) {
-    assert.deepEqual(keysOf(`${first}ada\nbob;3\neve\t4\n"a|b"\nLovelace, Ada\nzoe`), [
-      "ada",
-      '";" may separate columns: name them in the first line',
-      "tab may separate columns: name them in the first line",
-      '"|" may separate columns: name them in the first line',
-      '"," may separate columns: name them in the first line',
-      "zoe",
-    ]);
-  }
-  assert.deepEqual(keysOf('key\n"Lovelace, Ada"'), ["Lovelace, Ada"]);
-  for (const first of ["ada|3", "ada;3", "ada,3", "sep=;\nada;3", "key|x,key"]) {
-    assert.throws(() => keysOf(`${first}\n`), UnclearText, first);
-  }
-  assert.deepEqual(keysOf('"name, given";key\n"Lovelace, Ada";ada'), ["ada"]);
 });

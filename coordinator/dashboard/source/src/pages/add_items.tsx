@@ -133,10 +133,12 @@ function AddForm() {
 }
 
 function UploadCard({ upload: { progress, size, state } }: { upload: Upload }) {
-  const { added, known, repeated, refused, refusedLines, bytes } = progress;
+  const { form, added, known, repeated, refused, refusedLines, bytes } = progress;
   const word = { running: "Adding …", done: "Done.", stopped: "Stopped." }[state];
   return (
     <Card title="What was added">
+      {form !== "" && <p class="muted">Read as {form}.</p>}
+      {state === "done" && added + known + refused === 0 && <p>There were no items in it.</p>}
       <progress max={Math.max(1, size)} value={state === "done" ? Math.max(1, size) : bytes} aria-label="Read" />
       <p role="status">
         {word} {percent(state === "done" ? size : bytes, size)} read: <b>{count(added)} new</b>, {count(known)} known,{" "}
