@@ -42,10 +42,12 @@ Ended = Literal[
 """The reason for which a claim ended."""
 
 Health = Literal["ok", "watched", "flagged"]
-
-NoticeLevel = Literal["info", "warning", "error"]
 """The health of a client in a service.  `watched`: unusual, without effect yet.  `flagged`: it may hold less."""
 
+OTHER_KINDS = "others"
+"""The kind of results that are counted together, since there are more kinds than are told apart."""
+
+NoticeLevel = Literal["info", "warning", "error"]
 
 WaitReason = Literal[
     "draining",  # the node is about to end

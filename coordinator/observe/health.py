@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import NamedTuple
 
-from coordinator.model import Health, ServiceSettings
+from coordinator.model import OTHER_KINDS, Health, ServiceSettings
 
 
 class Thresholds(NamedTuple):
@@ -216,7 +216,8 @@ def _out_of_line(record: WorkRecord, others: Comparison) -> Verdict:
         return OK
 
     own = sum((Counter(hour.own) for hour in hours), Counter[str]())
-    for label in sorted({label for hour in hours for labels in (hour.own, *hour.others.values()) for label in labels}):
+    labels = {label for hour in hours for labels in (hour.own, *hour.others.values()) for label in labels}
+    for label in sorted(labels - {OTHER_KINDS}):  # those are other ones with each client
         usual, error = _expected(hours, label, results, others.standing)
         share = own[label] / results
         certain = max(MIN_SHARE_DIFFERENCE, MIN_STANDARD_ERRORS * error)

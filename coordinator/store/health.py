@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 
-from coordinator.model import ClientId, Health, ServiceId
+from coordinator.model import OTHER_KINDS, ClientId, Health, ServiceId
 from coordinator.store.pool import Connection
 
 LABEL_HOURS = 6
 """Hours for which kinds of results are kept: a slow client that works gives some hundreds of results in them."""
+
+LABELS_OF_AN_HOUR = 16
+"""Kinds of results of one client and service that an hour has; further ones are counted together, as `OTHER_KINDS`.
+
+A plugin may make a kind of what a client wrote.
+"""
+
+KEPT_LABELS = 50_000
+"""Rows of one service and hour that are kept: the kinds of some ten thousand clients."""
 
 PEERS_COMPARED = 100
 """Clients of a service with which a client is compared: those that worked last."""
@@ -129,24 +138,44 @@ async def count(
     return [MembershipFigures(**row) for row in await db.fetch(_COUNT, *map(list, columns), well, PACE_KEPT)]
 
 
+# $1 services
+# $2 clients
+# $3 kinds
+# $4 results
+# $5 kinds of an hour
+# $6 the kind of further ones
 _COUNT_LABELS = """
 INSERT INTO client_label AS l (service_id, hour, client_id, label, n)
-SELECT service_id, date_trunc('hour', now()), client_id, label, n
-  FROM unnest($1::int[], $2::text[], $3::text[], $4::int[]) AS d (service_id, client_id, label, n) ORDER BY 1, 2, 3, 4
+SELECT service_id, hour, client_id, CASE WHEN known OR there + place <= $5 THEN label ELSE $6 END, sum(n)
+  FROM (SELECT d.*, k.label IS NOT NULL AS known,
+               row_number() OVER (PARTITION BY d.service_id, d.client_id, k.label IS NULL ORDER BY d.n DESC) AS place,
+               (SELECT count(*) FROM client_label t
+                 WHERE t.service_id = d.service_id AND t.hour = d.hour AND t.client_id = d.client_id) AS there
+          FROM (SELECT service_id, date_trunc('hour', now()) AS hour, client_id, label, n
+                  FROM unnest($1::int[], $2::text[], $3::text[], $4::int[]) AS u (service_id, client_id, label, n)) d
+          LEFT JOIN client_label k USING (service_id, hour, client_id, label)) c
+ GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 ON CONFLICT (service_id, hour, client_id, label) DO UPDATE SET n = l.n + excluded.n"""
 
+# Of each hour those go of which there are fewest: clients with so few results are not compared.
 _FORGET_LABELS = """
-DELETE FROM client_label WHERE service_id = ANY ($1::int[]) AND hour < now() - make_interval(hours => $2)"""
+DELETE FROM client_label
+ WHERE service_id = ANY ($1::int[])
+   AND (hour < now() - make_interval(hours => $2)
+        OR ctid = ANY (ARRAY (SELECT place FROM (
+               SELECT ctid AS place, row_number() OVER (PARTITION BY service_id, hour ORDER BY n DESC) AS number
+                 FROM client_label WHERE service_id = ANY ($1::int[])) r WHERE number > $3)))"""
 
 
 async def count_labels(db: Connection, labels: Sequence[tuple[ServiceId, ClientId, str, int]]) -> None:
     """Add how often clients gave which kind of result: (service, client, kind, times) each."""
-    await db.execute(_COUNT_LABELS, *([label[n] for label in labels] for n in range(4)))
+    columns = ([label[n] for label in labels] for n in range(4))
+    await db.execute(_COUNT_LABELS, *columns, LABELS_OF_AN_HOUR, OTHER_KINDS)
 
 
-async def forget_labels(db: Connection, services: Sequence[ServiceId]) -> None:
-    """Drop the kinds of results of hours that are no longer looked at."""
-    await db.execute(_FORGET_LABELS, list(services), LABEL_HOURS)
+async def forget_labels(db: Connection, services: Sequence[ServiceId], kept: int = KEPT_LABELS) -> None:
+    """Drop the kinds of results of hours that are no longer looked at, and of each hour all but so many."""
+    await db.execute(_FORGET_LABELS, list(services), LABEL_HOURS, kept)
 
 
 # Of the thousands that were there last, so that a crowd of throw-away identities can push nobody out at little cost.

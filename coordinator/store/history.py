@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from coordinator.model import ServiceId
+from coordinator.model import OTHER_KINDS, ServiceId
 from coordinator.store.pool import Connection
 
 Step = Literal["second", "minute", "hour"]
@@ -137,7 +137,7 @@ async def page(
 
 
 KINDS_OF_A_STEP = 16
-"""Kinds of results of one service that a minute or an hour has; further ones are counted together, as `others`.
+"""Kinds of results of one service that a minute or an hour has; further ones are counted together, as `OTHER_KINDS`.
 
 A plugin may make a kind of what a client wrote.
 """
@@ -146,9 +146,10 @@ A plugin may make a kind of what a client wrote.
 # $2 kinds
 # $3 results
 # $4 kinds of a step
+# $5 the kind of further ones
 _ADD_KINDS = """
 INSERT INTO history_kind AS k (step, at, service_id, label, results)
-SELECT r.step, r.at, r.service_id, CASE WHEN r.known OR r.there + r.place <= $4 THEN r.label ELSE 'others' END,
+SELECT r.step, r.at, r.service_id, CASE WHEN r.known OR r.there + r.place <= $4 THEN r.label ELSE $5 END,
        sum(r.results)
   FROM (SELECT d.*, h.label IS NOT NULL AS known,
                row_number() OVER (PARTITION BY d.step, d.service_id, h.label IS NULL ORDER BY d.results DESC) AS place,
@@ -171,7 +172,7 @@ SELECT at, label, results FROM history_kind
 
 async def add_kinds(db: Connection, kinds: Sequence[tuple[ServiceId, str, int]]) -> None:
     """Add (service, kind, results) each to this minute and hour."""
-    await db.execute(_ADD_KINDS, *([row[n] for row in kinds] for n in range(3)), KINDS_OF_A_STEP)
+    await db.execute(_ADD_KINDS, *([row[n] for row in kinds] for n in range(3)), KINDS_OF_A_STEP, OTHER_KINDS)
 
 
 async def kinds(

@@ -16,6 +16,9 @@ KEPT_SESSIONS = 200_000
 KEPT_LINES = 100_000
 """Lines of the activity log that are kept of each action that clients cause themselves."""
 
+KEPT_RETURNS = 200_000
+"""Buckets given back that are remembered: who gave so many back since may be offered one of them again."""
+
 KEPT_BLOCKS = 100_000
 """Blocks of addresses whose newcomers' give-backs are remembered."""
 
@@ -77,7 +80,9 @@ DELETE FROM session WHERE session_id = ANY (ARRAY (
 
 _FORGET_RETURNS = """
 DELETE FROM return_block WHERE ctid = ANY (ARRAY (
-    SELECT ctid FROM return_block WHERE until < now() - interval '1 day'
+    SELECT ctid FROM return_block
+     WHERE until < greatest(now() - interval '1 day',
+                            (SELECT until FROM return_block ORDER BY until DESC OFFSET $2 LIMIT 1))
      ORDER BY until LIMIT $1 FOR UPDATE SKIP LOCKED))"""
 
 _FORGET_BLOCKS = """
@@ -133,9 +138,12 @@ async def forget_sessions(db: Connection, kept: int = KEPT_SESSIONS) -> int:
     return _count(await db.execute(_FORGET_SESSIONS, AT_ONCE, kept - 1))
 
 
-async def forget_returns(db: Connection) -> int:
-    """Forget which buckets clients gave back, a day after these might be offered to them again; returns how many."""
-    return _count(await db.execute(_FORGET_RETURNS, AT_ONCE))
+async def forget_returns(db: Connection, kept: int = KEPT_RETURNS) -> int:
+    """Forget which buckets clients gave back, a day after these might be offered to them again, or beyond `kept`.
+
+    Returns how many.
+    """
+    return _count(await db.execute(_FORGET_RETURNS, AT_ONCE, kept - 1))
 
 
 async def forget_blocks(db: Connection, kept: int = KEPT_BLOCKS) -> int:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.model import Health, ServiceSettings
+from coordinator.model import OTHER_KINDS, Health, ServiceSettings
 from coordinator.observe import health
 from coordinator.observe.health import OK, Comparison, Labels, ResultHour, Verdict, WorkRecord, judge, limits, patience
 
@@ -161,6 +161,14 @@ def test_a_kind_that_nobody_else_has() -> None:
     others = [{"some": 300}] * 3
     assert state(WorkRecord(), others_with(hours=[({"missing": 200}, others)])) == "flagged"
     assert state(WorkRecord(), others_with(hours=[({"some": 200}, others)])) == "ok"
+
+
+def test_kinds_that_are_counted_together_are_not_compared() -> None:
+    """Of a client with very many kinds they are other ones than of the next."""
+    others = [{"some": 200, OTHER_KINDS: 200}] * 3
+    assert state(WorkRecord(), others_with(hours=[({"some": 100, "more": 100}, others)])) == "flagged"
+    assert state(WorkRecord(), others_with(hours=[({"some": 90, "more": 30, OTHER_KINDS: 80}, others)])) == "ok"
+    assert state(WorkRecord(), others_with(hours=[({"some": 200}, [{OTHER_KINDS: 400}] * 3)])) == "flagged"
 
 
 def test_of_four_clients_only_the_wrong_one_is_flagged() -> None:

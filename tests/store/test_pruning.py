@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.flow.pruner import Pruner
-from coordinator.store import claims, clients, pruning
+from coordinator.model import OTHER_KINDS, ClientId
+from coordinator.store import claims, clients, health, pruning
 from coordinator.store.pool import Database
 from tests.harness import Server
 from tests.store.bench import Bench, Worker, blocked, submit
@@ -120,7 +121,7 @@ async def test_sessions_go_after_a_week_and_beyond_a_number_the_oldest(bench: Be
     assert await bench.value("SELECT count(*) FROM session WHERE ended_at IS NULL") == 1
 
 
-async def test_give_backs_are_remembered_for_a_day(bench: Bench) -> None:
+async def test_give_backs_are_remembered_for_a_day_and_up_to_a_number(bench: Bench) -> None:
     await bench.execute(
         "INSERT INTO return_block (client_id, bucket_id, times, until)"
         " SELECT 'c', gen_random_uuid(), 1, now() - n * interval '10 hours' FROM generate_series(-1, 5) n"
@@ -131,9 +132,32 @@ async def test_give_backs_are_remembered_for_a_day(bench: Bench) -> None:
     )
     async with bench.database.connection() as db:
         assert await pruning.forget_returns(db) == 3
+        assert await pruning.forget_returns(db, 3) == 1
         assert await pruning.forget_blocks(db) == 3
         assert await pruning.forget_blocks(db, 2) == 1
-    assert (await left(bench, "return_block"), await left(bench, "newcomer_block")) == (4, 2)
+    assert (await left(bench, "return_block"), await left(bench, "newcomer_block")) == (3, 2)
+
+
+async def test_kinds_of_the_results_of_a_client_are_few_whatever_it_writes(bench: Bench) -> None:
+    ada, bob = ClientId("ada"), ClientId("bob")
+    async with bench.database.connection() as db:
+        for turn in range(2):
+            for client in (ada, bob):
+                made_up = [(bench.service, client, f"made up {turn} {n}", n + 1) for n in range(40)]
+                await health.count_labels(db, made_up)
+        await health.count_labels(db, [(bench.service, ada, "made up 0 39", 5)])
+
+        rows = await bench.rows("SELECT label, n FROM client_label WHERE client_id = 'ada' ORDER BY n DESC")
+        kinds = health.LABELS_OF_AN_HOUR
+        assert len(rows) == kinds + 1
+        assert (rows[0]["label"], rows[1]["label"], rows[1]["n"]) == (OTHER_KINDS, "made up 0 39", 45)
+        assert sum(row["n"] for row in rows) == 2 * 820 + 5
+
+        await health.forget_labels(db, [bench.service], 2 * kinds)
+        assert await left(bench, "client_label") == 2 * kinds
+        await health.forget_labels(db, [bench.service], 3)
+    kept = await bench.value("SELECT array_agg(label ORDER BY label) FROM client_label")
+    assert kept == ["made up 0 39", OTHER_KINDS, OTHER_KINDS]
 
 
 async def test_lines_that_clients_cause_are_kept_up_to_a_number_and_those_of_admins_all(bench: Bench) -> None:
