@@ -1,10 +1,12 @@
-"""Harm of floods to others: `python -m tests.hostile [--only FLOOD …] [--seconds S] [--chance ASKS]`.
+"""Harm of floods to others: `python -m tests.hostile [--only FLOOD …] [--seconds S] [--chance ASKS]
+[--harvest SECONDS]`.
 
 A fresh Postgres and a real `coordinator serve` that takes everybody, behind a proxy as it seems; a process that
 floods it; and a client beside it whose asks are timed quiet, during and after.  `nothing` is no flood: it only takes
 processor time, so what is slow beside it is this machine.  All on one machine, all gone at the end.
 
-`--chance 10000` asks so often for one chosen item instead, in all ways, and tells how often it came.
+`--chance 10000` asks so often for one chosen item instead, in all ways, and tells how often it came; `--harvest 60`
+reads keys for a minute and settles none.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from tests.bench.figures import percentile, short
 from tests.bench.world import Program, world
 from tests.hostile.chance import Hunt, hunts
 from tests.hostile.floods import FLOODS
+from tests.hostile.harvest import Harvest, harvest
 from tests.hostile.measure import MIB, STRANGERS_WELCOME, Outcome, measure
 
 MOST_TIMES_QUIET = 2.0
@@ -60,6 +63,21 @@ def table_of_hunts(found: list[Hunt]) -> Table:
     return table
 
 
+async def run_harvest(seconds: float) -> list[Harvest]:
+    """Read keys for so long, on one node."""
+    async with world() as here:
+        await here.start(flags=STRANGERS_WELCOME)
+        return await harvest(here, seconds)
+
+
+def table_of_harvests(found: list[Harvest]) -> Table:
+    """Keys that were read without settling one."""
+    table = Table("who gives back by", "identities", "keys", "buckets each")
+    for one in found:
+        table.add_row(one.who, str(one.identities), f"{one.keys:,}", f"{one.buckets:.1f}")
+    return table
+
+
 def table_of(outcomes: list[Outcome]) -> Table:
     """All floods: milliseconds from ask to bucket, memory, connections of others that were lost."""
     table = Table("flood", "done", "quiet p50, p99", "during", "after", "times quiet", "memory", "left", "lost", "CPU")
@@ -91,9 +109,12 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", metavar="FLOOD", choices=list(FLOODS), help="only these floods")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each phase (default 3)")
     parser.add_argument("--chance", type=int, metavar="ASKS", help="hunt for one chosen item instead")
+    parser.add_argument("--harvest", type=float, metavar="SECONDS", help="read keys for so long instead")
     chosen = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     if chosen.chance:
         console.print(table_of_hunts(uvloop.run(run_hunts(chosen.chance))))
+    elif chosen.harvest:
+        console.print(table_of_harvests(uvloop.run(run_harvest(chosen.harvest))))
     else:
         console.print(table_of(uvloop.run(run(chosen.only or list(FLOODS), chosen.seconds))))

@@ -15,6 +15,9 @@ PACE = 0.005
 SIZE = 5
 """Items of a bucket: what is measured is the way, not the load."""
 
+CROWD = 2000
+"""Clients that there are besides: lists of them are as long as lists get."""
+
 
 class Bystanders:
     """One client that works, and one more connection on each channel."""
@@ -26,7 +29,7 @@ class Bystanders:
     @classmethod
     async def of(cls, world: World, stack: AsyncExitStack) -> Bystanders:
         """Connect them; the pool is filled for some thousand asks."""
-        await world.register(["worker", "idler"])
+        await world.register(["worker", "idler", *(f"member{number}" for number in range(CROWD))])
         admin = await world.admin()
         await admin.request("service.configure", service="dm_check", settings={"bucket_size": SIZE})
         worker, idler = await volunteer(world.url, "worker"), await volunteer(world.url, "idler")

@@ -331,6 +331,44 @@ async def viewers(target: Target) -> int:
     return taken
 
 
+async def _pages(target: Target, frame_of_number: Callable[[int], bytes]) -> int:
+    """16 viewers that ask for pages, each for the next as soon as something comes; returns how many they asked for."""
+    end = asyncio.get_running_loop().time() + target.seconds
+    asked = 0
+
+    async def watch() -> None:
+        nonlocal asked
+        with suppress(OSError):
+            wire = await Wire.open(target.port, STATS, ATTACKER)
+            await wire.write(message("hello", protocol=1))
+            while wire.open_ and asyncio.get_running_loop().time() < end:
+                await wire.heard()
+                await wire.write(frame_of_number(asked))
+                asked += 1
+            wire.cut()
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(target.seconds):
+            await asyncio.gather(*(watch() for _ in range(16)))
+    return asked
+
+
+async def searches(target: Target) -> int:
+    """16 viewers that search the clients, never twice for the same, and have them counted."""
+    return await _pages(
+        target,
+        lambda number: message(
+            "get", topic="clients", filter={"search": f"member{number}", "sort": "settled"}, count=True
+        ),
+    )
+
+
+async def long_pages(target: Target) -> int:
+    """16 viewers that ask for the longest page without end."""
+    frame = message("get", topic="clients", limit=1000)
+    return await _pages(target, lambda _: frame)
+
+
 async def nothing(target: Target) -> int:
     """No flood, but a process that takes all the processor that it gets: what is slow beside it is not the server."""
     loop = asyncio.get_running_loop()
@@ -359,5 +397,7 @@ FLOODS: Mapping[str, Callable[[Target], Awaitable[int]]] = {
         vain,
         probes,
         viewers,
+        searches,
+        long_pages,
     )
 }
