@@ -5,6 +5,7 @@ CoordinatorError
 │   ├── BadMessage … Exists  one class for each wire code (protocol.md, "Errors")
 ├── StoreError               the database
 │   ├── Unavailable          cannot be reached, or did not answer in time; nothing is known to be stored
+│   │   └── TooSlow          something that is only shown took longer than it may
 │   ├── UnknownSchema        its schema is not one that this program knows
 │   └── MigrationFailed      it refuses a statement of a migration
 ├── ConfigError              a setting, a flag, a folder
@@ -214,6 +215,10 @@ class StoreError(CoordinatorError):
 
 class Unavailable(StoreError):
     """The database cannot be reached or did not answer within its deadline."""
+
+
+class TooSlow(Unavailable):
+    """What is only shown was not found in the time that it may take; the database is well, as far as is known."""
 
 
 class UnknownSchema(StoreError):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from coordinator.admin import Steps
 from coordinator.flow.core import Core
-from coordinator.stats.rows import filled
+from coordinator.stats.rows import filled, made
 from coordinator.store import activity as store
 from coordinator.wire.admin import activity as wire
 from coordinator.wire.paging import cursor, cursor_text, moment_of, moment_or_none, number
@@ -49,4 +49,4 @@ class ActivityRequests:
 
         full = len(found) == request.limit
         last = cursor_text(found[-1]["at"].isoformat(), found[-1]["activity_id"]) if full else None
-        return wire.ActivityPage(rows=[filled(wire.ListedActivity, row) for row in found], next=last)
+        return wire.ActivityPage(rows=await made(lambda row: filled(wire.ListedActivity, row), found), next=last)

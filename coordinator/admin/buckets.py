@@ -11,7 +11,7 @@ from coordinator.flow.core import Core
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.release import Releases
 from coordinator.model import BucketId
-from coordinator.stats.rows import Columns, filled
+from coordinator.stats.rows import Columns, filled, made
 from coordinator.store import buckets as store
 from coordinator.wire.admin import buckets as wire
 
@@ -44,7 +44,7 @@ class BucketRequests:
         async with self._database.connection() as db:
             found = await store.page(db, after, request.limit, service, request.state, request.client_id)
 
-        rows = [bucket_row(row, self._catalogue) for row in found]
+        rows = await made(lambda row: bucket_row(row, self._catalogue), found)
         return wire.BucketPage(rows=rows, next=rows[-1].bucket_id if len(rows) == request.limit else None)
 
     async def show(self, request: wire.BucketShow) -> wire.BucketShown:

@@ -20,7 +20,7 @@ from coordinator.flow.signal_types import ClientChanged
 from coordinator.flow.wait_reasons import waiting_of
 from coordinator.flow.wait_view import WaitKey, WaitView
 from coordinator.model import ClientId, ServiceId, Wait
-from coordinator.stats.rows import Columns, doing_of, filled
+from coordinator.stats.rows import Columns, doing_of, filled, made
 from coordinator.store import buckets, claims
 from coordinator.store import clients as store
 from coordinator.wire.admin import clients as wire
@@ -82,7 +82,7 @@ class ClientRequests:
             )
             waits = await self._wait_view.of(db, [ClientId(row["client_id"]) for row in found])
 
-        rows = [client_row(row, waits) for row in found]
+        rows = await made(lambda row: client_row(row, waits), found)
         return wire.ClientPage(rows=rows, next=rows[-1].client_id if len(rows) == request.limit else None)
 
     async def show(self, request: wire.ClientShow) -> wire.ClientShown:

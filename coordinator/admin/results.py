@@ -15,7 +15,7 @@ from coordinator.flow.release import Releases
 from coordinator.flow.requeue import Requeue
 from coordinator.keys import canonical
 from coordinator.model import BucketId, ClaimNumber, ClientId, ServiceId
-from coordinator.stats.rows import filled, result_row
+from coordinator.stats.rows import filled, made, result_row
 from coordinator.store import changes, claims, clients, export, items
 from coordinator.store import invalidations as store
 from coordinator.wire.admin import results as wire
@@ -68,8 +68,8 @@ class ResultRequests:
                 until=until,
             )
 
-        last = cursor_text(found[-1].claim, found[-1].item) if len(found) == request.limit else None
-        return wire.ResultPage(rows=[result_row(row) for row in found], next=last)
+        last = None if found.last is None else cursor_text(*found.last)
+        return wire.ResultPage(rows=await made(result_row, found.rows), next=last)
 
     async def export(self, request: wire.ResultExport) -> wire.ResultExportPage:
         """Send one page of all results of a service; the format is the asker's affair.

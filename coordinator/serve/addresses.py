@@ -44,6 +44,12 @@ def block_of(address: Address) -> str:
     return str(address)
 
 
+def is_here(address: str) -> bool:
+    """Tell whether all programs of one machine have that address, so that it says nothing."""
+    found = parse_address(address)
+    return found is not None and found.is_loopback
+
+
 def client_block(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """Return the block of the client behind a connection.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -39,12 +41,17 @@ READ_ONLY: frozenset[type[Request]] = frozenset(
 )
 """Requests that change nothing and so are no event; those of `NOT_LOGGED` are none either."""
 
+READ_AT_ONCE = 2
+"""Requests of all admins that only read and are carried out at a time: most connections to the database are for the
+work, however many scripts list how much."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdminDependencies:
     """The parts that an admin session works with: each request and the function that carries it out."""
 
     steps: Mapping[type[Request], Step]
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READ_AT_ONCE))
 
 
 class AdminSession(TokenSession):
@@ -60,6 +67,7 @@ class AdminSession(TokenSession):
         super().__init__(connection, address, edge)
         self._database = edge.core.database
         self._steps = dependencies.steps
+        self._reads = dependencies.reads
 
     async def run(self) -> None:
         """Serve the session until it ends."""
@@ -79,7 +87,17 @@ class AdminSession(TokenSession):
             raise Forbidden(f"{tag_of(type(request))} needs an admin's token.")
 
     def step_for(self, request: Request) -> Step:
-        return self._hello if isinstance(request, wire.AdminHello) else self._steps[type(request)]
+        if isinstance(request, wire.AdminHello):
+            return self._hello
+        step = self._steps[type(request)]
+        return partial(self._read, step) if self.needs_its_peer(request) else step
+
+    def needs_its_peer(self, request: Request) -> bool:
+        return type(request) in READ_ONLY or type(request) in NOT_LOGGED
+
+    async def _read(self, step: Step, request: Request) -> Answer | None:
+        async with self._reads:
+            return await step(request)
 
     async def _hello(self, hello: wire.AdminHello) -> Answer:
         check_protocol(hello.protocol)

@@ -61,7 +61,8 @@ class ChannelSession(PeerConnection):
         except Undecodable as refusal:
             self.refuse(self.undecodable(frame, refusal.error), refusal.ref)
             return
-        await self.conclude(request, self._admit_and_call)
+        if self.alive or not self.needs_its_peer(request):
+            await self.conclude(request, self._admit_and_call)
 
     async def _admit_and_call(self, request: Request) -> Answer | None:
         await self.admit(request)
@@ -112,6 +113,10 @@ class ChannelSession(PeerConnection):
 
     def step_for(self, request: Request) -> Step:
         """Return the function that answers requests of this type."""
+        raise NotImplementedError
+
+    def needs_its_peer(self, request: Request) -> bool:
+        """Whether a request is of use to nobody once its peer has gone, such as one that only reads."""
         raise NotImplementedError
 
     def undecodable(self, frame: str, error: PeerError) -> PeerError:

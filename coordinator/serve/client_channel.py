@@ -67,6 +67,9 @@ WAITS_FOR_SUBMITS: frozenset[type[Request]] = frozenset(
 )
 """Requests that may free or regrant buckets: they wait for the submits that came before them."""
 
+NEEDS_ITS_PEER: frozenset[type[Request]] = frozenset({wire.Services, wire.Ask, wire.MeExport})
+"""Requests that are of use to nobody once the session has ended; what it submitted before counts all the same."""
+
 MAX_CONCURRENT_SUBMITS = 32
 """Submits of one session that may wait for their commit at once; no further frame is read until one is done."""
 
@@ -120,6 +123,9 @@ class ClientSession(ChannelSession):
     @property
     def known(self) -> bool:
         return self.welcomed and self.identity.registered
+
+    def needs_its_peer(self, request: Request) -> bool:
+        return type(request) in NEEDS_ITS_PEER
 
     @property
     def log_fields(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from coordinator.errors import RateLimited
 from coordinator.flow.session_registry import Identity
 from coordinator.observe.cost_counts import CostCounts
-from coordinator.serve.addresses import parse_address
+from coordinator.serve.addresses import is_here
 from coordinator.serve.connection import LARGE
 from coordinator.serve.limits import MAX_REFUSALS_IN_A_ROW, BucketsByAddress
 from coordinator.wire import client as wire
@@ -111,19 +111,19 @@ class Costs:
     def charge_refused(self, size: int, address: str, identity: Identity) -> None:
         """Charge the bytes of a large frame that was refused for what is in it."""
         self._refused_of_clients.owe(identity.client_id, size)
-        if identity.is_newcomer and not _is_here(address):
+        if identity.is_newcomer and not is_here(address):
             self._refused_of_blocks.owe(address, size)
 
     def wait_after_refused(self, address: str, identity: Identity) -> float:
         """Return for how many seconds no more large frames are read, since too many were refused; 0 for none."""
         seconds = self._refused_of_clients.take(identity.client_id, 0)
-        if not seconds and identity.is_newcomer and not _is_here(address):
+        if not seconds and identity.is_newcomer and not is_here(address):
             seconds = self._refused_of_blocks.take(address, 0)
         return seconds
 
     def _take_of_block(self, price: float, address: str, identity: Identity | None) -> float:
         """Charge a block of addresses; returns 0, or the seconds until that amount may pass."""
-        if _is_here(address):
+        if is_here(address):
             return 0.0
         newcomer = identity is None or identity.is_newcomer
         return (self._blocks if newcomer else self._all_in_blocks).take(address, price)
@@ -168,9 +168,3 @@ class SessionAccount:
         if size <= LARGE or self.identity is None:
             return 0.0
         return self._costs.wait_after_refused(self._address, self.identity)
-
-
-def _is_here(address: str) -> bool:
-    """Tell whether all programs of one machine have that address, so that it says nothing."""
-    found = parse_address(address)
-    return found is not None and found.is_loopback

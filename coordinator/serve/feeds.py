@@ -27,6 +27,9 @@ log = structlog.get_logger()
 FEED_TICK = 0.25
 """Seconds; the shortest interval, and how soon a slow reader is tried again."""
 
+ROUND_GAP = 0.05
+"""Seconds between two rounds of a topic, however often viewers subscribe: each looks at all of its subscriptions."""
+
 MAX_ALIGNED_INTERVAL = 2.0
 """Intervals of up to so many seconds are kept in step, so that all of them share a computation."""
 
@@ -80,12 +83,15 @@ class Feed:
     async def run(self) -> None:
         """Compute and send while anyone is subscribed, until cancelled."""
         loop = asyncio.get_running_loop()
+        next_round = loop.time()
 
         while True:
             if not self._subscriptions:
                 self._fresh_until = -math.inf
                 await self._called.wait()
+            await asyncio.sleep(next_round - loop.time())
             self._called.clear()
+            next_round = loop.time() + ROUND_GAP
 
             try:
                 await self._round()

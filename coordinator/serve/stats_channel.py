@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,10 +10,12 @@ from typing import Any, Literal, Protocol
 
 from coordinator.errors import Draining, Forbidden, Unauthorized
 from coordinator.flow.core import RETRY_AFTER_DRAIN
+from coordinator.serve.addresses import is_here
 from coordinator.serve.channel import Edge, Step
 from coordinator.serve.connection import TimestampedConnection, ref_of
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.token_session import TokenSession, check_protocol
+from coordinator.stats.page_turns import Share
 from coordinator.wire import stats as wire
 from coordinator.wire.codec import Codec
 from coordinator.wire.frames import PROTOCOL, Answer, Close, Request
@@ -23,9 +26,9 @@ Role = Literal["viewer", "operator", "admin"]
 
 
 class Table(Protocol):
-    """Returns one page of a table; raises PeerError, Unavailable."""
+    """Returns one page of a table, charged to a share of the time for pages; raises PeerError, Unavailable."""
 
-    def __call__(self, get: wire.Get, *, operator: bool) -> Awaitable[wire.Page]: ...
+    def __call__(self, get: wire.Get, *, operator: bool, share: Share) -> Awaitable[wire.Page]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ class StatsSession(TokenSession):
 
     def step_for(self, request: Request) -> Step:
         return partial(ANSWERS[type(request)], self)
+
+    def needs_its_peer(self, request: Request) -> bool:
+        return True
 
     async def _hello(self, hello: wire.StatsHello) -> Answer:
         check_protocol(hello.protocol)
@@ -107,8 +113,23 @@ class StatsSession(TokenSession):
         self._topics = [topic for topic in self._topics if topic not in unsubscribe.topics]
         return wire.Unsubscribed(topics=self._topics)
 
-    async def _get(self, get: wire.Get) -> Answer:
-        return await self._table(get, operator=self._role in ("operator", "admin"))
+    async def _get(self, get: wire.Get) -> Answer | None:
+        operator = self._role in ("operator", "admin")
+        reading = asyncio.ensure_future(self._table(get, operator=operator, share=self._share))
+        ended = asyncio.ensure_future(self.connection.wait_closed())
+        try:
+            await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
+            return await reading if reading.done() else None
+        finally:  # whoever has gone waits for no turn
+            reading.cancel()
+            ended.cancel()
+
+    @property
+    def _share(self) -> Share:
+        """Return whose share of the time for pages this session has: its own, but for strangers of one address."""
+        here = is_here(self.address) and not self.behind_proxy
+        trusted = here or (self.token is not None and self._role != "viewer")
+        return Share(f"session {id(self)}", trusted=True) if trusted else Share(self.address)
 
 
 ANSWERS: Mapping[type[Request], Callable[[StatsSession, Any], Awaitable[Answer | None]]] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
+from coordinator.errors import TooSlow
 from coordinator.store.pool import Connection, Database
 
 T = TypeVar("T")
@@ -25,8 +25,13 @@ MIN_PAUSE = 0.9
 """Seconds between two runs: less than one, since a viewer that comes once a second must find a new answer."""
 
 
+QUERY_DEADLINE = 5.0
+"""Seconds that a query may take.  It is less than a statement may: one that passes that has the node connect anew, and
+nobody who only watches may cause it."""
+
+
 class CachedQuery(Generic[T]):
-    """Runs one query for all who ask until its pause is over; queries with the same `gate` run one after the other."""
+    """Runs one query for all who ask until its pause is over; one that took too long pauses as others do."""
 
     def __init__(
         self,
@@ -34,34 +39,49 @@ class CachedQuery(Generic[T]):
         query: Callable[[Connection], Awaitable[T]],
         min_pause: float = MIN_PAUSE,
         pause_factor: int = PAUSE_FACTOR,
-        gate: AbstractAsyncContextManager[object] | None = None,
+        deadline: float = QUERY_DEADLINE,
     ) -> None:
         self._database = database
         self._query = query
         self._min_pause = min_pause
         self._pause_factor = pause_factor
-        self._gate = gate or nullcontext()
+        self._deadline = deadline
         self._due = 0.0
         self._last_took = 0.0
-        self._answer: T
+        self.last: T | None = None
+        """The last answer; None before the first."""
+        self._too_slow = False
         self._running = asyncio.Lock()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last answer is good still."""
+        return monotonic() < self._due
 
     async def get(self) -> T:
         """Return the last answer, or find a new one.
 
         Raises:
+            TooSlow: it took too long, now or within its pause.
             Unavailable: the database is away.
         """
         async with self._running:
-            if monotonic() >= self._due:
+            if not self.fresh:
                 await self._run()
-            return self._answer
+            if self._too_slow:
+                raise TooSlow(f"This takes longer than {self._deadline:g} s.")
+            return cast(T, self.last)  # which may be None
 
     async def _run(self) -> None:
-        async with self._gate, self._database.connection() as db:
-            begun = monotonic()
-            self._answer = await self._query(db)
-            ended = monotonic()
+        begun = monotonic()
+        try:
+            async with asyncio.timeout(self._deadline), self._database.connection() as db:
+                begun = monotonic()
+                self.last = await self._query(db)
+            self._too_slow = False
+        except TimeoutError:
+            self._too_slow = self.last is None  # an older answer is better than none
+        ended = monotonic()
 
         # One slow run among quick ones is the machine's hiccup, not what the query costs: it must not age the answer.
         took, self._last_took = min(ended - begun, self._last_took), ended - begun

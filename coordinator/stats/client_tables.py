@@ -6,7 +6,7 @@ from coordinator.errors import BadMessage
 from coordinator.flow.catalogue import Catalogue
 from coordinator.flow.core import Core
 from coordinator.model import ServiceId
-from coordinator.stats.item_tables import Found
+from coordinator.stats.found import Found
 from coordinator.stats.rows import filled
 from coordinator.store import client_record
 from coordinator.store.pool import Connection
@@ -28,7 +28,7 @@ class ClientTables:
         """
         found = await client_record.hours(db, _client(get, wanted), self._service(wanted), get.limit)
         named = [(row, self._catalogue.name_of(row["service_id"])) for row in found]
-        return Found([filled(ClientHour, row, service=name) for row, name in named if name is not None], None)
+        return Found.of([filled(ClientHour, row, service=name) for row, name in named if name is not None], None)
 
     async def outcomes(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """List the kinds of a client's results, beside those of the others.
@@ -38,7 +38,7 @@ class ClientTables:
         """
         found = await client_record.outcomes(db, _client(get, wanted), self._service(wanted), get.limit)
         named = [(row, self._catalogue.name_of(row["service_id"])) for row in found]
-        return Found([filled(Outcome, row, service=name) for row, name in named if name is not None], None)
+        return Found.of([filled(Outcome, row, service=name) for row, name in named if name is not None], None)
 
     def _service(self, wanted: wire.Filter) -> ServiceId | None:
         return None if wanted.service is None else self._catalogue.named(wanted.service).service.service_id

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.errors import BadMessage, UnknownBucket
 from coordinator.flow.catalogue import Catalogue
@@ -16,6 +14,7 @@ from coordinator.keys import canonical
 from coordinator.model import BucketId, ItemId, ServiceId
 from coordinator.services.follow import graph
 from coordinator.stats import rows
+from coordinator.stats.found import Found
 from coordinator.stats.item_scan import ItemScan, scan
 from coordinator.store import buckets, building, claim_history, item_places, items, result_pages
 from coordinator.store.pool import Connection
@@ -38,14 +37,6 @@ MOST_NEIGHBOURS = 48
 
 LONGEST_VALUE = 1024
 """Bytes of the filter `value`, as JSON."""
-
-
-class Found(NamedTuple):
-    """Rows of one page; `next` is where the following one begins, None at the end."""
-
-    rows: Sequence[Struct]
-    next: str | None
-    total: int | UnsetType = UNSET
 
 
 def for_operators(get: wire.Get) -> bool:
@@ -73,24 +64,24 @@ class ItemTables:
             item = wanted.item
             if item is None:
                 item = await item_places.id_of_key(db, canonical(wanted.key or "", self._key_form))
-            return Found(await self._rows(db, [] if item is None else [ItemId(item)]), None)
+            return Found.of(await self._rows(db, [] if item is None else [ItemId(item)]), None)
 
         after = get.after
         if wanted.bucket_id is not None:
             place = 0 if after is None else number(after)
             ids = await item_places.of_bucket(db, bucket_named(wanted.bucket_id), place, get.limit)
-            return Found(await self._rows(db, ids), str(place + len(ids)) if len(ids) == get.limit else None)
+            return Found.of(await self._rows(db, ids), str(place + len(ids)) if len(ids) == get.limit else None)
 
         service = None if wanted.service is None else self._catalogue.named(wanted.service).service.service_id
         if service is not None and not wanted.prefix and wanted.state == "quarantined":
             ids = await item_places.quarantined(db, service, 0 if after is None else number(after), get.limit)
-            return Found(await self._rows(db, ids), str(ids[-1]) if len(ids) == get.limit else None)
+            return Found.of(await self._rows(db, ids), str(ids[-1]) if len(ids) == get.limit else None)
         if service is not None and not wanted.prefix and wanted.state == "waiting":
             return await self._waiting(db, service, get)
 
         which = ItemScan(wanted.service, rows.item_state(wanted.state), wanted.prefix or "")
         scanned, last = await scan(db, self._key_form, which, after or "", get.limit, MOST_ITEMS_SCANNED)
-        return Found(await self._rows(db, [item.item for item, _ in scanned]), last)
+        return Found.of(await self._rows(db, [item.item for item, _ in scanned]), last)
 
     async def _waiting(self, db: Connection, service: ServiceId, get: wire.Get) -> Found:
         after = building.QUEUE_START
@@ -100,10 +91,10 @@ class ItemTables:
         found = await items.waiting(db, service, after, get.limit)
 
         last = cursor_text(found[-1].rank_at.isoformat(), found[-1].item_id) if len(found) == get.limit else None
-        return Found(await self._rows(db, [item.item_id for item in found]), last)
+        return Found.of(await self._rows(db, [item.item_id for item in found]), last)
 
     async def _rows(self, db: Connection, ids: Sequence[ItemId]) -> list[wire.ItemRow]:
-        return [rows.item_row(item) for item in await item_places.of_ids(db, ids)]
+        return await rows.made(rows.item_row, await item_places.of_ids(db, ids))
 
     async def claims(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """List claims, the newest first: those of a bucket, or those that had an item and brought no result of it.
@@ -120,7 +111,7 @@ class ItemTables:
             raise BadMessage("claims are of one bucket_id or item.", detail={"path": "$.filter"})
 
         page = [rows.filled(wire.ClaimRow, claim) for claim in found]
-        return Found(page, str(page[-1].claim) if len(page) == get.limit else None)
+        return Found.of(page, str(page[-1].claim) if len(page) == get.limit else None)
 
     async def results(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """List results of a service, in the order of their claims or the newest first, or those of one item.
@@ -132,8 +123,8 @@ class ItemTables:
         if wanted.item is not None:
             before = MAX_ROW_NUMBER if get.after is None else number(get.after)
             of_item = await result_pages.of_item(db, ItemId(wanted.item), service, before, get.limit)
-            page = [rows.result_row(row) for row in of_item]
-            return Found(page, str(page[-1].claim) if len(page) == get.limit else None)
+            page = await rows.made(rows.result_row, of_item.rows)
+            return Found.of(page, None if of_item.last is None else str(of_item.last[0]))
 
         if service is None:
             raise BadMessage("results are of one service or item.", detail={"path": "$.filter.service"})
@@ -150,8 +141,8 @@ class ItemTables:
             since=moment_or_none(wanted.since, "$.filter.since"),
             until=moment_or_none(wanted.until, "$.filter.until"),
         )
-        page = [rows.result_row(row) for row in found]
-        return Found(page, cursor_text(page[-1].claim, page[-1].item) if len(page) == get.limit else None)
+        page = await rows.made(rows.result_row, found.rows)
+        return Found.of(page, None if found.last is None else cursor_text(*found.last))
 
     async def _newest(self, db: Connection, service: ServiceId, get: wire.Get, wanted: wire.Filter) -> Found:
         value = None if wanted.value is None else msgspec.json.encode(wanted.value)
@@ -175,8 +166,8 @@ class ItemTables:
 
         found = await result_pages.newest(db, which, after, get.limit)
         last = found.last
-        page = [rows.result_row(row) for row in found.rows]
-        return Found(page, None if last is None else cursor_text(last.begun_at.isoformat(), last.claim, last.item))
+        page = await rows.made(rows.result_row, found.rows)
+        return Found.of(page, None if last is None else cursor_text(last.begun_at.isoformat(), last.claim, last.item))
 
     async def neighbours(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """Find the follow graph around the account of an item.
@@ -190,9 +181,9 @@ class ItemTables:
             raise BadMessage("neighbours have one page.", detail={"path": "$.after"})
         found = await graph.around(db, ItemId(wanted.item), MOST_NEIGHBOURS)
         if found is None:
-            return Found([], None)
+            return Found.of([], None)
         neighbours = [rows.filled(wire.Neighbour, tie) for tie in found.ties]
-        return Found([rows.filled(wire.Neighbourhood, found, item=wanted.item, neighbours=neighbours)], None)
+        return Found.of([rows.filled(wire.Neighbourhood, found, item=wanted.item, neighbours=neighbours)], None)
 
     async def bucket(self, db: Connection, wanted: wire.Filter) -> Found:
         """Find one bucket, open or done, or the open ones that have an item to be settled."""
@@ -200,7 +191,7 @@ class ItemTables:
             found = await buckets.one(db, bucket_named(wanted.bucket_id))
         else:
             found = await buckets.with_item(db, ItemId(wanted.item or 0))
-        return Found([rows.bucket_row(row, self._catalogue) for row in found], None)
+        return Found.of([rows.bucket_row(row, self._catalogue) for row in found], None)
 
 
 def bucket_named(name: str) -> BucketId:

@@ -6,8 +6,9 @@ field only.  Behind these functions no row is a dictionary.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -35,11 +36,18 @@ Columns = Mapping[str, Any]
 """A row of the database by the names of its columns."""
 
 S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
 
 _ABSENT = object()
 
 _PLAIN = frozenset({str, int, float, bool, NoneType})
 """Most values, which stay as they are: pages have many of them."""
+
+ROWS_A_TURN = 100
+"""Rows that are made before others have a turn: about a millisecond."""
+
+BY_AN_ADMIN = "by an admin"
+"""What onlookers are told of why a client was deactivated: the admin's own words are for operators and the client."""
 
 _HEALTH: tuple[Health, ...] = ("ok", "watched", "flagged")
 
@@ -65,6 +73,15 @@ def filled(kind: type[S], *sources: object, **given: object) -> S:
 
         given[name] = value if type(value) in _PLAIN else _as_text(value)
     return kind(**given)
+
+
+async def made(make: Callable[[T], S], found: Sequence[T]) -> list[S]:
+    """Make the rows of a page, which may be a thousand; others have a turn now and then."""
+    page: list[S] = []
+    for start in range(0, len(found), ROWS_A_TURN):
+        page.extend(map(make, found[start : start + ROWS_A_TURN]))
+        await asyncio.sleep(0)
+    return page
 
 
 def _as_text(value: object) -> object:
@@ -115,12 +132,17 @@ def oldest_rows(totals: ServiceTotals, settings: ServiceSettings) -> list[wire.O
 # Clients
 
 
-def client_row(row: Columns, catalogue: Catalogue, waits: Mapping[WaitKey, Wait]) -> ClientRow:
-    """Return a client with its services, and why it waits in some; its health is the worst of theirs."""
+def client_row(
+    row: Columns, catalogue: Catalogue, waits: Mapping[WaitKey, Wait], *, operator: bool = False
+) -> ClientRow:
+    """Return a client with its services, and why it waits in some; its health is the worst of theirs.
+
+    Only for an operator it has the words of the admin who deactivated it.
+    """
     health = _HEALTH[row["health"] - 1]
     reason = next((one["health_reason"] for one in row["services"] if one["health"] == health != "ok"), None)
     memberships = [
-        membership_row(membership, name, waits.get((row["client_id"], membership["service_id"])))
+        membership_row(membership, name, waits.get((row["client_id"], membership["service_id"])), operator=operator)
         for membership in row["services"]
         if (name := catalogue.name_of(membership["service_id"])) is not None
     ]
@@ -129,6 +151,7 @@ def client_row(row: Columns, catalogue: Catalogue, waits: Mapping[WaitKey, Wait]
     return filled(
         ClientRow,
         row,
+        deactivated=_words(row["deactivated"], operator=operator),
         health=health,
         reason=reason,
         doing=doing_of(row, {service: name for service, name in names.items() if name is not None}, waits),
@@ -160,12 +183,22 @@ def filled_facts(row: Columns, service: str, wait: Wait | None) -> DoingFacts:
     )
 
 
-def membership_row(row: Columns, service: str, wait: Wait | None) -> ClientInService:
+def membership_row(row: Columns, service: str, wait: Wait | None, *, operator: bool) -> ClientInService:
     """Return a client's work in one service, and why it waits, if it does."""
-    active = row["joined"] and row["inactive"] is None
     return filled(
-        ClientInService, row, service=service, active=active, reason=row["health_reason"], waiting=waiting_of(wait)
+        ClientInService,
+        row,
+        service=service,
+        active=row["joined"] and row["inactive"] is None,
+        inactive_reason=_words(row["inactive_reason"], operator=operator),
+        reason=row["health_reason"],
+        waiting=waiting_of(wait),
     )
+
+
+def _words(reason: str | None, *, operator: bool) -> str | None:
+    """Return why a client was deactivated, as it is told."""
+    return reason if operator or reason is None else BY_AN_ADMIN
 
 
 # Items, results, buckets, events, history

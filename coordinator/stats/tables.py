@@ -1,27 +1,29 @@
 """The tables that are too long for a snapshot, page by page.
 
-Everyone who may watch may ask, so equal pages are queried once and kept as long as that is cheap, and only a few
-queries run at a time.
+Everyone who may watch may ask, so equal pages are queried once and kept as long as that is cheap, and one query runs
+at a time: the other connections, and cores of the database, are for the work.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from msgspec import UNSET, structs
 
-from coordinator.errors import BadMessage, Forbidden, UnknownBucket
+from coordinator.errors import BadMessage, Forbidden, ServerUnavailable, TooSlow, UnknownBucket
 from coordinator.flow.core import Core
 from coordinator.flow.intake import bucket_of
 from coordinator.flow.wait_view import WaitView
 from coordinator.model import ClientId, ServiceId
 from coordinator.stats import rows
-from coordinator.stats.cached_query import PAUSE_FACTOR, SHORT_PAUSE_FACTOR, CachedQuery
+from coordinator.stats.cached_query import MAX_PAUSE, PAUSE_FACTOR, SHORT_PAUSE_FACTOR, CachedQuery
 from coordinator.stats.client_tables import ClientTables
-from coordinator.stats.item_tables import Found, ItemTables, for_operators
+from coordinator.stats.found import Found
+from coordinator.stats.item_tables import ItemTables, for_operators
+from coordinator.stats.page_turns import PageTurns, Share
 from coordinator.stats.time_tables import TimeTables
 from coordinator.stats.topics import Topics
 from coordinator.store import buckets, events, history, nodes, people
@@ -40,11 +42,20 @@ from coordinator.wire.paging import (
 PAGES_KEPT = 200
 """Pages whose answer is kept."""
 
+BYTES_KEPT = 16 * 1024 * 1024
+"""Bytes of those answers, as they are sent; the last one is kept, however long."""
+
 MAX_LIMIT = 1000
 """Rows of one page at most, as the type of `limit` says."""
 
-PAGES_AT_ONCE = 1
-"""Pages queried at the same time: the other connections, and cores of the database, are for the work."""
+PAGE_DEADLINE = 2.0
+"""Seconds that the query of a page may take, for so long others wait for their turn."""
+
+SMALL_PAGE = 64 * 1024
+"""Bytes of a page up to which it is sent to whoever asks, while its answer is good."""
+
+SENT_A_SECOND = 64 * 1024 * 1024
+"""Bytes of pages that cost as much as a second of queries: the node composes frames of them, and copies those."""
 
 COSTLY_TABLES = frozenset({"ages", "shares"})
 """Tables whose rows are counted anew from very many."""
@@ -94,8 +105,8 @@ class TablePages:
         client_tables = ClientTables(core)
         self._time_tables = TimeTables(core.catalogue)
 
-        self._kept: OrderedDict[bytes, CachedQuery[Found]] = OrderedDict()
-        self._gate = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._kept: OrderedDict[tuple[bool, bytes], CachedQuery[Found]] = OrderedDict()
+        self._turns = PageTurns()
         self._queries: dict[str, Callable[[Connection, wire.Get, wire.Filter], Awaitable[Found]]] = {
             "clients": self._clients,
             "items": self._item_tables.items,
@@ -114,13 +125,15 @@ class TablePages:
             "outcomes": client_tables.outcomes,
         }
 
-    async def page(self, get: wire.Get, *, operator: bool) -> wire.Page:
-        """Return one page of a table, to an operator or an onlooker.
+    async def page(self, get: wire.Get, *, operator: bool, share: Share) -> wire.Page:
+        """Return one page of a table, to an operator or an onlooker; its query is charged to that share of the time.
 
         Raises:
             BadMessage: a filter that the table has not, or an `after` that is none of its.
             Forbidden: onlookers are not told this.
             NotFound: there is no such service.
+            RateLimited: too many pages are asked for.
+            ServerUnavailable: it takes too long.
             Unavailable
         """
         if for_operators(get) and not operator:
@@ -132,8 +145,21 @@ class TablePages:
         elif get.topic == "schemas":
             found = self._schemas(get, wanted)
         else:
-            found = await self._kept_query(get, wanted).get()
-        return wire.Page(topic=get.topic, rows=list(found.rows[: get.limit]), next=found.next, total=found.total)
+            found = await self._found(self._kept_query(get, wanted, operator=operator), share)
+        return wire.Page(topic=get.topic, rows=found.encoded(get.limit), next=found.next, total=found.total)
+
+    async def _found(self, query: CachedQuery[Found], share: Share) -> Found:
+        try:
+            if query.fresh and query.last is not None and len(query.last.rows) <= SMALL_PAGE:
+                return query.last
+
+            async with self._turns.turn(share):
+                found = await query.get()
+                self._turns.charge(share, len(found.rows) / SENT_A_SECOND)
+                return found
+        except TooSlow:
+            text = f"This page takes longer than {PAGE_DEADLINE:g} s; with a narrower filter it may not."
+            raise ServerUnavailable(text, retry_after=MAX_PAUSE, scope="connection") from None
 
     def _check(self, get: wire.Get, wanted: wire.Filter) -> None:
         table = get.topic
@@ -159,23 +185,26 @@ class TablePages:
         for name in ("since", "until"):
             moment_or_none(getattr(wanted, name), f"$.filter.{name}")
 
-    def _kept_query(self, get: wire.Get, wanted: wire.Filter) -> CachedQuery[Found]:
+    def _kept_query(self, get: wire.Get, wanted: wire.Filter, *, operator: bool) -> CachedQuery[Found]:
         """The query of this page; of all pages, those asked for last are kept."""
+        in_words = operator and get.topic == "clients"
         # Ages are costly, and the same for any limit: another limit must not have them counted again.
         limit = MAX_LIMIT if get.topic == "ages" else get.limit
-        key = msgspec.json.encode(structs.replace(get, ref=msgspec.UNSET, limit=limit))
+        key = in_words, msgspec.json.encode(structs.replace(get, ref=msgspec.UNSET, limit=limit))
         kept = self._kept.get(key)
 
         if kept is None:
-            query = self._queries[get.topic]
+            query = partial(self._clients, operator=True) if in_words else self._queries[get.topic]
             kept = self._kept[key] = CachedQuery(
                 self._database,
                 lambda db: query(db, get, wanted),
                 pause_factor=PAUSE_FACTOR if get.topic in COSTLY_TABLES else SHORT_PAUSE_FACTOR,
-                gate=self._gate,
+                deadline=PAGE_DEADLINE,
             )
-            if len(self._kept) > PAGES_KEPT:
+            sizes = [0 if page.last is None else len(page.last.rows) for page in self._kept.values()]
+            while len(self._kept) > PAGES_KEPT or (sum(sizes) > BYTES_KEPT and len(self._kept) > 1):
                 self._kept.popitem(last=False)
+                sizes.pop(0)
 
         self._kept.move_to_end(key)
         return kept
@@ -196,7 +225,7 @@ class TablePages:
             and (get.after is None or row.service > get.after)
         ]
         page = found[: get.limit]
-        return Found(page, page[-1].service if len(found) > len(page) else None)
+        return Found.of(page, page[-1].service if len(found) > len(page) else None)
 
     def _schemas(self, get: wire.Get, wanted: wire.Filter) -> Found:
         after = get.after or ""
@@ -209,9 +238,9 @@ class TablePages:
             key=lambda row: row.service,
         )
         page = found[: get.limit]
-        return Found(page, page[-1].service if len(found) > len(page) else None)
+        return Found.of(page, page[-1].service if len(found) > len(page) else None)
 
-    async def _clients(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
+    async def _clients(self, db: Connection, get: wire.Get, wanted: wire.Filter, *, operator: bool = False) -> Found:
         after = None
         if get.after is not None:
             client, value = cursor(get.after, 2)
@@ -225,8 +254,8 @@ class TablePages:
         total = await people.count_matching(db, which) if get.count else UNSET
 
         waits = await self._wait_view.of(db, [ClientId(row["client_id"]) for row in found])
-        page = [rows.client_row(row, self._catalogue, waits) for row in found]
-        return Found(page, None if last is None else cursor_text(*last), total)
+        page = await rows.made(lambda row: rows.client_row(row, self._catalogue, waits, operator=operator), found)
+        return Found.of(page, None if last is None else cursor_text(*last), total)
 
     async def _buckets(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         if wanted.bucket_id is not None or wanted.item is not None:
@@ -242,10 +271,10 @@ class TablePages:
 
         found = await buckets.open_page(db, after, get.limit, self._service(wanted), wanted.state, wanted.client_id)
 
-        page = [rows.bucket_row(row, self._catalogue) for row in found]
+        page = await rows.made(lambda row: rows.bucket_row(row, self._catalogue), found)
         if len(page) < get.limit:
-            return Found(page, None)
-        return Found(page, cursor_text(found[-1]["place"].isoformat(), page[-1].bucket_id))
+            return Found.of(page, None)
+        return Found.of(page, cursor_text(found[-1]["place"].isoformat(), page[-1].bucket_id))
 
     async def _events(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         before = MAX_ROW_NUMBER if get.after is None else number(get.after)
@@ -258,14 +287,14 @@ class TablePages:
             moment_or_none(wanted.until, "$.filter.until"),
         )
         found = await events.page(db, before, get.limit, which)
-        page = [rows.event_row(row) for row in found]
-        return Found(page, cursor_text(page[-1].event_id) if len(page) == get.limit else None)
+        page = await rows.made(rows.event_row, found)
+        return Found.of(page, cursor_text(page[-1].event_id) if len(page) == get.limit else None)
 
     async def _nodes(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         before = MAX_ROW_NUMBER if get.after is None else number(get.after)
         found = await nodes.newest(db, before, get.limit, wanted.state)
         page = [rows.node_report(row).row for row in found]
-        return Found(page, cursor_text(page[-1].boot) if len(page) == get.limit else None)
+        return Found.of(page, cursor_text(page[-1].boot) if len(page) == get.limit else None)
 
     async def _leaderboard(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         after, place = None, 0
@@ -278,5 +307,5 @@ class TablePages:
 
         page = [rows.leader_row(row, place) for place, row in enumerate(found, start=place + 1)]
         if len(page) < get.limit:
-            return Found(page, None)
-        return Found(page, cursor_text(page[-1].settled, page[-1].client_id, page[-1].place))
+            return Found.of(page, None)
+        return Found.of(page, cursor_text(page[-1].settled, page[-1].client_id, page[-1].place))

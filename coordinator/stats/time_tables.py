@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from coordinator.errors import BadMessage
 from coordinator.flow.catalogue import Catalogue
 from coordinator.stats import rows
-from coordinator.stats.item_tables import Found
+from coordinator.stats.found import Found
 from coordinator.store import history, statistics
 from coordinator.store.pool import Connection
 from coordinator.wire import stats as wire
@@ -47,8 +47,8 @@ class TimeTables:
             if (name := self._catalogue.name_of(row["service_id"])) is not None
         ]
         if len(found) < get.limit:
-            return Found(page, None)
-        return Found(page, cursor_text(found[-1]["at"].isoformat(), found[-1]["service_id"]))
+            return Found.of(page, None)
+        return Found.of(page, cursor_text(found[-1]["at"].isoformat(), found[-1]["service_id"]))
 
     async def kinds(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """List how many results of each kind came in each minute or hour of a service, newest first.
@@ -70,7 +70,7 @@ class TimeTables:
 
         found = await history.kinds(db, service, wanted.step or "minute", since, before, get.limit)
         last = cursor_text(found[-1]["label"], found[-1]["at"].isoformat()) if len(found) == get.limit else None
-        return Found([rows.filled(wire.KindRow, row) for row in found], last)
+        return Found.of([rows.filled(wire.KindRow, row) for row in found], last)
 
     async def shares(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """Count the results of each kind that came since a time, of one service or of all, by whole hours.
@@ -92,8 +92,8 @@ class TimeTables:
             if (name := self._catalogue.name_of(row["service_id"])) is not None
         ]
         if len(found) < get.limit:
-            return Found(page, None)
-        return Found(page, cursor_text(found[-1]["service_id"], found[-1]["label"]))
+            return Found.of(page, None)
+        return Found.of(page, cursor_text(found[-1]["service_id"], found[-1]["label"]))
 
     async def ages(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
         """Count what waits in a service by how long it has waited; all of it, whatever the limit.
@@ -107,4 +107,4 @@ class TimeTables:
             raise BadMessage("ages have one page.", detail={"path": "$.after"})
         counted = await statistics.ages(db, self._catalogue.named(wanted.service).service.service_id, AGES)
         ends = (*AGES, None)
-        return Found([wire.AgeRow(*row) for row in zip((0, *AGES), ends, counted, strict=True)], None)
+        return Found.of([wire.AgeRow(*row) for row in zip((0, *AGES), ends, counted, strict=True)], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -99,6 +100,16 @@ class ResultRow:
     claim: ClaimNumber
     at: datetime
     valid: bool
+    size: int = 0
+    """Bytes of its value, where a page is bounded by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedResults:
+    """Rows of one page, and the (claim, item) behind which the next one begins; None at the end."""
+
+    rows: list[ResultRow]
+    last: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +152,9 @@ async def show(db: Connection, canonical: str) -> ItemStory | None:
 WINDOW_CLAIMS = 16
 """Claims to a window: some pages' worth of results, whatever the history."""
 
+LISTED_BYTES = 2 * 1024 * 1024
+"""Bytes of values with which a page ends: one value may be as long as a frame.  It has one row at least."""
+
 # $1 service
 # $2 claim of the last row
 # $3 item of the last row
@@ -149,6 +163,7 @@ WINDOW_CLAIMS = 16
 # $6 until then, or null
 # $7 rows at most
 # $8 claims of a window
+# $9 bytes of values at most
 _LIST = """
 WITH span AS MATERIALIZED (
     SELECT claim_id, client_id, session_id, bucket_id, invalidated_by FROM claim
@@ -157,13 +172,16 @@ WITH span AS MATERIALIZED (
        AND ($5::timestamptz IS NULL OR ended_at IS NULL OR ended_at >= $5)
        AND ($6::timestamptz IS NULL OR begun_at <= $6)
      ORDER BY claim_id LIMIT $8)
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
-       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
-  FROM results_of_claims(ARRAY (SELECT claim_id FROM span)) r
-  JOIN span k USING (claim_id) JOIN item i USING (item_id) JOIN service s USING (service_id)
- WHERE (r.claim_id, r.item_id) > ($2, $3)
-   AND ($5::timestamptz IS NULL OR r.at >= $5) AND ($6::timestamptz IS NULL OR r.at < $6)
- ORDER BY r.claim_id, r.item_id LIMIT $7"""
+SELECT service, item, key, value, client_id, session_id, bucket_id, claim, at, valid, size FROM (
+    SELECT *, sum(size) OVER (ORDER BY claim, item) - size AS before FROM (
+        SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+               r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid, octet_length(r.value::text) AS size
+          FROM results_of_claims(ARRAY (SELECT claim_id FROM span)) r
+          JOIN span k USING (claim_id) JOIN item i USING (item_id) JOIN service s USING (service_id)
+         WHERE (r.claim_id, r.item_id) > ($2, $3)
+           AND ($5::timestamptz IS NULL OR r.at >= $5) AND ($6::timestamptz IS NULL OR r.at < $6)
+         ORDER BY r.claim_id, r.item_id LIMIT $7) l) measured
+ WHERE before < $9 ORDER BY claim, item"""
 
 _LAST_CLAIM = """
 SELECT max(claim_id), count(*) FROM (
@@ -182,15 +200,19 @@ SELECT max(claim_id), count(*) FROM (
 # $6 since then, or null
 # $7 until then, or null
 # $8 rows at most
+# $9 bytes of values at most
 _LIST_OF_ITEM = """
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
-       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
-  FROM item i CROSS JOIN LATERAL results_of_items(ARRAY[i.item_id], $2 - 1) r
-  JOIN service s USING (service_id) JOIN claim k USING (claim_id)
- WHERE coalesce(i.canonical, i.key) = $4 AND r.service_id = $1 AND (r.claim_id, r.item_id) > ($2, $3)
-   AND ($5::text IS NULL OR k.client_id = $5)
-   AND ($6::timestamptz IS NULL OR r.at >= $6) AND ($7::timestamptz IS NULL OR r.at < $7)
- ORDER BY r.claim_id, r.item_id LIMIT $8"""
+SELECT service, item, key, value, client_id, session_id, bucket_id, claim, at, valid, size FROM (
+    SELECT *, sum(size) OVER (ORDER BY claim) - size AS before FROM (
+        SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+               r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid, octet_length(r.value::text) AS size
+          FROM item i CROSS JOIN LATERAL results_of_items(ARRAY[i.item_id], $2 - 1) r
+          JOIN service s USING (service_id) JOIN claim k USING (claim_id)
+         WHERE coalesce(i.canonical, i.key) = $4 AND r.service_id = $1 AND (r.claim_id, r.item_id) > ($2, $3)
+           AND ($5::text IS NULL OR k.client_id = $5)
+           AND ($6::timestamptz IS NULL OR r.at >= $6) AND ($7::timestamptz IS NULL OR r.at < $7)
+         ORDER BY r.claim_id, r.item_id LIMIT $8) l) measured
+ WHERE before < $9 ORDER BY claim"""
 
 
 async def results(
@@ -203,23 +225,34 @@ async def results(
     client: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> list[ResultRow]:
+) -> ListedResults:
     """List results of a service in the order of their claims, from behind `after` (claim, item) on."""
     if canonical is not None:
-        rows = await db.fetch(_LIST_OF_ITEM, service, *after, canonical, client, since, until, limit)
-        return [ResultRow(**row) for row in rows]
+        rows = await db.fetch(_LIST_OF_ITEM, service, *after, canonical, client, since, until, limit, LISTED_BYTES)
+        return page_of(rows, limit, LISTED_BYTES)
 
     found: list[ResultRow] = []
+    room = LISTED_BYTES
     start = after
-    while len(found) < limit:
-        rows = await db.fetch(_LIST, service, *start, client, since, until, limit, WINDOW_CLAIMS)
-        found.extend(ResultRow(**row) for row in rows[: limit - len(found)])
-        if len(rows) >= limit:
-            break
+    while True:
+        wanted = limit - len(found)
+        page = page_of(
+            await db.fetch(_LIST, service, *start, client, since, until, wanted, WINDOW_CLAIMS, room), wanted, room
+        )
+        found.extend(page.rows)
+        room -= sum(row.size for row in page.rows)
+        if page.last is not None:
+            return ListedResults(found, page.last)
 
         # A window of claims may hold less than a page; the next one begins behind its last claim.
         last = await db.fetchrow(_LAST_CLAIM, service, start[0], client, since, until, WINDOW_CLAIMS)
         if last["count"] < WINDOW_CLAIMS:
-            break
+            return ListedResults(found, None)
         start = (last["max"] + 1, 0)
-    return found
+
+
+def page_of(rows: Sequence[Mapping[str, Any]], limit: int, room: int) -> ListedResults:
+    """Make a page of the rows of a statement that was given so many rows, and bytes of values, at most."""
+    found = [ResultRow(**row) for row in rows]
+    full = len(found) == limit or sum(row.size for row in found) >= room
+    return ListedResults(found, (found[-1].claim, found[-1].item) if full else None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coordinator.model import BucketId, ItemId, ServiceId
-from coordinator.store.items import ResultRow
+from coordinator.store.items import LISTED_BYTES, ListedResults, ResultRow, page_of
 from coordinator.store.pool import Connection
 
 CLAIMS_OF_A_WINDOW = 16
@@ -89,10 +89,14 @@ SELECT claim_id, begun_at FROM claim
 # $6 what the value contains, or null
 # $7 rows at most
 # $8 client, or null
+# $9 bytes of values at most
 _RESULTS = """
-SELECT s.name AS service, f.item, f.key, f.value, f.client_id, f.session_id, f.bucket_id, f.claim, f.at, f.valid
-  FROM (SELECT n.place, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
-               k.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
+SELECT s.name AS service, f.item, f.key, f.value, f.client_id, f.session_id, f.bucket_id, f.claim, f.at, f.valid,
+       f.size
+  FROM (
+    SELECT *, sum(size) OVER (ORDER BY place, item DESC) - size AS before FROM (
+        SELECT n.place, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+               k.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid, octet_length(r.value::text) AS size
           FROM unnest($2::bigint[]) WITH ORDINALITY AS n (claim_id, place)
           JOIN claim k USING (claim_id) JOIN bucket_items c USING (bucket_id)
          CROSS JOIN LATERAL results_of_claim(c.items, k.claim_id) r
@@ -100,14 +104,15 @@ SELECT s.name AS service, f.item, f.key, f.value, f.client_id, f.session_id, f.b
          WHERE (n.place > 1 OR r.item_id < $3) AND ($8::text IS NULL OR k.client_id = $8)
            AND ($4::timestamptz IS NULL OR r.at >= $4) AND ($5::timestamptz IS NULL OR r.at < $5)
            AND ($6::jsonb IS NULL OR r.value @> $6::jsonb)
-         ORDER BY n.place, r.item_id DESC LIMIT $7) f
- CROSS JOIN service s WHERE s.service_id = $1
+         ORDER BY n.place, r.item_id DESC LIMIT $7) l) f
+ CROSS JOIN service s WHERE s.service_id = $1 AND f.before < $9
  ORDER BY f.place, f.item DESC"""
 
 
 async def newest(db: Connection, which: NewestFilter, after: Place, limit: int) -> NewestResults:
     """List results of a service, those of the newest claims first, from behind `after` on."""
     rows: list[ResultRow] = []
+    room = LISTED_BYTES
 
     for _ in range(MOST_WINDOWS):
         claims = await _claims(db, which, after)
@@ -117,11 +122,23 @@ async def newest(db: Connection, which: NewestFilter, after: Place, limit: int) 
         numbers, wanted = [claim for claim, _ in claims], limit - len(rows)
         before_item = after.item if numbers[0] == after.claim else FIRST.item
         found = await db.fetch(
-            _RESULTS, which.service, numbers, before_item, which.since, which.until, which.value, wanted, which.client
+            _RESULTS,
+            which.service,
+            numbers,
+            before_item,
+            which.since,
+            which.until,
+            which.value,
+            wanted,
+            which.client,
+            room,
         )
-        rows.extend(ResultRow(**row) for row in found)
-        if len(found) == wanted:
-            return NewestResults(rows, Place(dict(claims)[rows[-1].claim], rows[-1].claim, rows[-1].item))
+        page = page_of(found, wanted, room)
+        rows.extend(page.rows)
+        room -= sum(row.size for row in page.rows)
+        if page.last is not None:
+            claim, item = page.last
+            return NewestResults(rows, Place(dict(claims)[claim], claim, item))
         if len(claims) < CLAIMS_OF_A_WINDOW:
             return NewestResults(rows, None)
         after = Place(claims[-1][1], claims[-1][0], 0)
@@ -143,15 +160,24 @@ async def _claims(db: Connection, which: NewestFilter, after: Place) -> Sequence
     return [(row["claim_id"], row["begun_at"]) for row in rows]
 
 
+# $1 item
+# $2 service, or null
+# $3 claim of the last row
+# $4 rows at most
+# $5 bytes of values at most
 _OF_ITEM = """
-SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
-       r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid
-  FROM results_of_items(ARRAY[$1::bigint], 0) r
-  JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim_id)
- WHERE ($2::int IS NULL OR r.service_id = $2) AND r.claim_id < $3
- ORDER BY r.claim_id DESC LIMIT $4"""
+SELECT service, item, key, value, client_id, session_id, bucket_id, claim, at, valid, size FROM (
+    SELECT *, sum(size) OVER (ORDER BY claim DESC) - size AS before FROM (
+        SELECT s.name AS service, r.item_id AS item, i.key, r.value, k.client_id, k.session_id, k.bucket_id,
+               r.claim_id AS claim, r.at, k.invalidated_by IS NULL AS valid, octet_length(r.value::text) AS size
+          FROM results_of_items(ARRAY[$1::bigint], 0) r
+          JOIN item i USING (item_id) JOIN service s USING (service_id) JOIN claim k USING (claim_id)
+         WHERE ($2::int IS NULL OR r.service_id = $2) AND r.claim_id < $3
+         ORDER BY r.claim_id DESC LIMIT $4) l) measured
+ WHERE before < $5 ORDER BY claim DESC"""
 
 
-async def of_item(db: Connection, item: ItemId, service: ServiceId | None, before: int, limit: int) -> list[ResultRow]:
+async def of_item(db: Connection, item: ItemId, service: ServiceId | None, before: int, limit: int) -> ListedResults:
     """List the results of one item, in a service or in all, the newest first, of claims below `before`."""
-    return [ResultRow(**row) for row in await db.fetch(_OF_ITEM, item, service, before, limit)]
+    rows = await db.fetch(_OF_ITEM, item, service, before, limit, LISTED_BYTES)
+    return page_of(rows, limit, LISTED_BYTES)

@@ -18,8 +18,8 @@ ClientSort = Literal[
 class ClientInService(Struct):
     """One client's work in one service: buckets `assigned`, submits `processed`, items `settled`, and the rest.
 
-    `waiting` tells why nothing comes, if it has asked for more than it has; `inactive` by what it is inactive, with an
-    admin's words in `inactive_reason`.
+    `waiting` tells why nothing comes, if it has asked for more than it has; `inactive` by what it is inactive, and
+    `inactive_reason` as `deactivated` of the client.
     """
 
     service: str
@@ -44,7 +44,8 @@ class ClientInService(Struct):
 class ClientRow(Struct):
     """A client; the worst `health` of its services with the `reason` in words, and sums over them.
 
-    `deactivated`: why an admin deactivated it, in words; `doing`: what it does now.
+    `deactivated`: why an admin deactivated it, in the admin's words if an operator asks, else `by an admin`; `doing`:
+    what it does now.
     """
 
     client_id: str

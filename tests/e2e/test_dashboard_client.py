@@ -48,7 +48,7 @@ async def test_the_record_of_a_client(node: Server, open_tab: OpenTab, scheme: s
     assert await tab.overflow_pixels() == 0
 
 
-async def test_operators_see_the_sessions_of_a_client_and_all_see_why_it_was_deactivated(
+async def test_operators_see_the_sessions_of_a_client_and_why_it_was_deactivated(
     node: Server, open_tab: OpenTab
 ) -> None:
     tab = await open_tab(node, "clients/other?tab=sessions")
@@ -65,3 +65,6 @@ async def test_operators_see_the_sessions_of_a_client_and_all_see_why_it_was_dea
     await tab.wait_for_text(".head-row", "offline")
     await tab.page.get_by_role("button", name="Look again").click()
     await tab.wait_for_text("main", "It is not connected.")
+    onlooker = await open_tab(node, "clients/other")
+    await onlooker.wait_for_text(".head-row", "by an admin")
+    assert "always the same" not in await onlooker.page.content()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.stats import item_tables
-from coordinator.store import result_pages
+from coordinator.store import items, result_pages
 from coordinator.store.pool import Database
 from tests.conftest import StartServer
 from tests.harness import Message, Server
@@ -96,6 +96,7 @@ async def test_results_come_newest_first_by_client_bucket_value_and_item(
     monkeypatch.setattr(result_pages, "CLAIMS_OF_A_WINDOW", 1)
     monkeypatch.setattr(result_pages, "MOST_WINDOWS", 1)  # so that pages are short
     assert await pages(viewer, "results", limit=2, service="dm_check", sort="newest") == newest
+    monkeypatch.undo()
 
     async def found(**which: Any) -> list[Message]:
         return await pages(viewer, "results", limit=2, service="dm_check", sort="newest", **which)
@@ -109,6 +110,27 @@ async def test_results_come_newest_first_by_client_bucket_value_and_item(
     since, until = newest[4]["at"], newest[1]["at"]
     assert await found(since=since, until=until) == [row for row in newest if since <= row["at"] < until] != []
     assert await pages(viewer, "results", item=newest[0]["item"]) == [newest[0]]
+
+
+@pytest.mark.parametrize("most", [1, 30])
+async def test_a_page_of_large_results_ends_before_it_is_as_long_as_was_asked_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """So that nobody makes a node load a thousand results of a megabyte."""
+    viewer, admin = await server.viewer(), await server.admin()
+    whole = await pages(viewer, "results", limit=100, service="dm_check")
+    for module in (items, result_pages):
+        monkeypatch.setattr(module, "LISTED_BYTES", most)
+
+    page = await viewer.ok("get", topic="results", filter={"service": "dm_check"}, limit=99)
+    assert 1 <= len(page["rows"]) <= (1 if most == 1 else 3)  # each value has more than ten bytes
+    assert await pages(viewer, "results", limit=99, service="dm_check") == whole
+    assert await pages(viewer, "results", limit=99, service="dm_check", sort="newest") == sorted(
+        whole, key=lambda row: (row["claim"], row["item"]), reverse=True
+    )
+    assert await pages(viewer, "results", limit=99, item=whole[0]["item"]) == [whole[0]]
+    assert await pages(viewer, "results", limit=99, service="dm_check", key=whole[0]["key"]) == [whole[0]]
+    assert len((await admin.ok("result.list", service="dm_check"))["rows"]) == len(page["rows"])
 
 
 async def test_claims_of_a_bucket_and_those_that_brought_an_item_no_result(server: Server, database: Database) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import socket
 from contextlib import AsyncExitStack
-from time import thread_time
+from time import monotonic, thread_time
 from typing import Any
 
 import pytest
@@ -192,6 +192,13 @@ async def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
     assert viewer.pushes.empty()
     await viewer.ok("subscribe", topics=["nodes"], interval=0.25)
     assert (await viewer.snapshot("nodes"))["seq"] == first["seq"], "told anew when it is asked for anew"
+
+
+async def test_who_subscribes_without_end_causes_few_rounds(server: Server) -> None:
+    viewer, begun = await server.viewer(), monotonic()
+    for _ in range(60):
+        await viewer.ok("subscribe", topics=["nodes"])
+    assert viewer.pushes.qsize() <= 2 + (monotonic() - begun) / feeds.ROUND_GAP
 
 
 async def test_a_topic_that_fails_comes_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

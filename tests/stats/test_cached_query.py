@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator.errors import Unavailable
+from coordinator.errors import TooSlow, Unavailable
 from coordinator.stats import cached_query
 from coordinator.stats.cached_query import CachedQuery
 from coordinator.store.pool import Connection, Database
@@ -89,3 +89,30 @@ async def test_a_look_that_failed_is_taken_again(database: Database, clock: Cloc
     with pytest.raises(Unavailable):
         await one.get()
     assert await one.get() == "found"
+
+
+async def test_a_look_that_takes_too_long_is_given_up_and_not_taken_again_at_once(
+    database: Database, clock: Clock
+) -> None:
+    looks = 0
+    costs = [0.0, 60.0, 60.0, 0.0]
+
+    async def look(db: Connection) -> int:
+        nonlocal looks
+        looks += 1
+        await db.execute("SELECT pg_sleep($1)", costs[looks - 1])
+        return looks
+
+    one = CachedQuery(database, look, deadline=0.05)
+    assert await one.get() == 1
+    clock.now += 1
+    assert await one.get() == 1  # it is old, but better than none
+    assert database.trouble is None
+
+    another = CachedQuery(database, look, deadline=0.05)
+    for _ in range(2):  # the second time within its pause
+        with pytest.raises(TooSlow):
+            await another.get()
+    assert looks == 3
+    clock.now += 1
+    assert await another.get() == 4

@@ -218,16 +218,16 @@ async def test_an_item_leads_to_all_its_results_and_their_origin(bench: Bench) -
 
 
 async def _all_results(bench: Bench, limit: int, **filters: Any) -> list[ResultRow]:
-    """All pages, as whoever reads them does: a page that is not full is the last."""
+    """All pages, as whoever reads them does."""
     seen: list[ResultRow] = []
     after = (0, 0)
     while True:
         async with bench.database.connection() as db:
             page = await items.results(db, bench.service, after, limit, **filters)
-        seen += page
-        if len(page) < limit:
+        seen += page.rows
+        if page.last is None:
             return seen
-        after = (page[-1].claim, page[-1].item)
+        after = page.last
 
 
 async def _history(bench: Bench) -> None:

@@ -125,7 +125,7 @@ function ConfirmDialog({ action, onClose, onDone }: { action: Action; onClose():
         {action.details}
         {action.asksReason && (
           <label class="field">
-            <span>Reason (the client and all who look here are told)</span>
+            <span>Reason (the client and operators are told)</span>
             <input maxLength={1024} value={reason} onInput={(event) => setReason(event.currentTarget.value)} />
           </label>
         )}

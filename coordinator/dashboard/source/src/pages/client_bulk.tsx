@@ -232,7 +232,7 @@ function BulkForm({ name, clients, onClose, onSubmit }: BulkFormProps) {
       <p>{action.effect}</p>
       {name === "deactivate" && (
         <label class="field">
-          <span>Reason (they and all who look here are told)</span>
+          <span>Reason (they and operators are told)</span>
           <input maxLength={1024} value={answers.text} onInput={(event) => change({ text: event.currentTarget.value })} />
         </label>
       )}
