@@ -218,7 +218,7 @@ class Unavailable(StoreError):
 
 
 class TooSlow(Unavailable):
-    """What is only shown was not found in the time that it may take; the database is well, as far as is known."""
+    """A thing that is only shown was not found in its time; the database is well, as far as is known."""
 
 
 class UnknownSchema(StoreError):

@@ -47,7 +47,7 @@ ROWS_A_TURN = 100
 """Rows that are made before others have a turn: about a millisecond."""
 
 BY_AN_ADMIN = "by an admin"
-"""What onlookers are told of why a client was deactivated: the admin's own words are for operators and the client."""
+"""The reason of a deactivation for onlookers: the admin's own words are for operators and the client."""
 
 _HEALTH: tuple[Health, ...] = ("ok", "watched", "flagged")
 

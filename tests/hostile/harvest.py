@@ -11,12 +11,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from coordinator.store.pool import Database
+from tests.bench.rows import SIZE
 from tests.bench.world import World
 from tests.harness import Message, Volunteer
 from tests.hostile.chance import Outside
-
-BUCKET = 180
-"""Items of a bucket, by default."""
 
 ADDRESS, CROWDED = "203.0.113.{}", "198.51.100.7"
 """The address of a reader that is alone, and that of all of a crowd."""
@@ -108,8 +106,8 @@ class Harvest:
 
     @property
     def buckets(self) -> float:
-        """What each identity read, in buckets."""
-        return self.keys / self.identities / BUCKET
+        """Buckets that each identity read."""
+        return self.keys / self.identities / SIZE
 
 
 async def harvest(world: World, seconds: float) -> list[Harvest]:
@@ -118,8 +116,7 @@ async def harvest(world: World, seconds: float) -> list[Harvest]:
         database = Database(world.dsn, size=2)
         await database.open()
         stack.push_async_callback(database.close)
-        await world.wait_items("dm_check", 1000 * BUCKET)
-        await world.pool_filled("dm_check", 50)
+        await world.ready_buckets("dm_check", 400)
 
         server = Outside(world, database, stack)
         alone = [Reader(server, way.__name__, ADDRESS.format(place), way) for place, way in enumerate(WAYS)]

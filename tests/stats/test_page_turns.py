@@ -1,4 +1,4 @@
-"""Who asks for pages without end takes no turn from others, and has no more than its share of the time."""
+"""Viewers that ask for pages without end take no turn from others, and have no more than their share of the time."""
 
 from __future__ import annotations
 
