@@ -67,6 +67,11 @@ A file of items → the catalogue
     some `item.add` at a time → `admin/item_adder.py: ItemAdder.add`, which first believes that all of many are new:
     `store/adding.py: add_new`
 
+Who settled most → the leaderboard, a volunteer's page, the public page
+    `flow/client_counters.py: ClientCounters.flush` → `store/boards.py: add_days` (`fold_days` moves days that are over
+    into weeks and months) → `stats/boards.py: Boards.of`, read once for all who look → `stats/progress.py:
+    ProgressReport.get` (what everybody is told) → `serve/progress_pages.py: ProgressPages.get`
+
 A change → all nodes
     `admin/services.py: ServiceRequests.configure` → `flow/signals.py: Signals.tell` (at once here, elsewhere by NOTIFY)
     → `serve/change_listener.py: ChangeListener` → `flow/catalogue.py: Catalogue.load` → the push `service`; a signal

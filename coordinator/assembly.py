@@ -71,10 +71,13 @@ from coordinator.serve.limits import Addresses
 from coordinator.serve.listener import Channels, Listener
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pages import StaticPage, dashboard_pages
+from coordinator.serve.progress_pages import ProgressPages
 from coordinator.serve.stats_channel import StatsDependencies
 from coordinator.services import Plugin
+from coordinator.stats.boards import Boards
 from coordinator.stats.database_rates import DatabaseRates
 from coordinator.stats.metrics import Metrics
+from coordinator.stats.progress import ProgressReport
 from coordinator.stats.recorder import Recorder
 from coordinator.stats.tables import TablePages
 from coordinator.stats.topics import Topics
@@ -122,6 +125,7 @@ class Statistics:
     """The parts that show and record the work."""
 
     table_pages: TablePages
+    progress: ProgressReport
     feeds: Feeds
     recorder: Recorder
     metrics: Metrics
@@ -297,8 +301,11 @@ def _join_administration(core: Core, work: Work, limits: Limits) -> Administrati
 
 def _join_statistics(core: Core, work: Work, sessions: OpenSessions, cost_counts: CostCounts) -> Statistics:
     topics = Topics(core, work.grant, DatabaseRates(core), work.wait_view)
+    boards = Boards(core)
+    progress = ProgressReport(core, topics, boards)
     return Statistics(
-        table_pages=TablePages(core, topics, work.wait_view),
+        table_pages=TablePages(core, topics, boards, progress, work.wait_view),
+        progress=progress,
         feeds=Feeds(topics.by_name, core.events),
         recorder=Recorder(core),
         metrics=Metrics(core, work.grant, work.load_meter, sessions.counts, cost_counts),
@@ -317,7 +324,8 @@ def _join_sockets(
     )
 
     document = StaticPage("application/json", msgspec.json.encode(asyncapi()))
-    pages = HttpPages(work.readiness, {"/v1/asyncapi.json": document, **dashboard_pages()}, statistics.metrics.page)
+    static_pages = {"/v1/asyncapi.json": document, **dashboard_pages()}
+    pages = HttpPages(work.readiness, static_pages, ProgressPages(statistics.progress.get), statistics.metrics.page)
     listener = Listener(edge, channels, pages, sessions)
     change_listener = ChangeListener(edge.core, work.grant, work.memberships, work.notices, sessions, edge.background)
     certificate = certificate_of(edge.core.settings)

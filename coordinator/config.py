@@ -40,13 +40,14 @@ from coordinator.setting_values import (
     mask,
     network,
     origin,
+    project_name,
     split_list,
 )
 from coordinator.user_folder import user_folder
 
 PREFIX = "COORDINATOR_"
 
-RELOADED = ("registration", "viewers", "allowed_origins", "allowed_hosts", "drain_grace")
+RELOADED = ("registration", "viewers", "project", "allowed_origins", "allowed_hosts", "drain_grace")
 """The settings that a node takes over while it runs, on SIGHUP; all others need a new start."""
 
 Access = Literal["open", "token", "closed"]
@@ -198,6 +199,10 @@ class Settings(BaseSettings):
     viewers: Literal["open", "token"] = _setting(
         _open_here, "Who may see the dashboard: everyone, or who has a token.", "one of open, token"
     )
+    project: Annotated[str, AfterValidator(project_name)] = _setting(
+        "", "What people call the project: on the public page and its badge.",
+        "one line of up to 80 printable characters",
+    )  # fmt: skip
     allowed_origins: Annotated[
         tuple[Annotated[str, AfterValidator(origin)], ...], NoDecode, BeforeValidator(split_list)
     ] = _setting(

@@ -49,6 +49,16 @@ def origin(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.lower(), "", "", ""))
 
 
+MOST_PROJECT_CHARACTERS = 80
+
+
+def project_name(text: str) -> str:
+    """Read what people call the project: one line of printable text."""
+    if len(text) > MOST_PROJECT_CHARACTERS or not text.isprintable():
+        raise ValueError(text)
+    return text.strip()
+
+
 def host_name(text: str) -> str:
     """Read the name of a host, in lower case and without a port."""
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "processes": 1,
     "registration": "open",
     "viewers": "open",
+    "project": "",
     "allowed_origins": (),
     "trusted_proxies": (),
     "allowed_hosts": (),

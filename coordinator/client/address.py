@@ -55,6 +55,17 @@ def client_url(text: str) -> str:
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
+def page_url(url: str, client_id: str) -> str:
+    """Return the address of a volunteer's own page, for the URL of a client channel.
+
+    It names the client and holds no secret; browsers keep what stands behind `#` to themselves.
+    """
+    parts = urlsplit(url)
+    scheme = "https" if parts.scheme == "wss" else "http"
+    path = parts.path.removesuffix(CLIENT_PATH) + "/"
+    return urlunsplit((scheme, parts.netloc.rpartition("@")[2], path, "", f"/volunteers/{client_id}"))
+
+
 def is_loopback(url: str) -> bool:
     """Tell whether the server is on this machine: no proxy stands in between then."""
     return is_here(urlsplit(url).hostname or "")

@@ -60,6 +60,7 @@ class Daemon:
         self._stop_grace = stop_grace
 
         self._registered = False
+        self._page_told = False
         self._turns = 0
         self._in_check = 0
         self._failure: ConfigError | None = None
@@ -130,6 +131,11 @@ class Daemon:
                     raise
                 await self._register()
                 await self.client.join(work.service, work.profile)
+
+            if not self._page_told:
+                self._page_told = True
+                token = "" if welcome.viewers == "open" else " (it opens with a viewer's token)"
+                log.info("your page: %s%s", self.client.page, token)
 
     async def _register(self) -> None:
         await self.client.register(self._screen_name, self._enrolment_token)

@@ -20,7 +20,7 @@ from typing import Any, Self
 import msgspec
 
 from coordinator import __version__
-from coordinator.client.address import check_secrecy, client_url, trust_for
+from coordinator.client.address import check_secrecy, client_url, page_url, trust_for
 from coordinator.client.backoff import Backoff
 from coordinator.client.bucket_stream import BucketStream
 from coordinator.client.held_bucket import HeldBucket
@@ -123,6 +123,11 @@ class Client:
     def held(self) -> list[HeldBucket]:
         """The buckets that have not ended, oldest first."""
         return list(self._held_buckets.held.values())
+
+    @property
+    def page(self) -> str:
+        """The address of this client's own page in the server's dashboard."""
+        return page_url(self._url, self.identity.client_id)
 
     @property
     def notices(self) -> list[NoticeInForce]:

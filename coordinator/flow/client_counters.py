@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from coordinator.model import ClientId, ServiceId
 from coordinator.observe.health import GOOD_BUCKETS_TO_RECOVER
-from coordinator.store import health, history
+from coordinator.store import boards, health, history
 from coordinator.store.health import MembershipFigures, WorkCounts
 from coordinator.store.pool import Database
 
@@ -212,7 +212,7 @@ class ClientCounters:
             if flush.labels:
                 await health.count_labels(db, [(*key, times) for key, times in flush.labels.items()])
             if days:
-                await history.add_days(db, days)
+                await boards.add_days(db, days)
             # Last, since all nodes add to the same rows, and wait for each other until the commit.
             if flush.labels:
                 await history.add_kinds(

@@ -96,6 +96,12 @@ class ChannelSession(PeerConnection):
             return self._bytes.take(size)
         return self._edge.addresses.strangers_bytes.take(self.address, size)
 
+    @property
+    def open_to_viewers(self) -> bool:
+        """Whether who comes the way of this session may watch without a token."""
+        settings = self._edge.core.state.settings
+        return settings.access_to("viewers", behind_proxy=self.behind_proxy) == "open"
+
     # What differs between the channels
 
     @property

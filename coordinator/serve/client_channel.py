@@ -246,6 +246,7 @@ class ClientSession(ChannelSession):
             services=[membership_of(entry, identity) for entry in self._edge.core.catalogue.all()],
             limits=self._edge.limits,
             stats=dict(counters),
+            viewers="open" if self.open_to_viewers else "token",
         )
 
     async def _recollect_at_hello(self, holds: Sequence[wire.Hold]) -> tuple[wire.Recollection, list[Claimed]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
 
 import msgspec
 from websockets.datastructures import Headers
@@ -12,6 +12,8 @@ from websockets.http11 import Response
 
 from coordinator.flow.readiness import Readiness
 from coordinator.serve.pages import Pages
+from coordinator.serve.plain_http import plain, response
+from coordinator.serve.progress_pages import PROGRESS_PATHS, Onlooker, ProgressPages
 
 CLIENT, STATS, ADMIN = "/v1/client", "/v1/stats", "/v1/admin"
 CHANNELS = (CLIENT, STATS, ADMIN)
@@ -33,13 +35,22 @@ Page = Callable[[str], Awaitable[Response]]
 class HttpPages:
     """Answers requests that open no channel."""
 
-    def __init__(self, readiness: Readiness, pages: Pages, metrics: Callable[[], Awaitable[tuple[str, bytes]]]) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        pages: Pages,
+        progress_pages: ProgressPages,
+        metrics: Callable[[], Awaitable[tuple[str, bytes]]],
+    ) -> None:
         self._readiness = readiness
         self._pages = pages
+        self._progress_pages = progress_pages
         self._metrics = metrics
 
-    async def of_main_port(self, method: str, path: str) -> Response:
+    async def of_main_port(self, method: str, path: str, onlooker: Onlooker) -> Response:
         """Answer a request to the port of the channels."""
+        if path in PROGRESS_PATHS:
+            return await _by_method(method, path, partial(self._progress_pages.get, onlooker=onlooker))
         return await _by_method(method, path, self._get_of_main_port)
 
     async def of_operations_port(self, method: str, path: str) -> Response:
@@ -86,25 +97,3 @@ async def _by_method(method: str, path: str, page: Page) -> Response:
 def method_not_allowed() -> Response:
     """Return the response to a method other than those of `ALLOWED`."""
     return plain(http.HTTPStatus.METHOD_NOT_ALLOWED, f"Expected one of the methods {ALLOWED}.\n", Allow=ALLOWED)
-
-
-def plain(status: http.HTTPStatus, text: str, retry_after: int | None = None, **more: str) -> Response:
-    """Return a response with one sentence; `retry_after` in seconds, `more` are headers."""
-    if retry_after is not None:
-        more["Retry-After"] = str(retry_after)
-    return response(status, "text/plain; charset=utf-8", text.encode(), **more)
-
-
-def response(status: http.HTTPStatus, content_type: str, body: bytes, **more: str) -> Response:
-    """Return a response that ends its connection; it is not cached unless `more` says so."""
-    headers: Any = Headers(
-        {
-            "Content-Type": content_type,
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-            **more,
-        }
-    )
-    return Response(status.value, status.phrase, headers, body)

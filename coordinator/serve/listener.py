@@ -13,22 +13,24 @@ from urllib.parse import parse_qs
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import MultipleValuesError
+from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from coordinator.config import Settings
 from coordinator.flow.core import RETRY_AFTER_DRAIN
 from coordinator.serve.access import AccessRules
-from coordinator.serve.addresses import client_block, forwarded_for
+from coordinator.serve.addresses import client_block, forwarded_for, is_forwarded
 from coordinator.serve.admin_channel import AdminDependencies, AdminSession
 from coordinator.serve.channel import Edge
 from coordinator.serve.client_channel import ClientDependencies, ClientSession
 from coordinator.serve.connection import CLOSE_TIMEOUT, HttpConnection, TimestampedConnection
-from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages, plain
+from coordinator.serve.http_pages import ADMIN, CHANNELS, CLIENT, PROBES, STATS, HttpPages
 from coordinator.serve.limits import Handshakes, TokenBucket
 from coordinator.serve.open_sessions import OpenSessions
 from coordinator.serve.pinger import Pinger
+from coordinator.serve.plain_http import plain
+from coordinator.serve.progress_pages import Onlooker
 from coordinator.serve.stats_channel import StatsDependencies, StatsSession
 from coordinator.wire.frames import BYTES_BEFORE_REGISTRATION, SUBPROTOCOL, Close
 
@@ -145,12 +147,13 @@ class Listener:
             return plain(http.HTTPStatus.NOT_FOUND, "There is no such channel.\n")
         if upgrade:
             return self._refusal(connection, request, path, headers.get("Origin"))
+        onlooker = self._onlooker(connection, headers)
         if request.method != "GET" or path not in CHANNELS:
-            return await self._pages.of_main_port(request.method, path)
+            return await self._pages.of_main_port(request.method, path, onlooker)
 
         # A browser hides from its page why a channel was refused, so the page asks in plain HTTP.
         origin = parse_qs(query).get("origin", [None])[-1]
-        return self._refusal(connection, request, path, origin) or await self._pages.of_main_port("GET", path)
+        return self._refusal(connection, request, path, origin) or await self._pages.of_main_port("GET", path, onlooker)
 
     def _refusal(
         self, connection: TimestampedConnection, request: Request, path: str, origin: str | None
@@ -173,6 +176,21 @@ class Listener:
         if self._edge.addresses.full(self._address(connection, request)):
             return plain(http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.\n", retry_after=30)
         return None
+
+    def _onlooker(self, connection: TimestampedConnection, headers: Headers) -> Onlooker:
+        """Tell what a request without a token may see.
+
+        Where only this machine is let in, and nobody said that viewers need no token, a page of a stranger in a browser
+        here must not read what its reader may.
+        """
+        settings = self._state.settings
+        welcome = settings.access_to("viewers", behind_proxy=is_forwarded(headers)) == "open"
+        if settings.access_to("viewers", behind_proxy=True) == "open":
+            return Onlooker(welcome, "*")
+
+        origin = headers.get("Origin")
+        refused = origin is None or self._rules.refuse_origin(origin, connection.peer, headers, own=True)
+        return Onlooker(welcome, None if refused else origin)
 
     def _tell(self, told: str, connection: TimestampedConnection) -> None:
         """Write a refusal into the log, as long as there are not too many: anybody can cause them."""

@@ -89,7 +89,7 @@ class StatsSession(TokenSession):
             Forbidden: it is a token for enrolment.
         """
         if token is None:
-            if self._edge.core.state.settings.access_to("viewers", behind_proxy=self.behind_proxy) == "open":
+            if self.open_to_viewers:
                 return "viewer"
             raise Unauthorized("Viewers need a token here.", close_code=Close.BAD_CREDENTIALS)
 

@@ -26,7 +26,7 @@ class ClientTables:
         Raises:
             BadMessage: the filter names no client.
         """
-        found = await client_record.hours(db, _client(get, wanted), self._service(wanted), get.limit)
+        found = await client_record.hours(db, one_client(get, wanted), self._service(wanted), get.limit)
         named = [(row, self._catalogue.name_of(row["service_id"])) for row in found]
         return Found.of([filled(ClientHour, row, service=name) for row, name in named if name is not None], None)
 
@@ -36,7 +36,7 @@ class ClientTables:
         Raises:
             BadMessage: the filter names no client.
         """
-        found = await client_record.outcomes(db, _client(get, wanted), self._service(wanted), get.limit)
+        found = await client_record.outcomes(db, one_client(get, wanted), self._service(wanted), get.limit)
         named = [(row, self._catalogue.name_of(row["service_id"])) for row in found]
         return Found.of([filled(Outcome, row, service=name) for row, name in named if name is not None], None)
 
@@ -44,7 +44,12 @@ class ClientTables:
         return None if wanted.service is None else self._catalogue.named(wanted.service).service.service_id
 
 
-def _client(get: wire.Get, wanted: wire.Filter) -> str:
+def one_client(get: wire.Get, wanted: wire.Filter) -> str:
+    """Return the client that a table of one client is of.
+
+    Raises:
+        BadMessage: the filter names none, or a second page is asked for.
+    """
     if wanted.client_id is None:
         raise BadMessage(f"{get.topic} are of one client.", detail={"path": "$.filter.client_id"})
     if get.after is not None:

@@ -13,8 +13,8 @@ from coordinator.errors import Unavailable
 from coordinator.flow.core import Core
 from coordinator.flow.round_steps import RoundSteps, Step
 from coordinator.observe.events import NodeEvent
+from coordinator.store import boards, history, statistics
 from coordinator.store import events as store
-from coordinator.store import history, statistics
 from coordinator.store.pool import Connection
 
 log = structlog.get_logger()
@@ -88,6 +88,7 @@ class Recorder:
             self._purge_at = now + PURGE_INTERVAL
             due += (
                 ("old history", partial(self._forget, history.forget)),
+                ("days that are over", partial(self._forget, boards.fold_days)),
                 ("old events", partial(self._forget, store.forget)),
             )
         await self._steps.run(due)

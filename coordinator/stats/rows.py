@@ -24,6 +24,7 @@ from coordinator.flow.wait_view import WaitKey
 from coordinator.model import Health, ItemState, Service, ServiceId, ServiceSettings, Wait
 from coordinator.observe.node_load import NodeLoad, Pending
 from coordinator.services.settings import settings_schema
+from coordinator.store.boards import Leader
 from coordinator.store.item_places import PlacedItem, PlaceInService
 from coordinator.store.items import ResultRow
 from coordinator.store.statistics import ServiceTotals
@@ -256,9 +257,9 @@ def history_row(row: Columns, service: str) -> wire.HistoryRow:
     return filled(wire.HistoryRow, row, service=service)
 
 
-def leader_row(row: Columns, place: int) -> wire.LeaderRow:
+def leader_row(leader: Leader) -> wire.LeaderRow:
     """Return a volunteer's place."""
-    return filled(wire.LeaderRow, row, place=place)
+    return filled(wire.LeaderRow, leader)
 
 
 # Nodes

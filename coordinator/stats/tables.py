@@ -19,14 +19,16 @@ from coordinator.flow.intake import bucket_of
 from coordinator.flow.wait_view import WaitView
 from coordinator.model import ClientId, ServiceId
 from coordinator.stats import rows
+from coordinator.stats.boards import Boards
 from coordinator.stats.cached_query import MAX_PAUSE, PAUSE_FACTOR, SHORT_PAUSE_FACTOR, CachedQuery
 from coordinator.stats.client_tables import ClientTables
 from coordinator.stats.found import Found
 from coordinator.stats.item_tables import ItemTables, for_operators
 from coordinator.stats.page_turns import PageTurns, Share
+from coordinator.stats.progress import ProgressReport
 from coordinator.stats.time_tables import TimeTables
 from coordinator.stats.topics import Topics
-from coordinator.store import buckets, events, history, nodes, people
+from coordinator.store import buckets, events, nodes, people
 from coordinator.store.pool import Connection
 from coordinator.wire import stats as wire
 from coordinator.wire.paging import (
@@ -57,7 +59,7 @@ SMALL_PAGE = 64 * 1024
 SENT_A_SECOND = 64 * 1024 * 1024
 """Bytes of pages that cost as much as a second of queries: the node composes frames of them, and copies those."""
 
-COSTLY_TABLES = frozenset({"ages", "shares"})
+COSTLY_TABLES = frozenset({"ages", "shares", "leaderboard"})
 """Tables whose rows are counted anew from very many."""
 
 TABLE_FILTERS: dict[str, frozenset[str]] = {
@@ -78,6 +80,8 @@ TABLE_FILTERS: dict[str, frozenset[str]] = {
     "ages": frozenset({"service"}),
     "neighbours": frozenset({"item"}),
     "leaderboard": frozenset({"service", "span"}),
+    "standing": frozenset({"client_id"}),
+    "progress": frozenset(),
     "client_hours": frozenset({"client_id", "service"}),
     "outcomes": frozenset({"client_id", "service"}),
 }
@@ -96,10 +100,14 @@ TABLE_STATES: dict[str, frozenset[str]] = {
 class TablePages:
     """Answers `get`."""
 
-    def __init__(self, core: Core, topics: Topics, wait_view: WaitView) -> None:
+    def __init__(
+        self, core: Core, topics: Topics, boards: Boards, progress: ProgressReport, wait_view: WaitView
+    ) -> None:
         self._database = core.database
         self._catalogue = core.catalogue
         self._topics = topics
+        self._boards = boards
+        self._progress = progress
         self._wait_view = wait_view
         self._item_tables = ItemTables(core)
         client_tables = ClientTables(core)
@@ -120,7 +128,7 @@ class TablePages:
             "shares": self._time_tables.shares,
             "ages": self._time_tables.ages,
             "neighbours": self._item_tables.neighbours,
-            "leaderboard": self._leaderboard,
+            "leaderboard": self._boards.late_page,
             "client_hours": client_tables.hours,
             "outcomes": client_tables.outcomes,
         }
@@ -140,12 +148,18 @@ class TablePages:
             raise Forbidden(f"Which {get.topic} those are is told to operators only.")
         wanted = get.filter or wire.Filter()
         self._check(get, wanted)
+
         if get.topic == "services":
             found = await self._services(get, wanted)
         elif get.topic == "schemas":
             found = self._schemas(get, wanted)
+        elif get.topic == "progress":
+            found = Found.of([await self._progress.get()], None)
+        elif get.topic in ("leaderboard", "standing") and (kept := await self._of_boards(get, wanted, share)):
+            found = kept
         else:
             found = await self._found(self._kept_query(get, wanted, operator=operator), share)
+
         return wire.Page(topic=get.topic, rows=found.encoded(get.limit), next=found.next, total=found.total)
 
     async def _found(self, query: CachedQuery[Found], share: Share) -> Found:
@@ -158,8 +172,16 @@ class TablePages:
                 self._turns.charge(share, len(found.rows) / SENT_A_SECOND)
                 return found
         except TooSlow:
-            text = f"This page takes longer than {PAGE_DEADLINE:g} s; with a narrower filter it may not."
-            raise ServerUnavailable(text, retry_after=MAX_PAUSE, scope="connection") from None
+            raise _takes_too_long() from None
+
+    async def _of_boards(self, get: wire.Get, wanted: wire.Filter, share: Share) -> Found | None:
+        """Return a page that a board answers; None if it ends behind the places that are kept."""
+        answer = self._boards.standing if get.topic == "standing" else self._boards.page
+        try:
+            async with self._turns.turn(share):
+                return await answer(get, wanted)
+        except TooSlow:
+            raise _takes_too_long() from None
 
     def _check(self, get: wire.Get, wanted: wire.Filter) -> None:
         table = get.topic
@@ -296,16 +318,7 @@ class TablePages:
         page = [rows.node_report(row).row for row in found]
         return Found.of(page, cursor_text(page[-1].boot) if len(page) == get.limit else None)
 
-    async def _leaderboard(self, db: Connection, get: wire.Get, wanted: wire.Filter) -> Found:
-        after, place = None, 0
-        if get.after is not None:
-            settled, client, last = cursor(get.after, 3)
-            after, place = (number(settled), client), number(last)
 
-        service, ever = self._service(wanted), wanted.span == "all"
-        found = await history.leaders(db, get.limit, after, service=service, ever=ever)
-
-        page = [rows.leader_row(row, place) for place, row in enumerate(found, start=place + 1)]
-        if len(page) < get.limit:
-            return Found.of(page, None)
-        return Found.of(page, cursor_text(page[-1].settled, page[-1].client_id, page[-1].place))
+def _takes_too_long() -> ServerUnavailable:
+    text = f"This page takes longer than {PAGE_DEADLINE:g} s; with a narrower filter it may not."
+    return ServerUnavailable(text, retry_after=MAX_PAUSE, scope="connection")

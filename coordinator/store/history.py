@@ -1,4 +1,4 @@
-"""Work that was done in each second, minute and hour, and by each client on each day."""
+"""Work that was done in each second, minute and hour."""
 
 from __future__ import annotations
 
@@ -38,13 +38,6 @@ ON CONFLICT (step, at, service_id) DO UPDATE
        given_back = h.given_back + excluded.given_back, dead = h.dead + excluded.dead,
        disconnects = h.disconnects + excluded.disconnects, bad_submits = h.bad_submits + excluded.bad_submits"""
 
-_ADD_DAYS = """
-INSERT INTO client_day AS c (day, client_id, service_id, settled)
-SELECT now()::date, client_id, service_id, settled
-  FROM unnest($1::text[], $2::int[], $3::bigint[]) AS d (client_id, service_id, settled)
- ORDER BY client_id, service_id
-ON CONFLICT (day, client_id, service_id) DO UPDATE SET settled = c.settled + excluded.settled"""
-
 
 async def add(db: Connection, counts: Sequence[tuple[ServiceId, Counts]]) -> None:
     """Add what a node counted of each service, to this second, minute and hour."""
@@ -61,11 +54,6 @@ RETURNING number"""
 async def begin_flush(db: Connection, flusher: UUID, number: int) -> bool:
     """Note that this transaction adds the counts of that number; False if another one has added them."""
     return await db.fetchval(_BEGIN_FLUSH, flusher, number) is not None
-
-
-async def add_days(db: Connection, settled: Sequence[tuple[str, int, int]]) -> None:
-    """Add (client, service, items settled) each to this day."""
-    await db.execute(_ADD_DAYS, *([row[n] for row in settled] for n in range(3)))
 
 
 _SECONDS = """
@@ -202,39 +190,11 @@ _FORGET = (
     "DELETE FROM history WHERE step = 'minute' AND at < now() - interval '7 days'",
     "DELETE FROM history_kind WHERE service_id IN (SELECT service_id FROM service) AND step = 'minute'"
     " AND at < now() - interval '7 days'",
-    "DELETE FROM client_day WHERE day < now()::date - 7",
     "DELETE FROM counter_flush WHERE at < now() - interval '1 day'",
 )
 
 
 async def forget(db: Connection) -> None:
-    """Drop old rows: seconds after minutes, minutes and clients' days after days; hours are kept."""
+    """Drop old rows: seconds after minutes, minutes after days; hours are kept."""
     for statement in _FORGET:
         await db.execute(statement)
-
-
-_LEADERS = """
-SELECT l.client_id, c.screen_name, l.settled,
-       EXISTS (SELECT FROM membership m WHERE m.client_id = l.client_id AND m.health = 'flagged') AS flagged
-  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM client_day
-         WHERE day = now()::date AND ($1::int IS NULL OR service_id = $1) GROUP BY client_id) l
-  JOIN client c USING (client_id)
- WHERE l.settled > 0 AND ($2::bigint IS NULL OR (-l.settled, l.client_id) > (-$2, $3))
- ORDER BY l.settled DESC, l.client_id LIMIT $4"""
-
-_LEADERS_EVER = """
-SELECT l.client_id, c.screen_name, l.settled,
-       EXISTS (SELECT FROM membership m WHERE m.client_id = l.client_id AND m.health = 'flagged') AS flagged
-  FROM (SELECT client_id, sum(settled)::bigint AS settled FROM membership
-         WHERE $1::int IS NULL OR service_id = $1 GROUP BY client_id) l
-  JOIN client c USING (client_id)
- WHERE l.settled > 0 AND ($2::bigint IS NULL OR (-l.settled, l.client_id) > (-$2, $3))
- ORDER BY l.settled DESC, l.client_id LIMIT $4"""
-
-
-async def leaders(
-    db: Connection, limit: int, after: tuple[int, str] | None, *, service: ServiceId | None, ever: bool
-) -> list[dict[str, Any]]:
-    """List clients by items settled, of this day (by UTC) or of all time, from behind `after` (items, client) on."""
-    settled, client = after or (None, "")
-    return [dict(row) for row in await db.fetch(_LEADERS_EVER if ever else _LEADERS, service, settled, client, limit)]

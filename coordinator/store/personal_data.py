@@ -38,6 +38,12 @@ _KINDS: Mapping[str, str] = {
                jsonb_build_object('day', day, 'service', s.name, 'settled', settled)::text AS data
           FROM client_day JOIN service s USING (service_id)
          WHERE client_id = $1 AND day || ' ' || s.name > $2 ORDER BY 1 LIMIT $3""",
+    "period": """
+        SELECT period || ' ' || begins || ' ' || s.name AS key,
+               jsonb_build_object('period', period, 'begins', begins, 'service', s.name, 'settled', settled)::text
+                   AS data
+          FROM client_period JOIN service s USING (service_id)
+         WHERE client_id = $1 AND period || ' ' || begins || ' ' || s.name > $2 ORDER BY 1 LIMIT $3""",
     "label": """
         SELECT json_time(hour) || ' ' || s.name || ' ' || label AS key,
                jsonb_build_object('hour', hour, 'service', s.name, 'label', label, 'results', n)::text AS data
@@ -125,6 +131,7 @@ _RENAME = (
     "UPDATE claim SET client_id = $2 WHERE client_id = $1",
     "UPDATE invalidation SET client_id = $2 WHERE client_id = $1",
     "UPDATE client_day SET client_id = $2 WHERE client_id = $1",
+    "UPDATE client_period SET client_id = $2 WHERE client_id = $1",
     "UPDATE client_label SET client_id = $2 WHERE client_id = $1",
     """
     UPDATE activity SET who = CASE WHEN who = $1 THEN $2 ELSE who END,

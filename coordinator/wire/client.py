@@ -180,7 +180,10 @@ class MeExport(Request, tag="me.export"):
 
 
 class Welcome(Answer, tag="welcome", kw_only=True, omit_defaults=False):
-    """The session is open: the server, its limits, what it knows of this client, and what its operator has to say."""
+    """The session is open: the server, its limits, what it knows of this client, and what its operator has to say.
+
+    `viewers`: whether the dashboard opens without a token to whoever comes the way of this session.
+    """
 
     session_id: str
     server: ServerCard
@@ -191,6 +194,7 @@ class Welcome(Answer, tag="welcome", kw_only=True, omit_defaults=False):
     stats: dict[str, Any]
     notices: list[NoticeInForce] = field(default_factory=list)
     recollected: Recollection | UnsetType = UNSET
+    viewers: Literal["open", "token"] = "token"
 
 
 class Registered(Answer, tag="registered", kw_only=True):

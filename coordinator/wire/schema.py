@@ -114,7 +114,8 @@ def asyncapi() -> Json:
         "info": {
             "title": "coordinator",
             "version": str(frames.PROTOCOL),
-            "description": "Shares out checks among volunteers. Each frame is one JSON object.",
+            "description": "Shares out checks among volunteers. Each frame is one JSON object. In plain HTTP, "
+            "/v1/progress.json and /v1/progress.svg tell everybody how far the work is.",
         },
         "servers": {name: _server(name) for name in ("wss", "ws")},
         "defaultContentType": "application/json",

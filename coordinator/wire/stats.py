@@ -25,6 +25,7 @@ from coordinator.wire.frames import (
     Text,
     Time,
 )
+from coordinator.wire.progress import Progress
 from coordinator.wire.stats_clients import ClientHour, ClientRow, ClientSort, Outcome
 from coordinator.wire.stats_events import EventKind as EventKind
 from coordinator.wire.stats_events import EventRow as EventRow
@@ -32,14 +33,17 @@ from coordinator.wire.stats_events import Severity as Severity
 from coordinator.wire.stats_rows import AgeRow as AgeRow
 from coordinator.wire.stats_rows import BucketRow as BucketRow
 from coordinator.wire.stats_rows import ClaimRow as ClaimRow
+from coordinator.wire.stats_rows import Eta as Eta
 from coordinator.wire.stats_rows import HistoryRow as HistoryRow
 from coordinator.wire.stats_rows import ItemPlace as ItemPlace
 from coordinator.wire.stats_rows import ItemRow as ItemRow
 from coordinator.wire.stats_rows import KindRow as KindRow
+from coordinator.wire.stats_rows import LeaderRow as LeaderRow
 from coordinator.wire.stats_rows import Neighbour as Neighbour
 from coordinator.wire.stats_rows import Neighbourhood as Neighbourhood
 from coordinator.wire.stats_rows import ServiceSchemas as ServiceSchemas
 from coordinator.wire.stats_rows import ShareRow as ShareRow
+from coordinator.wire.stats_rows import StandingRow as StandingRow
 
 Topic = Literal["overview", "services", "clients", "buckets", "nodes", "database", "events"]
 """A figure or table to subscribe to."""
@@ -60,12 +64,17 @@ Table = Literal[
     "ages",
     "neighbours",
     "leaderboard",
+    "standing",
+    "progress",
     "client_hours",
     "outcomes",
 ]
 """A table to read in pages."""
 
 Step = Literal["second", "minute", "hour"]
+
+Span = Literal["day", "week", "month", "all"]
+"""The time that a leaderboard counts: this day, week from Monday on, or month, by UTC, or all time."""
 
 FIRST_ROWS = 50
 """Rows of a long table that stand in a snapshot; `get` has the rest."""
@@ -144,7 +153,7 @@ class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
     step: Step | None = None
     since: Time | None = None
     until: Time | None = None
-    span: Literal["day", "all"] | None = None
+    span: Span | None = None
 
 
 class Get(Request, tag="get"):
@@ -196,16 +205,6 @@ class Buckets(Struct):
     ready: int = 0
     claimed: int = 0
     dead: int = 0
-
-
-class Eta(Struct):
-    """The time until nothing is left to do: seconds from now, of time in which work goes on.
-
-    From the slowest and the fastest of the last active minutes; see the `statistics` of the server.
-    """
-
-    low: float
-    high: float
 
 
 class Oldest(Struct):
@@ -326,16 +325,6 @@ class DatabaseLoad(Struct):
     statements: list[StatementRow]
 
 
-class LeaderRow(Struct):
-    """A volunteer's place by items settled; `flagged` in some service, so that its results may be wrong."""
-
-    place: int
-    client_id: str
-    screen_name: str
-    settled: int
-    flagged: bool
-
-
 class FirstRows(Struct):
     """Topics `services`, `clients`, `buckets`, `nodes` and `events`: the first rows of `total`."""
 
@@ -371,6 +360,8 @@ ROWS: dict[str, type[Struct]] = {
     "ages": AgeRow,
     "neighbours": Neighbourhood,
     "leaderboard": LeaderRow,
+    "standing": StandingRow,
+    "progress": Progress,
 }
 """The rows of each table; those of `results` are as on the admin channel."""
 

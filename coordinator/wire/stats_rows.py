@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from coordinator.model import ItemState, JsonObject
@@ -131,3 +133,39 @@ class AgeRow(Struct):
     since: int
     until: int | None
     items: int
+
+
+class Eta(Struct):
+    """The time until nothing is left to do: seconds from now, of time in which work goes on.
+
+    From the slowest and the fastest of the last active minutes; see the `statistics` of the server.
+    """
+
+    low: float
+    high: float
+
+
+class LeaderRow(Struct):
+    """A volunteer's place by items settled; `flagged` in some service, so that its results may be wrong.
+
+    Those who settled as much share a place.
+    """
+
+    place: int
+    client_id: str
+    screen_name: str
+    settled: int
+    flagged: bool
+
+
+class StandingRow(Struct):
+    """One volunteer in one span: its `place` (null: it settled nothing) among so many `volunteers`.
+
+    `settled` are its items, `total` those of all.
+    """
+
+    span: Literal["day", "week", "month", "all"]
+    place: int | None
+    volunteers: int
+    settled: int
+    total: int

@@ -25,7 +25,7 @@ from rich.table import Table
 from coordinator.embedded import EmbeddedPostgres
 from coordinator.flow.pruner import Pruner
 from coordinator.prepare import prepare_database
-from coordinator.store import activity, adding, building, events, history, rechecks, statistics
+from coordinator.store import activity, adding, boards, building, events, history, rechecks, statistics
 from coordinator.store.pool import Database
 from tests.bench.world import folder_for_postgres
 from tests.store.bench import Bench, Worker, submit
@@ -123,7 +123,7 @@ class Year:
                 came = (0.0, "register", f"s{n}", None, None, "came", "info")
                 await events.write(db, bench.boot, [came] * (count // 10))
             await db.execute(_LINES, f"stranger{quarter}-", count)
-            await history.add_days(db, [(worker.client_id, bench.service, 1000) for worker in self._workers])
+            await boards.add_days(db, [(worker.client_id, bench.service, 1000) for worker in self._workers])
             await history.begin_flush(db, uuid4(), 1)
 
     async def _work(self) -> None:
@@ -162,6 +162,7 @@ class Year:
 
     async def _prune(self, db: Any) -> None:
         await history.forget(db)
+        await boards.fold_days(db)
         await events.forget(db)
         await activity.keep(db, 400)
         # Until the pruner has come through all of them.

@@ -58,7 +58,10 @@ async def enrolled(server: ScriptedServer, *services: str) -> Peer:
     return peer
 
 
-async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_client: NewClient) -> None:
+async def test_registers_joins_checks_and_stops(
+    server: ScriptedServer, new_client: NewClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "coordinator.client")
     service_work = ServiceWork("dm_check", check, {"answer": "NON_DM"})
     daemon = Daemon(new_client(), [service_work], screen_name="Ada", enrolment_token="t", concurrency=2)
     async with running(daemon) as task:
@@ -92,6 +95,8 @@ async def test_registers_joins_checks_and_stops(server: ScriptedServer, new_clie
         await task
 
     assert {"ask": 0} in [{one["type"]: one.get("count")} for one in peer.said]
+    page = f"your page: {daemon.client.page} (it opens with a viewer's token)"
+    assert [line for line in caplog.messages if line.startswith("your page")] == [page]
 
 
 async def test_faulty_item_goes_back_and_the_others_go_on(

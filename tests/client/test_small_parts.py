@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from coordinator.client.address import check_secrecy, client_url, is_loopback
+from coordinator.client.address import check_secrecy, client_url, is_loopback, page_url
 from coordinator.client.backoff import Backoff
 from coordinator.client.identity import load_identity
 from coordinator.client.session import Session, SessionEnded
@@ -50,6 +50,18 @@ def test_backoff_follows_the_server() -> None:
 )
 def test_addresses(text: str, url: str) -> None:
     assert client_url(text) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ("ws://127.0.0.1:8765", "http://127.0.0.1:8765/#/volunteers/ada-7"),
+        ("https://example.org/work/", "https://example.org/work/#/volunteers/ada-7"),
+        ("wss://someone:secret@[::1]:9/v1/client", "https://[::1]:9/#/volunteers/ada-7"),
+    ],
+)
+def test_the_address_of_a_volunteers_page_holds_no_secret(text: str, page: str) -> None:
+    assert page_url(client_url(text), "ada-7") == page
 
 
 @pytest.mark.parametrize("text", ["", "ftp://h", "ws://", "ws://h:x", "ws://h:99999", "ws://h/?a=1"])

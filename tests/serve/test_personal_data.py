@@ -7,7 +7,7 @@ import json
 from coordinator.store import personal_data
 from coordinator.store.pool import Database
 from tests.harness import Admin, Message, Peer, Server
-from tests.serve.tools import join_again, value
+from tests.serve.tools import execute, join_again, value
 
 _TEXT_COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
@@ -41,6 +41,9 @@ async def test_a_client_is_told_all_that_is_kept_of_it_and_an_admin_the_same(ser
     await volunteer.submit(bucket, items=[item["item"] for item in bucket["items"][:4]], final=False)
     await volunteer.ok("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
     await server.node.parts.statistics.recorder.write()
+    await execute(
+        server.database, "INSERT INTO client_period SELECT 'week', day, client_id, service_id, settled FROM client_day"
+    )
 
     rows = await exported(volunteer, "me.export", 1000)
     kinds = [row["kind"] for row in rows]

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.app import Node
 from coordinator.config import Settings
+from coordinator.stats import boards
 from coordinator.store.pool import Database
 from coordinator.wire import stats as wire
 from tests.conftest import StartServer
@@ -98,12 +99,31 @@ async def test_tables_page_by_page(busy: Server) -> None:
     assert [row["kind"] for row in await pages(viewer, "events", client_id="ada")] == ["register", "connect"]
     leaders = await pages(viewer, "leaderboard", limit=1)
     assert [(row["place"], row["client_id"]) for row in leaders] == [(1, "bob"), (2, "cleo"), (3, "ada")]
-    assert await pages(viewer, "leaderboard", span="all") == leaders
+    for span in ("week", "month", "all"):
+        assert await pages(viewer, "leaderboard", span=span) == leaders
+    assert await pages(viewer, "leaderboard", service="follower_check", span="week") == []
+    standing = await pages(viewer, "standing", limit=4, client_id="ada")
+    assert [row.pop("span") for row in standing] == ["day", "week", "month", "all"]
+    assert standing == [{"place": 3, "volunteers": 3, "settled": 3, "total": 18}] * 4
+    assert {row["place"] for row in await pages(viewer, "standing", client_id="dan")} == {None}
+    assert await viewer.refused("get", topic="standing") == "bad_message"
     for step in ("minute", "hour"):
         history = await pages(viewer, "history", limit=1, step=step, service="dm_check")
         assert sum(row["settled"] for row in history) == 18
         assert sum(row["buckets"] for row in history) == 6
     assert await pages(viewer, "history", until="2026-01-01T00:00:00Z") == []
+
+
+async def test_places_behind_those_that_are_kept_are_read_one_by_one(
+    busy: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = await busy.viewer()
+    whole = await pages(viewer, "leaderboard", span="month")
+    monkeypatch.setattr(boards, "LEADERS_KEPT", 1)
+    for limit in (1, 2, 3, 4):
+        assert await pages(viewer, "leaderboard", span="week", limit=limit) == whole
+    assert await viewer.refused("get", topic="leaderboard", after="7|ada|1|2|3") == "bad_message"
+    assert await viewer.refused("get", topic="leaderboard", after="ada") == "bad_message"
 
 
 async def test_each_figure_has_one_meaning(busy: Server, database: Database) -> None:

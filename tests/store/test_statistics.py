@@ -1,4 +1,4 @@
-"""Counts without a scan are what a scan finds; the history and the leaderboard are what was added."""
+"""Counts without a scan are what a scan finds; the history is what was added."""
 
 from __future__ import annotations
 
@@ -195,14 +195,10 @@ async def test_active_minutes_are_found_however_long_ago(bench: Bench) -> None:
 async def test_what_is_old_is_forgotten_but_for_hours(bench: Bench) -> None:
     await add(bench, (1, 0, 0, 0, 0, 0))
     async with bench.database.connection() as db:
-        await history.add_days(db, [("ada", bench.service, 5)])
         for age, left in (("9 minutes", 3), ("11 minutes", 2), ("6 days", 2), ("8 days", 1), ("9 years", 1)):
             await db.execute(f"UPDATE history SET at = now() - interval '{age}'")
             await history.forget(db)
             assert await db.fetchval("SELECT count(*) FROM history") == left, age
-        await db.execute("UPDATE client_day SET day = day - 8")
-        await history.forget(db)
-        assert await db.fetchval("SELECT count(*) FROM client_day") == 0
 
 
 async def test_history_in_pages_newest_first(bench: Bench) -> None:
@@ -222,27 +218,6 @@ async def test_history_in_pages_newest_first(bench: Bench) -> None:
         assert seen == [(n, s) for n in range(20, 10, -1) for s in (other, bench.service)]
         mine = await history.page(db, "minute", (since + timedelta(minutes=4), 0), since, 100, bench.service)
         assert [row["settled"] for row in mine] == [14, 13, 12, 11]
-
-
-async def test_leaders_of_the_day_and_of_all_time(bench: Bench) -> None:
-    for name in ("ada", "bob", "cleo", "dan"):
-        await bench.worker(name)
-    await bench.execute("UPDATE membership SET settled = 10 WHERE client_id = 'ada'")
-    await bench.execute("UPDATE membership SET settled = 30 WHERE client_id = 'bob'")
-    async with bench.database.connection() as db:
-        await history.add_days(db, [(name, bench.service, settled) for name, settled in (("ada", 2), ("cleo", 5))])
-        await history.add_days(db, [("ada", bench.service, 3), ("bob", bench.service, 1)])
-
-        async def places(*, ever: bool) -> list[tuple[str, int]]:
-            found, after = [], None
-            while page := await history.leaders(db, 2, after, service=None, ever=ever):
-                found += [(row["client_id"], row["settled"]) for row in page]
-                after = (page[-1]["settled"], page[-1]["client_id"])
-            return found
-
-        assert await places(ever=False) == [("ada", 5), ("cleo", 5), ("bob", 1)]
-        assert await places(ever=True) == [("bob", 30), ("ada", 10)]
-        assert await history.leaders(db, 9, None, service=ServiceId(bench.service + 1), ever=False) == []
 
 
 # Events

@@ -11,7 +11,17 @@ ITEMS = 5_400
 FIXED = 1.5
 """By how much pages that are not full, hours and lines add to a result where there are so few of them."""
 
-BOUNDED = {"client", "membership", "session", "open_bucket", "waiting", "client_day", "counter_flush", "return_block"}
+BOUNDED = {
+    "client",
+    "membership",
+    "session",
+    "open_bucket",
+    "waiting",
+    "client_day",
+    "client_period",
+    "counter_flush",
+    "return_block",
+}
 """Tables that grow with what is going on, not with what was done."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from coordinator import dashboard
-from coordinator.wire import frames, stats, stats_clients
+from coordinator.wire import frames, progress, stats, stats_clients
 
 TYPES = Path(dashboard.__file__).parent / "source" / "src" / "wire.ts"
 
@@ -18,7 +18,7 @@ _FIELD = re.compile(r"^  (\w+)\??: ", re.MULTILINE)
 
 INTERFACES = {name: _FIELD.findall(body) for name, body in _INTERFACE.findall(TYPES.read_text(encoding="utf-8"))}
 
-MODULES = (stats, stats_clients, frames)
+MODULES = (stats, stats_clients, progress, frames)
 
 SHARED = {"WireError"}
 """The part of an error that all channels share; it has no type of its own."""
@@ -33,6 +33,6 @@ def test_an_interface_has_the_fields_of_its_type(name: str) -> None:
 
 def test_a_union_has_the_values_of_its_type() -> None:
     text = TYPES.read_text(encoding="utf-8")
-    for name in ("Topic", "Table", "Severity", "Health", "Step"):
+    for name in ("Topic", "Table", "Severity", "Health", "Step", "Span"):
         (union,) = re.findall(rf"^export type {name} = (.*);$", text, re.MULTILINE)
         assert re.findall(r'"(\w+)"', union) == list(getattr(stats, name).__args__)

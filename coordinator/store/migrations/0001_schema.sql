@@ -1265,7 +1265,8 @@ CREATE TABLE counter_flush (
     at          timestamptz NOT NULL DEFAULT now()
 );
 
--- What each client settled on each of the last days, by UTC.
+-- What each client settles on a day, by UTC.  Days that are over are added to the week and the month of `client_period`,
+-- some at a time, and go.
 CREATE TABLE client_day (
     day         date NOT NULL,
     client_id   text NOT NULL,
@@ -1273,6 +1274,37 @@ CREATE TABLE client_day (
     settled     bigint NOT NULL,
     PRIMARY KEY (day, client_id, service_id)
 ) WITH (fillfactor = 70);
+
+-- What each client settled in the running week, from Monday on, and in the running month, but for the days that still
+-- stand in `client_day`.
+CREATE TABLE client_period (
+    period      text NOT NULL,
+    begins      date NOT NULL,
+    client_id   text NOT NULL,
+    service_id  integer NOT NULL,
+    settled     bigint NOT NULL,
+    PRIMARY KEY (period, begins, client_id, service_id),
+    CONSTRAINT client_period_is_known CHECK (period IN ('week', 'month'))
+);
+
+-- What each client settled in a span (`day`, `week`, `month` or `all` time) in one service, or in all (null).  Put into
+-- the statement, as a view is; costs a look at a row for each client that worked in the span, and service.
+CREATE FUNCTION settled_in(span text, of_service integer) RETURNS TABLE (client_id text, settled bigint)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+SELECT w.client_id, sum(w.settled)::bigint
+  FROM (SELECT m.client_id, m.settled FROM membership m
+         WHERE span = 'all' AND m.settled > 0 AND (of_service IS NULL OR m.service_id = of_service)
+        UNION ALL
+        SELECT d.client_id, d.settled FROM client_day d
+         WHERE span <> 'all' AND d.day >= date_trunc(span, now())::date
+           AND (of_service IS NULL OR d.service_id = of_service)
+        UNION ALL
+        SELECT p.client_id, p.settled FROM client_period p
+         WHERE span IN ('week', 'month') AND p.period = span AND p.begins = date_trunc(span, now())::date
+           AND (of_service IS NULL OR p.service_id = of_service)) w
+ GROUP BY w.client_id;
+END;
 
 -- What happened, on all nodes; the newest hundred thousand are kept.
 CREATE TABLE event (

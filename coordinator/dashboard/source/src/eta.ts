@@ -1,6 +1,6 @@
 // The estimated time until all is done, in words.
 import { durationRange, plural } from "./format";
-import type { Eta, Items, Overview, ServiceRow } from "./wire";
+import type { Eta, Items, Overview, Progress, ServiceRow } from "./wire";
 
 /** Words for the time, and a note that goes with them. */
 export interface EtaWords {
@@ -25,7 +25,7 @@ export function overviewEta(
   const leftOut = services.filter((row) => finished(row.items) === null && !(row.state === "active" && isWorkedOn(row)));
   const { text, note } = estimate(overview.eta);
   if (leftOut.length === 0) return words(text, note);
-  return words(text, `without ${leftOut.length === 1 ? leftOut[0]?.service : plural(leftOut.length, "service")}: nobody works there`);
+  return words(text, without(leftOut));
 }
 
 export function serviceEta(row: Pick<ServiceRow, "items" | "eta" | "demand" | "items_per_second" | "state">): EtaWords {
@@ -34,6 +34,22 @@ export function serviceEta(row: Pick<ServiceRow, "items" | "eta" | "demand" | "i
   if (row.state !== "active") return words(row.state);
   if (isWorkedOn(row)) return estimate(row.eta);
   return words("nobody works on it", row.eta && `${range(row.eta)} of work at the last pace`);
+}
+
+/** The time until all is done, for everybody. */
+export function progressEta({ settled, total, eta, services }: Progress): EtaWords {
+  if (total === 0) return words("no items");
+  if (settled >= total || (eta !== null && eta.high === 0)) return words("all done");
+
+  const left = services.filter((row) => row.settled < row.total);
+  const idle = left.filter((row) => row.state !== "active" || (row.volunteers === 0 && row.items_per_second === 0));
+  if (idle.length === left.length) return words("nobody works now");
+  return idle.length === 0 ? estimate(eta) : words(estimate(eta).text, without(idle));
+}
+
+/** The note that services are left out in which nobody works. */
+function without(leftOut: readonly { service: string }[]): string {
+  return `without ${leftOut.length === 1 ? leftOut[0]?.service : plural(leftOut.length, "service")}: nobody works there`;
 }
 
 function finished(items: Items): EtaWords | null {

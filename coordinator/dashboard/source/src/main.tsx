@@ -21,9 +21,11 @@ import { JoinPage } from "./pages/join";
 import { LeaderboardPage } from "./pages/leaderboard";
 import { NodesPage } from "./pages/nodes";
 import { OverviewPage } from "./pages/overview";
+import { ProjectPage } from "./pages/project";
 import { ServicePage } from "./pages/service";
 import { ServicesPage } from "./pages/services";
 import { TokensPage } from "./pages/tokens";
+import { VolunteerPage } from "./pages/volunteer";
 import { Preferences } from "./preferences";
 import { href, Router } from "./route";
 import { Shell } from "./shell";
@@ -51,6 +53,10 @@ function CurrentPage({ path }: { path: string[] }) {
       return <EventsPage />;
     case "leaderboard":
       return <LeaderboardPage />;
+    case "project":
+      return <ProjectPage />;
+    case "volunteers":
+      return <VolunteerPage key={name} client={name ?? ""} />;
     case "join":
       return <JoinPage />;
     case "add-items":

@@ -38,6 +38,7 @@ const PARTS: readonly MenuPart[] = [
       { path: "clients", title: "Clients", key: "c" },
       { path: "leaderboard", title: "Leaderboard", key: "l" },
       { path: "join", title: "Take part", key: "j" },
+      { path: "project", title: "Public page", key: "p" },
     ],
   },
   {
@@ -74,6 +75,27 @@ export function Menu() {
       )}
       <NarrowMenu part={currentPart} current={current} />
     </>
+  );
+}
+
+/** First parts of the paths of pages for people who do not operate anything. */
+const PUBLIC_PATHS = ["project", "volunteers"];
+
+export function isPublic(path: readonly string[]): boolean {
+  return PUBLIC_PATHS.includes(path[0] ?? "");
+}
+
+/** The few links that stand on public pages in place of the menu. */
+export function PublicMenu() {
+  const current = useObservable(useApp().router.route).path[0];
+  return (
+    <nav class="public-nav" aria-label="Pages">
+      <a href={href(["project"])} aria-current={current === "project" ? "page" : undefined}>
+        Progress
+      </a>
+      <a href={href(["leaderboard"])}>Leaderboard</a>
+      <a href={href(["join"])}>Take part</a>
+    </nav>
   );
 }
 

@@ -5,7 +5,7 @@ import { Empty } from "./components";
 import { useApp, useServerAway } from "./context";
 import { AccountDialog, HelpDialog, TokenForm } from "./dialog";
 import { timeOfDay } from "./format";
-import { Menu, MENU_PAGES } from "./menu";
+import { isPublic, Menu, MENU_PAGES, PublicMenu } from "./menu";
 import { useObservable } from "./observable";
 import type { Preferences, Theme } from "./preferences";
 import { href } from "./route";
@@ -24,7 +24,8 @@ const SHORTCUT_HELP: readonly (readonly [string, string])[] = [
 const THEMES: readonly Theme[] = ["system", "light", "dark"];
 
 export function Shell({ children }: { children: ComponentChildren }) {
-  const { connection } = useApp();
+  const { connection, router } = useApp();
+  const forPublic = isPublic(useObservable(router.route).path);
   const [openDialog, setOpenDialog] = useState<"help" | "account" | null>(null);
   const state = useObservable(connection.state);
   const away = useServerAway();
@@ -41,8 +42,14 @@ export function Shell({ children }: { children: ComponentChildren }) {
           <img src="assets/icon.svg" alt="" width="28" height="28" />
           <span>Coordinator</span>
         </a>
-        <Menu />
-        <GlobalSearch />
+        {forPublic ? (
+          <PublicMenu />
+        ) : (
+          <>
+            <Menu />
+            <GlobalSearch />
+          </>
+        )}
         <div class="tools">
           <ConnectionStatus />
           <FreezeButton />

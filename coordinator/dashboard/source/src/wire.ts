@@ -2,10 +2,11 @@
 import type { ItemNumber } from "./item_number";
 
 export type Topic = "overview" | "services" | "clients" | "buckets" | "nodes" | "database" | "events";
-export type Table = "clients" | "services" | "schemas" | "items" | "buckets" | "claims" | "results" | "events" | "nodes" | "history" | "kinds" | "shares" | "ages" | "neighbours" | "leaderboard" | "client_hours" | "outcomes";
+export type Table = "clients" | "services" | "schemas" | "items" | "buckets" | "claims" | "results" | "events" | "nodes" | "history" | "kinds" | "shares" | "ages" | "neighbours" | "leaderboard" | "standing" | "progress" | "client_hours" | "outcomes";
 export type Severity = "info" | "warning" | "error";
 export type Health = "ok" | "watched" | "flagged";
 export type Step = "second" | "minute" | "hour";
+export type Span = "day" | "week" | "month" | "all";
 export type Role = "viewer" | "operator" | "admin";
 
 export interface ServerCard {
@@ -43,7 +44,7 @@ export interface Filter {
   step?: Step;
   since?: string;
   until?: string;
-  span?: "day" | "all";
+  span?: Span;
 }
 
 export interface Page {
@@ -368,6 +369,56 @@ export interface LeaderRow {
   screen_name: string;
   settled: number;
   flagged: boolean;
+}
+
+/** One volunteer in one span; `place` is null where it settled nothing, `total` is of all volunteers. */
+export interface StandingRow {
+  span: Span;
+  place: number | null;
+  volunteers: number;
+  settled: number;
+  total: number;
+}
+
+export interface ProgressOfService {
+  service: string;
+  title: string;
+  state: "active" | "paused";
+  settled: number;
+  total: number;
+  percent: number;
+  items_per_second: number;
+  eta: Eta | null;
+  volunteers: number;
+}
+
+/** A volunteer who has just finished a bucket, with so many items. */
+export interface Contributor {
+  screen_name: string;
+  service: string;
+  items: number;
+  at: string;
+}
+
+export interface DayLeader {
+  place: number;
+  screen_name: string;
+  settled: number;
+}
+
+/** What is done of all services, for everybody. */
+export interface Progress {
+  project: string;
+  at: string;
+  settled: number;
+  total: number;
+  percent: number;
+  items_per_second: number;
+  eta: Eta | null;
+  volunteers: number;
+  services: ProgressOfService[];
+  contributors: Contributor[];
+  leaders: DayLeader[];
 }
 
 /** The first rows of a long table. */

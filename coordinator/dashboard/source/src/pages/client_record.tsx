@@ -13,6 +13,8 @@ const HOUR_SECONDS = 3_600;
 const HOURS_SHOWN = 48;
 const EVENTS_SHOWN = 20;
 
+const NO_HOURS: readonly ClientHour[] = [];
+
 export function ClientRecord({ client }: { client: string }) {
   return (
     <div class="column">
@@ -31,21 +33,13 @@ function PaceCard({ client }: { client: string }) {
     limit: 1000,
     refreshSeconds: 20,
   });
-  const end = Math.floor(useNow(60) / 1000 / HOUR_SECONDS) * HOUR_SECONDS;
-  const [times, lines] = useMemo(() => hourLines(loaded.rows ?? [], end), [loaded.rows, end]);
   const withFaults = (loaded.rows ?? []).filter((row) => row.given_back + row.dead + row.disconnects > 0);
 
   return (
     <Card title="Pace and faults of the last 48 hours">
       {loaded.rows === null && loaded.error === null && <Loading rows={4} />}
       {loaded.error !== null && <p class="refusal">{loaded.error}</p>}
-      <Chart
-        label="Items settled in each hour"
-        unit="items/h"
-        times={times}
-        lines={lines}
-        formatTime={(seconds) => dayAndTime(seconds * 1000)}
-      />
+      <HourChart rows={loaded.rows ?? NO_HOURS} />
       <TableView
         caption="Hours in which buckets came back or died"
         columns={FAULT_COLUMNS}
@@ -54,6 +48,21 @@ function PaceCard({ client }: { client: string }) {
         empty={<p class="muted">No bucket came back or died in this time.</p>}
       />
     </Card>
+  );
+}
+
+/** Draw the items settled in each of the last hours. */
+export function HourChart({ rows }: { rows: readonly ClientHour[] }) {
+  const end = Math.floor(useNow(60) / 1000 / HOUR_SECONDS) * HOUR_SECONDS;
+  const [times, lines] = useMemo(() => hourLines(rows, end), [rows, end]);
+  return (
+    <Chart
+      label="Items settled in each hour"
+      unit="items/h"
+      times={times}
+      lines={lines}
+      formatTime={(seconds) => dayAndTime(seconds * 1000)}
+    />
   );
 }
 

@@ -1,7 +1,8 @@
 // How to take part: the command, ready to be copied.
 import { useState } from "preact/hooks";
 import { Card, Empty, Loading } from "../components";
-import { useApp, useTopic } from "../context";
+import { useTopic } from "../context";
+import { CopyableText } from "../copyable";
 import type { FirstRows, ServiceRow } from "../wire";
 
 /** The checkers that the program brings, by the plugin of their services. */
@@ -60,7 +61,7 @@ function JoinCards({ services }: { services: readonly ServiceRow[] }) {
             />
           </label>
         </div>
-        <Command text={workCommand(row, name)} />
+        <CopyableText text={workCommand(row, name)} what="The command" />
       </Card>
       <Card title="What happens then">
         <ol class="steps">
@@ -87,24 +88,4 @@ function workCommand({ service, plugin }: ServiceRow, name: string): string {
     : "--exec ./check.sh";
   const screenName = /^[A-Za-z0-9_.-]{1,64}$/.test(name) ? ` --screen-name ${name}` : "";
   return `coordinator work --server ${server.href.replace(/\/$/, "")} --service ${service} ${checker}${screenName}`;
-}
-
-function Command({ text }: { text: string }) {
-  const { toasts } = useApp();
-  const copy = async (): Promise<void> => {
-    try {
-      await navigator.clipboard.writeText(text); // of a page without TLS there is no clipboard, but on this machine
-      toasts.add("The command is copied.");
-    } catch {
-      toasts.add("The browser does not let this page copy: please mark the command and copy it.");
-    }
-  };
-  return (
-    <div class="command">
-      <code>{text}</code>
-      <button type="button" onClick={() => void copy()}>
-        Copy
-      </button>
-    </div>
-  );
 }

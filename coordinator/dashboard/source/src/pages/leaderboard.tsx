@@ -3,9 +3,22 @@ import { useApp, useRows } from "../context";
 import { count } from "../format";
 import { useObservable } from "../observable";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
-import type { LeaderRow } from "../wire";
+import type { LeaderRow, Span } from "../wire";
 
 const PLACES_PER_PAGE = 50;
+
+const SPANS: readonly (readonly [Span, string])[] = [
+  ["day", "Today"],
+  ["week", "This week"],
+  ["month", "This month"],
+  ["all", "All time"],
+];
+const SPAN_WORDS: Record<Span, string> = {
+  day: "today",
+  week: "this week, since Monday",
+  month: "this month",
+  all: "of all time",
+};
 
 function leaderColumns(firstSettled: number): Column<LeaderRow>[] {
   return [
@@ -19,7 +32,7 @@ function leaderColumns(firstSettled: number): Column<LeaderRow>[] {
 export function LeaderboardPage() {
   const { query } = useObservable(useApp().router.route);
   const position = usePagePosition();
-  const span = query.span === "all" ? "all" : "day";
+  const span = SPANS.find(([name]) => name === query.span)?.[0] ?? "day";
   const loaded = useRows<LeaderRow>({
     table: "leaderboard",
     filter: { span },
@@ -33,16 +46,10 @@ export function LeaderboardPage() {
       <div class="page-head">
         <h1 tabIndex={-1}>Leaderboard</h1>
         <p class="lead">
-          Who has settled most{span === "day" ? " today (by UTC)" : " of all time"}. Thanks to everyone.
+          Who has settled most {SPAN_WORDS[span]}
+          {span !== "all" && " (by UTC)"}. Thanks to everyone.
         </p>
-        <Tabs
-          name="span"
-          label="Time counted"
-          options={[
-            ["day", "Today"],
-            ["all", "All time"],
-          ]}
-        />
+        <Tabs name="span" label="Time counted" options={SPANS} />
       </div>
       <section class="card leaderboard" aria-label="Places">
         <TableView
@@ -58,7 +65,7 @@ export function LeaderboardPage() {
   );
 }
 
-function PlaceBadge({ place }: { place: number }) {
+export function PlaceBadge({ place }: { place: number }) {
   return <span class={`place place-${Math.min(place, 4)}`}>{place}</span>;
 }
 
