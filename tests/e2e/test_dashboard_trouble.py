@@ -34,7 +34,7 @@ async def node(start_server: StartServer, database: Database) -> Server:
     await configure(database, bucket_size=3, newcomer_buckets=9, max_held_buckets=9)
     await execute(database, _GONE_NODE, LONG_ID)
     await execute(database, _SLOW_DATABASE)
-    server = await start_server(node_name="here", node_lease=3)
+    server = await start_server(node_name="here", node_lease=6)
     await (await server.admin()).add(30, services=["dm_check"])
 
     liar = await server.volunteer(LONG_ID)

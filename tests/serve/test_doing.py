@@ -74,13 +74,16 @@ async def test_an_admin_sees_the_sessions_of_a_client(server: Server) -> None:
     assert shown["sessions"][0]["since"] >= shown["sessions"][1]["since"]
 
 
-async def test_onlookers_see_why_a_client_was_deactivated(server: Server) -> None:
+async def test_operators_see_why_a_client_was_deactivated_and_onlookers_that_it_was(server: Server) -> None:
     admin = await server.admin()
     for name in ("ada", "bob"):
         await server.volunteer(name)
     await admin.ok("client.deactivate", client_id="ada", reason="wrong results")
     await admin.ok("client.deactivate", client_id="bob", service="dm_check", reason="too slow")
-    page = await (await server.viewer()).ok("get", topic="clients", filter={"sort": "client_id"})
-    ada, bob = page["rows"]
-    assert (ada["state"], ada["deactivated"]) == ("deactivated", "wrong results")
-    assert (bob["services"][0]["inactive"], bob["services"][0]["inactive_reason"]) == ("admin", "too slow")
+
+    operator = await server.viewer(token=await server.token("operator"))
+    for viewer, words in ((operator, ("wrong results", "too slow")), (await server.viewer(), ("by an admin",) * 2)):
+        ada, bob = (await viewer.ok("get", topic="clients", filter={"sort": "client_id"}))["rows"]
+        (of_service,) = bob["services"]
+        assert (ada["state"], of_service["inactive"]) == ("deactivated", "admin")
+        assert (ada["deactivated"], of_service["inactive_reason"]) == words

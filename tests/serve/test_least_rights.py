@@ -182,5 +182,9 @@ async def _look(server: Server) -> None:
     chosen = {"service": "dm_check", "client_id": "volunteer"}
     for table in get_args(wire.Table):
         known = TABLE_FILTERS[table]
-        filters = {"item": 1} if table == "claims" else {name: chosen[name] for name in chosen if name in known}
+        filters = (
+            {"item": 1}
+            if table in ("claims", "neighbours")
+            else {name: chosen[name] for name in chosen if name in known}
+        )
         await viewer.ok("get", topic=table, filter=filters)
