@@ -43,3 +43,8 @@ def test_the_counts_see_what_they_count() -> None:
         Source.of("serve/two.py", "from coordinator.flow import one\n"),
     ]
     assert {"two_way_ties", "import_cycles"} <= {count.__name__ for count in COUNTS if list(count(tied))}
+
+
+def test_tests_of_a_group_are_one_workers(request: pytest.FixtureRequest, worker_id: str) -> None:
+    """As with a pytest whose names of tests pytest-xdist can add to, which is how it tells groups."""
+    assert request.node.nodeid.endswith("@structure") == (worker_id != "master")
