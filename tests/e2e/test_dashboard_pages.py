@@ -50,6 +50,7 @@ async def node(start_server: StartServer, database: Database) -> Server:
     ids=["light", "dark", "phone", "dark-phone"],
 )  # fmt: skip
 @pytest.mark.long
+@pytest.mark.timeout(400)  # axe takes seconds a page beside other tests
 async def test_each_page_is_accessible_and_fits(
     node: Server, open_tab: OpenTab, scheme: str, size: tuple[int, int]
 ) -> None:

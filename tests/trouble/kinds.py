@@ -126,11 +126,11 @@ async def _no_shared_memory(place: Place) -> AsyncIterator[None]:
 async def _full_disk(place: Place) -> AsyncIterator[None]:
     """No room is left for tables; the log of changes stands on another disk."""
     ballast = place.postgres.disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(8192))
-    async with place.postgres.connected("coordinator") as db:  # the room that tables have already is used up
-        with contextlib.suppress(asyncpg.DiskFullError):
+    async with place.postgres.connected("coordinator") as db:  # before: a new connection may have to write a file
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(8192))
+        with contextlib.suppress(asyncpg.DiskFullError):  # the room that tables have already is used up
             while True:
                 await db.execute("INSERT INTO activity (who, action, outcome) SELECT 'x', 'x', repeat('x', 5000)")
     yield
