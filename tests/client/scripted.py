@@ -99,6 +99,12 @@ class Peer:
         left = count if pending is None else pending
         await self.answer(request, "asked", service=request["service"], count=count, pending=left, limit=10)
 
+    async def read_past_asks(self, *kinds: str) -> Message:
+        """Answer the asks that come first, and return the next message, which has to be of these kinds."""
+        while (message := await self.read("ask", *kinds))["type"] == "ask":
+            await self.asked(message)
+        return message
+
     async def bucket(self, name: str, claim: int, *items: int, service: str = "dm_check") -> None:
         await self.say(
             "bucket",

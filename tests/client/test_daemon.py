@@ -112,10 +112,7 @@ async def test_faulty_item_goes_back_and_the_others_go_on(
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
         await peer.bucket("b", 1, 1, 2, 3)
-        message = await peer.read("ask", "submit")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("ask", "submit")
+        message = await peer.read_past_asks("submit")
         assert [one["item"] for one in message["results"]] == [1, 3]
         assert message["final"]
         await peer.stored(message, remaining=1)
@@ -137,10 +134,7 @@ async def test_many_faulty_items_are_some_lines(
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
         await peer.bucket("b", 1, *range(1, 181))
-        message = await peer.read("ask", "submit", "release")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("ask", "submit", "release")
+        await peer.read_past_asks("submit", "release")
         peer.carry_on()
 
     lines = [line for line in caplog.messages if "cannot be checked" in line]
@@ -180,10 +174,7 @@ async def test_an_item_that_takes_too_long_goes_back(
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
         await peer.bucket("b", 1, 1, 2, 3)
-        message = await peer.read("ask", "submit")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("ask", "submit")
+        message = await peer.read_past_asks("submit")
         assert [one["item"] for one in message["results"]] == [1, 3]
         await peer.stored(message, remaining=1)
         peer.carry_on()
@@ -206,10 +197,7 @@ async def test_upstream_limit_is_reported_and_waited_out(server: ScriptedServer,
         await peer.asked(await peer.read("ask"))
         began = loop.time()
         await peer.bucket("b", 1, 1)
-        message = await peer.read("ask", "report")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("report")
+        message = await peer.read_past_asks("report")
 
         assert (message["kind"], message["retry_after"]) == ("upstream_limited", 1.0)
         await peer.answer(message, "reported", service="dm_check", retry_after=1.0)
@@ -340,10 +328,7 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         peer = await enrolled(server, "dm_check")
         await peer.asked(await peer.read("ask"))
         await peer.bucket("b", 1, 1)
-        message = await peer.read("ask", "submit")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("ask", "submit")
+        message = await peer.read_past_asks("submit")
 
         assert message["results"] == [{"item": 1, "dm": "DM"}]
         await peer.stored(message)
@@ -364,10 +349,7 @@ async def test_nothing_of_a_stranger_reaches_the_terminal_as_it_came(server: Scr
         times = {"attempt": 1, "dead_after": 7200, "release_after": 900}
         await peer.say("bucket", service="dm_check", bucket_id="b", claim=1, items=[item], **times)
         await peer.say("waiting", service="dm_check", text=hostile)
-        message = await peer.read("ask", "submit")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("ask", "submit")
+        await peer.read_past_asks("submit")
 
         await peer.close(4502, hostile)
         _, said = await asyncio.wait_for(child.communicate(), 20)

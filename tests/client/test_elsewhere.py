@@ -61,10 +61,7 @@ async def test_the_daemon_works_and_stops(server: ScriptedServer, tmp_path: Path
         await peer.answer(await peer.read("join"), "joined", service="dm_check")
         await peer.asked(await peer.read("ask"))
         await peer.bucket("b", 1, 1)
-        message = await peer.read("ask", "submit")
-        while message["type"] == "ask":
-            await peer.asked(message)
-            message = await peer.read("ask", "submit")
+        message = await peer.read_past_asks("submit")
         assert message["results"] == [{"item": 1, "dm": "DM"}]
         await peer.stored(message)
 
