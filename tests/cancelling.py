@@ -14,6 +14,7 @@ from types import CodeType
 from typing import Any, TypeAlias
 
 import coordinator
+from tests.bounded import within
 
 PROGRAM = str(Path(coordinator.__file__).parent)
 
@@ -141,7 +142,7 @@ async def cancel_everywhere(
         _trial.reset(mark)
 
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(trial.ripe.wait(), NEW_PLACE_WITHIN)
+            await within(trial.ripe.wait(), NEW_PLACE_WITHIN)
         if trial.place is None:
             trial.ripe.set()
             trial.task.cancel()

@@ -18,6 +18,7 @@ from coordinator.app import Node
 from coordinator.store import tokens
 from coordinator.store.pool import Database
 from coordinator.wire.frames import SUBPROTOCOL
+from tests.bounded import within
 
 Message = dict[str, Any]
 
@@ -85,7 +86,7 @@ class Peer:
 
     async def ask_for(self, kind: str, /, **fields: Any) -> Message:
         """Send a request and wait for its answer, be it an error."""
-        return await asyncio.wait_for(self.send(kind, **fields), PATIENCE)
+        return await within(self.send(kind, **fields), PATIENCE)
 
     async def ok(self, kind: str, /, **fields: Any) -> Message:
         """Send a request that must not be refused."""
@@ -101,13 +102,13 @@ class Peer:
 
     async def push(self, kind: str, patience: float = PATIENCE) -> Message:
         """The next push, which must be of that type."""
-        message = await asyncio.wait_for(self.pushes.get(), patience)
+        message = await within(self.pushes.get(), patience)
         assert message["type"] == kind, message
         return message
 
     async def close_code(self, patience: float = PATIENCE) -> int:
         """The code with which the connection ends."""
-        return await asyncio.wait_for(asyncio.shield(self._closed), patience)
+        return await within(asyncio.shield(self._closed), patience)
 
     async def close(self) -> None:
         """End with a close frame."""

@@ -22,6 +22,7 @@ from coordinator.errors import ConfigError
 from coordinator.prepare import prepare_database
 from coordinator.store import fence
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.databases import Databases
 from tests.harness import Admin, Server, Volunteer
@@ -213,7 +214,7 @@ async def test_rows_without_their_sequences_are_not_served_before_a_fence(
 async def test_a_node_that_runs_behind_a_fence_ends(server: Server, database: Database) -> None:
     await backups.raise_fence(database)
     await server.node.parts.work.lease._keep()
-    await asyncio.wait_for(server.node.wait_until_stopped(), 10)
+    await within(server.node.wait_until_stopped(), 10)
     assert server.node.failed
 
 

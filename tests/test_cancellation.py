@@ -16,6 +16,7 @@ from coordinator.flow.claimer import ImmediateTicket, answers_of
 from coordinator.flow.session_registry import Holder
 from coordinator.model import Claimed
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.cancelling import cancel_everywhere, watching_tasks
 from tests.conftest import StartServer
 from tests.harness import Server
@@ -44,7 +45,7 @@ async def work(server: Server, name: str, begun: asyncio.Event) -> None:
                         peer.send("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
                     else:
                         peer.send("ask", service="dm_check", count=1, wait=False)
-                        await asyncio.wait_for(peer.submit(bucket), LITTLE)
+                        await within(peer.submit(bucket), LITTLE)
                     begun.set()
                 peer.cut()
         await asyncio.sleep(0)

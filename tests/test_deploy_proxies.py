@@ -18,6 +18,7 @@ import trustme
 from websockets.typing import Origin
 
 from coordinator.client import Client
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.e2e.test_readme import a_free_port
 from tests.harness import Peer, Server, Volunteer
@@ -190,5 +191,5 @@ async def test_a_node_is_used_through_a_proxy(
         assert to.startswith("https://localhost")
 
         async with Client(f"https://{host}/work", data=tmp_path / "daemon") as client:
-            await asyncio.wait_for(client.welcome(), 10)
+            await within(client.welcome(), 10)
         await lives

@@ -17,6 +17,7 @@ import pytest
 
 from coordinator.config import Settings
 from coordinator.errors import ConfigError
+from tests.bounded import within
 from tests.e2e.test_readme import a_free_port
 from tests.harness import Volunteer
 from tests.serve.test_certificate import Files
@@ -78,7 +79,7 @@ class Serving:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 60) == 0
+            assert await within(process.wait(), 60) == 0
 
 
 @pytest.mark.long

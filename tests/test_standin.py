@@ -14,6 +14,7 @@ import pytest
 from coordinator import sample
 from coordinator.standin import SocialGraph, StandIn
 from coordinator.standin_troubles import MAX_USERS_PER_PAGE, PAGE, ApiFault
+from tests.bounded import within
 
 SHOW = "/1.1/friendships/show.json"
 FOLLOWERS = "/1.1/followers/list.json"
@@ -210,7 +211,7 @@ async def test_troubles_of_all_requests(standin: StandIn, caller: Caller) -> Non
     standin.troubles.down = standin.troubles.refusing = None
     standin.troubles.silent = True
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(caller.get(target), 0.2)
+        await within(caller.get(target), 0.2)
 
 
 async def test_the_clock_of_the_api_may_differ() -> None:

@@ -17,6 +17,7 @@ from coordinator.config import Settings
 from coordinator.embedded import EmbeddedPostgres
 from coordinator.store import pool
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.flow.outage import Outage, standing_still
 from tests.harness import Server, secret_of
@@ -60,7 +61,7 @@ async def test_a_task_that_is_cancelled_ends_though_its_connection_breaks(databa
         task.cancel()
         await other.execute("SELECT pg_terminate_backend($1)", int(task.get_name()))
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(asyncio.shield(task), 15)
+            await within(asyncio.shield(task), 15)
     await other.close()
 
 
@@ -72,7 +73,7 @@ async def test_a_node_ends_in_time_though_its_database_stands_still(
     tasks = list(node.tasks)
     with standing_still(postgres):
         begun = monotonic()
-        await asyncio.wait_for(node.drain(), 20)
+        await within(node.drain(), 20)
         await node.__aexit__(None, None, None)
         assert monotonic() - begun < settings.drain_grace + CLOSE_WITHIN + 4
         assert all(task.done() for task in tasks)
@@ -102,7 +103,7 @@ async def test_a_hello_is_answered_that_the_database_cannot_be_reached(
     server = await start_server(hello_timeout=1.0, node_lease=60.0)
     peer = await server.client()
     with standing_still(postgres):
-        answer = await asyncio.wait_for(peer.ask_for("hello", protocol=1, client_id="ada", secret=secret_of("ada")), 15)
+        answer = await within(peer.ask_for("hello", protocol=1, client_id="ada", secret=secret_of("ada")), 15)
     assert (answer["type"], answer["code"]) == ("error", "unavailable")
     assert answer["retry_after"] > 0
 
@@ -151,10 +152,10 @@ async def test_a_node_that_has_lost_its_lease_ends(
 
         await eventually(knows_the_other, "the node knows that it is not alone")
         with standing_still(postgres):
-            await asyncio.wait_for(node.wait_until_stopped(), settings.node_lease)  # before others free its buckets
+            await within(node.wait_until_stopped(), settings.node_lease)  # before others free its buckets
             assert node.failed
             begun = monotonic()
-            await asyncio.wait_for(node.__aexit__(None, None, None), 15)
+            await within(node.__aexit__(None, None, None), 15)
             assert monotonic() - begun < CLOSE_WITHIN + 4
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.structure import COUNTS, TESTS, Source, sources, weak_docstrings
+from tests.structure import COUNTS, TESTS, Source, sources, waits_that_lose_cancellations, weak_docstrings
 
 pytestmark = pytest.mark.xdist_group("structure")  # the package is read once
 
@@ -23,6 +23,12 @@ def test_there_is_none(count: Callable[[list[Source]], Iterator[str]], found: li
 
 def test_docstrings_of_tests_begin_with_a_verb_or_a_noun_too() -> None:
     assert not list(weak_docstrings(sources(TESTS)))
+
+
+def test_tests_lose_no_cancellations() -> None:
+    """A volunteer that a test has ended ends."""
+    own = {"structure.py", "test_structure.py"}  # they name what they look for
+    assert not list(waits_that_lose_cancellations([source for source in sources(TESTS) if source.path not in own]))
 
 
 def test_the_counts_see_what_they_count() -> None:

@@ -27,6 +27,7 @@ from coordinator.serve.change_listener import ChangeListener
 from coordinator.serve.feeds import Feeds
 from coordinator.serve.listener import Listener
 from coordinator.stats.recorder import Recorder
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Server
 from tests.serve.tools import eventually
@@ -125,5 +126,5 @@ async def test_a_node_ends_without_its_lease_or_its_listener(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     server = await start_tripped(start_server, VITAL[name], monkeypatch)
-    await asyncio.wait_for(server.node.wait_until_stopped(), 10)
+    await within(server.node.wait_until_stopped(), 10)
     assert server.node.failed

@@ -31,6 +31,7 @@ from coordinator.observe import logs
 from coordinator.services import load_plugins, tables_of
 from coordinator.store import migrate
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.harness import Admin, Server, Volunteer
 
 CLIENTS = 8
@@ -149,7 +150,7 @@ async def _measure(server: Server, admin: Admin, count: int, dsn: str) -> Table:
 
         async def ask(kind: str, **fields: Any) -> None:
             # An admin may wait for minutes; the harness' patience is for answers that come at once.
-            answer = await asyncio.wait_for(admin.send(kind, **fields), 600)
+            answer = await within(admin.send(kind, **fields), 600)
             assert answer["type"] == "ok", answer
             assert answer["count"] == count, answer
             taken.update(answer)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from tests.bounded import within
 from tests.chaos.cluster import Cluster
 from tests.chaos.history import Fault, Recorder
 from tests.chaos.processes import NodeProcess, VolunteerProcess
@@ -219,7 +220,7 @@ class Faults:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             db = await self._cluster.primary.connect(3)
             try:
-                await asyncio.wait_for(db.execute(statement), 5)
+                await within(db.execute(statement), 5)
                 await asyncio.sleep(seconds)
             finally:
                 db.terminate()

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
 
+from tests.bounded import within
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy, Target
 
@@ -215,7 +216,7 @@ async def kept_running(nodes: Sequence[NodeProcess], crowd: Sequence[VolunteerPr
     tasks = [asyncio.create_task(node.run()) for node in nodes]
     try:
         for node in nodes:
-            await asyncio.wait_for(node.up.wait(), READY_WITHIN)
+            await within(node.up.wait(), READY_WITHIN)
         tasks += [asyncio.create_task(group.run(nodes)) for group in crowd]
         yield
         for task in tasks:

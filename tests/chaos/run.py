@@ -19,6 +19,7 @@ from websockets.exceptions import WebSocketException
 from coordinator.errors import CoordinatorError
 from tests.bench.peer import Peer
 from tests.bench.world import folder_for_postgres, prepared
+from tests.bounded import within
 from tests.chaos.checker import Run, Violation, check
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import EVERY, Faults, plan, possible
@@ -134,7 +135,7 @@ class ItemFeeder:
             if await self.add([f"item{number + n}" for n in range(self._count)]):
                 number += self._count
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), ADD_EVERY)
+                await within(self._stopped.wait(), ADD_EVERY)
 
     async def add(self, keys: Sequence[str]) -> bool:
         """Add items with these keys; returns whether that was acknowledged."""

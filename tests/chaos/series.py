@@ -32,6 +32,7 @@ from rich.table import Table
 
 from tests.bench.figures import percentile
 from tests.bench.peer import Message, Peer, secret_of
+from tests.bounded import within
 from tests.chaos.__main__ import tell
 from tests.chaos.history import Fault, Follower, Given, History, Invoked, Ok, Recorder
 from tests.chaos.processes import READY_WITHIN, NodeProcess
@@ -92,7 +93,7 @@ async def kill_nodes(times: int, scene: Scene) -> None:
                 await hand.settle()
 
         doomed.start_again()
-        await asyncio.wait_for(doomed.up.wait(), READY_WITHIN)
+        await within(doomed.up.wait(), READY_WITHIN)
 
 
 class _Hand:
@@ -203,7 +204,7 @@ async def restart(times: int, scene: Scene) -> None:
     for node in [*scene.nodes] * times:
         begun = monotonic()
         await node.drain()
-        await asyncio.wait_for(node.up.wait(), READY_WITHIN)
+        await within(node.up.wait(), READY_WITHIN)
         await watch.all_store_again(monotonic())
         scene.recorder.note(Fault(begun, monotonic(), "restart", node.name))
 

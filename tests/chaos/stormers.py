@@ -21,6 +21,7 @@ from websockets.exceptions import WebSocketException
 
 from coordinator.client.backoff import Backoff
 from tests.bench.peer import Message, Peer, secret_of, submission
+from tests.bounded import within
 
 OVER = (OSError, EOFError, TimeoutError, WebSocketException)
 
@@ -137,7 +138,7 @@ class StormClient:
     async def _pause(self, peer: Peer, seconds: float) -> None:
         """Wait, unless the connection ends meanwhile."""
         try:
-            await asyncio.wait_for(peer.connection.wait_closed(), seconds)
+            await within(peer.connection.wait_closed(), seconds)
         except TimeoutError:
             return
         raise EOFError

@@ -23,6 +23,7 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from coordinator.wire.frames import SUBPROTOCOL
+from tests.bounded import within
 from tests.chaos.history import Began, Ended, Fail, Given, Invoked, Lost, Ok, Operation, Recorder, Unknown
 from tests.harness import Message, secret_of
 
@@ -217,12 +218,12 @@ class VolunteerSession:
         if not life.held:
             self._came.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._came.wait(), 1.0)
+                await within(self._came.wait(), 1.0)
             return
 
         held = crew.chance.choice(list(life.held.values()))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._over.wait(), crew.chance.uniform(0, 4.0 if crew.tries(0.1) else crew.think))
+            await within(self._over.wait(), crew.chance.uniform(0, 4.0 if crew.tries(0.1) else crew.think))
         if life.held.get(held.bucket) is held:
             await self._settle(held)
         if life.past and crew.tries(0.1):
@@ -334,7 +335,7 @@ class VolunteerSession:
         ref = f"{kind}{self._crew.next_call()}"
         answer = self._answers[ref] = asyncio.get_running_loop().create_future()
         await self._connection.send(msgspec.json.encode({"type": kind, "ref": ref, **fields}).decode())
-        return await asyncio.wait_for(answer, ANSWER_WITHIN)
+        return await within(answer, ANSWER_WITHIN)
 
 
 async def work(words: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from coordinator.config import Settings
 from coordinator.store.pool import Database
 from coordinator.wire.stats import Eta, Topic
 from coordinator.wire.stats_events import EventRow
+from tests.bounded import within
 from tests.cli.conftest import Run
 from tests.conftest import StartServer
 from tests.harness import Server
@@ -82,7 +83,7 @@ async def test_a_terminal_sees_it_change(node: Server) -> None:
     await volunteer.submit(await volunteer.bucket())
     await until("3 of 9")
     screen.press("q")
-    await asyncio.wait_for(watcher, 10)
+    await within(watcher, 10)
 
 
 async def test_it_comes_back_by_itself_when_the_server_was_away(dsn: str, database: Database, tmp_path: Any) -> None:
@@ -106,7 +107,7 @@ async def test_it_comes_back_by_itself_when_the_server_was_away(dsn: str, databa
     async with Node(Settings(port=port, ops_port=0, data=tmp_path, node_name="again"), dsn=dsn):
         await until("by again at")
     screen.press("q")
-    await asyncio.wait_for(watcher, 10)
+    await within(watcher, 10)
 
 
 def full_picture() -> LatestSnapshots:

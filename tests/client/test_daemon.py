@@ -23,6 +23,7 @@ from coordinator.client.daemon import Daemon
 from coordinator.client.limited_log import LINES
 from coordinator.client.service_work import ServiceWork
 from coordinator.errors import ConfigError
+from tests.bounded import within
 
 from .conftest import NewClient
 from .scripted import Peer, ScriptedServer
@@ -334,7 +335,7 @@ async def test_command_works_and_stops_on_a_signal(server: ScriptedServer, tmp_p
         await peer.stored(message)
         peer.carry_on()
         child.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(child.wait(), 20) == 0
+        assert await within(child.wait(), 20) == 0
 
 
 async def test_nothing_of_a_stranger_reaches_the_terminal_as_it_came(server: ScriptedServer, tmp_path: Path) -> None:
@@ -352,7 +353,7 @@ async def test_nothing_of_a_stranger_reaches_the_terminal_as_it_came(server: Scr
         await peer.read_past_asks("submit")
 
         await peer.close(4502, hostile)
-        _, said = await asyncio.wait_for(child.communicate(), 20)
+        _, said = await within(child.communicate(), 20)
     lines = said.decode().splitlines()
     assert sum("\\x1b[2Jkey\\u202e\\u200f" in line for line in lines) >= 3  # the item, the push, and the close
     assert not [line for line in lines if "\x1b" in line or "\u202e" in line or "\u200f" in line]
@@ -366,7 +367,7 @@ async def test_command_ends_with_one_sentence(server: ScriptedServer, tmp_path: 
     ) as child:
         peer = await server.peer()
         await peer.close(4500, "secret")
-        _, said = await asyncio.wait_for(child.communicate(), 20)
+        _, said = await within(child.communicate(), 20)
         assert child.returncode == 1
         assert said.decode().count("\n") == 1
         assert "secret" in said.decode()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import coordinator
+from tests.bounded import within
 
 from .scripted import ScriptedServer
 
@@ -67,7 +68,7 @@ async def test_the_daemon_works_and_stops(server: ScriptedServer, tmp_path: Path
 
         peer.carry_on()
         child.send_signal(signal.SIGINT)
-        _, said = await asyncio.wait_for(child.communicate(), 20)
+        _, said = await within(child.communicate(), 20)
         assert child.returncode == 0, said
     finally:
         if child.returncode is None:

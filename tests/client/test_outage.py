@@ -16,6 +16,7 @@ from coordinator.client import x_api
 from coordinator.errors import ConfigError
 from coordinator.standin import StandIn
 from coordinator.standin_troubles import ApiFault, Troubles
+from tests.bounded import within
 from tests.harness import Admin, Server
 from tests.serve.tools import value
 
@@ -59,7 +60,7 @@ async def test_items_go_back_in_an_outage_before_their_bucket_is_dead(
     standin.troubles.down = 503
     with logged("gives back") as back:
         async with at_work(node, tmp_path, dm(standin)):
-            await asyncio.wait_for(back.wait(), 20)
+            await within(back.wait(), 20)
             asked = standin.answers[503]
             await standin.answered(503, asked + 12)  # it goes on looking, for 3 s and more, with nothing in hand
             assert (await admin.ok("bucket.list", service="dm_check", state="claimed"))["rows"] == []
@@ -131,7 +132,7 @@ async def test_the_limit_of_the_day_is_kept(node: Server, admin: Admin, standin:
     standin.troubles.daily = 20
     with logged("takes no more for") as told:
         async with at_work(node, tmp_path, dm(standin, "limited"), concurrency=8):
-            await asyncio.wait_for(told.wait(), 20)
+            await within(told.wait(), 20)
             await settled(node, 20)
             assert standin.served == 20
 
@@ -159,7 +160,7 @@ async def test_what_is_about_the_volunteer_ends_the_daemon(
     standin.troubles.refusing = fault
     async with at_work(node, tmp_path, dm(standin), concurrency=2) as daemon:
         with pytest.raises(ConfigError, match=sentence):
-            await asyncio.wait_for(asyncio.shield(daemon), 20)
+            await within(asyncio.shield(daemon), 20)
     assert standin.served <= 12
     assert (await client_row(admin))["health"] == "ok"
 

@@ -16,6 +16,7 @@ from coordinator.client.profile_check import fault_of_profile
 from coordinator.client.x_api import dm_check
 from coordinator.standin import StandIn
 from coordinator.standin_troubles import ApiFault
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Server
 
@@ -43,7 +44,7 @@ class Check:
             *(sys.executable, "-m", "coordinator", *words, *self.checker, *self.profile),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**inherited, **self.environment},
         )  # fmt: skip
-        said, _ = await asyncio.wait_for(child.communicate(), 60)
+        said, _ = await within(child.communicate(), 60)
         return child.returncode or 0, said.decode().splitlines()
 
     async def wrong(self, server: str, *more: str) -> str:

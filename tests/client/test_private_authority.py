@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Server
 from tests.serve.tools import eventually
@@ -41,7 +42,7 @@ async def start(node: Server, data: Path, *more: str, **environment: str) -> asy
 
 async def check(node: Server, data: Path, *more: str, **environment: str) -> tuple[int, str]:
     child = await start(node, data, "--check", *more, **environment)
-    said, _ = await asyncio.wait_for(child.communicate(), 60)
+    said, _ = await within(child.communicate(), 60)
     return child.returncode or 0, said.decode()
 
 
@@ -75,5 +76,5 @@ async def test_a_daemon_registers_over_tls(node: Server, tmp_path: Path) -> None
         await eventually(registered, "the daemon does not register")
     finally:
         daemon.terminate()
-        await asyncio.wait_for(daemon.communicate(), 30)
+        await within(daemon.communicate(), 30)
     assert daemon.returncode == 0

@@ -16,6 +16,7 @@ from coordinator.client.backoff import Backoff
 from coordinator.client.checker_program import CheckerProgram, ProgramFailed
 from coordinator.client.checkers import ProgramDied
 from coordinator.client.crash_suspects import CrashSuspects
+from tests.bounded import within
 from tests.harness import Admin, Server
 
 from .trouble import at_work, client_row, logged, settled
@@ -137,7 +138,7 @@ async def test_what_was_good_is_stored_when_the_program_is_given_up(
         at_work(node, tmp_path, program.checker("dm_check"), concurrency=1) as daemon,
     ):
         with pytest.raises(ProgramFailed):
-            await asyncio.wait_for(asyncio.shield(daemon), 20)
+            await within(asyncio.shield(daemon), 20)
         await settled(node, 5)
     assert any("is done: 5 stored, 15 go back" in line for line in caplog.messages)
 

@@ -19,6 +19,7 @@ from coordinator.client.checker_program import CheckerProgram, ProgramFailed
 from coordinator.client.checkers import NoResultInTime
 from coordinator.client.limited_log import LINES, LimitedLog
 from coordinator.client.program_watch import QUIET_AFTER, ProgramWatch
+from tests.bounded import within
 
 Write = Callable[[str], str]
 
@@ -109,7 +110,7 @@ async def test_programs_that_it_started_end_with_it(write: Write, tmp_path: Path
         held_open = asyncio.create_task(asyncio.to_thread(pipe.read_bytes))
         with pytest.raises(NoResultInTime):
             await check(program, 1)
-        await asyncio.wait_for(held_open, 10)
+        await within(held_open, 10)
 
 
 async def test_silence_is_told(write: Write, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

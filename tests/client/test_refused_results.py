@@ -12,6 +12,7 @@ import pytest
 
 from coordinator.client.held_buckets import CheckerUseless
 from coordinator.client.result_parts import reason_with_field
+from tests.bounded import within
 from tests.harness import Admin, Server
 
 from .conftest import NewClient
@@ -43,7 +44,7 @@ async def test_a_checker_of_another_shape_ends_with_the_reason(
         with pytest.raises(
             CheckerUseless, match=r"all results of 3 buckets in a row.*item \d+: dm: Invalid enum value 'PERHAPS'"
         ):
-            await asyncio.wait_for(asyncio.shield(daemon), 20)
+            await within(asyncio.shield(daemon), 20)
         assert (await client_row(admin))["health"] != "flagged"
 
     lines = [line for line in caplog.messages if "refused and dropped" in line]
@@ -62,7 +63,7 @@ async def test_a_checker_that_raises_over_every_item_ends_with_the_reason(
     await admin.add(60)
     async with at_work(node, tmp_path, broken) as daemon:
         with pytest.raises(CheckerUseless, match="failed over all items of 3 buckets of dm_check: KeyError: 'no_such_"):
-            await asyncio.wait_for(asyncio.shield(daemon), 20)
+            await within(asyncio.shield(daemon), 20)
         assert (await client_row(admin))["health"] != "flagged"
 
 
@@ -107,7 +108,7 @@ async def test_a_client_that_is_held_to_one_bucket_is_told_and_asks_at_its_end(
         await bucket.settle(1, dm="DM")
         await peer.stored(await peer.read("submit"))
 
-        ask = await asyncio.wait_for(peer.read("ask"), 5)
+        ask = await within(peer.read("ask"), 5)
         await peer.answer(ask, "asked", service="dm_check", count=2, pending=2, limit=10)
         peer.carry_on()
     flagged, again = [line for line in caplog.messages if "at a time" in line]
@@ -127,7 +128,7 @@ async def test_the_line_of_a_bucket_counts_all_that_was_stored(
         await first
         await bucket.settle(3, dm="DM")
         await peer.stored(await peer.read("submit"))
-        await asyncio.wait_for(bucket.ended.wait(), 5)
+        await within(bucket.ended.wait(), 5)
         peer.carry_on()
     assert [line.partition("is done: ")[2] for line in caplog.messages if "is done" in line] == ["3 stored, 0 go back"]
 
@@ -156,7 +157,7 @@ async def test_a_wait_is_told_once(
         stream = client.buckets("dm_check")
         with logged("dm_check: waiting") as told:
             await peer.asked(await peer.read("ask"))
-            await asyncio.wait_for(told.wait(), 5)
+            await within(told.wait(), 5)
         await peer.bucket("b", 1, 1)
         await anext(stream)
         peer.carry_on()

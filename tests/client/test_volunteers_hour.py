@@ -18,6 +18,7 @@ import pytest
 
 from coordinator.standin import StandIn
 from coordinator.standin_troubles import ApiFault
+from tests.bounded import within
 from tests.client.proxy import HttpProxy
 from tests.client.trouble import settled
 from tests.conftest import StartServer
@@ -138,4 +139,4 @@ async def hour(server: Server, admin: Admin, api: StandIn, home: Home) -> None:
     api.troubles.refusing = ApiFault.of(403, 453, "You currently have access to a subset of X API V2 endpoints")
     await admin.add(20, "fourth", services=["dm_check"])
     await home.says("get a higher one")
-    assert await asyncio.wait_for(home.process.wait(), 20) == 1
+    assert await within(home.process.wait(), 20) == 1

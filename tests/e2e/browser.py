@@ -9,10 +9,12 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright
 
+from tests.bounded import within
 from tests.e2e import programs
 from tests.needed import leave_out
 
@@ -57,6 +59,9 @@ TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFr
 
 WAIT_LIMIT_MS = 15_000
 """Milliseconds after which a wait for something that should be there at once fails."""
+
+EVALUATED_WITHIN = 60.0
+"""Seconds; axe-core takes some for a large page when other tests run."""
 
 
 def install_source(folder: Path) -> Path:
@@ -143,8 +148,15 @@ class Tab:
         Playwright's `wait_for_function` evaluates a string there, which the page's security policy forbids.
         """
         async with asyncio.timeout(WAIT_LIMIT_MS / 1000):
-            while not await self.page.evaluate(expression):
+            while not await self.evaluate(expression):
                 await self.page.wait_for_timeout(50)
+
+    async def evaluate(self, expression: str, argument: object = None) -> Any:
+        """Return what a JavaScript expression is in the page, or what a function of it returns.
+
+        Playwright itself would wait without a limit.
+        """
+        return await within(self.page.evaluate(expression, argument), EVALUATED_WITHIN)
 
     async def wait_for_rows(self, count: int) -> None:
         """Wait until the table has `count` rows."""
@@ -152,16 +164,16 @@ class Tab:
 
     async def violations(self) -> list[str]:
         """Return the violations that axe-core finds in the page as it is now."""
-        if not await self.page.evaluate("'axe' in window"):
-            await self.page.evaluate(self._axe)
-        violations = await self.page.evaluate(
+        if not await self.evaluate("'axe' in window"):
+            await self.evaluate(self._axe)
+        violations = await self.evaluate(
             f"axe.run({{runOnly: {json.dumps(WCAG_TAGS)}}}).then(results => results.violations)"
         )
         return [f"{rule['id']}: {[node['target'] for node in rule['nodes']]}" for rule in violations]
 
     async def overflow_pixels(self) -> int:
         """Return by how many pixels the page is wider than the window."""
-        width = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        width = await self.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return max(0, int(width))
 
     async def check_fit(self) -> None:
@@ -169,9 +181,9 @@ class Tab:
         for width, height in ((1280, 800), PHONE):
             await self.page.set_viewport_size({"width": width, "height": height})
             await self.wait_until_loaded()
-            await self.page.evaluate(TWO_FRAMES)
+            await self.evaluate(TWO_FRAMES)
             assert (width, await self.overflow_pixels()) == (width, 0)
-            faults = [*await self.page.evaluate(CUT_TEXTS), *await self.violations()]
+            faults = [*await self.evaluate(CUT_TEXTS), *await self.violations()]
             assert faults == [], (width, faults)
         await self.page.set_viewport_size({"width": 1280, "height": 800})
 

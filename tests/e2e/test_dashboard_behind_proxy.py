@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from pathlib import Path
 
 import pytest
 
 from coordinator.client import Client
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.e2e.conftest import OpenTab
 from tests.e2e.reverse_proxy import Manners, reverse_proxy
@@ -43,7 +43,7 @@ async def test_it_works_under_a_path_of_its_own(
         address = words[words.index("--server") + 1]
         assert address == url.replace("http://", "ws://")
         async with Client(address, data=tmp_path / "daemon") as client:  # as the command would
-            await asyncio.wait_for(client.welcome(), 10)
+            await within(client.welcome(), 10)
 
         await as_role(tab, server, "operator")
         await tab.open("add-items")

@@ -18,7 +18,7 @@ async def test_the_menu_leads_to_a_part_and_to_its_pages(server: Server, open_ta
     await tab.wait_for_text("main h1", "Nodes")
     await tab.page.get_by_role("navigation", name="Pages of System").get_by_role("link", name="Events").click()
     await tab.wait_for_text("main h1", "Events")
-    assert await tab.page.evaluate(CURRENT) == ["System", "Events"]
+    assert await tab.evaluate(CURRENT) == ["System", "Events"]
 
 
 async def test_a_phone_has_a_button_that_names_the_place_and_lists_all_pages(server: Server, open_tab: OpenTab) -> None:

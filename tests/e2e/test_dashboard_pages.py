@@ -50,7 +50,7 @@ async def node(start_server: StartServer, database: Database) -> Server:
     ids=["light", "dark", "phone", "dark-phone"],
 )  # fmt: skip
 @pytest.mark.long
-@pytest.mark.timeout(400)  # axe takes seconds a page beside other tests
+@pytest.mark.timeout(300)  # axe takes seconds a page beside other tests
 async def test_each_page_is_accessible_and_fits(
     node: Server, open_tab: OpenTab, scheme: str, size: tuple[int, int]
 ) -> None:
@@ -63,7 +63,7 @@ async def test_each_page_is_accessible_and_fits(
             await tab.wait_until_loaded()
             assert (address, await tab.violations()) == (address, [])
             assert (address, await tab.overflow_pixels()) == (address, 0)
-            assert (address, await tab.page.evaluate(CUT_TEXTS)) == (address, [])
+            assert (address, await tab.evaluate(CUT_TEXTS)) == (address, [])
 
 
 async def test_the_overview_moves_with_the_work(node: Server, open_tab: OpenTab) -> None:

@@ -67,7 +67,7 @@ async def test_a_volunteers_page_tells_its_places_and_what_holds_it_back(
     await tab.wait_for_text(".chart-at", "items/h")
     await tab.check_fit()
 
-    await tab.page.evaluate("navigator.share = undefined")
+    await tab.evaluate("navigator.share = undefined")
     await tab.open("volunteers/ada")
     await tab.wait_for_text(".figure:nth-child(2)", "1,006")
     await tab.wait_for_text("main", "Nothing holds it back.")

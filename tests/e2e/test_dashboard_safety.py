@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.serve.pages import CONTENT_SECURITY_POLICY
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.e2e.browser import Tab
 from tests.e2e.conftest import OpenTab
@@ -74,7 +75,7 @@ async def test_an_operator_pauses_releases_and_deactivates(node: Server, open_ta
     await confirm(tab, "Release")
     lost = await holder.push("service")
     while lost["type"] == "service":
-        lost = await asyncio.wait_for(holder.pushes.get(), 10)
+        lost = await within(holder.pushes.get(), 10)
     assert (lost["type"], lost["bucket_id"]) == ("bucket_lost", bucket["bucket_id"])
 
     await tab.open("clients/holder")
@@ -96,7 +97,7 @@ async def test_an_admin_drains_a_node(node: Server, open_tab: OpenTab) -> None:
     tab = await open_tab(node, "nodes")
     await as_role(tab, node, "admin")
     await confirm(tab, "Drain")
-    await asyncio.wait_for(node.node.wait_until_stopped(), 30)
+    await within(node.node.wait_until_stopped(), 30)
 
 
 async def test_a_refusal_is_shown_and_nothing_is_done(node: Server, open_tab: OpenTab, database: Database) -> None:
@@ -155,7 +156,7 @@ async def test_what_is_unseen_or_turns_the_direction_is_written_out(node: Server
 async def test_nothing_inline_runs(server: Server, open_tab: OpenTab) -> None:
     tab = await open_tab(server)
     await tab.wait_until_live()
-    violations, hacked, bold_elements = await tab.page.evaluate(
+    violations, hacked, bold_elements = await tab.evaluate(
         """async () => {
             const violations = [];
             document.addEventListener('securitypolicyviolation', event => violations.push(event.effectiveDirective));

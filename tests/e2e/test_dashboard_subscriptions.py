@@ -40,7 +40,7 @@ class SubscribedTopics:
 
 async def change_page(tab: Tab, address: str, title: str) -> None:
     """Change the page as a link within the dashboard does, with the same session."""
-    await tab.page.evaluate("address => { location.hash = `#/${address}`; }", address)
+    await tab.evaluate("address => { location.hash = `#/${address}`; }", address)
     await tab.wait_for_text("main h1", title)
 
 

@@ -46,7 +46,7 @@ async def test_a_long_id_leaves_room_for_the_other_columns(
         assert box["width"] <= 200
         assert await tab.overflow_pixels() == 0
     assert await name.get_attribute("title") == LONG_ID
-    assert await tab.page.evaluate(SELECTED_CLIENT) == LONG_ID
+    assert await tab.evaluate(SELECTED_CLIENT) == LONG_ID
 
 
 @pytest.mark.long
@@ -81,7 +81,7 @@ async def test_legends_keep_their_colours_in_print(server: Server, open_tab: Ope
     await tab.page.locator(".legend .swatch").first.wait_for()
     await tab.page.emulate_media(media="print")
     style = "getComputedStyle(document.querySelector('.swatch')).webkitPrintColorAdjust"
-    assert await tab.page.evaluate(style) == "exact"
+    assert await tab.evaluate(style) == "exact"
     assert await tab.page.locator(".tools").is_hidden()
 
 

@@ -65,17 +65,17 @@ async def test_the_keyboard_reaches_everything(server: Server, open_tab: OpenTab
 async def test_the_theme_is_the_systems_until_another_is_chosen(server: Server, open_tab: OpenTab) -> None:
     tab = await open_tab(server, scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"
-    dark = await tab.page.evaluate(ground)
+    dark = await tab.evaluate(ground)
     button = tab.page.get_by_role("button", name="Theme")
     await button.click()
     await tab.wait_for_text(".tools", "Light")
-    light = await tab.page.evaluate(ground)
+    light = await tab.evaluate(ground)
     assert light != dark
     await tab.page.reload()
     await tab.wait_for_text(".tools", "Light")
-    assert await tab.page.evaluate(ground) == light
+    assert await tab.evaluate(ground) == light
     await button.click()
-    assert await tab.page.evaluate(ground) == dark
+    assert await tab.evaluate(ground) == dark
 
 
 async def test_a_frozen_view_holds_still(node: Server, open_tab: OpenTab, database: Database) -> None:
@@ -106,11 +106,11 @@ async def test_a_hidden_tab_costs_the_server_nothing(server: Server, open_tab: O
     tab.page.on("websocket", lambda socket: sockets.append(socket))
     await tab.page.reload()
     await tab.wait_until_live()
-    await tab.page.evaluate(HIDE, True)
+    await tab.evaluate(HIDE, True)
     await tab.wait_for_text(".connection", "Paused")
     if not sockets[-1].is_closed():
         await sockets[-1].wait_for_event("close")
-    await tab.page.evaluate(HIDE, False)
+    await tab.evaluate(HIDE, False)
     await tab.wait_until_live()
     assert len(sockets) == 2
 

@@ -16,6 +16,7 @@ import pytest
 from coordinator.client import Client
 from coordinator.client.daemon import Daemon
 from coordinator.client.service_work import ServiceWork
+from tests.bounded import within
 
 from .test_readme import PROGRAM, Serving, a_free_port, folder, wait_until_ready
 
@@ -60,7 +61,7 @@ async def test_eight_busy_daemons_keep_it_from_nothing(folder: Path) -> None:
         for one in daemons:
             stack.callback(one.stop)
 
-        await asyncio.wait_for(all_busy.wait(), 30)
+        await within(all_busy.wait(), 30)
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, DOCKER_GIVES) == 0
     assert "database system is shut down" in (folder / "data/postgres.log").read_text().splitlines()[-1]

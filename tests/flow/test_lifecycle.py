@@ -10,6 +10,7 @@ import pytest
 from coordinator.flow.bucket_builder import BuildReason
 from coordinator.model import Claimed, ItemId
 from coordinator.store import claim_history, claims, item_places
+from tests.bounded import within
 from tests.flow.conftest import OpenRoom
 from tests.flow.outage import Outage
 from tests.flow.room import Room
@@ -228,7 +229,7 @@ async def test_items_are_acknowledged_when_they_are_on_disk_and_can_be_had_befor
         # The same again: known by now, but not safer for that.
         again = asyncio.ensure_future(room.add(["a", "b"]))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(again), 0.5)
+            await within(asyncio.shield(again), 0.5)
         assert not adding.done()
     await asyncio.gather(adding, again)
     assert [await room.places(item) for item in (await room.ids()).values()] == [["ready"]] * 2

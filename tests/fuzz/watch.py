@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bounded import within
 from tests.fuzz.frames import SETTINGS
 from tests.harness import Server
 from tests.serve.tools import eventually, value
@@ -32,7 +33,7 @@ async def each(strategy: st.SearchStrategy[Any], run: Callable[[Any], Awaitable[
     @SETTINGS
     @given(strategy)
     def examples(example: Any) -> None:
-        asyncio.run_coroutine_threadsafe(asyncio.wait_for(run(example), PATIENCE), loop).result()
+        asyncio.run_coroutine_threadsafe(within(run(example), PATIENCE), loop).result()
 
     await asyncio.to_thread(examples)
 

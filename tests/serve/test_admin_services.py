@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import PATIENCE, Admin, Message, Server, Volunteer
 
@@ -318,7 +319,7 @@ async def test_clients_work_on_while_services_come_and_go(start_server: StartSer
             peer.send("ask", service=name, count=1)
         while not (over.is_set() and peer.pushes.empty()):
             try:
-                push = await asyncio.wait_for(peer.pushes.get(), 0.5)
+                push = await within(peer.pushes.get(), 0.5)
             except TimeoutError:
                 for name in names:
                     peer.send("ask", service=name, count=1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from coordinator.flow import wait_teller
+from tests.bounded import within
 from tests.harness import PATIENCE, Admin, Server
 from tests.serve.tools import no_push
 
@@ -55,7 +54,7 @@ async def test_what_is_outstanding_waits_until_it_is_taken_again(
     client, other = await server.volunteer("client", agent="ours/1.2"), await server.volunteer("other", agent="ours/2")
     assert (await client.ok("ask", service="dm_check", count=1))["waiting"]["reason"] == "no_items"
     await configure(admin, agents={"ours": "1.3"})
-    push = await asyncio.wait_for(client.waits.get(), PATIENCE)
+    push = await within(client.waits.get(), PATIENCE)
     assert (push["reason"], "install 1.3 or newer" in push["text"]) == ("outdated", True)
     assert (await client.push("service"))["service"] == "dm_check"
     await admin.add(2)

@@ -9,6 +9,7 @@ from time import monotonic
 from websockets.asyncio.client import connect
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.flow.room import stop_clock
 from tests.harness import Admin, Message, Server, Volunteer, secret_of
@@ -110,7 +111,7 @@ async def test_asked_comes_before_the_buckets(start_server: StartServer, databas
         for wait in (True, False, True, False):
             text = json.dumps({"type": "ask", "service": "dm_check", "count": 4, "wait": wait, "ref": "a"})
             await connection.send(text)
-            frames = [json.loads(await asyncio.wait_for(connection.recv(), 5)) for _ in range(5)]
+            frames = [json.loads(await within(connection.recv(), 5)) for _ in range(5)]
             assert [frame["type"] for frame in frames] == ["asked"] + ["bucket"] * 4
             assert [frame.get("ref") for frame in frames] == ["a"] + [None] * 4
             assert frames[0]["count"] == 4
@@ -262,10 +263,10 @@ async def test_waiting_clients_do_not_hold_up_others(start_server: StartServer, 
         await release(picky, await picky.bucket())
     assert await ask(picky, 5) == (5, 5)
     for _ in range(10):
-        bucket = await asyncio.wait_for(other.bucket(), 1)
+        bucket = await within(other.bucket(), 1)
         await other.submit(bucket)
     assert picky.pushes.empty()
-    answer = await asyncio.wait_for(picky.ask_for("ask", service="dm_check", count=1, wait=False), 0.5)
+    answer = await within(picky.ask_for("ask", service="dm_check", count=1, wait=False), 0.5)
     assert answer["code"] == "no_work"
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from uuid import uuid4
 
 import pytest
 
+from tests.bounded import within
 from tests.harness import PATIENCE, Admin, Message, Server, Volunteer, secret_of
 from tests.serve.tools import ids
 
@@ -129,11 +129,11 @@ async def test_strangers_of_one_address_send_few_bytes_together(server: Server, 
     for _ in range(15):
         for stranger in strangers:
             await stranger.connection.send(frame)
-            codes.append((await asyncio.wait_for(stranger.pushes.get(), PATIENCE))["code"])
+            codes.append((await within(stranger.pushes.get(), PATIENCE))["code"])
     assert codes[:10] == ["unsupported"] * 10
     assert codes.count("unsupported") < 40, "a tenth of 16 MiB, and what came back meanwhile"
     assert set(codes) == {"unsupported", "rate_limited"}
 
     for _ in range(60):  # a client that is known has its own budget, whoever else comes from its address
         await volunteer.connection.send(frame)
-        assert (await asyncio.wait_for(volunteer.pushes.get(), PATIENCE))["code"] == "unsupported"
+        assert (await within(volunteer.pushes.get(), PATIENCE))["code"] == "unsupported"

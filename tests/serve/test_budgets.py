@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.flow import wait_teller
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import PATIENCE
 from tests.serve.tools import configure, eventually, execute, no_push, value
@@ -64,10 +65,10 @@ async def test_the_items_of_a_minute(start_server: StartServer, database: Databa
     asked = await client.ok("ask", service="dm_check", count=3)
     waiting = asked["waiting"]
     while waiting["reason"] == "making":  # on a busy machine, the answer may come before the buckets are made
-        waiting = await asyncio.wait_for(client.waits.get(), PATIENCE)
+        waiting = await within(client.waits.get(), PATIENCE)
     assert (waiting["reason"], bool(waiting["until"])) == ("budget", True)
     for _ in range(2):
         await client.push("bucket")
     await no_push(client)
     await execute(database, "UPDATE claim SET begun_at = begun_at - interval '1 minute'")
-    await asyncio.wait_for(client.push("bucket"), PATIENCE)
+    await within(client.push("bucket"), PATIENCE)

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from coordinator.serve import pinger
 from coordinator.wire.frames import SUBPROTOCOL
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Peer, Server, Volunteer, secret_of, submission
 from tests.serve.tools import RawPeer, eventually, works_well
@@ -52,7 +53,7 @@ def hello_text(client_id: str = "somebody", **more: object) -> str:
 async def raw(peer: Peer, text: str) -> Message:
     """Send text that need not be a message; the next frame answers it."""
     await peer.connection.send(text)
-    return await asyncio.wait_for(peer.pushes.get(), 10)
+    return await within(peer.pushes.get(), 10)
 
 
 # Hello
@@ -370,7 +371,7 @@ async def test_nothing_more_is_read_from_who_does_not_read_and_it_is_cut_off(sta
             for _ in range(20_000):
                 reader.frame(b'{"type":"services"}')
                 if reader.writer.transport.get_write_buffer_size() > 64 * KIB:
-                    await asyncio.wait_for(reader.writer.drain(), 1)
+                    await within(reader.writer.drain(), 1)
         assert session.unread() < 128 * KIB
 
         async def gone() -> bool:

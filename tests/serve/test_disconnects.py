@@ -15,6 +15,7 @@ from time import perf_counter
 import pytest
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server, Volunteer, submission
 from tests.serve.tools import (
@@ -54,7 +55,7 @@ async def started(server: Server, *client_ids: str) -> tuple[asyncio.subprocess.
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    lines = [await asyncio.wait_for(process.stdout.readline(), 20) for _ in client_ids]
+    lines = [await within(process.stdout.readline(), 20) for _ in client_ids]
     return process, [json.loads(line) for line in lines]
 
 

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Server, Volunteer
 from tests.serve.tools import configure, eventually, report, value
@@ -87,7 +88,7 @@ async def test_one_on_a_bad_line(start_server: StartServer, database: Database) 
         bucket = await peer.push("bucket")
         if turn % 3 == 2:
             assert (await peer.submit(bucket))["closed"]
-            bucket = await asyncio.wait_for(peer.bucket(), 0.9)
+            bucket = await within(peer.bucket(), 0.9)
     await is_well(admin, server, "bad-line")
 
 
@@ -117,7 +118,7 @@ async def test_a_class_that_comes_works_and_goes_together(start_server: StartSer
 
     async def lesson(pupil: Volunteer) -> None:
         for _ in range(2):
-            assert (await pupil.submit(await asyncio.wait_for(pupil.bucket(), 4)))["closed"]
+            assert (await pupil.submit(await within(pupil.bucket(), 4)))["closed"]
         await pupil.bucket()
 
     await asyncio.gather(*map(lesson, pupils))
@@ -133,6 +134,6 @@ async def test_a_class_that_comes_works_and_goes_together(start_server: StartSer
         bucket = await pupil.push("bucket")
         assert (await pupil.submit(bucket))["closed"]
     late = await session(server, "late")
-    await asyncio.wait_for(late.bucket(), 2)
+    await within(late.bucket(), 2)
     for name in ("pupil0", "pupil29", "late"):
         await is_well(admin, server, name)

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.model import ServiceId
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server, Volunteer, submission
 from tests.serve.tools import configure, eventually, join_again, no_push, value
@@ -168,7 +169,7 @@ async def test_a_class_behind_one_address_is_served_though_some_of_it_leave(
     await eventually(gone, "not all have left")
     for pupil, bucket in zip(pupils[8:], buckets[8:], strict=True):
         assert (await pupil.ask_for("submit", **submission(bucket)))["closed"]
-        assert (await asyncio.wait_for(pupil.bucket(), 3))["items"]
+        assert (await within(pupil.bucket(), 3))["items"]
 
 
 async def test_newcomers_of_one_address_hold_no_more_than_a_class_needs(

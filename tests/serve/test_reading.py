@@ -9,6 +9,7 @@ from time import monotonic
 import pytest
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Message, Server, Volunteer, submission
 from tests.serve.tools import configure, eventually, execute, join_again, value
@@ -148,7 +149,7 @@ async def test_one_final_result_a_bucket_cuts_up_nothing(start_server: StartServ
     assert await value(database, "SELECT count(*) FROM bucket WHERE state = 'ready'") == 10
     honest = await server.volunteer("honest")
     for _ in range(10):
-        assert (await honest.submit(await asyncio.wait_for(honest.bucket(), 3)))["closed"]
+        assert (await honest.submit(await within(honest.bucket(), 3)))["closed"]
 
 
 async def test_what_was_cut_off_and_taken_again_does_not_pile_up(start_server: StartServer, database: Database) -> None:
@@ -219,7 +220,7 @@ async def test_who_waits_for_its_own_buckets_holds_nobody_up(start_server: Start
             await blocked(watch)
         await peer.ok("ask", service="dm_check", count=3)
         for _ in range(5):
-            assert (await other.submit(await asyncio.wait_for(other.bucket(), 1)))["closed"]
+            assert (await other.submit(await within(other.bucket(), 1)))["closed"]
     assert (await back)["regranted"] == [bucket["bucket_id"]]
     assert (await peer.push("bucket_lost"))["reason"] == "released"
     for _ in range(3):
@@ -243,5 +244,5 @@ async def test_who_gives_buckets_back_by_final_submits_holds_no_other_submit_up(
         async with database.connection() as watch:
             await blocked(watch, 3)  # two of them, and the count of what it did
         for _ in range(5):
-            assert (await asyncio.wait_for(other.submit(await other.bucket()), 1))["closed"]
+            assert (await within(other.submit(await other.bucket()), 1))["closed"]
     assert {(await answer)["type"] for answer in answers} == {"stored"}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Message, Server, Volunteer
 from tests.serve.tools import configure, eventually, join_again, no_push, reset, value
@@ -179,7 +179,7 @@ async def test_a_recollect_is_not_counted_as_an_attempt_however_often(
         assert bucket["attempt"] == 1, round_
     assert (await peer.submit(bucket))["closed"] is True
     await admin.add(1, prefix="next")
-    assert (await asyncio.wait_for(peer.bucket(), 1))["attempt"] == 1  # nor does it make the client wait
+    assert (await within(peer.bucket(), 1))["attempt"] == 1  # nor does it make the client wait
 
 
 async def test_recollected_buckets_do_not_count_against_max_held_buckets(

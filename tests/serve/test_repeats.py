@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.bounded import within
 from tests.harness import Admin, Message, Server, Volunteer, submission
 from tests.serve.tools import code, eventually, half_close, ids, join_again, raw, results, value
 
@@ -111,7 +112,7 @@ async def test_submits_one_behind_the_other_without_waiting(
 ) -> None:
     parts = [volunteer.send("submit", **submission(bucket, items=[item], final=False)) for item in ids(bucket)]
     repeats = [volunteer.send("submit", **submission(bucket, items=[item], final=False)) for item in ids(bucket)]
-    answers = await asyncio.wait_for(asyncio.gather(*parts, *repeats), 10)
+    answers = await within(asyncio.gather(*parts, *repeats), 10)
     assert [answer["stored"] for answer in answers] == [1] * 4 + [0] * 4
     assert [answer["duplicate"] for answer in answers] == [False] * 4 + [True] * 4
     assert [answer["remaining"] for answer in answers[:4]] == [3, 2, 1, 0]
@@ -121,7 +122,7 @@ async def test_a_release_behind_a_submit_comes_after_it(volunteer: Volunteer, bu
     part = volunteer.send("submit", **submission(bucket, items=ids(bucket)[:3], final=False))
     released = volunteer.send("release", bucket_id=bucket["bucket_id"], claim=bucket["claim"])
     late = volunteer.send("submit", **submission(bucket, items=ids(bucket)[3:], final=True))
-    stored, given, refused = await asyncio.wait_for(asyncio.gather(part, released, late), 10)
+    stored, given, refused = await within(asyncio.gather(part, released, late), 10)
     assert (stored["stored"], given["type"], given["remaining"]) == (3, "released", 1)
     assert refused["code"] == "stale_claim"
 

@@ -18,6 +18,7 @@ from coordinator.serve import feeds, pinger
 from coordinator.wire import stats as wire
 from coordinator.wire.codec import encode
 from tests.bench.dashboards import Dashboard
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import PATIENCE, Server
 from tests.serve.tools import RawPeer, eventually
@@ -186,7 +187,7 @@ async def test_what_has_not_changed_is_not_sent_again(server: Server) -> None:
     await viewer.ok("subscribe", topics=["nodes"], interval=0.25)
     first = await viewer.snapshot("nodes")
     for _ in range(4):
-        await asyncio.wait_for(computed.acquire(), PATIENCE)
+        await within(computed.acquire(), PATIENCE)
     assert feed._seq == first["seq"]
     await viewer.ok("get", topic="nodes")
     assert viewer.pushes.empty()
@@ -231,7 +232,7 @@ async def test_the_last_viewer_may_leave_while_its_round_runs(server: Server) ->
     feed = replace(server, "nodes", slow)
     viewer = await server.viewer()
     await viewer.ok("subscribe", topics=["nodes"], interval=0.25)
-    await asyncio.wait_for(begun.wait(), PATIENCE)
+    await within(begun.wait(), PATIENCE)
     await viewer.ok("unsubscribe", topics=["nodes"])
     may_end.set()
 

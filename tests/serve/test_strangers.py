@@ -19,6 +19,7 @@ from coordinator.config import Settings
 from coordinator.flow.readiness import LOOKS_APART, Readiness
 from coordinator.serve import limits
 from coordinator.serve.client_channel import ClientSession
+from tests.bounded import within
 from tests.harness import PATIENCE, Admin, Server, Volunteer
 from tests.serve.tools import RawPeer, eventually, works_well
 
@@ -96,7 +97,7 @@ async def test_a_connection_without_a_place_is_dropped_quietly(
         async with Node(Settings(port=0, ops_port=0, data=tmp_path), dsn=dsn) as node:
             opened = [await asyncio.open_connection("127.0.0.1", node.port) for _ in range(2)]
             reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-            assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+            assert await within(reader.read(), PATIENCE) == b""
             for _, other in [*opened, (reader, writer)]:
                 other.close()
 
@@ -111,7 +112,7 @@ async def test_who_only_connects_takes_no_places_from_others(server: Server, mon
     idle = [await asyncio.open_connection("127.0.0.1", server.node.port) for _ in range(5)]
     reader, writer = await asyncio.open_connection("127.0.0.1", server.node.port)
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-        await asyncio.wait_for(reader.readexactly(1), PATIENCE)  # it is dropped at once
+        await within(reader.readexactly(1), PATIENCE)  # it is dropped at once
     writer.close()
     for _, other in idle:
         other.close()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Peer, Server
 from tests.serve.tools import execute
@@ -42,4 +41,4 @@ async def test_a_session_without_a_token_goes_on(server: Server, admin: Admin) -
     viewer = await server.viewer()
     await admin.ok("token.revoke", token_id=(await admin.ok("token.issue", role="viewer", label="other"))["token_id"])
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(viewer.close_code(), 3)
+        await within(viewer.close_code(), 3)

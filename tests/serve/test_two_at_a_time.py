@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import Admin, Server, Volunteer, secret_of
 from tests.serve.tools import CHOICE, configure, ids, join_again, no_push, results, value
@@ -182,7 +183,7 @@ async def test_new_items_added_while_buckets_are_made(start_server: StartServer,
             settled += (await client.submit(await client.push("bucket")))["stored"]
         return settled
 
-    _, settled = await asyncio.gather(add(), asyncio.wait_for(work(), 20))
+    _, settled = await asyncio.gather(add(), within(work(), 20))
     assert settled == 200
     assert await value(database, "SELECT count(DISTINCT item_id) FROM result") == 200
 

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.flow import wait_teller, wait_view
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.conftest import StartServer
 from tests.harness import PATIENCE, Admin, Message, Server, Volunteer
 from tests.serve.tools import configure, eventually, execute, join_again, no_push, report, set_state, value
@@ -31,7 +32,7 @@ async def why(peer: Volunteer, count: int = 1) -> str | None:
 
 async def told(peer: Volunteer) -> Message:
     """The next push that tells why nothing comes."""
-    push = await asyncio.wait_for(peer.waits.get(), PATIENCE)
+    push = await within(peer.waits.get(), PATIENCE)
     assert (push["type"], push["service"], bool(push["text"])) == ("waiting", "dm_check", True)
     return push
 

@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.harness import PATIENCE, Admin, Message, Peer, Server, Volunteer, secret_of, submission
 
 CHOICE = [{"service": "dm_check", "profile": {"source": "somebody"}}]
@@ -96,7 +97,7 @@ async def report(peer: Peer, service: str = "dm_check", **more: Any) -> Message:
     answer = peer._answers["report"] = asyncio.get_running_loop().create_future()
     fields = {"type": "report", "ref": "report", "service": service, "kind": "cannot_work", **more}
     await peer.connection.send(json.dumps(fields))
-    return await asyncio.wait_for(answer, PATIENCE)
+    return await within(answer, PATIENCE)
 
 
 async def code(peer: Volunteer, bucket: Message, dm: object = "DM", **more: Any) -> str:
@@ -110,7 +111,7 @@ async def code(peer: Volunteer, bucket: Message, dm: object = "DM", **more: Any)
 async def raw(peer: Volunteer, text: str) -> Message:
     """Send text that need not be a message; the next frame without a known ref answers it."""
     await peer.connection.send(text)
-    return await asyncio.wait_for(peer.pushes.get(), 10)
+    return await within(peer.pushes.get(), 10)
 
 
 def reset(peer: Peer) -> None:
@@ -206,7 +207,7 @@ class RawPeer:
             f"GET {path} HTTP/1.1\r\n".encode() + b"Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        head = await within(reader.readuntil(b"\r\n\r\n"), PATIENCE)
         assert b" 101 " in head.split(b"\r\n")[0], head
         return cls(reader, writer)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from coordinator.store import building as store
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.store.bench import Bench
 
 UNLIKELY = 5.0
@@ -227,7 +228,7 @@ async def test_few_items_are_left_to_the_maker_that_is_at_work(bench: Bench, dat
     await bench.waiting(2)
     async with database.transaction() as other:
         await store.lock(other, [bench.service])
-        assert await asyncio.wait_for(few(bench), 5) == 0
+        assert await within(few(bench), 5) == 0
     assert await few(bench) == 1
 
 

@@ -16,6 +16,7 @@ from coordinator.model import Claimed, ClaimNumber, ClientId, Service, ServiceId
 from coordinator.store import claim_lookup, claims, waits
 from coordinator.store.pool import Database
 from coordinator.store.waits import WaitFacts
+from tests.bounded import within
 from tests.store.bench import Bench, Worker
 
 
@@ -102,7 +103,7 @@ async def test_a_claim_passes_over_what_another_transaction_works_on(bench: Benc
     free = await bench.bucket(1, age=10)
     async with database.transaction() as other:
         await other.fetch("SELECT FROM bucket WHERE bucket_id = $1 FOR UPDATE", worked_on)
-        got = await asyncio.wait_for(bench.claim(ada, ada), 5)
+        got = await within(bench.claim(ada, ada), 5)
     assert [one.bucket_id for one in got] == [free]
 
 
@@ -285,7 +286,7 @@ async def test_of_two_claims_for_one_client_at_once_one_serves_it_and_neither_wa
     bench.settings = ServiceSettings(max_held_buckets=2, newcomer_buckets=2)
     async with database.transaction() as other:
         first = await claims.claim(other, bench.service, [ada.demand] * 3, bench.boot, bench.settings)
-        second = await asyncio.wait_for(bench.claim(ada, bob, ada), 5)
+        second = await within(bench.claim(ada, bob, ada), 5)
         assert [one.client_id for one in first.claimed] == ["ada", "ada"]
         assert [one.client_id for one in second] == ["bob"]
     assert await bench.claim(ada) == []
@@ -334,7 +335,7 @@ async def test_of_two_claims_for_newcomers_of_one_block_at_once_one_serves_them_
         (mine,) = (await claims.claim(first, bench.service, crowd[:1], bench.boot, bench.settings)).claimed
         later = claims.claim(second, bench.service, [crowd[1], other], bench.boot, bench.settings)
         assert mine.client_id == "crowd0"
-        assert [one.client_id for one in (await asyncio.wait_for(later, 5)).claimed] == ["other"]
+        assert [one.client_id for one in (await within(later, 5)).claimed] == ["other"]
 
 
 async def test_newcomers_of_one_block_may_hold_so_many_together(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from time import monotonic
 from coordinator.app import Node
 from coordinator.config import Settings
 from coordinator.store.pool import Database
+from tests.bounded import within
 from tests.chaos.proxy import Proxy
 from tests.harness import Server, Volunteer
 from tests.serve.tools import configure, eventually
@@ -46,7 +47,7 @@ class Sight:
 
 
 @asynccontextmanager
-async def within(seconds: float, what: str) -> AsyncIterator[None]:
+async def limited(seconds: float, what: str) -> AsyncIterator[None]:
     """Let something take so long at most; what takes longer fails by its name, not as a test that stands still."""
     try:
         async with asyncio.timeout(seconds):
@@ -70,7 +71,7 @@ class Watch:
         """Take and settle one bucket after another, whatever comes of it."""
         while True:
             begun = monotonic()
-            asked = await asyncio.wait_for(peer.send("ask", service="dm_check", count=1, wait=False), GIVES_UP_AFTER)
+            asked = await within(peer.send("ask", service="dm_check", count=1, wait=False), GIVES_UP_AFTER)
             if asked["type"] == "error":
                 self._answers[asked["code"]] += 1
                 await asyncio.sleep(0.02)
@@ -80,7 +81,7 @@ class Watch:
             submit = {"bucket_id": bucket["bucket_id"], "claim": bucket["claim"], "final": True}
             results = [{"item": item["item"], "dm": "DM"} for item in bucket["items"]]
             while True:
-                answer = await asyncio.wait_for(peer.send("submit", **submit, results=results), GIVES_UP_AFTER)
+                answer = await within(peer.send("submit", **submit, results=results), GIVES_UP_AFTER)
                 if answer["type"] == "stored":
                     self._answers["stored"] += 1
                     self._worked[peer.client_id] = begun
@@ -113,12 +114,12 @@ class Watch:
         readiness = self._server.node.parts.work.readiness
 
         async with AsyncExitStack() as trouble:
-            async with within(MADE_WITHIN, f"{kind.name} begins"):
+            async with limited(MADE_WITHIN, f"{kind.name} begins"):
                 await trouble.enter_async_context(kind.trouble(self._place))
             await asyncio.sleep(seconds)
-            async with within(MADE_WITHIN, f"{kind.name} is told"):
+            async with limited(MADE_WITHIN, f"{kind.name} is told"):
                 sight.told = "; ".join((await readiness.report()).reasons)
-            async with within(MADE_WITHIN, f"{kind.name} ends"):
+            async with limited(MADE_WITHIN, f"{kind.name} ends"):
                 await trouble.aclose()
         over = monotonic()
 
