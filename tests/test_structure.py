@@ -16,19 +16,24 @@ def found() -> list[Source]:
     return sources()
 
 
+@pytest.fixture(scope="session")
+def found_in_tests() -> list[Source]:
+    return sources(TESTS)
+
+
 @pytest.mark.parametrize("count", COUNTS, ids=lambda count: count.__name__)
 def test_there_is_none(count: Callable[[list[Source]], Iterator[str]], found: list[Source]) -> None:
     assert not list(count(found))
 
 
-def test_docstrings_of_tests_begin_with_a_verb_or_a_noun_too() -> None:
-    assert not list(weak_docstrings(sources(TESTS)))
+def test_docstrings_of_tests_begin_with_a_verb_or_a_noun_too(found_in_tests: list[Source]) -> None:
+    assert not list(weak_docstrings(found_in_tests))
 
 
-def test_tests_lose_no_cancellations() -> None:
+def test_tests_lose_no_cancellations(found_in_tests: list[Source]) -> None:
     """A volunteer that a test has ended ends."""
     own = {"structure.py", "test_structure.py"}  # they name what they look for
-    assert not list(waits_that_lose_cancellations([source for source in sources(TESTS) if source.path not in own]))
+    assert not list(waits_that_lose_cancellations([source for source in found_in_tests if source.path not in own]))
 
 
 def test_the_counts_see_what_they_count() -> None:

@@ -1,6 +1,8 @@
 """Leaderboards of a day, a week, a month and of all time, and the place of each volunteer.
 
-A board is read once for all who look, and again when the pause that it costs is over.
+A board is read once for all who look, and again when the pause that it costs is over.  The boards of all services are
+read together, as they were at one moment: else a volunteer could be the first of today and the sixth of the week that
+began today.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ LEADERS_KEPT = 1000
 """Places of a board that are kept with it; pages behind them are read one by one."""
 
 BOARDS_KEPT = 16
-"""Boards that are kept, those asked for last; with 50,000 volunteers each takes 2 MB."""
+"""Boards of one service that are kept, those asked for last; with 50,000 volunteers each takes 2 MB."""
 
 
 class Boards:
@@ -37,7 +39,8 @@ class Boards:
         self._catalogue = core.catalogue
         self._database = core.database
         self._gate = asyncio.Lock()
-        self._kept: OrderedDict[tuple[Span, ServiceId | None], CachedQuery[Board]] = OrderedDict()
+        self._overall = CachedQuery(core.database, _overall_boards)
+        self._of_services: OrderedDict[tuple[Span, ServiceId], CachedQuery[Board]] = OrderedDict()
 
     async def of(self, span: Span, service: ServiceId | None = None) -> Board:
         """Return the board of a span, of one service or of all.
@@ -46,18 +49,20 @@ class Boards:
             TooSlow
             Unavailable
         """
-        key = span, service
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = self._kept[key] = CachedQuery(
-                self._database, lambda db: boards.board(db, span, service, LEADERS_KEPT)
-            )
-            if len(self._kept) > BOARDS_KEPT:
-                self._kept.popitem(last=False)
-
-        self._kept.move_to_end(key)
         async with self._gate:
-            return await kept.get()
+            if service is None:
+                return (await self._overall.get())[span]
+            return await self._of_service(span, service).get()
+
+    def _of_service(self, span: Span, service: ServiceId) -> CachedQuery[Board]:
+        """Return the kept board of a service, or keep a new one and drop the one asked for least lately."""
+        kept = self._of_services.pop((span, service), None)
+        if kept is None:
+            kept = CachedQuery(self._database, lambda db: boards.board(db, span, service, LEADERS_KEPT))
+        self._of_services[span, service] = kept
+        if len(self._of_services) > BOARDS_KEPT:
+            self._of_services.popitem(last=False)
+        return kept
 
     async def page(self, get: wire.Get, wanted: wire.Filter) -> Found | None:
         """Return a page of `leaderboard`; None if it ends behind the places that are kept.
@@ -88,13 +93,19 @@ class Boards:
             Unavailable
         """
         client = one_client(get, wanted)
-        spans = {span: await self.of(span) for span in SPANS}
+        async with self._gate:
+            overall = await self._overall.get()
         async with self._database.connection() as db:
             own = await boards.of_client(db, client)
-        return Found.of([_standing(span, own[span], board) for span, board in spans.items()], None)
+        return Found.of([_standing(span, own[span], board) for span, board in overall.items()], None)
 
     def _service(self, wanted: wire.Filter) -> ServiceId | None:
         return None if wanted.service is None else self._catalogue.named(wanted.service).service.service_id
+
+
+async def _overall_boards(db: Connection) -> dict[Span, Board]:
+    async with db.transaction(isolation="repeatable_read", readonly=True):
+        return {span: await boards.board(db, span, None, LEADERS_KEPT) for span in SPANS}
 
 
 def _place(after: str | None) -> tuple[int, str]:

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -123,8 +123,10 @@ def _leader(outer: subprocess.Popen[bytes], log: Path) -> int:
     end = time.monotonic() + 30
     while time.monotonic() < end and outer.poll() is None:
         for child in Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split():
-            if b"systemd.unit=" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+            with suppress(FileNotFoundError):  # it has ended
+                words = Path(f"/proc/{child}/cmdline").read_bytes()
+                if b"systemd.unit=" in words and b"nspawn" not in words:  # not as long as it has not become systemd
+                    return int(child)
         time.sleep(0.1)
     raise NoMachine(f"no machine of its own can be made here: {log.read_text()[-300:]}")
 
@@ -136,6 +138,7 @@ def _copy_sources(leader: int) -> None:
         return subprocess.run(words, cwd=ROOT, input=given, capture_output=True, check=True).stdout
 
     names = run(["git", "ls-files", "-coz", "--exclude-standard"], b"")
-    archive = run(["tar", "-c", "--null", "--owner=root", "--group=root", "-T", "-"], names)
+    there = b"\0".join(name for name in names.split(b"\0") if (ROOT / name.decode()).is_file())
+    archive = run(["tar", "-c", "--null", "--owner=root", "--group=root", "-T", "-"], there)
     script = "mkdir -p /usr/src/coordinator && tar -x -C /usr/src/coordinator && chmod -R a+rX /usr/src/coordinator"
     run(["nsenter", f"--target={leader}", "--mount", "--pid", "sh", "-ec", script], archive)

@@ -34,6 +34,12 @@ PAGE_TITLES = {
     "events": "Events",
     "leaderboard": "Leaderboard",
     "leaderboard?span=all": "Leaderboard",
+    "volunteers/worker": "worker",
+    "project": "The work so far",
+    "join": "Take part",
+    "tokens": "Tokens",
+    "activity": "Activity",
+    "add-items": "Add items",
     "nowhere": "Not here",
 }
 

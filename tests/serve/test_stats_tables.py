@@ -114,6 +114,16 @@ async def test_tables_page_by_page(busy: Server) -> None:
     assert await pages(viewer, "history", until="2026-01-01T00:00:00Z") == []
 
 
+async def test_all_places_of_a_client_are_of_one_moment(busy: Server) -> None:
+    """On a first day the board of the day was of one moment, and that of the week of a later one."""
+    viewer = await busy.viewer()
+    await pages(viewer, "leaderboard", span="day")
+    await settle(busy, "ada", 2)
+    await recorded(busy)
+    standing = await pages(viewer, "standing", limit=4, client_id="cleo")
+    assert len({(row["place"], row["settled"]) for row in standing}) == 1
+
+
 async def test_places_behind_those_that_are_kept_are_read_one_by_one(
     busy: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

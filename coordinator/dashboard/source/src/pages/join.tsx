@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { Card, Empty, Loading } from "../components";
 import { useTopic } from "../context";
 import { CopyableText } from "../copyable";
+import { PageHead } from "../page_head";
 import type { FirstRows, ServiceRow } from "../wire";
 
 /** The checkers that the program brings, by the plugin of their services. */
@@ -13,10 +14,10 @@ export function JoinPage() {
   const services = useTopic<FirstRows<ServiceRow>>("services")?.data.rows.filter(({ state }) => state === "active");
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Take part</h1>
-        <p class="lead">Your computer checks a few items at a time, as fast as you let it, and can stop whenever you like.</p>
-      </div>
+      <PageHead
+        title="Take part"
+        lead="Your computer checks a few items at a time, as fast as you let it, and can stop whenever you like."
+      />
       {services === undefined ? (
         <Loading rows={4} />
       ) : services.length === 0 ? (

@@ -2,6 +2,7 @@ import { Badge, ClientLink, Empty, Meter, Tabs } from "../components";
 import { useApp, useRows } from "../context";
 import { count } from "../format";
 import { useObservable } from "../observable";
+import { PageHead } from "../page_head";
 import { type Column, Pager, TableView, usePagePosition } from "../table";
 import type { LeaderRow, Span } from "../wire";
 
@@ -43,14 +44,12 @@ export function LeaderboardPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>Leaderboard</h1>
-        <p class="lead">
-          Who has settled most {SPAN_WORDS[span]}
-          {span !== "all" && " (by UTC)"}. Thanks to everyone.
-        </p>
+      <PageHead
+        title="Leaderboard"
+        lead={`Who has settled most ${SPAN_WORDS[span]}${span === "all" ? "" : " (by UTC)"}. Thanks to everyone.`}
+      >
         <Tabs name="span" label="Time counted" options={SPANS} />
-      </div>
+      </PageHead>
       <section class="card leaderboard" aria-label="Places">
         <TableView
           caption="Volunteers by items settled"

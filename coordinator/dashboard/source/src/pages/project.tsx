@@ -4,6 +4,7 @@ import { useNow, useRows } from "../context";
 import { CopyableText } from "../copyable";
 import { progressEta } from "../eta";
 import { count, plural, rate } from "../format";
+import { PageHead } from "../page_head";
 import { href } from "../route";
 import type { Progress, ProgressOfService } from "../wire";
 import { PlaceBadge } from "./leaderboard";
@@ -14,10 +15,10 @@ export function ProjectPage() {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1}>{progress?.project || "The work so far"}</h1>
-        <p class="lead">{progress === undefined ? " " : summary(progress)}</p>
-      </div>
+      <PageHead
+        title={progress?.project || "The work so far"}
+        lead={progress === undefined ? "\u00a0" : summary(progress)}
+      />
       {loaded.error !== null && <Failure text={loaded.error} reload={loaded.reload} />}
       {progress === undefined && loaded.error === null && <Loading rows={5} />}
       {progress !== undefined && <ProjectProgress progress={progress} />}

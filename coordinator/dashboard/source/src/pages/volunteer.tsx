@@ -3,6 +3,7 @@ import { Card, DoingBadge, Empty, Failure, Figure, HealthBadge, Loading, Service
 import { useApp, useNow, useRows } from "../context";
 import { CopyButton } from "../copyable";
 import { count, percent, waitingText } from "../format";
+import { PageHead } from "../page_head";
 import { href } from "../route";
 import type { ClientHour, ClientInService, ClientRow, Span, StandingRow } from "../wire";
 import { HourChart } from "./client_record";
@@ -21,19 +22,16 @@ export function VolunteerPage({ client }: { client: string }) {
 
   return (
     <>
-      <div class="page-head">
-        <h1 tabIndex={-1} class="name">
-          {row?.screen_name ?? client}
-        </h1>
+      <PageHead title={row?.screen_name ?? client} back={["leaderboard", "Leaderboard"]}>
         {row !== undefined && (
-          <div class="head-row">
+          <>
             <DoingBadge doing={row.doing} now={now} />
             {row.health !== "ok" && <HealthBadge health={row.health} reason={null} />}
             <span class="muted name">id {row.client_id}</span>
             <ShareButton name={row.screen_name} />
-          </div>
+          </>
         )}
-      </div>
+      </PageHead>
       {loaded.error !== null && !loaded.missing && <Failure text={loaded.error} reload={loaded.reload} />}
       {loaded.rows === null && loaded.error === null && <Loading rows={5} />}
       {(loaded.missing || loaded.rows !== null) && row === undefined && (
