@@ -36,8 +36,9 @@ FRONT_BUCKETS = 128
 # behind that rank later, so that the returned one would nearly always come next.  The random bytes ($6) come from here,
 # since gen_random_uuid() asks the operating system for each row.  The front is an array of places, and the second look
 # at the state is one that no index serves: a plan that joins it with the pool itself costs more with every ready bucket
-# (70 ms with 200,000).  Clients are served in the order of $2; one whose bucket would be one that it gave back is left
-# to _CLAIM_UNBLOCKED, one that has to wait is not served at all, nor beyond what it may hold.
+# (70 ms with 200,000).  Places are put in order before their buckets are read, so that no more of these are than $5.
+# Clients are served in the order of $2; one whose bucket would be one that it gave back is left to _CLAIM_UNBLOCKED,
+# one that has to wait is not served at all, nor beyond what it may hold.
 #
 # $1 service
 # $2 clients, one for each bucket that is asked for; $3 their sessions, $7 their addresses
@@ -70,19 +71,20 @@ demand AS (
     SELECT client_id, session_id, n FROM within w LEFT JOIN rooms r ON w.newcomer AND r.block = w.block
      WHERE r.room IS NULL OR w.nth_of_block <= r.room),
 front AS MATERIALIZED (
-    SELECT ARRAY (SELECT ctid FROM bucket
-                   WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL
-                     AND (rank_at, shuffle) >= ($11, $12)
-                   ORDER BY rank_at, shuffle LIMIT $5 + 128) AS places),
+    SELECT coalesce(array_agg(ctid), '{}') AS places, coalesce(array_agg(rank_at), '{}') AS ranks
+      FROM (SELECT ctid, rank_at FROM bucket
+             WHERE service_id = $1 AND state = 'ready' AND split_at IS NULL AND (rank_at, shuffle) >= ($11, $12)
+             ORDER BY rank_at, shuffle LIMIT $5 + 128) f),
 first AS MATERIALIZED (
-    SELECT (SELECT rank_at FROM bucket WHERE ctid = places[1]) AS rank_at,
-           (SELECT shuffle FROM bucket WHERE ctid = places[1]) AS shuffle FROM front),
+    SELECT ranks[1] AS rank_at, (SELECT shuffle FROM bucket WHERE ctid = places[1]) AS shuffle FROM front),
 picked AS MATERIALIZED (
     SELECT b.bucket_id, items_left(b.settled) AS items
-      FROM front CROSS JOIN LATERAL unnest(places) WITH ORDINALITY AS w (place, n)
-      JOIN bucket b ON b.ctid = w.place
+      FROM (SELECT place, rank_at, substr($6::bytea, n::int * 8 - 7, 8) AS chance
+              FROM front CROSS JOIN LATERAL unnest(places, ranks) WITH ORDINALITY AS p (place, rank_at, n)
+             ORDER BY rank_at, chance) drawn
+      JOIN bucket b ON b.ctid = drawn.place
      WHERE b.state || '' = 'ready' AND b.split_at IS NULL
-     ORDER BY b.rank_at, substr($6::bytea, w.n::int * 8 - 7, 8) LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
+     ORDER BY drawn.rank_at, drawn.chance LIMIT $5 FOR UPDATE OF b SKIP LOCKED),
 budget AS MATERIALIZED (
     SELECT items, buckets FROM budget_left($1, $13, $14)),
 served AS MATERIALIZED (
