@@ -23,6 +23,7 @@ from coordinator.admin.system import SystemRequests
 from coordinator.admin.tokens import TokenRequests
 from coordinator.config import Settings
 from coordinator.flow.activity import ActivityLog
+from coordinator.flow.arrivals import Arrivals
 from coordinator.flow.asks import Asks
 from coordinator.flow.bucket_builder import BucketBuilder
 from coordinator.flow.catalogue import Catalogue
@@ -95,6 +96,7 @@ class Work:
     builder: BucketBuilder
     grant: Grant
     asks: Asks
+    arrivals: Arrivals
     commits: Commits
     intake: Intake
     releases: Releases
@@ -156,6 +158,7 @@ class Parts:
     def runs(self) -> Iterator[tuple[str, Run]]:
         """Name what works as long as the node does, and is started again if it fails."""
         yield "grant", self.work.grant.run
+        yield "arrivals", self.work.arrivals.run
         yield "commits", self.work.commits.run
         yield "signals", self.core.signals.run
         yield "expiry", self.work.expiry.run
@@ -247,7 +250,8 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
     commits = Commits(core)
     intake = Intake(core, commits, grant, plugin_runner, Discoveries(core, plugin_runner))
     releases = Releases(core, grant)
-    memberships = Memberships(core, grant, releases, plugin_runner)
+    arrivals = Arrivals(core)
+    memberships = Memberships(core, arrivals, grant, releases, plugin_runner)
 
     health_monitor = HealthMonitor(core)
     load_meter = NodeLoadMeter(sessions.client_count, core.counters.settled_items, grant.demand)
@@ -261,6 +265,7 @@ def _join_work(core: Core, sessions: OpenSessions, supervisor: Supervisor) -> Wo
         builder=builder,
         grant=grant,
         asks=asks,
+        arrivals=arrivals,
         commits=commits,
         intake=intake,
         releases=releases,

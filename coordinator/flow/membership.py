@@ -17,6 +17,7 @@ from coordinator.errors import (
     NotJoined,
     Unauthorized,
 )
+from coordinator.flow.arrivals import Arrivals, read_identities
 from coordinator.flow.catalogue import Entry, card_of, membership_of, refuse_strangers
 from coordinator.flow.core import Core
 from coordinator.flow.grant import Grant
@@ -27,6 +28,7 @@ from coordinator.flow.signal_types import ClientChanged
 from coordinator.flow.wait_teller import EndOfWait
 from coordinator.model import ClientId, ClientMembership, JsonObject, ServiceId, SessionId
 from coordinator.store import activity, claims, clients, tokens
+from coordinator.store.clients import NewSession
 from coordinator.store.pool import Connection
 from coordinator.wire import client as wire
 from coordinator.wire.client import LostReason
@@ -48,7 +50,10 @@ _Choices = Annotated[list[wire.Choice], msgspec.Meta(max_length=100)]
 class Memberships:
     """Knows which client an identity is, and which services it works for."""
 
-    def __init__(self, core: Core, grant: Grant, releases: Releases, plugin_runner: PluginRunner) -> None:
+    def __init__(
+        self, core: Core, arrivals: Arrivals, grant: Grant, releases: Releases, plugin_runner: PluginRunner
+    ) -> None:
+        self._arrivals = arrivals
         self._database = core.database
         self._catalogue = core.catalogue
         self._registry = core.registry
@@ -74,39 +79,11 @@ class Memberships:
         identity = self._registry.arrive(client, secret_hash)
 
         try:
-            async with self._database.connection() as db:
-                known = await clients.find(db, client)
-                if known is not None and known.secret_hash is not None:
-                    if not credentials.same(known.secret_hash, secret_hash):
-                        raise Unauthorized("Wrong secret for that client id.", close_code=Close.BAD_CREDENTIALS)
-                    if known.deactivated is not None:
-                        raise _deactivated(known.deactivated)
-
-                await self._load(db, identity)
-                counters = await clients.counters(db, client)
-                if identity.registered and not await clients.begin_session(
-                    db, session, client, self._boot, address, hello.agent
-                ):
-                    await self._load(db, identity)
+            counters = await self._arrivals.add(identity, session, address, hello.agent)
         except BaseException:
             self._registry.turn_away(identity)
             raise
         return identity, counters
-
-    async def _load(self, db: Connection, identity: Identity) -> None:
-        """Read what the database says of an identity, unless a reading that began later was faster."""
-        identity.readings_begun += 1
-        number = identity.readings_begun
-        known = await clients.find(db, identity.client_id)
-        mine = known is not None and known.secret_hash == identity.secret_hash
-        memberships = await clients.memberships(db, identity.client_id) if mine else []
-
-        if number < identity.newest_reading:
-            return
-        identity.newest_reading = number
-        identity.registered = mine and known is not None and known.registered
-        identity.deactivated = known.deactivated if mine and known is not None else None
-        identity.memberships = {membership.service_id: membership for membership in memberships}
 
     async def reload(self, client: ClientId) -> None:
         """Read again what the database says of a client; somebody has changed it.
@@ -116,7 +93,7 @@ class Memberships:
         """
         for identity in list(self._registry.identities(client)):
             async with self._database.connection() as db:
-                await self._load(db, identity)
+                await read_identities(db, [identity])
 
             for service, membership in list(identity.memberships.items()):
                 if identity.works_for(service):
@@ -173,11 +150,11 @@ class Memberships:
                 raise Unauthorized("That client id is bound to another secret.", close_code=Close.BAD_CREDENTIALS)
             if choices:
                 await clients.join(db, by.client_id, _as_json(choices))
-            await clients.begin_session(db, by.session_id, by.client_id, self._boot, by.address, by.agent)
+            await clients.begin_session(db, NewSession(by.session_id, by.client_id, by.address, by.agent), self._boot)
             if not again:
                 await activity.note(db, by.client_id, "client.register", by.client_id, "ok")
         async with self._database.connection() as db:
-            await self._load(db, identity)
+            await read_identities(db, [identity])
 
         if not again:
             self._events.emit("register", f"registered as {screen_name}", client=by.client_id)
@@ -256,7 +233,7 @@ class Memberships:
 
         try:
             async with self._database.connection() as db:
-                await self._load(db, identity)
+                await read_identities(db, [identity])
             await self._grant.all_delivered()
             self._events.emit("register", "unregistered", client=by.client_id)
             # All nodes are told once the buckets are free: a node that is told takes what is still held, and this
@@ -296,7 +273,7 @@ class Memberships:
         await self._plugin_runner.refuse_profile(entry, profile, "$.profile")
         async with self._database.connection() as db:
             await clients.join(db, by.client_id, _as_json([(entry, profile)]))
-            await self._load(db, by.identity)
+            await read_identities(db, [by.identity])
         self.changed(by.client_id)
         self._grant.wake(service)
         return wire.Joined(service=join.service)
@@ -315,7 +292,7 @@ class Memberships:
 
         async with self._database.connection() as db:
             await clients.leave(db, by.client_id, service)
-            await self._load(db, by.identity)
+            await read_identities(db, [by.identity])
         self._grant.withdraw(by, service)
         for session in by.identity.sessions.values():
             self._grant.drop(session, service, "served", "another session of the client has left the service")
@@ -338,7 +315,7 @@ class Memberships:
 
         async with self._database.connection() as db:
             await clients.activate(db, by.client_id, service)
-            await self._load(db, by.identity)
+            await read_identities(db, [by.identity])
         self.changed(by.client_id)
         self._grant.wake(service)
         return wire.Activated(service=activate.service)
@@ -382,12 +359,3 @@ def _name(value: object, path: str) -> str:
     if not isinstance(value, str) or not _NAME.match(value) or value.endswith("\n"):
         raise BadRegistration(f"{path[2:]} is 1 to 64 letters, digits, or one of _ . -", detail={"path": path})
     return value
-
-
-def _deactivated(reason: str) -> ClientDeactivated:
-    return ClientDeactivated(
-        f"An admin has deactivated this client: {reason}",
-        detail={"reason": "admin"},
-        scope="client",
-        close_code=Close.DEACTIVATED,
-    )

@@ -112,6 +112,22 @@ class Identity:
             and membership.inactive is None
         )
 
+    def begin_reading(self) -> int:
+        """Return the number of a reading of what the database says that begins now."""
+        self.readings_begun += 1
+        return self.readings_begun
+
+    def end_reading(
+        self, number: int, registered: bool, deactivated: str | None, memberships: Iterable[ClientMembership]
+    ) -> None:
+        """Take what was read, unless a reading that began later was faster."""
+        if number < self.newest_reading:
+            return
+        self.newest_reading = number
+        self.registered = registered
+        self.deactivated = deactivated
+        self.memberships = {membership.service_id: membership for membership in memberships}
+
     @property
     def is_newcomer(self) -> bool:
         """Whether it had settled nothing that counts in any service, as was last read."""

@@ -21,18 +21,25 @@ class StoredClient:
     deactivated: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class KnownClient:
+    """A client with the services that it is or was in, and its own counters, added up over all of them."""
+
+    client: StoredClient
+    memberships: list[ClientMembership]
+    counters: dict[str, int]
+
+
+COUNTERS = ("assigned", "processed", "settled", "given_back", "dead", "disconnects", "bad_submits")
+"""The counters of a client, as `welcome` tells them."""
+
 _FIND_CLIENT = "SELECT client_id, secret_hash, screen_name, registered, deactivated FROM client WHERE client_id = $1"
 
-_MEMBERSHIPS = """
-SELECT service_id, joined, inactive, profile, health, settled > taken_back AS settled
-  FROM membership WHERE client_id = $1"""
-
-_COUNTERS = """
-SELECT coalesce(sum(assigned), 0)::bigint AS assigned, coalesce(sum(processed), 0)::bigint AS processed,
-       coalesce(sum(settled), 0)::bigint AS settled, coalesce(sum(given_back), 0)::bigint AS given_back,
-       coalesce(sum(dead), 0)::bigint AS dead, coalesce(sum(disconnects), 0)::bigint AS disconnects,
-       coalesce(sum(bad_submits), 0)::bigint AS bad_submits
-  FROM membership WHERE client_id = $1"""
+_READ = """
+SELECT c.client_id, c.secret_hash, c.screen_name, c.registered, c.deactivated, m.service_id, m.joined, m.inactive,
+       m.profile, m.health, m.taken_back, m.assigned, m.processed, m.settled, m.given_back, m.dead, m.disconnects,
+       m.bad_submits
+  FROM client c LEFT JOIN membership m USING (client_id) WHERE c.client_id = ANY ($1::text[])"""
 
 
 async def find(db: Connection, client: ClientId) -> StoredClient | None:
@@ -41,14 +48,30 @@ async def find(db: Connection, client: ClientId) -> StoredClient | None:
     return None if row is None else StoredClient(**row)
 
 
-async def memberships(db: Connection, client: ClientId) -> list[ClientMembership]:
-    """List the services that a client is or was in."""
-    return [ClientMembership(**row) for row in await db.fetch(_MEMBERSHIPS, client)]
+async def read(db: Connection, chosen: Collection[ClientId]) -> dict[ClientId, KnownClient]:
+    """Read all that a node goes by of those of these clients that there are."""
+    found: dict[ClientId, KnownClient] = {}
+    for row in await db.fetch(_READ, list(chosen)):
+        client = ClientId(row["client_id"])
+        known = found.get(client)
+        if known is None:
+            stored = StoredClient(client, row["secret_hash"], row["screen_name"], row["registered"], row["deactivated"])
+            known = found[client] = KnownClient(stored, [], dict.fromkeys(COUNTERS, 0))
 
-
-async def counters(db: Connection, client: ClientId) -> dict[str, int]:
-    """Add up a client's own counters over all services."""
-    return dict(await db.fetchrow(_COUNTERS, client))
+        if row["service_id"] is not None:
+            known.memberships.append(
+                ClientMembership(
+                    ServiceId(row["service_id"]),
+                    row["joined"],
+                    row["inactive"],
+                    row["profile"],
+                    row["health"],
+                    row["settled"] > row["taken_back"],
+                )
+            )
+            for name in COUNTERS:
+                known.counters[name] += row[name]
+    return found
 
 
 # Whoever comes first binds the secret; the WHERE lets only its holder register again.
@@ -163,14 +186,44 @@ INSERT INTO session (session_id, client_id, boot, address, agent)
 SELECT $1, client_id, $3, $4, $5 FROM client WHERE client_id = $2 FOR KEY SHARE
 ON CONFLICT DO NOTHING RETURNING session_id"""
 
+# The same for many, but for those whose client somebody else has locked: nobody waits for that but the one whom it is.
+_BEGIN_SESSIONS = """
+INSERT INTO session (session_id, client_id, boot, address, agent)
+SELECT b.session_id, client_id, $3, b.address, b.agent
+  FROM unnest($1::uuid[], $2::text[], $4::text[], $5::text[]) AS b (session_id, client_id, address, agent)
+  JOIN client c USING (client_id) ORDER BY client_id FOR KEY SHARE OF c SKIP LOCKED
+ON CONFLICT DO NOTHING RETURNING session_id"""
+
 _END_SESSIONS = "UPDATE session SET ended_at = now() WHERE session_id = ANY ($1::uuid[]) AND ended_at IS NULL"
 
 
-async def begin_session(
-    db: Connection, session: SessionId, client: ClientId, boot: Boot, address: str, agent: str | None
-) -> bool:
-    """Note a connection of a registered client; False if it was noted before, or the client was just forgotten."""
-    return await db.fetchval(_BEGIN_SESSION, session, client, boot, address, agent) is not None
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A connection of a registered client that begins."""
+
+    session_id: SessionId
+    client_id: ClientId
+    address: str
+    agent: str | None
+
+
+async def begin_session(db: Connection, session: NewSession, boot: Boot) -> bool:
+    """Note a connection; False if it was noted before, or the client was just forgotten."""
+    chosen = session.session_id, session.client_id, boot, session.address, session.agent
+    return await db.fetchval(_BEGIN_SESSION, *chosen) is not None
+
+
+async def begin_sessions(db: Connection, sessions: Sequence[NewSession], boot: Boot) -> set[SessionId]:
+    """Note connections, and return which; what is left out is left to `begin_session`."""
+    rows = await db.fetch(
+        _BEGIN_SESSIONS,
+        [session.session_id for session in sessions],
+        [session.client_id for session in sessions],
+        boot,
+        [session.address for session in sessions],
+        [session.agent for session in sessions],
+    )
+    return {SessionId(row["session_id"]) for row in rows}
 
 
 _OPEN_SESSIONS = """

@@ -308,7 +308,8 @@ async def probes(target: Target) -> int:
         return 0
 
     await paced(target, 2000, volley)
-    await asyncio.wait(under_way, timeout=1)
+    if under_way:
+        await asyncio.wait(under_way, timeout=1)
     for task in under_way:
         task.cancel()
     return ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -11,8 +12,9 @@ import pytest
 from coordinator.flow import pool_view
 from coordinator.flow.delivery import Delivery
 from coordinator.flow.session_registry import Holder
-from coordinator.model import Claimed, ClientId, ClientMembership, Demand, ServiceId, ServiceSettings, SessionId
+from coordinator.model import Claimed, ClientId, Demand, ServiceId, ServiceSettings, SessionId
 from coordinator.store import building, claims, clients
+from coordinator.store.clients import KnownClient
 from coordinator.store.pool import Connection, Database
 from tests.conftest import StartServer
 from tests.flow.outage import Outage
@@ -136,16 +138,16 @@ async def test_an_older_reading_of_a_client_does_not_undo_a_newer_one(
 ) -> None:
     volunteer = await server.volunteer("volunteer")
     await volunteer.ok("leave", service="dm_check")
-    read, has_read, go_on = clients.memberships, asyncio.Event(), asyncio.Event()
+    read, has_read, go_on = clients.read, asyncio.Event(), asyncio.Event()
 
-    async def slow(db: Connection, client: ClientId) -> list[ClientMembership]:
-        found = await read(db, client)
+    async def slow(db: Connection, chosen: Collection[ClientId]) -> dict[ClientId, KnownClient]:
+        found = await read(db, chosen)
         if not has_read.is_set():
             has_read.set()
             await go_on.wait()
         return found
 
-    monkeypatch.setattr(clients, "memberships", slow)
+    monkeypatch.setattr(clients, "read", slow)
     late = asyncio.create_task(server.node.parts.work.memberships.reload(ClientId("volunteer")))
     await has_read.wait()
     await volunteer.ok("join", service="dm_check", profile={"source": "volunteer"})

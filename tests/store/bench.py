@@ -23,6 +23,7 @@ from coordinator.model import (
 from coordinator.store import adding, building, claims, clients, item_changes, nodes, recollects, results, services
 from coordinator.store.building import NewBucket
 from coordinator.store.claims import EndReason
+from coordinator.store.clients import NewSession
 from coordinator.store.pool import Connection, Database
 from coordinator.store.results import CheckedSubmit, SubmitOutcome
 
@@ -47,6 +48,11 @@ class Worker:
     @property
     def demand(self) -> Demand:
         return Demand(self.client_id, self.session_id, self.address)
+
+    @property
+    def session(self) -> NewSession:
+        """The session as it is noted when it begins."""
+        return NewSession(self.session_id, self.client_id, self.address, None)
 
 
 def mask_of(claimed: Claimed, chosen: Iterable[int]) -> str:

@@ -67,7 +67,7 @@ async def test_a_client_that_never_worked_goes_after_a_day_with_all_that_is_know
 
 async def begin_session(bench: Bench, worker: Worker) -> bool:
     async with bench.database.connection() as db:
-        return await clients.begin_session(db, worker.session_id, worker.client_id, bench.boot, worker.address, None)
+        return await clients.begin_session(db, worker.session, bench.boot)
 
 
 async def test_a_client_that_comes_back_while_it_would_be_forgotten_is_not(bench: Bench) -> None:
@@ -77,7 +77,7 @@ async def test_a_client_that_comes_back_while_it_would_be_forgotten_is_not(bench
     await bench.execute("UPDATE membership SET last_access = now() - interval '25 hours'")
 
     async with bench.database.transaction() as coming:
-        await clients.begin_session(coming, ada.session_id, ada.client_id, bench.boot, ada.address, None)
+        await clients.begin_session(coming, ada.session, bench.boot)
         async with bench.database.transaction() as db:
             assert await pruning.forget_clients(db, "") == "ada"
     assert await left(bench, "client") == await left(bench, "session") == 1

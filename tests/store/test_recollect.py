@@ -113,7 +113,7 @@ async def test_its_block_of_addresses_is_refunded_what_it_paid_whatever_was_coun
     """A class that had worked for less than a second was cut off, came back, and newcomers behind it waited minutes."""
     ada = replace(await bench.worker("ada"), address="203.0.113.9")
     async with bench.database.connection() as db:
-        await clients.begin_session(db, ada.session_id, ada.client_id, bench.boot, ada.address, None)
+        await clients.begin_session(db, ada.session, bench.boot)
     await bench.execute(
         "INSERT INTO newcomer_block (block, service_id, streak, last_at) VALUES ($1, $2, 5, now())",
         ada.address,
