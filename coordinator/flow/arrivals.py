@@ -96,7 +96,25 @@ class Arrivals:
                 group = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
                 if not self._queue:
                     self._arrived.clear()
-                await _answer(group, self._deal_with(group))
+                await self._answer(group, self._deal_with(group))
+
+    async def _answer(self, group: Sequence[_Arrival], dealing: Coroutine[Any, Any, None]) -> None:
+        """Tell a group if it could not be dealt with; but one that is at fault fails alone."""
+        try:
+            await dealing
+        except asyncio.CancelledError:
+            for arrival in group:
+                arrival.fail(Unavailable("The node ends."))
+            raise
+        except Exception as failure:
+            left = [arrival for arrival in group if not arrival.answer.done()]
+            if len(group) == 1 or isinstance(failure, Unavailable):
+                for arrival in left:
+                    arrival.fail(failure)
+                return
+            log.warning("hellos failed, dealing with them one by one", hellos=len(group), error=repr(failure))
+            for arrival in left:
+                self._group.create_task(self._answer([arrival], self._deal_with([arrival])))
 
     async def _deal_with(self, group: Sequence[_Arrival]) -> None:
         """Read what is known of all, and note the sessions of those that are registered."""
@@ -108,7 +126,7 @@ class Arrivals:
 
         for arrival in welcome:
             if arrival.identity.registered and arrival.session.session_id not in begun:
-                self._group.create_task(_answer([arrival], self._begin_alone(arrival)))
+                self._group.create_task(self._answer([arrival], self._begin_alone(arrival)))
             else:
                 arrival.welcome()
 
@@ -118,21 +136,6 @@ class Arrivals:
             if not await clients.begin_session(db, arrival.session, self._boot):
                 await read_identities(db, [arrival.identity])
         arrival.welcome()
-
-
-async def _answer(group: Sequence[_Arrival], dealing: Coroutine[Any, Any, None]) -> None:
-    """Let all of a group know if dealing with it has failed."""
-    try:
-        await dealing
-    except asyncio.CancelledError:
-        for arrival in group:
-            arrival.fail(Unavailable("The node ends."))
-        raise
-    except Exception as failure:
-        if not isinstance(failure, Unavailable):
-            log.exception("hellos failed", hellos=len(group))
-        for arrival in group:
-            arrival.fail(Unavailable("The database cannot be reached."))
 
 
 def deactivated(reason: str) -> ClientDeactivated:
