@@ -12,6 +12,7 @@ import pytest
 
 from coordinator.flow.activity import ActivityLog
 from coordinator.flow.catalogue_fill import CatalogueFill
+from coordinator.flow.arrivals import Arrivals
 from coordinator.flow.commits import Commits
 from coordinator.flow.database_watch import DatabaseWatch
 from coordinator.flow.expiry import Expiry
@@ -34,6 +35,7 @@ from tests.serve.tools import eventually
 
 PARTS: dict[str, type[Any]] = {
     "grant": Grant,
+    "arrivals": Arrivals,
     "commits": Commits,
     "signals": Signals,
     "expiry": Expiry,
