@@ -27,6 +27,11 @@ Nearly every part of a node takes `flow/core.py: Core` first; what it needs besi
 
 Paths
 -----
+Hello → `welcome`
+    `serve/client_channel.py: ClientSession._hello` → `flow/membership.py: Memberships.hello` → `flow/arrivals.py:
+    Arrivals.add` (joins the next group of hellos) → `store/clients.py: read` and `begin_sessions` (one statement each
+    for all of the group)
+
 Ask → push
     `serve/connection.py: PeerConnection.frames` → `serve/channel.py: ChannelSession.take` (decode, admit, call) →
     `serve/client_channel.py: ClientSession._ask` → `flow/asks.py: Asks.ask` (how many it may get) →

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from coordinator.flow.activity import ActivityLog
-from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.arrivals import Arrivals
+from coordinator.flow.catalogue_fill import CatalogueFill
 from coordinator.flow.commits import Commits
 from coordinator.flow.database_watch import DatabaseWatch
 from coordinator.flow.expiry import Expiry
