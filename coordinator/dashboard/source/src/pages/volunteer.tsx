@@ -12,8 +12,6 @@ const SPAN_TITLES: Record<Span, string> = { day: "Today", week: "This week", mon
 
 const HOUR_MS = 3_600_000;
 
-const NO_HOURS: readonly ClientHour[] = [];
-
 export function VolunteerPage({ client }: { client: string }) {
   const now = useNow();
   const filter = { client_id: client };
@@ -56,7 +54,7 @@ function VolunteerCards({ row, now }: { row: ClientRow; now: number }) {
         {standing.rows?.map((one) => (
           <Figure key={one.span} name={SPAN_TITLES[one.span]} value={count(one.settled)} note={placeText(one)} />
         ))}
-        <Figure name="Pace" value={`${count(itemsPerHour(hours.rows ?? NO_HOURS, now))}/h`} note="items, lately" />
+        <Figure name="Pace" value={hours.rows === null ? "–" : `${count(itemsPerHour(hours.rows, now))}/h`} note="items, lately" />
       </dl>
       <div class="columns">
         <div class="column">
@@ -66,7 +64,7 @@ function VolunteerCards({ row, now }: { row: ClientRow; now: number }) {
           >
             {hours.rows === null && hours.error === null && <Loading rows={4} />}
             {hours.error !== null && <p class="refusal">{hours.error}</p>}
-            <HourChart rows={hours.rows ?? NO_HOURS} />
+            {hours.rows !== null && <HourChart rows={hours.rows} />}
           </Card>
         </div>
         <div class="column aside">
