@@ -9,6 +9,7 @@ import pytest
 from coordinator.model import ItemId
 from coordinator.services.follow import graph as follow_graph
 from coordinator.store.pool import Database
+from tests.databases import Databases
 from tests.harness import Admin, Message, Server, Volunteer
 
 GRAPH = "SELECT follower, followed, first_claim, last_claim FROM follow ORDER BY 1, 2"
@@ -269,3 +270,22 @@ async def test_the_neighbours_of_an_account_are_told_mutual_ones_first_and_bound
     assert (left.followers, left.following) == (0, 2)
     assert await viewer.refused("get", topic="neighbours") == "bad_message"
     assert await viewer.refused("get", topic="neighbours", filter={"item": ada}, after="x") == "bad_message"
+
+
+async def test_accounts_are_looked_up_one_by_one_though_there_were_few_when_the_plan_was_made(
+    databases: Databases,
+) -> None:
+    """Else a part of ten thousand accounts was compared with the ten thousand before it, for ten seconds."""
+    database = Database(await databases.create("few_accounts"))
+    await database.open()
+    async with database.connection() as db:
+        await db.execute("INSERT INTO follow_account (key) VALUES ('star')")
+        await db.execute("ANALYZE follow_account")
+        for statement, parameters in ((follow_graph._TELL, 4), (follow_graph._ADD_EDGES, 6)):
+            await db.execute(f"PREPARE looked_at AS {statement}")
+            plan = await db.fetch(f"EXPLAIN EXECUTE looked_at ({', '.join(['NULL'] * parameters)})")
+            await db.execute("DEALLOCATE looked_at")
+            lines = "\n".join(row[0] for row in plan)
+            assert lines.count("Scan using follow_account_canonical") == lines.count("Index Cond") > 0, lines
+    await database.close()
+    await databases.drop("few_accounts")
