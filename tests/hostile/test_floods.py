@@ -24,24 +24,36 @@ LONGEST = 2.0
 """Seconds that no ask takes."""
 
 
+TRIES = 3
+"""A flood fails that did harm each time: on a machine that others use, a third of a second may hold but one ask."""
+
+
 async def test_floods() -> None:
     async with world() as here, AsyncExitStack() as stack:
         await here.start(flags=STRANGERS_WELCOME)
         flooder = await Program.start("tests.hostile.flooder")
         stack.push_async_callback(flooder.end)
         bystanders = await Bystanders.of(here, stack)
-        await bystanders.fill(here, (len(FLOODS) + 4) * SECONDS)
+        await bystanders.fill(here, (2 * len(FLOODS) + 4) * SECONDS)
         await bystanders.asks(0.2)
         quiet, before = percentile(await bystanders.asks(SECONDS), 0.5), here.resident()
         port = int(here.url.rpartition(":")[2])
 
-        failed = {}
-        for flood in FLOODS:
+        async def harm_of(flood: str) -> str | None:
             await flooder.say(flood, port=port, seconds=SECONDS, token=here.token)
             during = await bystanders.asks(SECONDS)
             assert (await flooder.hear())["count"] > 0, flood
             if percentile(during, 0.5) > max(MOST_TIMES_QUIET * quiet, AT_LEAST) or max(during) > LONGEST:
-                failed[flood] = f"median {percentile(during, 0.5):.3f} s, longest {max(during):.3f} s"
+                return f"median {percentile(during, 0.5):.3f} s, longest {max(during):.3f} s"
+            return None
+
+        failed = {}
+        for flood in FLOODS:
+            harms: list[str] = []
+            while len(harms) < TRIES and (harm := await harm_of(flood)) is not None:
+                harms.append(harm)
+            if len(harms) == TRIES:
+                failed[flood] = harms
         assert not failed, f"quiet it takes {quiet:.4f} s"
         assert bystanders.disconnected == 0
         assert here.resident() - before < 150 * MIB
