@@ -24,6 +24,7 @@ from coordinator.store import (
     claim_history,
     claims,
     client_record,
+    clients,
     due,
     health,
     invalidations,
@@ -165,6 +166,7 @@ def _statements() -> dict[str, str]:
         ),
         (buckets, ("_OPEN_BUCKETS", "_OPEN_BUCKETS_OF_CLIENT", "_ONE", "_WITH_ITEM")),
         (client_record, ("_HOURS", "_OUTCOMES")),
+        (clients, ("_READ", "_BEGIN_SESSIONS")),
         (claim_history, ("_OF_BUCKET", "_OF_ITEM")),
         (item_places, ("_PLACES", "_ITEMS", "_ID_OF_KEY", "_OF_BUCKET", "_QUARANTINED")),
         (result_pages, ("_CLAIMS", "_CLAIMS_OF_CLIENT", "_CLAIMS_OF_BUCKET", "_RESULTS", "_OF_ITEM")),
@@ -286,3 +288,20 @@ async def test_a_claim_of_so_many_buckets_hands_out_no_more(many: Database) -> N
         marked = await overdue.mark_dead(db, service, 0.0, Boot(1))
         assert len(marked) == 500
         assert await db.fetchval("SELECT count(*) FROM bucket WHERE state = 'dead'") == 900
+
+
+async def test_hellos_read_the_clients_that_they_name_though_there_were_none_when_the_plan_was_made(
+    databases: Databases,
+) -> None:
+    database = Database(await databases.create("no_clients"))
+    await database.open()
+    async with database.connection() as db:
+        for table in ("client", "membership"):
+            await db.execute(f"VACUUM ANALYZE {table}")
+        for statement in (clients._READ, clients._BEGIN_SESSIONS):
+            nodes = [node for node, _, _ in _nodes(await _plan(db, statement))]
+            read = [node for node in nodes if node.get("Relation Name") in ("client", "membership")]
+            assert read
+            assert [node for node in read if "Index Cond" not in node and "Recheck Cond" not in node] == []
+    await database.close()
+    await databases.drop("no_clients")
