@@ -24,8 +24,9 @@ LONGEST = 2.0
 """Seconds that no ask takes."""
 
 
-TRIES = 3
-"""A flood fails that did harm each time: on a machine that others use, a third of a second may hold but one ask."""
+ENOUGH_ASKS, TRIES = 5, 3
+"""Asks of which a median tells something; a flood beside which there were fewer is tried again, since on a machine that
+others use a third of a second may hold but one."""
 
 
 async def test_floods() -> None:
@@ -39,21 +40,17 @@ async def test_floods() -> None:
         quiet, before = percentile(await bystanders.asks(SECONDS), 0.5), here.resident()
         port = int(here.url.rpartition(":")[2])
 
-        async def harm_of(flood: str) -> str | None:
-            await flooder.say(flood, port=port, seconds=SECONDS, token=here.token)
-            during = await bystanders.asks(SECONDS)
-            assert (await flooder.hear())["count"] > 0, flood
-            if percentile(during, 0.5) > max(MOST_TIMES_QUIET * quiet, AT_LEAST) or max(during) > LONGEST:
-                return f"median {percentile(during, 0.5):.3f} s, longest {max(during):.3f} s"
-            return None
-
         failed = {}
         for flood in FLOODS:
-            harms: list[str] = []
-            while len(harms) < TRIES and (harm := await harm_of(flood)) is not None:
-                harms.append(harm)
-            if len(harms) == TRIES:
-                failed[flood] = harms
+            for left in reversed(range(TRIES)):
+                await flooder.say(flood, port=port, seconds=SECONDS, token=here.token)
+                during = await bystanders.asks(SECONDS)
+                assert (await flooder.hear())["count"] > 0, flood
+                if percentile(during, 0.5) <= max(MOST_TIMES_QUIET * quiet, AT_LEAST) and max(during) <= LONGEST:
+                    break
+                if len(during) >= ENOUGH_ASKS or not left:
+                    failed[flood] = f"median {percentile(during, 0.5):.3f} s, longest {max(during):.3f} s"
+                    break
         assert not failed, f"quiet it takes {quiet:.4f} s"
         assert bystanders.disconnected == 0
         assert here.resident() - before < 150 * MIB
