@@ -46,10 +46,11 @@ async def test_floods() -> None:
                 await flooder.say(flood, port=port, seconds=SECONDS, token=here.token)
                 during = await bystanders.asks(SECONDS)
                 assert (await flooder.hear())["count"] > 0, flood
-                if percentile(during, 0.5) <= max(MOST_TIMES_QUIET * quiet, AT_LEAST) and max(during) <= LONGEST:
-                    break
-                if len(during) >= ENOUGH_ASKS or not left:
-                    failed[flood] = f"median {percentile(during, 0.5):.3f} s, longest {max(during):.3f} s"
+                median, longest = percentile(during, 0.5), max(during)
+                held_up = median > max(MOST_TIMES_QUIET * quiet, AT_LEAST)
+                if longest > LONGEST or (held_up and (len(during) >= ENOUGH_ASKS or not left)):
+                    failed[flood] = f"median {median:.3f} s, longest {longest:.3f} s"
+                if not held_up or flood in failed:
                     break
         assert not failed, f"quiet it takes {quiet:.4f} s"
         assert bystanders.disconnected == 0
